@@ -1,0 +1,33 @@
+"""What SpecRec raises when the input, and not the program, is at fault."""
+
+
+class SpecRecError(Exception):
+    """Base of every error a user can cause and mend.
+
+    The message says what was got, what was expected and what to do next; command-line verbs print
+    it without a traceback.
+    """
+
+
+class CatalogError(SpecRecError):
+    """The catalog's files cannot be used as they are."""
+
+
+class HistoryError(SpecRecError):
+    """A history file as a whole cannot be read (a single bad line is a `Reject`, not an error)."""
+
+
+class PromptError(SpecRecError):
+    """The prompt template and the tokenizer do not fit together."""
+
+
+class BundleError(SpecRecError):
+    """A bundle is damaged, incomplete, or not made for what is asked of it."""
+
+
+class EngineError(SpecRecError):
+    """An engine cannot be built, loaded or run on this machine."""
+
+
+class ExportError(SpecRecError):
+    """A checkpoint cannot be exported faithfully."""

@@ -1,0 +1,244 @@
+"""How history files are read: one streaming reader for each format that is text.
+
+A reader takes (name, binary file) and yields requests, and a `Reject` for every line that is none.
+"""
+
+import ast
+import csv
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+import msgspec
+
+from .errors import HistoryError
+
+
+@dataclass(frozen=True)
+class HistoryRequest:
+    """One request: a user's items, oldest first."""
+
+    user: str
+    items: tuple[str, ...]
+    line: int  # where it begins in its file, counted from 1 (Parquet: the row)
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A line that is no request, and why."""
+
+    line: int
+    reason: str
+    raw: str  # the line's text; bytes that are not UTF-8 as \\xff
+    source: str  # the file's name
+
+
+class _Entry(msgspec.Struct):
+    """A request as JSON; other keys are ignored."""
+
+    user: str | int
+    items: list[str | int]
+
+
+Outcome = HistoryRequest | Reject
+SPACE = re.compile(r"[ \t\r\n]*")
+EXPECTED = 'expected {"user": "u1", "items": ["11", ...]}, ids being strings or integers'
+
+
+def request_or_reject(user: Any, items: Any, line: int, raw: str, source: str) -> Outcome:
+    """A request, if `user` is an id and `items` a list of at least one id; ids are strings or integers."""
+    try:
+        entry = msgspec.convert({"user": user, "items": items}, _Entry)
+        str(user).encode("utf-8")
+    except msgspec.ValidationError as error:
+        return Reject(line, f"{error}; {EXPECTED}", raw, source)
+    except UnicodeEncodeError:
+        return Reject(line, f"the user {user!r} holds half a surrogate pair; expected text", raw, source)
+    return _accept(entry, line, raw, source)
+
+
+def _accept(entry: _Entry, line: int, raw: str, source: str) -> Outcome:
+    if not entry.items:
+        return Reject(line, f"the history of user {entry.user} is empty; expected at least one item", raw, source)
+    return HistoryRequest(str(entry.user), tuple(map(str, entry.items)), line)
+
+
+def _lines(name: str, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines without their ends, and without a byte order mark."""
+    for number, line in enumerate(file, 1):
+        if number == 1:
+            if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise HistoryError(f"{name}: the file is UTF-16; expected UTF-8. Save it as UTF-8.")
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        yield number, line.rstrip(b"\r\n")
+
+
+def _shown(line: bytes) -> str:
+    return line.decode("utf-8", "backslashreplace")
+
+
+def read_jsonl(name: str, file: IO[bytes]) -> Iterator[Outcome]:
+    """JSON lines: {"user": ..., "items": [...]}; blank lines are skipped."""
+    decoder = msgspec.json.Decoder(_Entry)
+    for number, line in _lines(name, file):
+        if not line.strip():
+            continue
+        try:
+            # as text, because msgspec does not look at the encoding of what it skips
+            yield _accept(decoder.decode(line.decode("utf-8")), number, _shown(line), name)
+        except UnicodeDecodeError as error:
+            yield Reject(number, f"not UTF-8 (byte {error.start}); expected UTF-8", _shown(line), name)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            yield Reject(number, f"{error}; {EXPECTED}", _shown(line), name)
+
+
+def read_lcrec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
+    """LC-Rec's *.inter.json: one object, {"0": [11, 4, ...], ...}, user to items.
+
+    The text is held as a whole, its entries are decoded one after another; a user named twice is
+    two requests. Raises `HistoryError` where the file stops being such an object.
+    """
+    try:
+        text = file.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise HistoryError(f"{name}, line {line}: not UTF-8. Save the file as UTF-8.") from None
+    line = 1
+    counted = 0
+    try:
+        for user, items, start, end in _members(text):
+            line, counted = line + text.count("\n", counted, start), start
+            yield request_or_reject(user, items, line, text[start:end], name)
+    except json.JSONDecodeError as error:
+        raise HistoryError(
+            f'{name}, line {error.lineno}, column {error.colno}: {error.msg}; expected one JSON object, {{"user": '
+            "[items, ...], ...}. Is the file complete? (For one object a line use --format jsonl.)"
+        ) from None
+    except RecursionError:
+        raise HistoryError(f"{name}, after line {line}: nested too deeply; expected user to [items, ...].") from None
+
+
+def _members(text: str) -> Iterator[tuple[str, Any, int, int]]:
+    """The members of a JSON object, one at a time: (key, value, where the key starts, where the value ends)."""
+    decoder = json.JSONDecoder()
+
+    def space(place: int) -> int:
+        match = SPACE.match(text, place)
+        return match.end() if match else place
+
+    def expect(wanted: str, place: int) -> int:
+        if text[place : place + 1] not in tuple(wanted):
+            got = repr(text[place]) if place < len(text) else "the end of the file"
+            raise json.JSONDecodeError(f"got {got} instead of {' or '.join(map(repr, wanted))}", text, place)
+        return place + 1
+
+    place = space(expect("{", space(0)))
+    while text[place : place + 1] != "}":
+        start = place
+        expect('"', place)
+        key, place = decoder.raw_decode(text, place)
+        value, end = decoder.raw_decode(text, space(expect(":", space(place))))
+        yield key, value, start, end
+        place = space(end)
+        if text[place : place + 1] != "}":
+            place = space(expect(",}", place))
+            expect('"', place)  # no "}" after a comma
+    if space(place + 1) != len(text):
+        raise json.JSONDecodeError("got more text after the object", text, space(place + 1))
+
+
+def read_atspeed(files: Sequence[tuple[str, IO[bytes]]], item_base: int) -> Iterator[Outcome]:
+    """AtSpeed's sequential_*.txt: `user item item ...`, item numbers counted from `item_base`.
+
+    Lines of one file are requests of their own, read one at a time. Several files (train, then
+    valid) are joined: one request a user, with all its items in the order of the files, users in
+    order of first appearance, line numbers from there; a rejected line is left out of the join.
+    """
+    joined: dict[str, tuple[list[str], int, str, str]] = {}  # user to items, line, raw, source
+    for name, file in files:
+        for number, line in _lines(name, file):
+            if not line.strip():
+                continue
+            parsed = _atspeed_line(line, number, name, item_base)
+            if isinstance(parsed, Reject):
+                yield parsed
+            elif len(files) == 1:
+                yield request_or_reject(parsed[0], parsed[1:], number, _shown(line), name)
+            elif parsed[0] in joined:
+                joined[parsed[0]][0].extend(parsed[1:])
+            else:
+                joined[parsed[0]] = (parsed[1:], number, _shown(line), name)
+    for user, (items, number, raw, name) in joined.items():
+        yield request_or_reject(user, items, number, raw, name)
+
+
+def _atspeed_line(line: bytes, number: int, name: str, item_base: int) -> list[str] | Reject:
+    """[user, item, ...], the items as keys of the index."""
+    try:
+        user, *items = line.decode("utf-8").split()
+    except UnicodeDecodeError as error:
+        return Reject(number, f"not UTF-8 (byte {error.start}); expected UTF-8", _shown(line), name)
+    for item in items:
+        if not (item.isascii() and item.isdigit() and len(item) < 19 and int(item) >= item_base):
+            reason = f"got the item {item!r}; expected `user item item ...`, items being whole numbers from {item_base}"
+            return Reject(number, reason, _shown(line), name)
+    return [user, *(str(int(item) - item_base) for item in items)]
+
+
+def read_minionerec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
+    """MiniOneRec's CSV: one request a row, `history_item_id` being a Python list literal.
+
+    Raises `HistoryError` when the header lacks `user_id` or `history_item_id`.
+    """
+    consumed: list[str] = []  # the lines of the record at hand
+
+    def lines() -> Iterator[str]:
+        for _, line in _lines(name, file):
+            consumed.append(line.decode("utf-8", "surrogateescape"))
+            yield consumed[-1] + "\n"
+
+    rows = csv.reader(lines(), strict=True)
+    try:
+        header = next(rows, [])
+    except csv.Error as error:
+        raise HistoryError(f"{name}, line 1: not a CSV header: {error}.") from None
+    if not {"user_id", "history_item_id"} <= set(header):
+        raise HistoryError(
+            f"{name}, line 1: got the columns {header}; expected user_id and history_item_id among them."
+        )
+    user, history = header.index("user_id"), header.index("history_item_id")
+    while True:
+        line = rows.line_num + 1
+        consumed.clear()
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            reason = f"not a CSV row: {error}. Is a quote not closed? (Very long histories: use JSON lines.)"
+            yield Reject(line, reason, _text(consumed), name)
+            continue
+        if row is None:
+            return
+        if row:
+            yield _csv_row(row, header, user, history, line, _text(consumed), name)
+
+
+def _text(consumed: list[str]) -> str:
+    return _shown("\n".join(consumed).encode("utf-8", "surrogateescape"))
+
+
+def _csv_row(row: list[str], header: list[str], user: int, history: int, line: int, raw: str, name: str) -> Outcome:
+    if len(row) != len(header):
+        return Reject(line, f"got {len(row)} columns; expected the header's {len(header)}", raw, name)
+    try:
+        "".join(row).encode("utf-8")
+        items = ast.literal_eval(row[history])
+    except UnicodeEncodeError:
+        return Reject(line, "not UTF-8; expected UTF-8", raw, name)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        items = None
+    if not isinstance(items, list):
+        reason = f"history_item_id is {row[history][:80]!r}; expected a list such as [926, 38]"
+        return Reject(line, reason, raw, name)
+    return request_or_reject(row[user], items, line, raw, name)

@@ -1,0 +1,243 @@
+"""The catalog: items, their identifiers and their titles, in the order of the index file."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import CatalogError
+from .files import whole_file
+
+SHOWN = 5  # how many offenders of one kind a message names
+
+
+class _Row(msgspec.Struct):
+    """One line of the bundle's catalog file."""
+
+    item: str
+    identifier: tuple[str, ...]
+    title: str | None = None
+
+
+class _Description(msgspec.Struct):
+    """An entry of items.json, of which only the title is kept."""
+
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """I items with identifiers of L tokens each; several items may share an identifier.
+
+    Raises `CatalogError` when it is empty, holds an item id twice, an identifier is not made of
+    non-empty strings, or identifiers differ in length.
+    """
+
+    item_ids: tuple[str, ...]
+    identifiers: tuple[tuple[str, ...], ...]
+    titles: tuple[str | None, ...]
+
+    def __post_init__(self) -> None:
+        if not self.item_ids:
+            raise CatalogError("the catalog has no items; expected at least one.")
+        if not len(self.item_ids) == len(self.identifiers) == len(self.titles):
+            counts = f"{len(self.item_ids)} item ids, {len(self.identifiers)} identifiers, {len(self.titles)} titles"
+            raise CatalogError(f"got {counts}; expected as many of each.")
+        if len(self.position) != len(self.item_ids):
+            raise CatalogError(f"{_named(_repeated(self.item_ids))} occur more than once; expected every item id once.")
+        if not all(map(all, self.identifiers)) or not all(self.identifiers):
+            empty = [i for i, tokens in zip(self.item_ids, self.identifiers, strict=True) if not all(tokens or [""])]
+            raise CatalogError(f"{_named(empty)} have an identifier without tokens or with an empty token.")
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        lengths = list(map(len, self.identifiers))
+        if len(set(lengths)) > 1:
+            example = dict(zip(reversed(lengths), reversed(self.item_ids), strict=True))
+            got = ", ".join(f"{length} (item {example[length]!r})" for length in sorted(example))
+            raise CatalogError(
+                f"identifiers have different numbers of tokens: {got}. Only identifiers of one length are "
+                "supported yet; make them equal, for example by adding a last token to the shorter ones."
+            )
+
+    @classmethod
+    def load(cls, index: Path, items: Path | None) -> "Catalog":
+        """Read LC-Rec style files: `index` {"0": ["<a_47>", ...]}, `items` {"0": {"title": ...}} or {"0": "title"}.
+
+        Items without a title have None; entries of `items` for other items are ignored. Raises
+        `CatalogError` with the file (and the line, where a line is at fault).
+        """
+        item_ids, identifiers = _read_index(index)
+        titles = _read_titles(items) if items is not None else {}
+        try:
+            return cls(item_ids, identifiers, tuple(map(titles.get, item_ids)))
+        except CatalogError as error:
+            raise CatalogError(f"{index}: {error}") from None
+
+    @classmethod
+    def open(cls, path: Path) -> "Catalog":
+        """Read what `save` wrote. Raises `CatalogError` with the file and the line."""
+        decoder = msgspec.json.Decoder(_Row)
+        item_ids: list[str] = []
+        identifiers: list[tuple[str, ...]] = []
+        titles: list[str | None] = []
+        share: dict[str, str] = {}
+        number = 0
+        try:
+            with path.open("rb") as file:
+                for number, line in enumerate(file, 1):  # noqa: B007 (the message needs it)
+                    row = decoder.decode(line)
+                    item_ids.append(row.item)
+                    identifiers.append(_shared(row.identifier, share))
+                    titles.append(row.title)
+            return cls(tuple(item_ids), tuple(identifiers), tuple(titles))
+        except OSError as error:
+            raise CatalogError(f"{path}: cannot be read: {error.strerror}.") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise CatalogError(f"{path}, line {number}: {error}. The file is damaged; export again.") from None
+        except CatalogError as error:
+            raise CatalogError(f"{path}: {error}") from None
+
+    def save(self, path: Path) -> None:
+        """Write one JSON line an item, in catalog order: {"item": "0", "identifier": [...], "title": ...}."""
+        encoder = msgspec.json.Encoder()
+        with whole_file(path) as file:
+            for row in map(_Row, self.item_ids, self.identifiers, self.titles):
+                file.write(encoder.encode(row) + b"\n")
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Item id to its place in catalog order."""
+        return {item: place for place, item in enumerate(self.item_ids)}
+
+    @property
+    def length(self) -> int:
+        """L: tokens in every identifier."""
+        return len(self.identifiers[0])
+
+    @cached_property
+    def tokens(self) -> tuple[str, ...]:
+        """The distinct tokens of all identifiers, sorted."""
+        return tuple(sorted(set(chain.from_iterable(self.identifiers))))
+
+    def token_ids(self, lookup: Mapping[str, int]) -> NDArray[np.int64]:
+        """Token ids [I, L] by a tokenizer's vocabulary.
+
+        Raises `CatalogError` naming the tokens that `lookup` lacks, or that share an id.
+        """
+        missing = [token for token in self.tokens if token not in lookup]
+        if missing:
+            raise CatalogError(
+                f"{len(missing)} of the catalog's {len(self.tokens)} tokens are not in the tokenizer's vocabulary: "
+                f"{_some(missing)}. Add them to the tokenizer (and train their embeddings), or use the index file "
+                "that the model was trained with."
+            )
+        owner: dict[int, str] = {}
+        clash = [(owner[lookup[t]], t) for t in self.tokens if owner.setdefault(lookup[t], t) != t]
+        if clash:
+            raise CatalogError(f"different tokens have one id in the tokenizer: {_some(clash)}; expected distinct ids.")
+        flat = map(lookup.__getitem__, chain.from_iterable(self.identifiers))
+        count = len(self.identifiers) * self.length
+        return np.fromiter(flat, np.int64, count).reshape(-1, self.length)
+
+
+def _shared(tokens: Iterable[str], share: dict[str, str]) -> tuple[str, ...]:
+    """The tokens, each distinct one held in memory once (a million items have few distinct tokens)."""
+    return tuple([share.setdefault(token, token) for token in tokens])
+
+
+def _some(offenders: list[Any]) -> str:
+    more = f" and {len(offenders) - SHOWN} more" if len(offenders) > SHOWN else ""
+    return ", ".join(map(repr, offenders[:SHOWN])) + more
+
+
+def _named(items: list[str]) -> str:
+    return f"items {_some(items)}"
+
+
+def _repeated(keys: Iterable[str]) -> list[str]:
+    return [key for key, count in Counter(keys).items() if count > 1]
+
+
+def _read_json(path: Path) -> tuple[str, Any]:
+    """A file's text and its JSON value, in which an object is a *tuple* of its (key, value) pairs."""
+    text = ""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        return text, json.loads(text, object_pairs_hook=tuple)
+    except OSError as error:
+        raise CatalogError(f"{path}: cannot be read: {error.strerror}. Check the path.") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise CatalogError(f"{path}, line {line}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from None
+    except json.JSONDecodeError as error:
+        where = f"{path}, line {error.lineno}, column {error.colno}"
+        raise CatalogError(f"{where}: not valid JSON: {error.msg}. Is the file complete?") from None
+    except RecursionError:
+        raise CatalogError(f"{path}: nested too deeply; expected one object of items.") from None
+
+
+def _read_index(path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Item ids and identifiers, in the file's order."""
+    text, pairs = _read_json(path)
+    if not isinstance(pairs, tuple):
+        got = type(pairs).__name__
+        raise CatalogError(f'{path}: got a JSON {got}; expected an object such as {{"0": ["<a_47>", "<b_103>"], ...}}.')
+    if len(dict(pairs)) != len(pairs):
+        raise CatalogError(f"{path}: {_duplicates(text, [key for key, _ in pairs])} Keep one entry for each item.")
+    bad = [(key, tokens) for key, tokens in pairs if not _is_identifier(tokens)]
+    if bad:
+        shown = "; ".join(f"item {key!r} has {json.dumps(tokens)[:80]}" for key, tokens in bad[:SHOWN])
+        raise CatalogError(
+            f"{path}: {len(bad)} identifiers are not a non-empty list of non-empty strings: {shown}"
+            f'{"; ..." if len(bad) > SHOWN else ""}. Expected such as ["<a_47>", "<b_103>"].'
+        )
+    share: dict[str, str] = {}
+    return tuple(key for key, _ in pairs), tuple(_shared(tokens, share) for _, tokens in pairs)
+
+
+def _is_identifier(tokens: object) -> bool:
+    return isinstance(tokens, list) and bool(tokens) and all(isinstance(t, str) and t for t in tokens)
+
+
+def _duplicates(text: str, keys: list[str]) -> str:
+    """Says which keys occur more than once, and on which lines of `text`."""
+    lines: dict[str, list[int]] = {key: [] for key in _repeated(keys)}
+    line = place = 0
+    for match in re.finditer(r'("(?:[^"\\]|\\.)*")\s*(:?)', text):  # every string; a colon after it makes it a key
+        if match[2] and (key := json.loads(match[1])) in lines:
+            line, place = line + text.count("\n", place, match.start()), match.start()
+            lines[key].append(line + 1)
+    shown = [f"item {key!r} occurs on lines {', '.join(map(str, at))}" for key, at in list(lines.items())[:SHOWN]]
+    return "; ".join(shown) + (f"; and {len(lines) - SHOWN} more items." if len(lines) > SHOWN else ".")
+
+
+def _read_titles(path: Path) -> dict[str, str | None]:
+    """Item id to title, from {"0": {"title": ...}} or {"0": "title"}."""
+    try:  # the quick way, which never holds the descriptions
+        entries = msgspec.json.decode(path.read_bytes(), type=dict[str, _Description | str])
+        return {key: entry if isinstance(entry, str) else entry.title for key, entry in entries.items()}
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _read_titles_leniently(path)  # also what explains a fault
+
+
+def _read_titles_leniently(path: Path) -> dict[str, str | None]:
+    """As `_read_titles`, for what Python writes as JSON and others do not read (NaN), or a byte order mark."""
+    _, pairs = _read_json(path)
+    if not isinstance(pairs, tuple):
+        got = type(pairs).__name__
+        raise CatalogError(f'{path}: got a JSON {got}; expected an object such as {{"0": {{"title": "..."}}, ...}}.')
+    titles = {key: dict(entry).get("title") if isinstance(entry, tuple) else entry for key, entry in pairs}
+    bad = [key for key, title in titles.items() if not isinstance(title, str | None)]
+    if bad:
+        raise CatalogError(f"{path}: {_named(bad)} have a title that is not a string; expected a string or null.")
+    return titles

@@ -1,0 +1,220 @@
+"""The bundle on disk: what export writes, build-engine extends and the runtime opens."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+from safetensors.numpy import load_file, save_file
+
+from ..catalog.errors import BundleError
+from ..catalog.files import Frozen, sha256
+from ..catalog.items import Catalog
+from ..catalog.prompt import PromptEncoder, PromptSpec
+from ..catalog.trie import ItemTrie
+
+SCHEMA_VERSION = 1
+MANIFEST, ENGINE_FACTS = "manifest.json", "engine.json"
+CATALOG_FILE, TRIE_FILE = "catalog/items.jsonl", "catalog/trie.safetensors"
+Precision = Literal["fp32", "fp16", "bf16"]
+Role = Literal["target", "draft"]
+T = TypeVar("T", bound=Frozen)
+
+
+class ModelFacts(Frozen):
+    """One exported model, as its graph needs it to be fed."""
+
+    architecture: str  # e.g. "LlamaForCausalLM"
+    parameters: int
+    layers: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int  # rows of the head
+    context: int  # positions the model was made for
+
+
+class FileFacts(Frozen):
+    """One file of the bundle or of an engine."""
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(Frozen):
+    """manifest.json: everything the runtime must know before it loads a graph."""
+
+    schema_version: int
+    specrec_version: str
+    precision: Precision
+    scoring: Literal["full"]
+    opset: int
+    target: ModelFacts
+    draft: ModelFacts | None
+    prompt: PromptSpec
+    items: int
+    identifiers: int
+    identifier_length: int
+    catalog_tokens: int
+    max_prompt_tokens: int
+    files: dict[str, FileFacts]  # path in the bundle, "/" between parts; engines/ is not in it
+
+
+class LatencyPoint(Frozen):
+    """Median time of one call of an engine."""
+
+    batch: int
+    past: int  # slots cached before the call
+    new: int  # tokens in the call
+    milliseconds: float
+
+
+class RoleFacts(Frozen):
+    """One graph of an engine."""
+
+    source_sha256: str  # of the exported graph it was built from
+    max_difference: float  # largest difference of a log-probability to that graph, as measured when built
+    latency: tuple[LatencyPoint, ...]
+
+
+class EngineFacts(Frozen):
+    """engine.json: what an engine was built from and for, and how fast it was there."""
+
+    schema_version: int
+    backend: str
+    device: str
+    precision: Precision
+    threads: int
+    versions: dict[str, str]
+    roles: dict[str, RoleFacts]
+    files: dict[str, FileFacts]  # path in the engine's folder
+
+
+def save_trie(trie: ItemTrie, path: Path) -> None:
+    """Write the trie's arrays under their field names (safetensors)."""
+    save_file({field.name: getattr(trie, field.name) for field in fields(trie)}, path)
+
+
+def file_facts(root: Path) -> dict[str, FileFacts]:
+    """Hash and size of every file below `root`, by its path in it."""
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {
+        path.relative_to(root).as_posix(): FileFacts(sha256=sha256(path), bytes=path.stat().st_size) for path in files
+    }
+
+
+class Bundle:
+    """An opened bundle. Every file is checked against its recorded hash when it is first asked for."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path, self.manifest = path, manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Bundle":
+        """Read the manifest. Raises `BundleError` where it is absent, damaged or of another schema."""
+        path = Path(path)
+        if not (path / MANIFEST).is_file():
+            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}. Make one with: specrec export --help")
+        data = _read_versioned(path / MANIFEST, "specrec export")
+        return cls(path, _decode(data, Manifest, path / MANIFEST, "specrec export"))
+
+    def file(self, name: str) -> Path:
+        """A file of the bundle, once its bytes are what the manifest says."""
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path} has no file {name}; it has: {', '.join(sorted(self.manifest.files))}.")
+        _check(self.path / name, self.manifest.files[name], "specrec export")
+        return self.path / name
+
+    def folder(self, name: str) -> Path:
+        """A folder of the bundle, once all of its files are what the manifest says."""
+        inside = [file for file in self.manifest.files if file.startswith(f"{name}/")]
+        if not inside:
+            raise BundleError(f"{self.path} has no {name}: it was left out at export. Export it again with it.")
+        for file in inside:
+            self.file(file)
+        return self.path / name
+
+    def facts(self, role: Role) -> ModelFacts:
+        """The exported model's facts; raises `BundleError` for the draft of a bundle without one."""
+        facts = self.manifest.target if role == "target" else self.manifest.draft
+        if facts is None:
+            raise BundleError(f"{self.path} has no draft model. Use --drafter none, or export it with --draft DIR.")
+        return facts
+
+    def graph(self, role: Role) -> Path:
+        """The exported ONNX graph, its weights checked with it."""
+        self.facts(role)
+        for name in self.manifest.files:
+            if name.startswith(f"{role}/") and not name.startswith(f"{role}/checkpoint/"):
+                self.file(name)
+        return self.file(f"{role}/model.onnx")
+
+    def catalog(self) -> Catalog:
+        return Catalog.open(self.file(CATALOG_FILE))
+
+    def trie(self) -> ItemTrie:
+        return ItemTrie(**load_file(self.file(TRIE_FILE)))
+
+    def prompts(self, trie: ItemTrie) -> PromptEncoder:
+        """The encoder of histories, as the bundle was exported."""
+        return PromptEncoder(self.manifest.prompt, trie.item_tokens(), self.manifest.max_prompt_tokens)
+
+    def engine_names(self) -> list[str]:
+        """Engines built into the bundle."""
+        return sorted(path.parent.name for path in self.path.glob(f"engines/*/{ENGINE_FACTS}"))
+
+    def engine_facts(self, name: str) -> EngineFacts:
+        """What an engine is; raises `BundleError` where it is absent or damaged."""
+        file = self.path / "engines" / name / ENGINE_FACTS
+        if not file.is_file():
+            built = ", ".join(self.engine_names()) or "none"
+            raise BundleError(
+                f"{self.path} has no engine {name!r} (built: {built}). Build one with: specrec build-engine {self.path}"
+            )
+        return _decode(_read_versioned(file, "specrec build-engine"), EngineFacts, file, "specrec build-engine")
+
+    def engine_file(self, name: str, file: str) -> Path:
+        """A file of an engine, once its bytes are what engine.json says."""
+        folder = self.path / "engines" / name
+        facts = self.engine_facts(name).files
+        if file not in facts:
+            raise BundleError(f"{folder} has no file {file}. Run: specrec build-engine {self.path} --overwrite")
+        for other in facts:  # external weights are loaded by the graph that names them
+            if Path(other).parent == Path(file).parent:
+                _check(folder / other, facts[other], "specrec build-engine")
+        return folder / file
+
+
+def _read_versioned(path: Path, remedy: str) -> bytes:
+    """The file's bytes, once its schema version is ours."""
+    data = path.read_bytes()
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).schema_version
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} is damaged: {error}. Write it again with: {remedy}") from error
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema version {version}, this SpecRec reads {SCHEMA_VERSION}. Write it again with: {remedy}"
+        )
+    return data
+
+
+class _Versioned(msgspec.Struct):
+    schema_version: int
+
+
+def _decode(data: bytes, kind: type[T], path: Path, remedy: str) -> T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as error:
+        raise BundleError(f"{path} is not as expected: {error}. Write it again with: {remedy}") from error
+
+
+def _check(path: Path, facts: FileFacts, remedy: str) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path} is missing. Write it again with: {remedy}")
+    size = path.stat().st_size
+    if size != facts.bytes:
+        raise BundleError(f"{path} has {size} bytes, expected {facts.bytes}. Write it again with: {remedy}")
+    got = sha256(path)
+    if got != facts.sha256:
+        raise BundleError(f"{path} is damaged: its SHA-256 is {got}, expected {facts.sha256}. Write it again with: {remedy}")

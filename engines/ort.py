@@ -1,0 +1,112 @@
+"""ONNX Runtime: one graph on the CPU or on CUDA, its keys and values kept where it computes them."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from ..catalog.errors import EngineError
+from .base import MASK_TYPES, Engine, Float32, ForwardInputs, Int64, KVCache
+from .bundle import ModelFacts, Precision
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+KV_TYPES = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
+
+
+class OrtCache(KVCache):
+    """Keys and values of every layer as ONNX Runtime tensors [B, kv_heads, S, head_dim]: outputs become inputs."""
+
+    def __init__(self, values: list[ort.OrtValue], device: str) -> None:
+        self.values, self._device = values, device
+
+    @property
+    def batch(self) -> int:
+        return int(self.values[0].shape()[0])
+
+    @property
+    def length(self) -> int:
+        return int(self.values[0].shape()[2])
+
+    def keep(self, rows: Int64, slots: Int64) -> None:
+        whole = np.array_equal(slots, np.broadcast_to(np.arange(self.length), slots.shape))
+        index = slots[:, None, :, None]
+        kept = []
+        for value in self.values:
+            array = value.numpy()[rows]
+            array = array if whole else np.take_along_axis(array, index, axis=2)
+            kept.append(ort.OrtValue.ortvalue_from_numpy(array, self._device))
+        self.values = kept
+
+
+class OrtEngine(Engine):
+    """A graph of the contract (docs/design.md, section 4) in an ONNX Runtime session."""
+
+    def __init__(self, session: ort.InferenceSession, facts: ModelFacts, precision: Precision, device: str) -> None:
+        columns = session.get_outputs()[0].shape[2]
+        super().__init__(columns=int(columns), mask_type=MASK_TYPES[precision])
+        self._session, self._facts, self._device = session, facts, device
+        self._kv_type = KV_TYPES[precision]
+        names = [f"{i}.{part}" for i in range(facts.layers) for part in ("key", "value")]
+        self._past = [f"past_key_values.{name}" for name in names]
+        self._outputs = ["logprobs", *(f"present.{name}" for name in names)]
+
+    def new_cache(self, batch: int) -> OrtCache:
+        empty = np.zeros((batch, self._facts.kv_heads, 0, self._facts.head_dim), self._kv_type)
+        return OrtCache([ort.OrtValue.ortvalue_from_numpy(empty, self._device) for _ in self._past], self._device)
+
+    def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
+        assert isinstance(cache, OrtCache)
+        binding = self._session.io_binding()
+        small: dict[str, NDArray[np.generic]] = {
+            "input_ids": inputs.input_ids,
+            "position_ids": inputs.position_ids,
+            "attention_mask": inputs.attention_mask,
+            "logit_rows": inputs.logit_rows,
+        }
+        for name, array in small.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+        for name, value in zip(self._past, cache.values, strict=True):
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_output("logprobs", "cpu")
+        for name in self._outputs[1:]:
+            binding.bind_output(name, self._device)
+        self._session.run_with_iobinding(binding)
+        logprobs, *cache.values = binding.get_outputs()
+        result: Float32 = logprobs.numpy()
+        return result
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """Options of every session: `threads` of its own, warnings to nobody."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+def open_session(graph: Path, device: str, options: ort.SessionOptions) -> ort.InferenceSession:
+    """Load a graph on one device. Raises `EngineError` where this machine's ONNX Runtime cannot."""
+    provider = PROVIDERS[device]
+    if provider not in ort.get_available_providers():
+        raise EngineError(
+            f"ONNX Runtime {ort.__version__} here has no {provider}; it has {', '.join(ort.get_available_providers())}. "
+            f"Install specrec[{'gpu' if device == 'cuda' else 'cpu'}], or choose another device."
+        )
+    try:
+        return ort.InferenceSession(str(graph), options, providers=[provider])
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        raise EngineError(f"ONNX Runtime {ort.__version__} cannot load {graph} on {device}: {error}") from error
+
+
+def load_ort_engine(graph: Path, facts: ModelFacts, *, device: str, precision: Precision, threads: int) -> OrtEngine:
+    """An engine over a graph that was optimised when it was built; it is loaded as it is.
+
+    Raises `EngineError` for bfloat16, whose caches ONNX Runtime's Python interface cannot hold.
+    """
+    if precision not in KV_TYPES:
+        raise EngineError(f"The onnxruntime backend runs {', '.join(KV_TYPES)}; got {precision}. Export another precision.")
+    options = session_options(threads)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return OrtEngine(open_session(graph, device, options), facts, precision, device)

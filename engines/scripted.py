@@ -1,0 +1,97 @@
+"""An engine without a model: log-probabilities from a hash of what each token may see (for tests).
+
+Every slot's value is a hash of its token, its position and the values of all slots it sees, so a
+wrong mask, position, slot or cache shows up as wrong log-probabilities, as it would in a transformer.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import MASK_TYPES, Engine, Float32, ForwardInputs, Int64, KVCache
+
+UInt64 = NDArray[np.uint64]
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(x: UInt64) -> UInt64:
+    """SplitMix64's finaliser: every input bit reaches every output bit."""
+    x = (x + _GOLDEN).astype(np.uint64)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+class ScriptedCache(KVCache):
+    """The hash values of B requests in S slots."""
+
+    def __init__(self, batch: int) -> None:
+        self.values: UInt64 = np.zeros((batch, 0), np.uint64)
+
+    @property
+    def batch(self) -> int:
+        return self.values.shape[0]
+
+    @property
+    def length(self) -> int:
+        return self.values.shape[1]
+
+    def keep(self, rows: Int64, slots: Int64) -> None:
+        self.values = self.values[rows[:, None], slots]
+
+
+class ScriptedEngine(Engine):
+    """Deterministic log-probabilities over C catalog tokens.
+
+    Two engines with the same `seed` agree where `disagreement` is 0 and are unrelated where it is 1:
+    a draft is made by giving it the target's seed and something between. `sharpness` scales the
+    logits: the larger, the more peaked each distribution.
+    """
+
+    def __init__(self, columns: int, *, seed: int = 0, disagreement: float = 0.0, sharpness: float = 4.0) -> None:
+        super().__init__(columns=columns, mask_type=MASK_TYPES["fp32"])
+        self.seed, self.disagreement, self.sharpness = seed, disagreement, sharpness
+
+    def new_cache(self, batch: int) -> ScriptedCache:
+        return ScriptedCache(batch)
+
+    def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
+        """As `Engine.forward`; raises ValueError where a row sees a slot that comes after it."""
+        assert isinstance(cache, ScriptedCache)
+        past, (batch, new) = cache.length, inputs.input_ids.shape
+        visible = inputs.attention_mask[:, 0] == 0
+        if visible.shape != (batch, new, past + new):
+            raise ValueError(f"attention mask {visible.shape}, expected {(batch, new, past + new)}")
+        if np.triu(visible[:, :, past:], 1).any():
+            raise ValueError("a row of the attention mask sees a slot that is computed after it")
+        if not visible.any(axis=2).all():
+            raise ValueError("a row of the attention mask sees nothing")
+        own = _mix(_mix(inputs.input_ids.astype(np.uint64)) ^ inputs.position_ids.astype(np.uint64))
+        values = np.concatenate([cache.values, own], axis=1)
+        for t in range(new):
+            seen = np.where(visible[:, t, : past + t], values[:, : past + t], 0).sum(axis=1, dtype=np.uint64)
+            values[:, past + t] = _mix(values[:, past + t] ^ _mix(seen))
+        cache.values = values
+        return self._logprobs(np.take_along_axis(values[:, past:], inputs.logit_rows, axis=1))
+
+    def logprobs_after(self, tokens: NDArray[np.integer]) -> Float32:
+        """Log-probabilities [C] after one plain sequence of tokens [n]: the definition, for references."""
+        own = _mix(_mix(tokens.astype(np.uint64)) ^ np.arange(len(tokens), dtype=np.uint64))
+        seen = value = np.zeros(1, np.uint64)
+        for x in own:
+            value = _mix(x ^ _mix(seen))
+            seen = seen + value
+        return self._logprobs(value)[0]
+
+    def _logprobs(self, context: UInt64) -> Float32:
+        """[...] context hashes to [..., C] log-probabilities; one more column stands for all other tokens."""
+        shared = self._normal(context, self.seed)
+        other = self._normal(context, self.seed + 7919)
+        logits = self.sharpness * ((1 - self.disagreement) * shared + self.disagreement * other)
+        logits -= logits.max(axis=-1, keepdims=True)
+        logprobs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+        return logprobs[..., :-1].astype(np.float32)
+
+    def _normal(self, context: UInt64, seed: int) -> NDArray[np.float64]:
+        columns = _mix(_mix(np.full(1, seed, np.uint64)) + np.arange(self.columns + 1, dtype=np.uint64))
+        bits = _mix(context[..., None] ^ columns) >> np.uint64(11)
+        return (bits.astype(np.float64) / 2.0**53 - 0.5) * 12**0.5

@@ -1,0 +1,220 @@
+"""The reference engine: the checkpoint run by PyTorch, and the module whose trace is the exported graph."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+from transformers.modeling_utils import AttentionInterface
+
+from ..catalog.errors import EngineError
+from .base import MASK_TYPES, Engine, Float32, ForwardInputs, Int64, KVCache
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+ATTENTION = "specrec"
+
+
+def masked_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention that takes the additive mask as given, and grouped heads without repeating them.
+
+    query [B, H, T, D], key and value [B, G, S + T, D], attention_mask [B, 1, T, S + T]; returns
+    [B, T, H, D]. Transformers' own function would repeat each key H / G times, in the graph too.
+    """
+    grouped = query.shape[1] != key.shape[1]
+    mixed = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=grouped
+    )
+    return mixed.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ATTENTION, masked_attention)
+
+
+class GraphModule(torch.nn.Module):
+    """A causal language model with the inputs and outputs of the graph's contract (docs/design.md)."""
+
+    columns: torch.Tensor  # [C]
+
+    def __init__(self, model: PreTrainedModel, vocabulary: NDArray[np.int64]) -> None:
+        """`vocabulary` [C] holds the token ids that become the columns of `logprobs`."""
+        super().__init__()
+        model.set_attn_implementation(ATTENTION)
+        self.body = model.get_decoder()
+        self.head = model.get_output_embeddings()
+        self.register_buffer("columns", torch.from_numpy(vocabulary.copy()), persistent=False)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logit_rows: torch.Tensor,
+        past: Sequence[torch.Tensor],
+    ) -> tuple[torch.Tensor, ...]:
+        """Shapes as in `ForwardInputs`; past: key and value [B, G, S, D] of every layer in turn.
+
+        Returns log-probabilities [B, R, C] in float32, then key and value [B, G, S + T, D] of every layer.
+        """
+        cache = Cache(layers=[_layer(key, value) for key, value in zip(past[::2], past[1::2], strict=True)])
+        hidden = self.body(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state  # [B, T, hidden]
+        batch, length = input_ids.shape
+        flat = logit_rows + length * torch.arange(batch, device=logit_rows.device)[:, None]
+        rows = F.embedding(flat, hidden.flatten(0, 1))  # a plain Gather, before the head
+        logprobs = F.log_softmax(self.head(rows).float(), dim=-1).index_select(-1, self.columns)
+        return logprobs, *(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
+
+
+def _layer(key: torch.Tensor, value: torch.Tensor) -> DynamicLayer:
+    """A cache layer that holds `key` and `value` as they are (its `update` would copy them first)."""
+    layer = DynamicLayer()
+    layer.lazy_initialization(key, value)
+    layer.keys, layer.values = key, value
+    return layer
+
+
+def load_model(directory: Path, dtype: torch.dtype, config: PretrainedConfig | None = None) -> PreTrainedModel:
+    """Load a causal language model, complete, from safetensors in a local directory.
+
+    Raises `EngineError` when weights are missing, left over or of another shape. Tied heads may be
+    absent from the file. Buffers (the rotary frequencies) stay in float32 whatever `dtype` is.
+    """
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            directory,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise EngineError(f"The weights in {directory} could not be loaded: {error}") from error
+    faults = [
+        f"{len(names)} {kind.removesuffix('_keys')} (first: {sorted(map(str, names))[0]})"
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        if (names := report[kind])
+    ]
+    if faults:
+        raise EngineError(
+            f"The weights in {directory} do not fit {type(model).__name__} as config.json describes it: "
+            f"{', '.join(faults)}. Save the whole model again with save_pretrained."
+        )
+    return model.eval().requires_grad_(False)
+
+
+class TorchCache(KVCache):
+    """Key and value [B, G, S, D] of every layer in turn, as tensors on the engine's device."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.tensors = list(tensors)
+
+    @property
+    def batch(self) -> int:
+        return int(self.tensors[0].shape[0])
+
+    @property
+    def length(self) -> int:
+        return int(self.tensors[0].shape[2])
+
+    def keep(self, rows: Int64, slots: Int64) -> None:
+        device = self.tensors[0].device
+        row = torch.from_numpy(rows).to(device)[:, None]
+        slot = torch.from_numpy(slots).to(device)
+        with torch.inference_mode():
+            self.tensors = [t.transpose(1, 2)[row, slot].transpose(1, 2).contiguous() for t in self.tensors]
+
+
+class TorchEngine(Engine):
+    """A `GraphModule` run eagerly on the CPU or a CUDA device."""
+
+    def __init__(self, model: PreTrainedModel, vocabulary: NDArray[np.int64], *, precision: str, threads: int) -> None:
+        """`model` holds its weights in `precision` already; `threads` 0 leaves PyTorch's number as it is."""
+        super().__init__(columns=len(vocabulary), mask_type=MASK_TYPES[precision])
+        self._graph = GraphModule(model, vocabulary).to(model.device).eval()
+        self._device = model.device
+        self._threads = threads
+        config = model.config
+        self._layers = int(config.num_hidden_layers)
+        self._slot = (int(config.num_key_value_heads), 0, head_dim(config))
+        self._dtype = DTYPES[precision]
+
+    def new_cache(self, batch: int) -> TorchCache:
+        shape = (batch, *self._slot)
+        return TorchCache([torch.empty(shape, dtype=self._dtype, device=self._device)] * (2 * self._layers))
+
+    def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
+        if not isinstance(cache, TorchCache):
+            raise EngineError(f"A TorchEngine runs on the caches it hands out (new_cache); got {type(cache).__name__}.")
+        mask = torch.from_numpy(inputs.attention_mask)
+        if self._dtype == torch.bfloat16:
+            mask = mask.view(torch.bfloat16)
+        tensors = (
+            torch.from_numpy(inputs.input_ids),
+            torch.from_numpy(inputs.position_ids),
+            mask,
+            torch.from_numpy(inputs.logit_rows),
+        )
+        with torch.inference_mode(), torch_threads(self._threads):
+            logprobs, *cache.tensors = self._graph(*(t.to(self._device) for t in tensors), cache.tensors)
+            result: Float32 = logprobs.cpu().numpy()
+        return result
+
+
+def head_dim(config: PretrainedConfig) -> int:
+    """D: the width of one attention head (some configurations leave it implicit)."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def load_torch_engine(
+    checkpoint: Path, vocabulary: NDArray[np.int64], *, device: str, precision: str, threads: int
+) -> TorchEngine:
+    """A `TorchEngine` over a checkpoint directory (a bundle's `target/checkpoint`).
+
+    vocabulary [C]: token ids of the catalog, ascending; device "cpu" or "cuda"; threads 0 leaves
+    PyTorch's number. Raises `EngineError` when the directory or the device cannot be used.
+    """
+    if not (checkpoint / "config.json").is_file():
+        raise EngineError(
+            f"{checkpoint} holds no checkpoint, which the torch engine needs. Export the bundle with its checkpoints."
+        )
+    if precision not in DTYPES:
+        raise EngineError(f"The torch engine runs in {', '.join(DTYPES)}; got precision {precision!r}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EngineError("PyTorch finds no CUDA device here. Use device cpu, or install a CUDA build of torch.")
+    model = load_model(checkpoint, DTYPES[precision]).to(device)
+    return TorchEngine(model, vocabulary, precision=precision, threads=threads)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Run with `count` intra-op threads, then give back what the caller's thread had; 0 changes nothing."""
+    before = torch.get_num_threads()
+    if count in (0, before):
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

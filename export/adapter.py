@@ -1,0 +1,136 @@
+"""LoRA adapters: their base model, and whether the new identifiers' embedding rows are really there."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from transformers import PreTrainedModel
+
+from ..catalog.errors import ExportError
+
+WEIGHTS = "adapter_model.safetensors"
+REMEDY = (
+    'Train with modules_to_save=["embed_tokens", "lm_head"] (or trainable_token_indices of the new tokens), or merge '
+    "the adapter in the process that trained it (merge_and_unload) and save the whole model with its tokenizer."
+)
+MATRICES = "embed_tokens|lm_head"
+SHOWN = 5  # how many tokens a message names
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A PEFT LoRA adapter in a local directory, on a base model in another."""
+
+    directory: Path
+    base: Path
+    shapes: dict[str, tuple[int, ...]]  # tensor name to shape, of everything the adapter saved
+    trained: dict[str, tuple[int, ...]]  # module name to the token ids of its trainable_token_indices
+
+    @classmethod
+    def open(cls, directory: Path) -> "Adapter":
+        """Read an adapter's configuration and the names of its tensors.
+
+        Raises `ExportError` when it is not LoRA, pickled, or its base model is not a local directory.
+        """
+        path = directory / "adapter_config.json"
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            kind, base = config["peft_type"], Path(config["base_model_name_or_path"])
+            indices = config.get("trainable_token_indices") or {}
+            by_module = indices if isinstance(indices, dict) else {"embed_tokens": indices}
+            trained = {name.rpartition(".")[2]: tuple(map(int, rows)) for name, rows in by_module.items()}
+        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise ExportError(f"{path} is not a PEFT adapter's configuration ({error!r}).") from error
+        if kind != "LORA":
+            raise ExportError(f"{directory} is a PEFT adapter of type {kind}; only LORA can be merged.")
+        if not (base / "config.json").is_file():
+            raise ExportError(
+                f"{path} names the base model {str(base)!r}, which is not a local directory with a config.json. "
+                "Nothing is downloaded: put the base model on this machine and set base_model_name_or_path to it."
+            )
+        if not (directory / WEIGHTS).is_file():
+            raise ExportError(f"{directory} has no {WEIGHTS} (pickled adapters are not loaded). Save it again with peft.")
+        with safe_open(directory / WEIGHTS, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        return cls(directory, base, shapes, trained)
+
+    def merge(
+        self,
+        base: PreTrainedModel,
+        vocabulary: Mapping[str, int],
+        base_vocabulary: Mapping[str, int] | None,
+        identifiers: Sequence[str],
+    ) -> PreTrainedModel:
+        """The base model with the adapter merged into it, resized where the adapter saved more rows.
+
+        `vocabulary` is the adapter's tokenizer, `base_vocabulary` the base model's. Raises
+        `ExportError` when an identifier is new and its rows were neither saved nor trained, or when
+        the adapter's tensors do not fit the model.
+        """
+        new = [token for token in identifiers if token in vocabulary and not _known(token, vocabulary, base_vocabulary)]
+        numbers = {token: vocabulary[token] for token in new}
+        base_rows = int(base.get_input_embeddings().weight.shape[0])
+        tied = bool(base.config.tie_word_embeddings)
+        self._check_rows("embed_tokens", numbers, base_rows)
+        if not tied:
+            self._check_rows("lm_head", numbers, base_rows)
+        saved = [shape[0] for name, shape in self.shapes.items() if _is_matrix(name, MATRICES)]
+        rows = max(saved or [base_rows, *(row + 1 for rows in self.trained.values() for row in rows)])
+        if rows != base_rows:
+            base.resize_token_embeddings(rows, mean_resizing=False)
+        merged = self._merge(base)
+        head, embedding = merged.get_output_embeddings().weight, merged.get_input_embeddings().weight
+        if tied and head.data_ptr() != embedding.data_ptr():
+            # modules_to_save copies one of the two: from then on the model was trained untied
+            self._check_rows("lm_head", numbers, base_rows)
+            merged.config.tie_word_embeddings = False
+        return merged
+
+    def _check_rows(self, module: str, numbers: Mapping[str, int], base_rows: int) -> None:
+        """Raise unless the adapter holds or trained the rows `numbers` of embed_tokens or lm_head."""
+        saved = max((shape[0] for name, shape in self.shapes.items() if _is_matrix(name, module)), default=0)
+        adapted = any(f".{module}.lora_" in name for name in self.shapes)  # LoRA on top of the base model's rows
+        covered, trained = max(saved, base_rows if adapted else 0), set(self.trained.get(module, ()))
+        lacking = [f"{token} ({row})" for token, row in numbers.items() if row >= covered and row not in trained]
+        if lacking:
+            raise ExportError(
+                f"{self.directory}: {len(lacking)} identifier tokens are new to the base model {self.base}, and the "
+                f"adapter neither saved nor trained their rows of {module}: {', '.join(lacking[:SHOWN])}"
+                f"{', ...' if len(lacking) > SHOWN else ''}. They would be random. {REMEDY}"
+            )
+
+    def _merge(self, base: PreTrainedModel) -> PreTrainedModel:
+        try:
+            from peft import LoraConfig, PeftModel, load_peft_weights, set_peft_model_state_dict
+        except ImportError as error:
+            raise ExportError(f"{self.directory} is a LoRA adapter, which needs peft: pip install peft.") from error
+        try:
+            config = LoraConfig.from_pretrained(str(self.directory))
+            wrapped = PeftModel(base, config)
+            result = set_peft_model_state_dict(wrapped, load_peft_weights(str(self.directory), device="cpu"))
+            missing = [name for name in result.missing_keys if "lora_" in name or ".default." in name]
+            if missing or result.unexpected_keys:
+                raise ExportError(
+                    f"{self.directory} does not fit its base model: {len(missing)} tensors missing, "
+                    f"{len(result.unexpected_keys)} unexpected (first: {(missing + result.unexpected_keys)[0]})."
+                )
+            merged = wrapped.merge_and_unload()
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise ExportError(f"{self.directory} could not be merged into {self.base}: {error}") from error
+        assert isinstance(merged, PreTrainedModel)
+        with torch.no_grad():
+            return merged.eval().requires_grad_(False)
+
+
+def _known(token: str, vocabulary: Mapping[str, int], base: Mapping[str, int] | None) -> bool:
+    """Whether the base model had this very token; without its tokenizer nothing is taken for granted."""
+    return base is not None and base.get(token) == vocabulary[token]
+
+
+def _is_matrix(name: str, modules: str) -> bool:
+    """Whether a saved tensor is a whole matrix of one of the modules (a pattern)."""
+    return re.search(rf"\.({modules})\.(base_layer\.|modules_to_save\.)?weight$", name) is not None

@@ -1,0 +1,117 @@
+"""One model to one ONNX graph that fulfils the contract of docs/design.md."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from ..catalog.errors import ExportError
+from ..engines.torch import GraphModule, head_dim
+from .quiet import quiet
+
+OPSET = 23  # 24 would break RMSNormalization and RotaryEmbedding up into their parts
+EXTERNAL_BYTES = 1 << 30  # weights beyond this lie beside the graph: a protobuf holds 2 GiB at most
+
+Axes = tuple[str | int, ...]
+
+
+def export_graph(
+    model: PreTrainedModel, vocabulary: NDArray[np.int64], path: Path, *, external_bytes: int = EXTERNAL_BYTES
+) -> None:
+    """Write the graph of `model` to `path`, and its weights to `path` + ".data" if they exceed `external_bytes`.
+
+    vocabulary [C]: the token ids that become the columns of `logprobs`. The model's attention is
+    replaced (`engines.torch.masked_attention`). Raises `ExportError` when the trace fixed an axis
+    that the contract leaves open.
+    """
+    module = GraphModule(model, vocabulary).eval()
+    inputs, outputs = _axes(model, len(vocabulary))
+    with quiet():
+        program = torch.onnx.export(
+            module,
+            _example(model),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=_dynamic(model.config.num_hidden_layers),
+            verbose=False,
+        )
+        if program is None:
+            raise ExportError("torch.onnx.export returned no graph. This torch is too old: SpecRec needs 2.11 or later.")
+        graph = program.model
+        _name_axes(graph.graph.inputs, inputs)
+        _name_axes(graph.graph.outputs, outputs)
+        _tidy(graph)
+        size = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
+        external = f"{path.name}.data" if size > external_bytes else None
+        ir.save(graph, path, external_data=external)
+
+
+def _example(model: PreTrainedModel) -> tuple[object, ...]:
+    """Inputs to trace with; every open axis has a size of its own, so that none is taken for another."""
+    batch, length, past, rows = 2, 7, 5, 3
+    config = model.config
+    shape = (batch, config.num_key_value_heads, past, head_dim(config))
+    positions = torch.arange(past, past + length).repeat(batch, 1)
+    return (
+        torch.zeros(batch, length, dtype=torch.int64),
+        positions,
+        torch.zeros(batch, 1, length, past + length, dtype=model.dtype),
+        torch.arange(rows).repeat(batch, 1),
+        [torch.zeros(shape, dtype=model.dtype) for _ in range(2 * config.num_hidden_layers)],
+    )
+
+
+def _dynamic(layers: int) -> tuple[object, ...]:
+    auto = torch.export.Dim.AUTO  # the only kind that accepts past + sequence as an axis
+    pair = {0: auto, 1: auto}
+    return pair, pair, {0: auto, 2: auto, 3: auto}, pair, [{0: auto, 2: auto}] * (2 * layers)
+
+
+def _axes(model: PreTrainedModel, columns: int) -> tuple[dict[str, Axes], dict[str, Axes]]:
+    """The contract: every input and every output with its axes."""
+    config = model.config
+    inputs: dict[str, Axes] = {
+        "input_ids": ("batch", "sequence"),
+        "position_ids": ("batch", "sequence"),
+        "attention_mask": ("batch", 1, "sequence", "past+sequence"),
+        "logit_rows": ("batch", "rows"),
+    }
+    outputs: dict[str, Axes] = {"logprobs": ("batch", "rows", columns)}
+    heads, width = int(config.num_key_value_heads), head_dim(config)
+    for layer in range(config.num_hidden_layers):
+        for part in ("key", "value"):
+            inputs[f"past_key_values.{layer}.{part}"] = ("batch", heads, "past", width)
+            outputs[f"present.{layer}.{part}"] = ("batch", heads, "past+sequence", width)
+    return inputs, outputs
+
+
+def _name_axes(values: "list[ir.Value]", wanted: dict[str, Axes]) -> None:
+    """Give the axes their names; raises `ExportError` where the trace and the contract disagree."""
+    if [value.name for value in values] != list(wanted):
+        raise ExportError(f"The graph has {[value.name for value in values]}; expected {list(wanted)}.")
+    for value, axes in zip(values, wanted.values(), strict=True):
+        traced = list(value.shape) if value.shape is not None else []
+        fits = len(traced) == len(axes) and all(
+            dim == axis if isinstance(axis, int) else not isinstance(dim, int)
+            for dim, axis in zip(traced, axes, strict=True)
+        )
+        if not fits:
+            raise ExportError(f"The graph's {value.name} has the shape {traced}; the contract says {axes}.")
+        value.shape = ir.Shape(axes)
+
+
+def _tidy(model: ir.Model) -> None:
+    """Merge repeated nodes; drop traces of this machine's files and the shapes in the exporter's own symbols."""
+    passes.CommonSubexpressionEliminationPass()(model)
+    passes.ClearMetadataAndDocStringPass()(model)
+    model.graph.name = "specrec"
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None

@@ -1,0 +1,250 @@
+"""The proof that a graph computes what the Hugging Face model computes.
+
+Token trees are packed behind prompts of unequal lengths, with padding anywhere, and go through the
+graph with a tree mask; the model reads each root-to-leaf path the ordinary way, one sequence at a
+time and with Transformers' own attention, so that an error in our wrapper shows as well.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from ..catalog.errors import ExportError
+from ..engines.base import MASK_TYPES, ForwardInputs, MaskType
+from ..engines.torch import head_dim, torch_threads
+from .checkpoint import cast_parameters
+from .lift import lift_graph
+from .quiet import quiet
+
+Forward = Callable[[ForwardInputs, list[NDArray[Any]]], list[NDArray[Any]]]
+
+# The largest difference allowed, relative to max(1, largest value of the reference). fp32 holds for
+# the exported graph, or for its lifted copy where the graph is in half precision. fp16 holds for the
+# exported graph itself against the float32 model with the same rounded weights; measured: 2e-3 on
+# trained models, 1e-2 on random ones with logits far apart.
+TOLERANCE = {"fp32": 1e-4, "fp16": 5e-2}
+SEED = 20410
+SMALL = 50_000_000  # parameters below which a few tokens are too little work to share between threads
+
+
+@dataclass(frozen=True)
+class Scene:
+    """B token trees in T slots each. Parents come before children; the rest is padding."""
+
+    tokens: NDArray[np.int64]  # [B, T]
+    parents: NDArray[np.int64]  # [B, T] slot of the parent; -1 at a root, -2 in padding
+    depths: NDArray[np.int64]  # [B, T]
+    sees: NDArray[np.bool_]  # [B, T, T] slot i sees slot j: itself and its ancestors
+
+    @property
+    def real(self) -> NDArray[np.bool_]:
+        """[B, T]: slots that are not padding."""
+        return self.parents > -2
+
+    def path(self, request: int, slot: int) -> list[int]:
+        """The slots from the root to `slot`, both included."""
+        path = [slot]
+        while (parent := int(self.parents[request, path[-1]])) >= 0:
+            path.append(parent)
+        return path[::-1]
+
+    def leaves(self, request: int) -> list[int]:
+        """Slots that are nobody's parent."""
+        inner = set(self.parents[request].tolist())
+        return [slot for slot in np.flatnonzero(self.real[request]).tolist() if slot not in inner]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the plain model says; undefined in padding."""
+
+    logprobs: NDArray[np.float32]  # [B, T, C]
+    presents: list[NDArray[np.float32]]  # key, value of every layer: [B, T, G, D]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest deviation found in one kind of output."""
+
+    absolute: float
+    relative: float  # to max(1, largest value of the reference)
+    where: str
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Largest differences by graph run ("fp32", "fp16") and kind of output ("logprobs", "present")."""
+
+    differences: dict[tuple[str, str], Difference]
+
+    def summary(self) -> str:
+        """One line for progress messages."""
+        parts = [f"{run} {kind} {found.absolute:.1e}" for (run, kind), found in self.differences.items()]
+        return "largest differences: " + ", ".join(parts)
+
+
+def check_parity(
+    graph: Path, model: PreTrainedModel, vocabulary: NDArray[np.int64], precision: str, *, seed: int = SEED
+) -> ParityReport:
+    """Compare an exported graph with its model: batch 1 and 3, without and with past, under a tree mask.
+
+    Leaves `model` in float32 (same rounded weights) and with eager attention. Raises `ExportError`
+    with the largest difference, its place and the threshold.
+    """
+    cast_parameters(model, torch.float32)
+    with quiet():
+        model.set_attn_implementation("eager")
+    rng = np.random.default_rng(seed)
+    rows = int(model.get_output_embeddings().weight.shape[0])
+    scenes = [random_scene(rng, batch, vocabulary, rows, int(model.config.max_position_embeddings)) for batch in (1, 3)]
+    references = [reference(model, scene, vocabulary) for scene in scenes]
+    differences: dict[tuple[str, str], Difference] = {}
+    with tempfile.TemporaryDirectory(prefix=".parity.", dir=graph.parent) as scratch:
+        runs = [(precision, graph)] if precision in TOLERANCE else []
+        if precision != "fp32":
+            lift_graph(graph, lifted := Path(scratch) / "model.onnx")
+            runs.append(("fp32", lifted))
+        for run, path in runs:
+            forward = onnx_forward(path)
+            for scene, expected in zip(scenes, references, strict=True):
+                for cut in (0, scene.tokens.shape[1] * 2 // 3):
+                    found = compare(forward, scene, expected, cut, MASK_TYPES[run], empty_past(model, scene, run), rng)
+                    for kind, difference in found.items():
+                        if (run, kind) not in differences or differences[run, kind].relative < difference.relative:
+                            differences[run, kind] = difference
+    for (run, kind), found in differences.items():
+        if not found.relative <= TOLERANCE[run]:  # also NaN
+            raise ExportError(
+                f"The exported graph differs from the {type(model).__name__} it was made from: {kind} by "
+                f"{found.absolute:.3g} ({found.relative:.3g} of the scale; at most {TOLERANCE[run]:g} is allowed in "
+                f"{run}), {found.where}. Nothing was written. This is a fault of the exporter or of these versions of "
+                "torch, transformers and onnxruntime: please report it with them."
+            )
+    return ParityReport(differences)
+
+
+def random_scene(
+    rng: np.random.Generator, batch: int, vocabulary: NDArray[np.int64], rows: int, context: int
+) -> Scene:
+    """Prompts of unequal lengths, each with a branching tree behind it, spread over padded slots."""
+    longest = max(min(24, context - 6), 1)
+    prompts = longest - rng.permutation(batch) * (longest // 4)
+    branches = 10
+    width = longest + branches + 5
+    tokens = rng.choice(vocabulary, (batch, width))
+    anything = rng.random((batch, width)) < 0.3  # also tokens that are not the catalog's
+    tokens[anything] = rng.integers(0, rows, anything.sum())
+    parents = np.full((batch, width), -2, np.int64)
+    depths = np.zeros((batch, width), np.int64)
+    sees = np.tile(np.eye(width, dtype=bool), (batch, 1, 1))
+    for b, prompt in enumerate(prompts):
+        slots = np.sort(rng.permutation(width)[: prompt + branches])
+        for i, slot in enumerate(slots):
+            if i == 0:
+                parents[b, slot] = -1
+                continue
+            deep = depths[b, slots[:i]] >= min(prompt + 3, context - 1)
+            open_slots = slots[max(prompt - 1, 0) : i][~deep[max(prompt - 1, 0) :]]
+            parent = slots[i - 1] if i < prompt else rng.choice(open_slots)
+            parents[b, slot], depths[b, slot] = parent, depths[b, parent] + 1
+            sees[b, slot] |= sees[b, parent]
+    return Scene(tokens.astype(np.int64), parents, depths, sees)
+
+
+def reference(model: PreTrainedModel, scene: Scene, vocabulary: NDArray[np.int64]) -> Reference:
+    """Every root-to-leaf path through the plain model, one sequence at a time."""
+    batch, width = scene.tokens.shape
+    config = model.config
+    shape = (batch, width, int(config.num_key_value_heads), head_dim(config))
+    logprobs = np.full((batch, width, len(vocabulary)), np.nan, np.float32)
+    presents = [np.full(shape, np.nan, np.float32) for _ in range(2 * config.num_hidden_layers)]
+    columns = torch.from_numpy(vocabulary)
+    threads = 1 if model.num_parameters() < SMALL else 0
+    for b in range(batch):
+        for leaf in scene.leaves(b):
+            path = scene.path(b, leaf)
+            with torch.inference_mode(), torch_threads(threads):
+                output = model(input_ids=torch.from_numpy(scene.tokens[b, path])[None], use_cache=True)
+                logprobs[b, path] = output.logits[0].float().log_softmax(-1)[:, columns].numpy()
+                tensors = [t for layer in output.past_key_values.layers for t in (layer.keys, layer.values)]
+                for present, tensor in zip(presents, tensors, strict=True):
+                    present[b, path] = tensor[0].transpose(0, 1).float().numpy()
+    return Reference(logprobs, presents)
+
+
+def empty_past(model: PreTrainedModel, scene: Scene, precision: str) -> list[NDArray[Any]]:
+    """Keys and values [B, G, 0, D] of an empty cache."""
+    shape = (len(scene.tokens), int(model.config.num_key_value_heads), 0, head_dim(model.config))
+    return [np.zeros(shape, MASK_TYPES[precision].dtype)] * (2 * model.config.num_hidden_layers)
+
+
+def compare(
+    forward: Forward,
+    scene: Scene,
+    expected: Reference,
+    cut: int,
+    mask_type: MaskType,
+    past: list[NDArray[Any]],
+    rng: np.random.Generator,
+) -> dict[str, Difference]:
+    """Largest differences of a scene run in one call (cut 0), or in two: the first `cut` slots, then the rest."""
+    batch, width = scene.tokens.shape
+    found: dict[str, Difference] = {}
+    case = f"batch {batch}, {width - cut} tokens on {cut} cached"
+    for start, stop in [(0, width)] if cut == 0 else [(0, cut), (cut, width)]:
+        rows = rng.permuted(np.tile(np.arange(start, stop), (batch, 1)), axis=1)[:, : (stop - start) * 3 // 4]
+        visible = scene.sees[:, None, start:stop, :stop]
+        mask = np.where(visible, 0, mask_type.hidden).astype(mask_type.dtype)
+        inputs = ForwardInputs(scene.tokens[:, start:stop], scene.depths[:, start:stop], mask, rows - start)
+        logprobs, *past = forward(inputs, past)
+    if not np.isfinite(logprobs).all():
+        return {"logprobs": Difference(np.inf, np.inf, f"not finite ({case})")}
+    requests = np.arange(batch)[:, None]
+    real = scene.real[requests, rows]
+    found["logprobs"] = _largest(logprobs[real], expected.logprobs[requests, rows][real], f"logprobs ({case})")
+    for number, (got, present) in enumerate(zip(past, expected.presents, strict=True)):
+        name = f"present.{number // 2}.{('key', 'value')[number % 2]} ({case})"
+        difference = _largest(got.swapaxes(1, 2)[scene.real], present[scene.real], name)
+        if "present" not in found or found["present"].relative < difference.relative:
+            found["present"] = difference
+    return found
+
+
+def _largest(got: NDArray[Any], expected: NDArray[np.float32], name: str) -> Difference:
+    if got.shape != expected.shape:
+        return Difference(np.inf, np.inf, f"{name}: shape {got.shape} instead of {expected.shape}")
+    difference = np.abs(got.astype(np.float32) - expected)
+    place = np.unravel_index(int(np.argmax(np.nan_to_num(difference, nan=np.inf))), difference.shape)
+    absolute = float(difference[place])
+    where = f"{name} at {[int(i) for i in place]}: {float(got[place]):.6g} instead of {float(expected[place]):.6g}"
+    return Difference(absolute, absolute / max(1.0, float(np.abs(expected).max())), where)
+
+
+def onnx_forward(path: Path) -> Forward:
+    """A graph run by ONNX Runtime on the CPU, without the engine that the runtime uses."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ExportError("The parity check runs the graph with ONNX Runtime: pip install specrec[cpu].") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # PyTorch wants the cores next
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        raise ExportError(f"ONNX Runtime cannot load the exported graph: {error}") from error
+    names = [value.name for value in session.get_inputs()]
+
+    def forward(inputs: ForwardInputs, past: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        tensors = [inputs.input_ids, inputs.position_ids, inputs.attention_mask, inputs.logit_rows, *past]
+        outputs: list[NDArray[Any]] = session.run(None, dict(zip(names, tensors, strict=True)))
+        return outputs
+
+    return forward

@@ -1,0 +1,90 @@
+"""One engine, its cache and what it knows: evaluates any trie nodes of a batch in one call."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..catalog.trie import ItemTrie
+from ..engines.base import Engine, ForwardInputs
+from .mask import tree_mask
+from .nodes import EvaluatedNodes
+from .stats import DecodeStats
+from .types import Bool, Int64, NodeList
+
+
+class TreeEvaluator:
+    """Evaluates nodes for the requests of one batch; the first call carries the prompts as well.
+
+    Owns the cache length, the slots and the positions: a node at depth d of a prompt of P tokens has
+    position P + d - 1, whatever its slot.
+    """
+
+    def __init__(
+        self, engine: Engine, trie: ItemTrie, prompts: Sequence[Int64], stats: DecodeStats, timer: str
+    ) -> None:
+        self.nodes = EvaluatedNodes(trie)
+        self.calls = np.zeros(len(prompts), np.int64)  # calls in which each request had tokens
+        self.evaluated = np.zeros(len(prompts), np.int64)  # nodes evaluated for it, the root not counted
+        self._engine, self._trie, self._stats, self._timer = engine, trie, stats, timer
+        self._cache = engine.new_cache(len(prompts))
+        self._row = np.arange(len(prompts))  # cache row of each request; -1 once it has left
+        self._lengths = np.array([len(prompt) for prompt in prompts], np.int64)
+        self._row_lengths = self._lengths  # [cache rows]
+        self._prompts = np.zeros((len(prompts), int(self._lengths.max())), np.int64)
+        self._prompts[np.arange(self._prompts.shape[1]) < self._lengths[:, None]] = np.concatenate(prompts)
+
+    def evaluate(self, nodes: NodeList) -> None:
+        """Evaluate nodes, and those of their ancestors that are not evaluated, in one call (or none)."""
+        nodes = self.nodes.with_ancestors(nodes)
+        if not len(nodes):
+            return
+        prompt = 0 if self._cache.length else self._prompts.shape[1]
+        is_node = nodes.node > 0  # the root is the prompt itself: its logits are those of the prompt's last token
+        tokens = NodeList(nodes.request[is_node], nodes.node[is_node])
+        query = prompt + _rank(tokens.request, len(self._row))
+        where = self._lengths[nodes.request] - 1  # [n] where in the call each node's logits are
+        where[is_node] = query
+        paths = self.nodes.add(nodes, self._cache.length + where)[is_node]
+        rank = _rank(nodes.request, len(self._row))
+        rows = np.zeros((self._cache.batch, int(rank.max()) + 1), np.int64)
+        rows[self._row[nodes.request], rank] = where
+        inputs = self._inputs(tokens, query, paths, prompt, rows)
+        with self._stats.timed(self._timer):
+            logprobs = self._engine.forward(inputs, self._cache)
+        flat = self._row[nodes.request] * logprobs.shape[1] + rank
+        self.nodes.add_scores(nodes, flat, logprobs.reshape(-1, logprobs.shape[2]))
+        self.calls[nodes.request[rank == 0]] += 1
+        self.evaluated += np.bincount(tokens.request, minlength=len(self._row))
+
+    def retain(self, active: Bool) -> None:
+        """Drop the cache rows of requests that are not active [B] and never will be again, where that pays."""
+        active = active & (self._row >= 0)
+        rows = self._row[active]
+        # Dropping copies what stays, once; keeping an idle row costs its share of every call.
+        if not len(rows) or len(rows) > 0.75 * self._cache.batch:
+            return
+        self._cache.keep(rows, np.broadcast_to(np.arange(self._cache.length), (len(rows), self._cache.length)))
+        self._row_lengths = self._lengths[active]
+        self._row = np.where(active, np.cumsum(active) - 1, -1)
+
+    def _inputs(self, tokens: NodeList, query: Int64, paths: Int64, prompt: int, rows: Int64) -> ForwardInputs:
+        """One call's inputs: the prompts padded to `prompt` tokens (0 once they are cached), then the nodes."""
+        new = max(int(query.max(initial=0)) + 1, prompt)
+        ids = np.zeros((self._cache.batch, new), np.int64)
+        positions = np.zeros_like(ids)
+        if prompt:  # no request has left yet: a row a request
+            ids[:, :prompt] = self._prompts
+            positions[:, :prompt] = np.arange(prompt)
+        row = self._row[tokens.request]
+        ids[row, query] = self._trie.tokens(tokens.node)
+        positions[row, query] = self._lengths[tokens.request] + self._trie.depth[tokens.node] - 1
+        mask = tree_mask(
+            self._engine.mask_type, self._row_lengths, self._cache.length, prompt, new - prompt, row, query, paths
+        )
+        return ForwardInputs(ids, positions, mask, rows)
+
+
+def _rank(request: Int64, batch: int) -> Int64:
+    """[n] each entry's number among the entries of its request; request [n] is ascending."""
+    count = np.bincount(request, minlength=batch)
+    return np.arange(len(request)) - (np.cumsum(count) - count)[request]

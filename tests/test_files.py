@@ -1,0 +1,122 @@
+"""Files and directories that are whole or absent."""
+
+import hashlib
+import os
+import stat
+
+import msgspec
+import pytest
+
+from specrec.catalog.errors import SpecRecError
+from specrec.catalog.files import Frozen, sha256, whole_directory, whole_file
+
+
+class Settings(Frozen, frozen=True):
+    size: int
+    name: str = "x"
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_whole_file_appears_only_when_done(tmp_path):
+    path = tmp_path / "deep" / "out.jsonl"
+    with whole_file(path) as file:
+        file.write(b"one\n")
+        assert not path.exists()
+    assert path.read_bytes() == b"one\n"
+    assert names(path.parent) == ["out.jsonl"]
+
+
+def test_whole_file_keeps_the_old_content_on_failure(tmp_path):
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+
+    def half_written():
+        with whole_file(path) as file:
+            file.write(b"half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        half_written()
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["out"]
+
+
+def test_whole_file_replaces_and_is_readable_by_others(tmp_path):
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+    mask = os.umask(0o022)
+    try:
+        with whole_file(path) as file:
+            file.write(b"new")
+    finally:
+        os.umask(mask)
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_whole_directory_appears_only_when_done(tmp_path):
+    path = tmp_path / "bundle"
+    with whole_directory(path) as part:
+        assert part.parent == tmp_path
+        (part / "a").write_text("a")
+        assert not path.exists()
+    assert names(path) == ["a"]
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_whole_directory_leaves_nothing_on_failure(tmp_path):
+    path = tmp_path / "bundle"
+
+    def interrupted():
+        with whole_directory(path) as part:
+            (part / "a").write_text("a")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert names(tmp_path) == []
+
+
+def test_whole_directory_refuses_an_existing_one(tmp_path):
+    path = tmp_path / "bundle"
+    path.mkdir()
+    with pytest.raises(SpecRecError, match=r"exists already\..*--overwrite"), whole_directory(path):
+        pytest.fail("the body must not run")
+    assert names(tmp_path) == ["bundle"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_whole_directory_replaces_wholly_or_not_at_all(tmp_path, fails):
+    path = tmp_path / "bundle"
+    path.mkdir()
+    (path / "old").write_text("old")
+    try:
+        with whole_directory(path, replace=True) as part:
+            (part / "new").write_text("new")
+            if fails:
+                raise RuntimeError
+    except RuntimeError:
+        assert fails
+    assert names(path) == (["old"] if fails else ["new"])
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path):
+    path = tmp_path / "a"
+    content = bytes(range(256)) * 5000
+    path.write_bytes(content)
+    assert sha256(path) == hashlib.sha256(content).hexdigest()
+    path.write_bytes(content[:-1] + b"\0")
+    assert sha256(path) != hashlib.sha256(content).hexdigest()
+
+
+def test_frozen_is_immutable_and_refuses_unknown_keys():
+    settings = msgspec.json.decode(b'{"size": 3}', type=Settings)
+    assert settings == Settings(size=3)
+    with pytest.raises(AttributeError):
+        settings.size = 4
+    with pytest.raises(msgspec.ValidationError, match="unknown field `sise`"):
+        msgspec.json.decode(b'{"size": 3, "sise": 4}', type=Settings)

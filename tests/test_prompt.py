@@ -1,0 +1,327 @@
+"""Prompts: the assembled ids are the tokenizer's own, or the prompt is refused."""
+
+import os
+import re
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from specrec.catalog import Catalog, PromptEncoder, PromptSpec, compile_prompt
+from specrec.catalog.errors import PromptError
+
+SHARED = Path(os.environ.get("SPECREC_DATA", Path(__file__).parents[2] / "shared"))
+
+LETTERS = "abc"
+TOKENS = [f"<{letter}_{code}>" for letter in LETTERS for code in range(6)]
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+CORPUS = ["The user bought these items: one, two; three and four. What is next? user assistant\n"] * 4
+
+
+def make_catalog(items=40, seed=0):
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(6, size=(items, 3))
+    identifiers = tuple(tuple(f"<{x}_{c}>" for x, c in zip(LETTERS, row, strict=True)) for row in codes)
+    return Catalog(tuple(map(str, range(items))), identifiers, (None,) * items)
+
+
+CATALOG = make_catalog()
+
+
+# --- the encoder, which needs no tokenizer
+
+SPEC = PromptSpec(template="", separator="", prefix_ids=(1, 2), separator_ids=(3, 4), suffix_ids=(5,), history_length=3)
+ITEMS = np.array([[10, 11], [20, 21], [30, 31], [40, 41]])
+
+
+def test_encode_takes_the_most_recent_items_oldest_first():
+    encoder = PromptEncoder(SPEC, ITEMS, 100)
+    prompt = encoder.encode([0, 3, 1, 2])
+    assert prompt.ids.tolist() == [1, 2, 40, 41, 3, 4, 20, 21, 3, 4, 30, 31, 5]
+    assert prompt.ids.dtype == np.int64
+    assert (prompt.kept, prompt.shortened) == (3, False)
+    prompt = encoder.encode(np.array([2]))
+    assert (prompt.ids.tolist(), prompt.kept, prompt.shortened) == ([1, 2, 30, 31, 5], 1, False)
+
+
+def test_encode_shortens_to_the_context_and_says_so():
+    assert PromptEncoder(SPEC, ITEMS, 13).encode([1, 2, 3]).shortened is False
+    encoder = PromptEncoder(SPEC, ITEMS, 12)  # three items take 13 tokens
+    assert encoder.max_items == 2
+    prompt = encoder.encode([1, 2, 3])
+    assert (prompt.ids.tolist(), prompt.kept, prompt.shortened) == ([1, 2, 30, 31, 3, 4, 40, 41, 5], 2, True)
+    assert encoder.encode([1, 2]).shortened is False
+    assert PromptEncoder(SPEC, ITEMS, 5).encode([1, 2]).ids.tolist() == [1, 2, 30, 31, 5]
+
+
+def test_a_context_without_room_for_one_item_is_refused():
+    with pytest.raises(PromptError, match=r"2 tokens and 3 tokens around the history, but the context leaves 4"):
+        PromptEncoder(SPEC, ITEMS, 4)
+
+
+def test_an_empty_history_is_refused():
+    with pytest.raises(PromptError, match="empty"):
+        PromptEncoder(SPEC, ITEMS, 100).encode([])
+
+
+ids = st.lists(st.integers(0, 9), max_size=4).map(tuple)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=9), ids, ids, ids, st.integers(1, 8), st.integers(0, 30))
+def test_encode_agrees_with_a_plain_join(history, prefix, separator, suffix, length, room):
+    spec = PromptSpec(
+        template="", separator="", prefix_ids=prefix, separator_ids=separator, suffix_ids=suffix, history_length=length
+    )
+
+    def plain(count):
+        joined = []
+        for item in history[len(history) - count :]:
+            joined += [*(separator if joined else ()), *ITEMS[item].tolist()]
+        return [*prefix, *joined, *suffix]
+
+    wanted = min(length, len(history))
+    limit = len(plain(1)) + room
+    kept = max(count for count in range(1, wanted + 1) if len(plain(count)) <= limit)
+    prompt = PromptEncoder(spec, ITEMS, limit).encode(history)
+    assert (prompt.ids.tolist(), prompt.kept, prompt.shortened) == (plain(kept), kept, kept < wanted)
+
+
+def test_the_spec_survives_json():
+    assert msgspec.json.decode(msgspec.json.encode(SPEC), type=PromptSpec) == SPEC
+
+
+# --- compiled from tokenizers built here
+
+
+def wrap(backend, identifiers=TOKENS, bos="<s>", **options):
+    """A transformers tokenizer around a `tokenizers` one, with the identifiers as added tokens."""
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=bos, **options)
+    tokenizer.add_tokens(identifiers)
+    return tokenizer
+
+
+def words(pre_tokenizer="Whitespace", extra=()):
+    """Word-level, with a bos put before every text by the post-processor."""
+    tk = pytest.importorskip("tokenizers")
+    known = ["<unk>", "<s>", *sorted(set(re.findall(r"\w+|[^\w\s]+", CORPUS[0]))), *extra]
+    backend = tk.Tokenizer(tk.models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="<unk>"))
+    backend.pre_tokenizer = getattr(tk.pre_tokenizers, pre_tokenizer)()
+    backend.post_processor = tk.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return backend
+
+
+def byte_level(bos):
+    """Byte-level BPE as GPT-2's and Qwen's; knows any text, adds nothing."""
+    tk = pytest.importorskip("tokenizers")
+    backend = tk.Tokenizer(tk.models.BPE())
+    backend.pre_tokenizer = tk.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<|start|>", "<|end|>", *([bos] if bos else [])]
+    alphabet = tk.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tk.trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+    backend.train_from_iterator(CORPUS, trainer)
+    return backend
+
+
+def metaspace(scheme):
+    """As SentencePiece: spaces are letters of words, and one may be put before a text."""
+    tk = pytest.importorskip("tokenizers")
+    backend = tk.Tokenizer(tk.models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer = tk.pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    special = ["<unk>", "<s>", "<|start|>", "<|end|>"]
+    trainer = tk.trainers.BpeTrainer(vocab_size=200, special_tokens=special)
+    backend.train_from_iterator([*CORPUS, "a, b , c\n user"], trainer)
+    backend.post_processor = tk.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return backend
+
+
+def legacy_llama():
+    """As the converted Llama tokenizers: a normalizer writes the spaces, also before text after an added token."""
+    tk = pytest.importorskip("tokenizers")
+    backend = metaspace("always")
+    backend.pre_tokenizer = None
+    backend.normalizer = tk.normalizers.Sequence([tk.normalizers.Prepend("▁"), tk.normalizers.Replace(" ", "▁")])
+    return backend
+
+
+TOKENIZERS = {
+    "words": lambda: wrap(words(), unk_token="<unk>"),
+    "bytes": lambda: wrap(byte_level("<s>"), chat_template=CHAT),
+    "bytes, no bos": lambda: wrap(byte_level(None), bos=None, chat_template=CHAT),
+    "metaspace always": lambda: wrap(metaspace("always"), unk_token="<unk>", chat_template=CHAT),
+    "metaspace first": lambda: wrap(metaspace("first"), unk_token="<unk>", chat_template=CHAT),
+    "metaspace never": lambda: wrap(metaspace("never"), unk_token="<unk>", chat_template=CHAT),
+    "legacy llama": lambda: wrap(legacy_llama(), unk_token="<unk>", chat_template=CHAT),
+}
+
+
+@pytest.fixture(scope="module", params=TOKENIZERS)
+def tokenizer(request):
+    return TOKENIZERS[request.param]()
+
+
+TEMPLATE = "The user bought these items: {history}. What is next?"
+
+
+@pytest.mark.parametrize(
+    ("template", "separator"),
+    [("{history}", ""), (TEMPLATE, ", "), (TEMPLATE, " "), (" {history}", ";"), ("{history} ", " and ")],
+)
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_template_gives_the_tokenizers_ids(tokenizer, template, separator, chat):
+    if chat and tokenizer.chat_template is None:
+        pytest.skip("this tokenizer has no chat template")
+    spec = compile_prompt(tokenizer, CATALOG, template=template, separator=separator, chat=chat, history_length=7)
+    assert spec.template.count("{history}") == 1
+    encoder = PromptEncoder(spec, CATALOG.token_ids(tokenizer.get_vocab()), 10_000)
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.lists(st.integers(0, 39), min_size=1, max_size=9))
+    def check(history):
+        text = template.replace("{history}", separator.join("".join(CATALOG.identifiers[i]) for i in history[-7:]))
+        if chat:
+            message = [{"role": "user", "content": text}]
+            text = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+        expected = tokenizer(text, add_special_tokens=not chat)["input_ids"]
+        assert encoder.encode(history).ids.tolist() == expected
+
+    check()
+
+
+def test_no_template_is_bos_and_the_items(tokenizer):
+    spec = compile_prompt(tokenizer, CATALOG, template=None, separator="", chat=False, history_length=20)
+    bos = () if tokenizer.bos_token is None else (tokenizer.bos_token_id,)
+    assert (spec.prefix_ids, spec.separator_ids, spec.suffix_ids, spec.history_length) == (bos, (), (), 20)
+    assert spec.template == (tokenizer.bos_token or "") + "{history}"
+
+
+def test_braces_other_than_history_are_text():
+    tokenizer = TOKENIZERS["bytes"]()
+    spec = compile_prompt(tokenizer, CATALOG, template="{x} {{history}}", separator="{}", chat=False, history_length=3)
+    assert tokenizer.decode(spec.prefix_ids) == "{x} {"
+    assert (tokenizer.decode(spec.separator_ids), tokenizer.decode(spec.suffix_ids)) == ("{}", "}")
+
+
+def test_chat_without_a_template_is_the_bare_history():
+    tokenizer = TOKENIZERS["bytes"]()
+    spec = compile_prompt(tokenizer, CATALOG, template=None, separator=", ", chat=True, history_length=3)
+    assert spec.template == "<s><|start|>user\n{history}<|end|>\n<|start|>assistant\n"
+    assert spec.prefix_ids[0] == tokenizer.bos_token_id
+    assert spec.prefix_ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_a_template_may_hold_identifiers_itself():
+    tokenizer = TOKENIZERS["bytes"]()
+    first = "".join(CATALOG.identifiers[0])
+    template = f"after {first} comes {{history}} not {first}"
+    spec = compile_prompt(tokenizer, CATALOG, template=template, separator=" ", chat=False, history_length=3)
+    assert tokenizer.decode(spec.prefix_ids) == f"after {first} comes "
+
+
+def test_a_catalog_of_one_item_will_do():
+    catalog = make_catalog(items=1)
+    spec = compile_prompt(
+        TOKENIZERS["bytes"](), catalog, template="{history}", separator=",", chat=False, history_length=2
+    )
+    assert len(spec.separator_ids) == 1
+
+
+# --- refused
+
+
+def refuse(message, tokenizer, catalog=CATALOG, template=None, separator="", chat=False, history_length=5):
+    options = {"template": template, "separator": separator, "chat": chat, "history_length": history_length}
+    with pytest.raises(PromptError, match=message) as caught:
+        compile_prompt(tokenizer, catalog, **options)
+    return str(caught.value)
+
+
+def test_a_template_needs_its_history_once():
+    tokenizer = TOKENIZERS["bytes"]()
+    refuse(r"'next:' holds \{history\} 0 times; expected once", tokenizer, template="next:")
+    refuse(r"holds \{history\} 2 times", tokenizer, template="{history}{history}", chat=True)
+    refuse("the separator ', ' needs a template", tokenizer, separator=", ")
+    refuse("history length is 0", tokenizer, history_length=0)
+
+
+def test_identifiers_the_tokenizer_lacks_are_named():
+    tokenizer = wrap(byte_level("<s>"), TOKENS[2:])
+    refuse("2 of the catalog's 18 tokens are not in .*: '<a_0>', '<a_1>'", tokenizer)
+
+
+def test_identifiers_the_tokenizer_takes_apart_are_named():
+    tokenizer = wrap(words(extra=TOKENS), TOKENS[1:], unk_token="<unk>")
+    refuse("takes 1 of the catalog's 18 tokens apart, .*: '<a_0>'", tokenizer)
+
+
+def test_identifiers_that_are_only_words_are_refused():
+    tokenizer = wrap(words("WhitespaceSplit", extra=TOKENS), [], unk_token="<unk>")
+    message = refuse("cannot be put together", tokenizer)
+    assert "history (items): 0\n" in message
+    assert f"text: {'<s>' + ''.join(CATALOG.identifiers[0])!r}" in message
+
+
+def test_a_token_that_swallows_the_separator_is_found_wherever_it_is():
+    tk = pytest.importorskip("tokenizers")
+    identifiers = list(CATALOG.identifiers[:5]) + [("<a_0>", "<b_0>", "<odd>")] + list(CATALOG.identifiers[5:])
+    catalog = Catalog(tuple(map(str, range(41))), tuple(identifiers), (None,) * 41)
+    tokenizer = wrap(byte_level("<s>"), [*TOKENS, tk.AddedToken("<odd>", rstrip=True)])
+    message = refuse("cannot be put together", tokenizer, catalog, template="{history}", separator=" ")
+    assert re.search(r"history \(items\): .*\b5\b", message)
+    assembled, own = re.findall(r"ids: (\[.*\])", message)
+    assert len(msgspec.json.decode(assembled)) > len(msgspec.json.decode(own))
+    assert "SentencePiece" in message
+    compile_prompt(tokenizer, catalog, template="{history}", separator=",", chat=False, history_length=5)
+
+
+def test_truncation_in_the_tokenizer_is_found():
+    backend = byte_level("<s>")
+    backend.enable_truncation(12)
+    refuse("cannot be put together", wrap(backend))
+
+
+def test_text_that_the_tokenizer_does_not_know_is_refused():
+    refuse("does not know .*it writes <unk> in its place", wrap(words(), unk_token="<unk>"), template="buy {history}")
+    undeclared = wrap(words(), unk_token=None, eos_token="<unk>")
+    refuse("it writes <unk>", undeclared, template="{history}", separator=" zzz ")
+
+
+@pytest.mark.parametrize(
+    ("chat_template", "message"),
+    [
+        (None, "chat template cannot be applied"),
+        ("{{ raise_exception('needs a system message') }}", "needs a system message"),
+        ("{{ messages[0].content.nothing.at_all }}", "chat template cannot be applied"),
+        ("{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}", r"changes \{history\}"),
+        ("no content", r"changes \{history\}: it renders as 'no content'"),
+    ],
+)
+def test_chat_templates_that_cannot_be_used_are_refused(chat_template, message):
+    refuse(message, wrap(byte_level("<s>"), chat_template=chat_template), template="{history}", chat=True)
+
+
+def test_a_chat_template_that_looks_into_the_message_is_refused():
+    template = "{% for m in messages %}{{ m.content | length }} {{ m.content }}{% endfor %}"
+    refuse("cannot be put together", wrap(byte_level("<s>"), chat_template=template), template="{history}", chat=True)
+
+
+# --- the real tokenizer
+
+
+def test_the_real_tokenizer():
+    folder, index = SHARED / "models" / "beauty" / "target", SHARED / "data" / "beauty" / "index.json"
+    if not (folder.is_dir() and index.is_file()):
+        pytest.skip(f"no real model and data at {SHARED} (set SPECREC_DATA)")
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    catalog = Catalog.load(index, None)
+    for template in (None, "{history}"):
+        spec = compile_prompt(tokenizer, catalog, template=template, separator="", chat=False, history_length=20)
+        assert (spec.prefix_ids, spec.separator_ids, spec.suffix_ids) == ((1,), (), ())
+    refuse("it writes </s> in its place", tokenizer, catalog, template="the user bought {history}")
