@@ -13,7 +13,7 @@ PAD, BOS, EOS = 0, 1, 2
 SPECIAL = ("<pad>", "<s>", "</s>")
 
 
-class ModelSize(Frozen):
+class ModelSize(Frozen, frozen=True, kw_only=True):
     """The shape of a decoder."""
 
     layers: int
@@ -34,7 +34,8 @@ def build_tokenizer(tokens: Sequence[str]) -> PreTrainedTokenizerFast:
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL])
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)  # type: ignore[no-untyped-call]
 
 
 def build_decoder(size: ModelSize, vocabulary: int, *, seed: int) -> LlamaForCausalLM:

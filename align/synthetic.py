@@ -25,7 +25,7 @@ MOST_ITEMS = 50_000  # far below the number of codes, so that drawing finds enou
 SUCCESSORS = 3  # items that may follow an item by themselves
 
 
-class ShopSize(Frozen):
+class ShopSize(Frozen, frozen=True, kw_only=True):
     """How much to generate."""
 
     items: int = 3000
@@ -71,7 +71,8 @@ class GroupSampler:
         family = (cumulative < rng.random((len(kind), 1)) * cumulative[:, -1:]).sum(axis=1)
         point = self._start[kind * FAMILIES + family] + rng.random(len(kind)) * self._mass[kind, family]
         position = np.searchsorted(self._cumulative, point, side="right") - 1
-        return self._order[np.minimum(position, len(self._order) - 1)]
+        drawn: Int64 = self._order[np.minimum(position, len(self._order) - 1)]
+        return drawn
 
 
 def draw_shop(size: ShopSize) -> Shop:
@@ -159,14 +160,16 @@ def _draw_codes(rng: np.random.Generator, size: ShopSize) -> Int64:
 
 
 def _zipf(count: int, exponent: float) -> Float64:
-    weight = 1.0 / np.arange(1, count + 1) ** exponent
-    return weight / weight.sum()
+    weight: Float64 = np.arange(1, count + 1, dtype=np.float64) ** -exponent
+    weight /= weight.sum()
+    return weight
 
 
 def _accessory(kind: Int64) -> Int64:
     """The kind that is bought next: the neighbour in the same department."""
     department, place = np.divmod(kind, KINDS_PER_DEPARTMENT)
-    return department * KINDS_PER_DEPARTMENT + (place + 1) % KINDS_PER_DEPARTMENT
+    neighbour: Int64 = department * KINDS_PER_DEPARTMENT + (place + 1) % KINDS_PER_DEPARTMENT
+    return neighbour
 
 
 def _write_lines(path: Path, split: str, rows: list[list[int]]) -> None:

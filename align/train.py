@@ -24,7 +24,7 @@ BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left, {postfix}"
 BUCKET = 16  # batches that are sorted by length together, so that little of a batch is padding
 
 
-class TrainingBudget(Frozen):
+class TrainingBudget(Frozen, frozen=True, kw_only=True):
     """How long and how to train. With `seconds` unset, the same seed gives the same weights on the same machine."""
 
     steps: int
@@ -168,7 +168,7 @@ class TrainingLoop:
     @torch.no_grad()
     def loss(self, sequences: Sequences) -> float:
         """Mean loss a token, always over the same windows."""
-        self._model.eval()
+        self._model.train(False)
         total, count = 0.0, 0
         for tokens in sequences.batches(4 * self._budget.batch, np.random.default_rng(0)):
             here = int((tokens[:, 1:] != PAD).sum())

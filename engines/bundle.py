@@ -94,6 +94,11 @@ def save_trie(trie: ItemTrie, path: Path) -> None:
     save_file({field.name: getattr(trie, field.name) for field in fields(trie)}, path)
 
 
+def to_json(value: object) -> bytes:
+    """Indented JSON, for people to read as well."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
 def file_facts(root: Path) -> dict[str, FileFacts]:
     """Hash and size of every file below `root`, by its path in it."""
     files = sorted(path for path in root.rglob("*") if path.is_file())

@@ -53,8 +53,8 @@ class GraphModule(torch.nn.Module):
         """`vocabulary` [C] holds the token ids that become the columns of `logprobs`."""
         super().__init__()
         model.set_attn_implementation(ATTENTION)
-        self.body = model.get_decoder()
-        self.head = model.get_output_embeddings()
+        self.body: torch.nn.Module = model.get_decoder()  # type: ignore[no-untyped-call]
+        self.head: torch.nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self.register_buffer("columns", torch.from_numpy(vocabulary.copy()), persistent=False)
 
     def forward(
@@ -69,24 +69,24 @@ class GraphModule(torch.nn.Module):
 
         Returns log-probabilities [B, R, C] in float32, then key and value [B, G, S + T, D] of every layer.
         """
-        cache = Cache(layers=[_layer(key, value) for key, value in zip(past[::2], past[1::2], strict=True)])
+        layers = [_layer(key, value) for key, value in zip(past[::2], past[1::2], strict=True)]
         hidden = self.body(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=cache,
+            past_key_values=Cache(layers=[*layers]),
             use_cache=True,
         ).last_hidden_state  # [B, T, hidden]
         batch, length = input_ids.shape
         flat = logit_rows + length * torch.arange(batch, device=logit_rows.device)[:, None]
         rows = F.embedding(flat, hidden.flatten(0, 1))  # a plain Gather, before the head
         logprobs = F.log_softmax(self.head(rows).float(), dim=-1).index_select(-1, self.columns)
-        return logprobs, *(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
+        return logprobs, *(tensor for layer in layers for tensor in (layer.keys, layer.values))
 
 
 def _layer(key: torch.Tensor, value: torch.Tensor) -> DynamicLayer:
     """A cache layer that holds `key` and `value` as they are (its `update` would copy them first)."""
-    layer = DynamicLayer()
+    layer = DynamicLayer()  # type: ignore[no-untyped-call]
     layer.lazy_initialization(key, value)
     layer.keys, layer.values = key, value
     return layer
@@ -99,7 +99,7 @@ def load_model(directory: Path, dtype: torch.dtype, config: PretrainedConfig | N
     absent from the file. Buffers (the rotary frequencies) stay in float32 whatever `dtype` is.
     """
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory,
             config=config,
             dtype=dtype,
@@ -110,6 +110,8 @@ def load_model(directory: Path, dtype: torch.dtype, config: PretrainedConfig | N
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise EngineError(f"The weights in {directory} could not be loaded: {error}") from error
+    model: PreTrainedModel
+    model, report = loaded
     faults = [
         f"{len(names)} {kind.removesuffix('_keys')} (first: {sorted(map(str, names))[0]})"
         for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
@@ -120,7 +122,8 @@ def load_model(directory: Path, dtype: torch.dtype, config: PretrainedConfig | N
             f"The weights in {directory} do not fit {type(model).__name__} as config.json describes it: "
             f"{', '.join(faults)}. Save the whole model again with save_pretrained."
         )
-    return model.eval().requires_grad_(False)
+    torch.nn.Module.eval(model).requires_grad_(False)
+    return model
 
 
 class TorchCache(KVCache):
@@ -181,6 +184,14 @@ class TorchEngine(Engine):
         return result
 
 
+def matrix(layer: torch.nn.Module | None) -> torch.Tensor:
+    """The weight [rows, hidden] of a model's embedding or head."""
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, torch.Tensor):
+        raise EngineError(f"Expected an embedding or a linear head with one weight matrix; got {layer}.")
+    return weight
+
+
 def head_dim(config: PretrainedConfig) -> int:
     """D: the width of one attention head (some configurations leave it implicit)."""
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
@@ -202,7 +213,8 @@ def load_torch_engine(
         raise EngineError(f"The torch engine runs in {', '.join(DTYPES)}; got precision {precision!r}.")
     if device == "cuda" and not torch.cuda.is_available():
         raise EngineError("PyTorch finds no CUDA device here. Use device cpu, or install a CUDA build of torch.")
-    model = load_model(checkpoint, DTYPES[precision]).to(device)
+    model = load_model(checkpoint, DTYPES[precision])
+    torch.nn.Module.to(model, device)
     return TorchEngine(model, vocabulary, precision=precision, threads=threads)
 
 

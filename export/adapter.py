@@ -5,12 +5,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from ..catalog.errors import ExportError
+from ..engines.torch import matrix
 
 WEIGHTS = "adapter_model.safetensors"
 REMEDY = (
@@ -53,7 +55,7 @@ class Adapter:
                 "Nothing is downloaded: put the base model on this machine and set base_model_name_or_path to it."
             )
         if not (directory / WEIGHTS).is_file():
-            raise ExportError(f"{directory} has no {WEIGHTS} (pickled adapters are not loaded). Save it again with peft.")
+            raise ExportError(f"{directory} has no {WEIGHTS} (pickles are not loaded). Save it again with peft.")
         with safe_open(directory / WEIGHTS, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         return cls(directory, base, shapes, trained)
@@ -73,7 +75,7 @@ class Adapter:
         """
         new = [token for token in identifiers if token in vocabulary and not _known(token, vocabulary, base_vocabulary)]
         numbers = {token: vocabulary[token] for token in new}
-        base_rows = int(base.get_input_embeddings().weight.shape[0])
+        base_rows = len(matrix(base.get_input_embeddings()))
         tied = bool(base.config.tie_word_embeddings)
         self._check_rows("embed_tokens", numbers, base_rows)
         if not tied:
@@ -83,11 +85,14 @@ class Adapter:
         if rows != base_rows:
             base.resize_token_embeddings(rows, mean_resizing=False)
         merged = self._merge(base)
-        head, embedding = merged.get_output_embeddings().weight, merged.get_input_embeddings().weight
-        if tied and head.data_ptr() != embedding.data_ptr():
-            # modules_to_save copies one of the two: from then on the model was trained untied
+        head: torch.nn.Module = merged.get_output_embeddings()  # type: ignore[no-untyped-call]
+        embedding = merged.get_input_embeddings()
+        if tied and torch.equal(matrix(head), matrix(embedding)):
+            head.weight = embedding.weight
+        elif tied:  # trained apart, as modules_to_save and LoRA on the embeddings do
             self._check_rows("lm_head", numbers, base_rows)
             merged.config.tie_word_embeddings = False
+            merged.all_tied_weights_keys = {}
         return merged
 
     def _check_rows(self, module: str, numbers: Mapping[str, int], base_rows: int) -> None:
@@ -104,26 +109,55 @@ class Adapter:
             )
 
     def _merge(self, base: PreTrainedModel) -> PreTrainedModel:
+        """Load the adapter's tensors, all of them, and merge; the result must predict as the unmerged model does."""
         try:
             from peft import LoraConfig, PeftModel, load_peft_weights, set_peft_model_state_dict
         except ImportError as error:
             raise ExportError(f"{self.directory} is a LoRA adapter, which needs peft: pip install peft.") from error
+        rows = len(matrix(base.get_input_embeddings()))
+        ids = torch.arange(rows - 1, -1, -(rows // 64 + 1))[None]
         try:
-            config = LoraConfig.from_pretrained(str(self.directory))
-            wrapped = PeftModel(base, config)
-            result = set_peft_model_state_dict(wrapped, load_peft_weights(str(self.directory), device="cpu"))
-            missing = [name for name in result.missing_keys if "lora_" in name or ".default." in name]
-            if missing or result.unexpected_keys:
-                raise ExportError(
-                    f"{self.directory} does not fit its base model: {len(missing)} tensors missing, "
-                    f"{len(result.unexpected_keys)} unexpected (first: {(missing + result.unexpected_keys)[0]})."
-                )
-            merged = wrapped.merge_and_unload()
+            wrapped = PeftModel(base, LoraConfig.from_pretrained(str(self.directory))).eval()
+            tensors = load_peft_weights(str(self.directory), device="cpu")
+            result: Any = set_peft_model_state_dict(wrapped, tensors)
+            self._check_loaded(tensors, result.missing_keys, result.unexpected_keys)
+            with torch.inference_mode():
+                expected = wrapped(input_ids=ids).logits
+            _untie(wrapped)
+            merged: Any = wrapped.merge_and_unload()
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             raise ExportError(f"{self.directory} could not be merged into {self.base}: {error}") from error
         assert isinstance(merged, PreTrainedModel)
-        with torch.no_grad():
-            return merged.eval().requires_grad_(False)
+        with torch.inference_mode():
+            difference = float((merged(input_ids=ids).logits - expected).abs().max() / expected.abs().max())
+        if not difference < 1e-3:
+            raise ExportError(
+                f"{self.directory} changes its predictions by {difference:.2g} of their scale when merged into "
+                f"{self.base}. Merge it in the process that trained it (merge_and_unload) and save the whole model."
+            )
+        merged.requires_grad_(False)
+        return merged
+
+    def _check_loaded(self, tensors: Mapping[str, torch.Tensor], missing: list[str], unexpected: list[str]) -> None:
+        """Raise unless every tensor went where it belongs; of what peft saves twice, one copy may stay over."""
+        lost = [name for name in missing if "lora_" in name or ".default." in name]
+        used = [tensor for name, tensor in tensors.items() if name not in unexpected]
+        left = [name for name in unexpected if not any(torch.equal(tensors[name], tensor) for tensor in used)]
+        if lost or left:
+            raise ExportError(
+                f"{self.directory} does not fit its base model {self.base}: {len(lost)} tensors missing, {len(left)} "
+                f"left over (first: {(lost + left)[0]}). Was it trained on another base model?"
+            )
+
+
+def _untie(model: torch.nn.Module) -> None:
+    """Give every module that shares its weight a copy: merging into a shared one would count two deltas twice."""
+    seen: set[int] = set()
+    for module in model.modules():
+        weight = module._parameters.get("weight")
+        if weight is not None and id(weight) in seen:
+            module.weight = torch.nn.Parameter(weight.clone(), requires_grad=False)
+        seen.add(id(weight))
 
 
 def _known(token: str, vocabulary: Mapping[str, int], base: Mapping[str, int] | None) -> bool:

@@ -19,7 +19,6 @@ from ..engines.bundle import (
     TRIE_FILE,
     Manifest,
     ModelFacts,
-    Precision,
     file_facts,
     save_trie,
 )
@@ -82,7 +81,9 @@ def export_bundle(
         recommendable.save(part / CATALOG_FILE)
         save_trie(trie, part / TRIE_FILE)
         facts = {
-            role: _export_model(role, source, recommendable, trie, part, precision, checkpoints, external_bytes, progress)
+            role: _export_model(
+                role, source, recommendable, trie, part, precision, checkpoints, external_bytes, progress
+            )
             for role, source in sources.items()
         }
         progress("writing the manifest")

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 
 from ..catalog.errors import EngineError, ExportError
 from ..engines.bundle import ModelFacts
-from ..engines.torch import DTYPES, head_dim, load_model
+from ..engines.torch import DTYPES, head_dim, load_model, matrix
 from .adapter import Adapter
 from .quiet import quiet
 
@@ -70,7 +70,7 @@ class Checkpoint:
                     model = self.adapter.merge(base, self.tokenizer.get_vocab(), base_tokens, identifiers)
             except EngineError as error:
                 raise ExportError(str(error)) from error
-        check_rows(self.directory, self.tokenizer, int(model.get_input_embeddings().num_embeddings))
+        check_rows(self.directory, self.tokenizer, len(matrix(model.get_input_embeddings())))
         cast_parameters(model, dtype)
         unfit = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
         if unfit:
@@ -97,7 +97,7 @@ def model_facts(model: PreTrainedModel) -> ModelFacts:
         layers=int(config.num_hidden_layers),
         kv_heads=int(config.num_key_value_heads),
         head_dim=head_dim(config),
-        vocabulary=int(model.get_output_embeddings().weight.shape[0]),
+        vocabulary=len(matrix(model.lm_head)),
         context=int(config.max_position_embeddings),
     )
 

@@ -1,5 +1,6 @@
 """One model to one ONNX graph that fulfils the contract of docs/design.md."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def export_graph(
             verbose=False,
         )
         if program is None:
-            raise ExportError("torch.onnx.export returned no graph. This torch is too old: SpecRec needs 2.11 or later.")
+            raise ExportError("torch.onnx.export returned no graph. Install torch 2.11 or later.")
         graph = program.model
         _name_axes(graph.graph.inputs, inputs)
         _name_axes(graph.graph.outputs, outputs)
@@ -91,7 +92,7 @@ def _axes(model: PreTrainedModel, columns: int) -> tuple[dict[str, Axes], dict[s
     return inputs, outputs
 
 
-def _name_axes(values: "list[ir.Value]", wanted: dict[str, Axes]) -> None:
+def _name_axes(values: Sequence[ir.Value], wanted: dict[str, Axes]) -> None:
     """Give the axes their names; raises `ExportError` where the trace and the contract disagree."""
     if [value.name for value in values] != list(wanted):
         raise ExportError(f"The graph has {[value.name for value in values]}; expected {list(wanted)}.")

@@ -1,6 +1,6 @@
 """The public face: histories in, ranked items out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Literal
@@ -90,8 +90,13 @@ class Recommender:
         prompt = self._prompts.encode(known)
         return Request(prompt.ids, len(history) - len(known), prompt.shortened)
 
-    def run(self, requests: Sequence[Request], k: int = 20) -> list[Recommendation]:
-        """As `recommend`, for encoded requests. They are batched by length; the order is kept."""
+    def run(
+        self, requests: Sequence[Request], k: int = 20, *, progress: Callable[[int], None] = lambda done: None
+    ) -> list[Recommendation]:
+        """As `recommend`, for encoded requests. They are batched by length; the order is kept.
+
+        `progress` is told how many are done, after every batch.
+        """
         if k < 1:
             raise ValueError(f"k is {k}, expected at least 1")
         order = np.argsort([len(request.prompt) for request in requests], kind="stable").tolist()
@@ -103,6 +108,7 @@ class Recommender:
                 batch = self._batch([requests[i] for i in chosen], k, stats)
                 for i, result in zip(chosen, batch, strict=True):
                     results[i] = result
+                progress(start + len(chosen))
         with self._lock:
             self.stats.merge(stats)
         return [result for result in results if result is not None]

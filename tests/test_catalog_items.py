@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specrec.catalog import Catalog
@@ -63,6 +63,7 @@ def test_token_ids(tmp_path):
         catalog.token_ids({"<a_1>": 10, "<b_1>": 11, "<b_2>": 11})
 
 
+@settings(deadline=None)
 @given(st.dictionaries(text, st.tuples(st.lists(word, min_size=3, max_size=3), st.none() | text), min_size=1))
 def test_save_and_open_agree(tmp_path_factory, items):
     path = tmp_path_factory.mktemp("catalog") / "items.jsonl"

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specrec.catalog import HistoryRequest, Reject, read_histories
@@ -88,6 +88,7 @@ def test_an_empty_file_has_no_requests(tmp_path):
 ids = st.text(st.characters(exclude_categories=["Cs"])) | st.integers(-(2**70), 2**70)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(ids, st.lists(ids, min_size=1, max_size=5)), max_size=8), st.booleans())
 def test_jsonl_and_lcrec_give_back_what_was_written(tmp_path_factory, requests, ascii_only):
     folder = tmp_path_factory.mktemp("history")
@@ -100,6 +101,7 @@ def test_jsonl_and_lcrec_give_back_what_was_written(tmp_path_factory, requests, 
     assert got == [Request(user, items, line) for line, (user, items) in enumerate(expected, 2)]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80) | st.text("{}[]\":,\\ 01\n'au").map(str.encode))
 def test_no_bytes_make_a_reader_fail_other_than_by_a_history_error(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("history")
@@ -127,13 +129,13 @@ def test_reading_is_lazy(tmp_path):
 
 
 def test_lcrec(tmp_path):
-    content = b'\xef\xbb\xbf{"0": [11, 4],\r\n  "u1": ["a"], "2": [], "3": 7,\n\n"0": [5]}\n'
-    first, second, empty, wrong, again = read(tmp_path, "Games.inter.json", content)
+    content = b'\xef\xbb\xbf{"0": [11, 4],\r\n  "u1": ["a"], "2": [], "3": 7,\n\n"0": [\n5],\n"4": [1]}\n'
+    first, second, empty, wrong, *last = read(tmp_path, "Games.inter.json", content)
     assert (first, second) == (Request("0", ("11", "4"), 1), Request("u1", ("a",), 2))
     source = tmp_path / "Games.inter.json"
     assert rejected(empty, 2, "the history of user 2 is empty", '"2": []', source)
     assert rejected(wrong, 2, "Expected `array`, got `int`", '"3": 7', source)
-    assert again == Request("0", ("5",), 4)
+    assert last == [Request("0", ("5",), 4), Request("4", ("1",), 6)]
     assert read(tmp_path, "Games.inter.json", b" { } ") == []
 
 
@@ -166,9 +168,10 @@ def test_lcrec_half_a_surrogate_pair_is_rejected(tmp_path):
 
 
 def test_atspeed(tmp_path):
-    content = b"1 1955 28\n\nu2\t3\r\n3\n4 007"
-    first, second, empty, last = read(tmp_path, "sequential_train.txt", content, item_base=1)
-    assert (first, second, last) == (Request("1", ("1954", "27"), 1), Request("u2", ("2",), 3), Request("4", ("6",), 5))
+    content = b"1 1955 28\n\nu2\t3\r\n3\n1 007"
+    first, second, empty, again = read(tmp_path, "sequential_train.txt", content, item_base=1)
+    assert (first, second) == (Request("1", ("1954", "27"), 1), Request("u2", ("2",), 3))
+    assert again == Request("1", ("6",), 5)
     assert rejected(empty, 4, "the history of user 3 is empty", "3", tmp_path / "sequential_train.txt")
     assert read(tmp_path, "x.txt", b"1 1955 28")[0].items == ("1955", "28")
 

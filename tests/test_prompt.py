@@ -122,6 +122,7 @@ def byte_level(bos):
     tk = pytest.importorskip("tokenizers")
     backend = tk.Tokenizer(tk.models.BPE())
     backend.pre_tokenizer = tk.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tk.decoders.ByteLevel()
     special = ["<|start|>", "<|end|>", *([bos] if bos else [])]
     alphabet = tk.pre_tokenizers.ByteLevel.alphabet()
     trainer = tk.trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
@@ -150,6 +151,12 @@ def legacy_llama():
     return backend
 
 
+def as_they_are(tokens):
+    """Tokens found in the text before a normalizer touches it."""
+    tk = pytest.importorskip("tokenizers")
+    return [tk.AddedToken(token, normalized=False) for token in tokens]
+
+
 TOKENIZERS = {
     "words": lambda: wrap(words(), unk_token="<unk>"),
     "bytes": lambda: wrap(byte_level("<s>"), chat_template=CHAT),
@@ -157,13 +164,9 @@ TOKENIZERS = {
     "metaspace always": lambda: wrap(metaspace("always"), unk_token="<unk>", chat_template=CHAT),
     "metaspace first": lambda: wrap(metaspace("first"), unk_token="<unk>", chat_template=CHAT),
     "metaspace never": lambda: wrap(metaspace("never"), unk_token="<unk>", chat_template=CHAT),
-    "legacy llama": lambda: wrap(legacy_llama(), unk_token="<unk>", chat_template=CHAT),
+    "legacy llama": lambda: wrap(legacy_llama(), as_they_are(TOKENS), unk_token="<unk>", chat_template=CHAT),
 }
-
-
-@pytest.fixture(scope="module", params=TOKENIZERS)
-def tokenizer(request):
-    return TOKENIZERS[request.param]()
+KINDS = [(name, chat) for name in TOKENIZERS for chat in (False, True) if (name, chat) != ("words", True)]
 
 
 TEMPLATE = "The user bought these items: {history}. What is next?"
@@ -173,10 +176,9 @@ TEMPLATE = "The user bought these items: {history}. What is next?"
     ("template", "separator"),
     [("{history}", ""), (TEMPLATE, ", "), (TEMPLATE, " "), (" {history}", ";"), ("{history} ", " and ")],
 )
-@pytest.mark.parametrize("chat", [False, True])
-def test_a_template_gives_the_tokenizers_ids(tokenizer, template, separator, chat):
-    if chat and tokenizer.chat_template is None:
-        pytest.skip("this tokenizer has no chat template")
+@pytest.mark.parametrize(("name", "chat"), KINDS)
+def test_a_template_gives_the_tokenizers_ids(name, template, separator, chat):
+    tokenizer = TOKENIZERS[name]()
     spec = compile_prompt(tokenizer, CATALOG, template=template, separator=separator, chat=chat, history_length=7)
     assert spec.template.count("{history}") == 1
     encoder = PromptEncoder(spec, CATALOG.token_ids(tokenizer.get_vocab()), 10_000)
@@ -194,7 +196,9 @@ def test_a_template_gives_the_tokenizers_ids(tokenizer, template, separator, cha
     check()
 
 
-def test_no_template_is_bos_and_the_items(tokenizer):
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_no_template_is_bos_and_the_items(name):
+    tokenizer = TOKENIZERS[name]()
     spec = compile_prompt(tokenizer, CATALOG, template=None, separator="", chat=False, history_length=20)
     bos = () if tokenizer.bos_token is None else (tokenizer.bos_token_id,)
     assert (spec.prefix_ids, spec.separator_ids, spec.suffix_ids, spec.history_length) == (bos, (), (), 20)
@@ -269,21 +273,22 @@ def test_identifiers_that_are_only_words_are_refused():
 
 def test_a_token_that_swallows_the_separator_is_found_wherever_it_is():
     tk = pytest.importorskip("tokenizers")
-    identifiers = list(CATALOG.identifiers[:5]) + [("<a_0>", "<b_0>", "<odd>")] + list(CATALOG.identifiers[5:])
-    catalog = Catalog(tuple(map(str, range(41))), tuple(identifiers), (None,) * 41)
+    others = make_catalog(items=5000)  # so many that random histories miss the one
+    identifiers = (*others.identifiers[:1234], ("<a_0>", "<b_0>", "<odd>"), *others.identifiers[1235:])
+    catalog = Catalog(others.item_ids, identifiers, others.titles)
     tokenizer = wrap(byte_level("<s>"), [*TOKENS, tk.AddedToken("<odd>", rstrip=True)])
     message = refuse("cannot be put together", tokenizer, catalog, template="{history}", separator=" ")
-    assert re.search(r"history \(items\): .*\b5\b", message)
+    assert re.search(r"history \(items\): .*\b1234\b", message)
     assembled, own = re.findall(r"ids: (\[.*\])", message)
     assert len(msgspec.json.decode(assembled)) > len(msgspec.json.decode(own))
     assert "SentencePiece" in message
     compile_prompt(tokenizer, catalog, template="{history}", separator=",", chat=False, history_length=5)
 
 
-def test_truncation_in_the_tokenizer_is_found():
-    backend = byte_level("<s>")
-    backend.enable_truncation(12)
-    refuse("cannot be put together", wrap(backend))
+def test_identifiers_that_a_normalizer_hides_are_refused_with_the_remedy():
+    # what tokenizer.add_tokens(["<a_0>", ...]) does to a converted Llama tokenizer
+    message = refuse("cannot be put together", wrap(legacy_llama(), TOKENS, unk_token="<unk>"))
+    assert "AddedToken(..., normalized=False" in message
 
 
 def test_text_that_the_tokenizer_does_not_know_is_refused():

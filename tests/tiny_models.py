@@ -50,7 +50,9 @@ def make_tokenizer(identifiers: list[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def make_model(kind: str = "llama", *, rows: int, seed: int = 0, tied: bool = False, **settings: Any) -> PreTrainedModel:
+def make_model(
+    kind: str = "llama", *, rows: int, seed: int = 0, tied: bool = False, **settings: Any
+) -> PreTrainedModel:
     """A model of one of `KINDS` with grouped-query attention and far from uniform predictions.
 
     Biases and norms are random, too. `settings` overrides the configuration.
@@ -66,7 +68,7 @@ def make_model(kind: str = "llama", *, rows: int, seed: int = 0, tied: bool = Fa
         "head_dim": 8,
         "max_position_embeddings": 128,
         "tie_word_embeddings": tied,
-        "initializer_range": 0.5,
+        "initializer_range": 0.3,
         "bos_token_id": WORDS.index("<s>"),
         "eos_token_id": WORDS.index("</s>"),
         "pad_token_id": WORDS.index("<pad>"),

@@ -1,0 +1,162 @@
+"""build-engine: optimise a bundle's graphs for one backend and device, check them, and time them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import get_args
+
+import numpy as np
+import onnxruntime as ort
+
+from ..catalog.errors import EngineError
+from ..catalog.files import whole_directory, whole_file
+from .base import Engine, ForwardInputs
+from .bundle import (
+    ENGINE_FACTS,
+    SCHEMA_VERSION,
+    Bundle,
+    EngineFacts,
+    LatencyPoint,
+    ModelFacts,
+    Role,
+    RoleFacts,
+    file_facts,
+    to_json,
+)
+from .ort import OrtEngine, load_ort_engine, open_session, session_options
+from .registry import available_threads, backend_version
+
+TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2}  # largest difference of a log-probability to the exported graph
+NEW_TOKENS = (1, 8, 20, 40, 80, 120, 160, 240)
+PAST_TOKENS = (0, 80, 200)
+BATCHES = (1, 8)
+EXTERNAL_BYTES = 1 << 30  # a protobuf holds 2 GiB at most
+
+Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
+
+
+def build_engine(
+    bundle: str | Path | Bundle,
+    *,
+    backend: str = "onnxruntime",
+    device: str = "cpu",
+    precision: str | None = None,
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda what, done, total: None,
+) -> Path:
+    """Build `engines/<backend>-<device>-<precision>` of a bundle from its exported graphs; returns its folder.
+
+    ONNX Runtime's graph optimisations run once, here, and their result is stored (its documentation:
+    "Graph Optimizations, offline mode"). The stored graph is checked against the exported one and timed
+    against the number of tokens. Raises `EngineError` where this machine cannot build or run it, and
+    where the two disagree; nothing is left behind then.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    exported, threads = bundle.manifest.precision, threads or available_threads()
+    if backend != "onnxruntime":
+        raise EngineError(f"Cannot build for backend {backend!r}; this version builds: onnxruntime.")
+    if precision not in (None, exported):
+        raise EngineError(
+            f"The graphs of {bundle.path} are {exported}, asked for {precision}. Export the checkpoints again with: "
+            f"specrec export --precision {precision}"
+        )
+    if exported not in TOLERANCE:
+        raise EngineError(f"The onnxruntime backend runs {', '.join(TOLERANCE)}; the graphs of {bundle.path} are {exported}.")
+    roles: list[Role] = [role for role in get_args(Role) if role == "target" or bundle.manifest.draft]
+    name = f"{backend}-{device}-{exported}"
+    with whole_directory(bundle.path / "engines" / name, replace=overwrite) as folder:
+        built = {}
+        for role in roles:
+            source, graph = bundle.graph(role), folder / role / "model.onnx"
+            facts = bundle.facts(role)
+            progress(f"optimising {role}", 0, 1)
+            _optimise(source, graph, device, threads)
+            engine = load_ort_engine(graph, facts, device=device, precision=exported, threads=threads)
+            difference = _difference(source, engine, facts, device, threads)
+            if not difference <= TOLERANCE[exported]:
+                raise EngineError(
+                    f"The optimised {role} differs from {source} by {difference:.2g} in a log-probability, allowed is "
+                    f"{TOLERANCE[exported]:g}. Try another version of ONNX Runtime (this is {ort.__version__})."
+                )
+            latency = _latency(engine, facts, lambda done, total, role=role: progress(f"timing {role}", done, total))
+            built[role] = RoleFacts(
+                source_sha256=bundle.manifest.files[f"{role}/model.onnx"].sha256,
+                max_difference=difference,
+                latency=latency,
+            )
+        engine_facts = EngineFacts(
+            schema_version=SCHEMA_VERSION, backend=backend, device=device, precision=exported, threads=threads,
+            versions={backend: backend_version(backend)}, roles=built, files=file_facts(folder),
+        )  # fmt: skip
+        with whole_file(folder / ENGINE_FACTS) as file:
+            file.write(to_json(engine_facts))
+    return bundle.path / "engines" / name
+
+
+def _optimise(source: Path, graph: Path, device: str, threads: int) -> None:
+    """Write ONNX Runtime's optimised form of `source` to `graph`."""
+    graph.parent.mkdir(parents=True)
+    options = session_options(threads)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.optimized_model_filepath = str(graph)
+    weights = sum(file.stat().st_size for file in source.parent.iterdir() if file.is_file())
+    if weights > EXTERNAL_BYTES:
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", f"{graph.name}.data"
+        )
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    open_session(source, device, options)
+
+
+def _call(engine: Engine, facts: ModelFacts, batch: int, past: int, new: int) -> ForwardInputs:
+    """A causal call of `new` tokens on `past` cached ones, the head computed for the last rows; seeded tokens."""
+    rng = np.random.default_rng(past * 1009 + new)
+    mask = np.where(np.tri(new, past + new, past, dtype=bool), 0, engine.mask_type.hidden)
+    return ForwardInputs(
+        rng.integers(0, facts.vocabulary, (batch, new)),
+        np.broadcast_to(np.arange(past, past + new), (batch, new)).copy(),
+        np.broadcast_to(mask, (batch, 1, new, past + new)).astype(engine.mask_type.dtype),
+        np.broadcast_to(np.arange(max(0, new - 121), new), (batch, min(new, 121))).copy(),
+    )
+
+
+def _difference(source: Path, engine: Engine, facts: ModelFacts, device: str, threads: int) -> float:
+    """Largest difference of a log-probability between the exported graph, run as it is, and the engine."""
+    options = session_options(threads)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    precision = "fp32" if engine.mask_type.dtype == np.float32 else "fp16"
+    exported = OrtEngine(open_session(source, device, options), facts, precision, device)
+    worst = 0.0
+    for batch in (1, 3):
+        caches = exported.new_cache(batch), engine.new_cache(batch)
+        for past, new in ((0, 30), (30, 20)):
+            inputs = _call(engine, facts, batch, past, new)
+            a, b = exported.forward(inputs, caches[0]), engine.forward(inputs, caches[1])
+            worst = max(worst, float(np.abs(a - b).max()))
+    return worst
+
+
+def _latency(
+    engine: Engine, facts: ModelFacts, progress: Callable[[int, int], None]
+) -> tuple[LatencyPoint, ...]:
+    """Median milliseconds of one call over a grid of batch sizes, cached and new tokens within the context."""
+    grid = [(b, p, n) for b in BATCHES for p in PAST_TOKENS for n in NEW_TOKENS if p + n <= facts.context]
+    points = []
+    for done, (batch, past, new) in enumerate(grid):
+        progress(done, len(grid))
+        times = []
+        for _ in range(4):
+            cache = engine.new_cache(batch)
+            if past:
+                engine.forward(_call(engine, facts, batch, 0, past), cache)
+            inputs = _call(engine, facts, batch, past, new)
+            start = perf_counter()
+            engine.forward(inputs, cache)
+            times.append(1000 * (perf_counter() - start))
+            if sum(times) > 2000:
+                break
+        points.append(LatencyPoint(batch=batch, past=past, new=new, milliseconds=round(median(times[1:] or times), 4)))
+    progress(len(grid), len(grid))
+    return tuple(points)

@@ -1,0 +1,92 @@
+"""Inference over history files: a stream of requests in, one JSON line a request out, in the same order."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import IO
+
+import msgspec
+
+from ..catalog.errors import HistoryError
+from ..catalog.history import HistoryRequest, Reject
+from .recommender import Recommender
+from .types import Recommendation, RecommendedItem, Request, RequestStats
+
+BATCHES_PER_WINDOW = 32  # requests read ahead, so that those of one length share a batch
+
+
+class ResultLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the output."""
+
+    user: str
+    line: int  # of the request in its file
+    items: tuple[RecommendedItem, ...]
+    stats: RequestStats | None = None
+
+
+class RejectLine(msgspec.Struct, frozen=True):
+    """One line of the rejects file."""
+
+    file: str
+    line: int
+    reason: str
+    raw: str
+
+
+@dataclass
+class InferCounts:
+    """What happened to the requests of one run."""
+
+    served: int = 0
+    rejected: int = 0
+    unknown_items: int = 0  # dropped from histories that had other items
+    shortened: int = 0  # histories that the model's context did not hold
+
+
+def infer(
+    recommender: Recommender,
+    entries: Iterable[HistoryRequest | Reject],
+    k: int,
+    counts: InferCounts,
+    *,
+    stats: bool = False,
+    progress: Callable[[int], None] = lambda served: None,
+) -> Iterator[ResultLine | RejectLine]:
+    """Serve a stream of requests. Yields results in input order, and rejects as they are met.
+
+    `progress` is told how many requests have been served, after every batch.
+    """
+    entries = iter(entries)
+    while window := list(islice(entries, BATCHES_PER_WINDOW * recommender.batch_size)):
+        asked: list[tuple[HistoryRequest, Request]] = []
+        for entry in window:
+            request = entry if isinstance(entry, Reject) else _encode(recommender, entry)
+            if isinstance(request, Reject):
+                counts.rejected += 1
+                yield RejectLine(request.source, request.line, request.reason, request.raw)
+            else:
+                assert isinstance(entry, HistoryRequest)
+                asked.append((entry, request))
+        results = recommender.run([request for _, request in asked], k, progress=lambda done, before=counts.served: progress(before + done))
+        for (entry, _), result in zip(asked, results, strict=True):
+            counts.served += 1
+            counts.unknown_items += result.unknown_items
+            counts.shortened += result.shortened
+            yield _line(entry, result, stats)
+
+
+def write_line(file: IO[bytes], line: ResultLine | RejectLine) -> None:
+    """Write one JSON line."""
+    file.write(msgspec.json.encode(line) + b"\n")
+
+
+def _encode(recommender: Recommender, entry: HistoryRequest) -> Request | Reject:
+    try:
+        return recommender.encode(entry.items)
+    except HistoryError as error:
+        raw = msgspec.json.encode({"user": entry.user, "items": entry.items}).decode()
+        return Reject(entry.line, str(error), raw, entry.source)
+
+
+def _line(entry: HistoryRequest, result: Recommendation, stats: bool) -> ResultLine:
+    return ResultLine(entry.user, entry.line, result.items, result.stats if stats else None)
