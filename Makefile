@@ -8,7 +8,7 @@ SOURCES := $(wildcard *.py */*.py) py.typed README.md
 .PHONY: demo test lint types bench clean
 
 demo: $(VENV)/.package
-	$(BIN)/specrec demo
+	$(BIN)/specrec demo --output demo --overwrite
 
 test: $(VENV)/.package
 	$(BIN)/python -m pytest

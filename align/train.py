@@ -30,7 +30,7 @@ class TrainingBudget(Frozen, frozen=True, kw_only=True):
     steps: int
     seconds: float | None = None  # stop here even if steps are left; the learning rate falls in time
     batch: int = 16  # histories a step; small, because on few cores many steps teach more than large ones
-    learning_rate: float = 6e-3  # at its highest, after the warm-up
+    learning_rate: float = 5e-3  # at its highest, after the warm-up
     warmup: float = 0.1  # share of the budget
     weight_decay: float = 0.05
     checks: int = 5  # looks at the validation loss, evenly over the budget
@@ -65,7 +65,7 @@ def train_decoder(
     """Train on histories of catalog positions and write a Hugging Face checkpoint to `output`.
 
     A sequence is `<s>` and at most `history_length + 1` items in a row, what a prompt and its answer
-    hold; every item of it is learned from those before. `progress` names the bar, None shows none.
+    hold; every item of it is learned from those before. `progress` names the bar (shown on a terminal), None shows none.
     Keeps the weights of the best validation loss where `validation` is given. Raises `SpecRecError`
     where there is nothing to learn from, a history does not fit the context, or `output` exists.
     """
@@ -142,7 +142,7 @@ class TrainingLoop:
         watch = BestWeights(self._model, self._budget.patience)
         losses: list[float] = []
         done, checked = 0.0, 0
-        with tqdm(total=1.0, desc=progress, disable=progress is None, bar_format=BAR) as bar:
+        with tqdm(total=1.0, desc=progress, disable=None if progress else True, bar_format=BAR) as bar:
             for tokens in self._forever(train):
                 losses.append(self._step(tokens, done))
                 elapsed = time.perf_counter() - began
@@ -185,7 +185,7 @@ class TrainingLoop:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimizer.step()
-        return float(loss)
+        return loss.item()
 
     def _forever(self, train: Sequences) -> Iterator[torch.Tensor]:
         while True:

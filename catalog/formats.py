@@ -23,6 +23,7 @@ class HistoryRequest:
     user: str
     items: tuple[str, ...]
     line: int  # where it begins in its file, counted from 1 (Parquet: the row)
+    source: str = ""  # the file's name
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def request_or_reject(user: Any, items: Any, line: int, raw: str, source: str) -
 def _accept(entry: _Entry, line: int, raw: str, source: str) -> Outcome:
     if not entry.items:
         return Reject(line, f"the history of user {entry.user} is empty; expected at least one item", raw, source)
-    return HistoryRequest(str(entry.user), tuple(map(str, entry.items)), line)
+    return HistoryRequest(str(entry.user), tuple(map(str, entry.items)), line, source)
 
 
 def _lines(name: str, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:

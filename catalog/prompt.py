@@ -215,14 +215,14 @@ def _places(ids: list[int], item: Int64) -> set[int]:
 
 
 def _prove(source: _Source, spec: PromptSpec) -> None:
-    """Compare assembled prompts with the tokenizer's: random histories, and every token of the catalog once."""
+    """Compare assembled prompts with the tokenizer's: random histories, and an item for every token of the catalog."""
     rng = np.random.default_rng(0)
     ids = source.item_tokens
     lengths = 1 + np.arange(PROOF_HISTORIES) % spec.history_length
     histories = [rng.integers(len(ids), size=length) for length in lengths]
     _, first = np.unique(ids, return_index=True)
-    covering = np.unique(first // ids.shape[1])
-    histories += np.split(covering, range(spec.history_length, len(covering), spec.history_length))
+    twice = min(2, spec.history_length)  # so that a separator stands on either side
+    histories += [np.full(twice, item) for item in np.unique(first // ids.shape[1])]
     longest = len(spec.prefix_ids) + len(spec.suffix_ids)
     longest += spec.history_length * (ids.shape[1] + len(spec.separator_ids))
     encoder = PromptEncoder(spec, ids, longest)

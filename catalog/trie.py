@@ -81,7 +81,8 @@ class ItemTrie:
 
     def tokens(self, nodes: NDArray[np.integer]) -> Int64:
         """Token ids of nodes other than the root; same shape as `nodes`."""
-        return self.vocabulary[self.column[nodes]]
+        tokens: Int64 = self.vocabulary[self.column[nodes]]
+        return tokens
 
     def item_tokens(self) -> Int64:
         """Token ids [I, L] of every item, in catalog order."""

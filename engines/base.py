@@ -60,8 +60,8 @@ class KVCache(ABC):
         """S: slots per request, holes included."""
 
     @abstractmethod
-    def keep(self, rows: Int64, slots: Int64) -> None:
-        """Compact: the new row i holds the slots `slots[i]` of the old row `rows[i]`.
+    def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
+        """Compact: the new row i holds the slots `slots[i]` (by default all) of the old row `rows[i]`.
 
         rows [B'], slots [B', S']; both may repeat and shrink. Row lengths stay equal: pad `slots`
         with any valid slot, and hide it.

@@ -28,13 +28,12 @@ class OrtCache(KVCache):
     def length(self) -> int:
         return int(self.values[0].shape()[2])
 
-    def keep(self, rows: Int64, slots: Int64) -> None:
-        whole = np.array_equal(slots, np.broadcast_to(np.arange(self.length), slots.shape))
-        index = slots[:, None, :, None]
+    def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
         kept = []
         for value in self.values:
             array = value.numpy()[rows]
-            array = array if whole else np.take_along_axis(array, index, axis=2)
+            if slots is not None:
+                array = np.take_along_axis(array, slots[:, None, :, None], axis=2)
             kept.append(ort.OrtValue.ortvalue_from_numpy(array, self._device))
         self.values = kept
 

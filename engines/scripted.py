@@ -35,8 +35,8 @@ class ScriptedCache(KVCache):
     def length(self) -> int:
         return self.values.shape[1]
 
-    def keep(self, rows: Int64, slots: Int64) -> None:
-        self.values = self.values[rows[:, None], slots]
+    def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
+        self.values = self.values[rows] if slots is None else self.values[rows[:, None], slots]
 
 
 class ScriptedEngine(Engine):

@@ -69,7 +69,7 @@ class GraphModule(torch.nn.Module):
 
         Returns log-probabilities [B, R, C] in float32, then key and value [B, G, S + T, D] of every layer.
         """
-        layers = [_layer(key, value) for key, value in zip(past[::2], past[1::2], strict=True)]
+        layers: list[Any] = [_layer(key, value) for key, value in zip(past[::2], past[1::2], strict=True)]
         hidden = self.body(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -106,6 +106,7 @@ def load_model(directory: Path, dtype: torch.dtype, config: PretrainedConfig | N
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # they come back in the report
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
@@ -140,12 +141,15 @@ class TorchCache(KVCache):
     def length(self) -> int:
         return int(self.tensors[0].shape[2])
 
-    def keep(self, rows: Int64, slots: Int64) -> None:
+    def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
         device = self.tensors[0].device
-        row = torch.from_numpy(rows).to(device)[:, None]
-        slot = torch.from_numpy(slots).to(device)
+        row = torch.from_numpy(rows).to(device)
         with torch.inference_mode():
-            self.tensors = [t.transpose(1, 2)[row, slot].transpose(1, 2).contiguous() for t in self.tensors]
+            if slots is None:
+                self.tensors = [tensor[row] for tensor in self.tensors]
+                return
+            slot = torch.from_numpy(slots).to(device)
+            self.tensors = [t.transpose(1, 2)[row[:, None], slot].transpose(1, 2).contiguous() for t in self.tensors]
 
 
 class TorchEngine(Engine):

@@ -89,6 +89,7 @@ class Adapter:
         embedding = merged.get_input_embeddings()
         if tied and torch.equal(matrix(head), matrix(embedding)):
             head.weight = embedding.weight
+            merged.config.tie_word_embeddings = True  # peft has set it to False
         elif tied:  # trained apart, as modules_to_save and LoRA on the embeddings do
             self._check_rows("lm_head", numbers, base_rows)
             merged.config.tie_word_embeddings = False

@@ -47,6 +47,7 @@ def export_graph(
         graph = program.model
         _name_axes(graph.graph.inputs, inputs)
         _name_axes(graph.graph.outputs, outputs)
+        _store_once(graph)
         _tidy(graph)
         size = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
         external = f"{path.name}.data" if size > external_bytes else None
@@ -105,6 +106,37 @@ def _name_axes(values: Sequence[ir.Value], wanted: dict[str, Axes]) -> None:
         if not fits:
             raise ExportError(f"The graph's {value.name} has the shape {traced}; the contract says {axes}.")
         value.shape = ir.Shape(axes)
+
+
+def _store_once(model: ir.Model) -> None:
+    """Let a tied head read the embedding through a Transpose: the exporter stores small ones a second time."""
+    weights = model.graph.initializers
+    embedding = next(node.inputs[0] for node in model.graph if node.op_type == "Gather" and _is_matrix(node.inputs[0]))
+    assert embedding is not None
+    for name, value in list(weights.items()):
+        if _is_turned(value, embedding):
+            turned = ir.node("Transpose", [embedding], {"perm": [1, 0]}, name="tied_head")
+            turned.outputs[0].type = embedding.type
+            next(iter(value.uses())).node.prepend(turned)
+            value.replace_all_uses_with(turned.outputs[0])
+            del weights[name]
+
+
+def _is_matrix(value: ir.Value | None) -> bool:
+    """Whether a value is a matrix that the graph stores."""
+    return value is not None and value.const_value is not None and len(value.const_value.shape) == 2
+
+
+def _is_turned(value: ir.Value, other: ir.Value) -> bool:
+    """Whether `value` stores the transpose of `other`."""
+    one, two = value.const_value, other.const_value
+    return (
+        one is not None
+        and two is not None
+        and one.dtype == two.dtype
+        and one.shape.numpy() == two.shape.numpy()[::-1]
+        and np.array_equal(one.numpy(), two.numpy().T)
+    )
 
 
 def _tidy(model: ir.Model) -> None:

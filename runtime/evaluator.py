@@ -63,7 +63,8 @@ class TreeEvaluator:
         # Dropping copies what stays, once; keeping an idle row costs its share of every call.
         if not len(rows) or len(rows) > 0.75 * self._cache.batch:
             return
-        self._cache.keep(rows, np.broadcast_to(np.arange(self._cache.length), (len(rows), self._cache.length)))
+        with self._stats.timed(self._timer):
+            self._cache.keep(rows)
         self._row_lengths = self._lengths[active]
         self._row = np.where(active, np.cumsum(active) - 1, -1)
 

@@ -1,0 +1,192 @@
+"""The whole way on generated data: train a pair, export, build, recommend, and check against plain beam search."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+
+from .align.decoder import ModelSize
+from .align.synthetic import ShopSize, write_shop
+from .align.train import TrainingBudget, train_decoder
+from .catalog.errors import SpecRecError
+from .catalog.files import whole_directory
+from .catalog.history import HistoryRequest, read_histories
+from .catalog.items import Catalog
+from .engines.build import build_engine
+from .export import export_bundle
+from .runtime import Recommendation, Recommender
+
+TARGET = ModelSize(layers=4, hidden=128, heads=4, intermediate=352)
+DRAFT = ModelSize(layers=1, hidden=64, heads=2, intermediate=176)
+STEPS = (600, 700)  # of target and draft: about half a minute and a few seconds on two cores
+TARGET_SHARE = 0.8  # of the seconds
+SCORE = 1e-3  # how far the scores of one item may lie apart
+TIE = 1e-4  # items whose scores are this close may change places (docs/design.md, "Proof")
+SHOWN_USERS, SHOWN_HISTORY, SHOWN_ITEMS = 3, 5, 5
+
+Echo = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one recommender answered, and at what cost."""
+
+    results: list[Recommendation]
+    seconds: float
+    rejections: int  # needed nodes that had not been drafted
+
+    @property
+    def calls(self) -> float:
+        """Target calls a user."""
+        return float(np.mean([result.stats.target_calls for result in self.results]))
+
+
+def run_demo(
+    directory: Path,
+    *,
+    seconds: float = 150.0,
+    steps: tuple[int, int] = STEPS,
+    users: int = 200,
+    k: int = 10,
+    shop: ShopSize | None = None,
+    overwrite: bool = False,
+    echo: Echo = print,
+) -> None:
+    """Write a shop, two checkpoints, a bundle and its engine to `directory`, and print what they can do.
+
+    The pair is trained for `steps`, and for no more than `seconds` together. Raises `SpecRecError`
+    where `directory` exists and `overwrite` is false, and where drafting changed a list; then nothing
+    is left behind.
+    """
+    with whole_directory(directory, replace=overwrite) as part:
+        index, items = part / "shop" / "index.json", part / "shop" / "items.json"
+        echo("1. A shop, and users whose interests drift")
+        write_shop(part / "shop", shop)
+        catalog = Catalog.load(index, items)
+        echo(f"   {len(catalog.item_ids)} items, such as {catalog.titles[0]!r}: {''.join(catalog.identifiers[0])}")
+        echo("2. Training a target and a draft from scratch")
+        train_pair(part, catalog, steps, seconds, echo)
+        echo("3. Exporting both to ONNX and building engines")
+        bundle = part / "bundle"
+        export_bundle(part / "target", part / "draft", index, items, bundle, progress=lambda stage: echo(f"   {stage}"))
+        build_engine(bundle)
+        echo("4. Recommending to users the models have never seen")
+        asked = read_requests(part / "shop" / "test.jsonl", users)
+        answers = [answer.items[0] for answer in read_requests(part / "shop" / "test_next.jsonl", users)]
+        histories = [request.items for request in asked]
+        speculative, plain = serve(bundle, histories, k, "model"), serve(bundle, histories, k, "none")
+        check_same(speculative, plain)
+        show_users(histories, speculative, answers, catalog, echo)
+        popular = most_popular(part / "shop" / "train.jsonl", k)
+        summarise(speculative, plain, answers, popular, k, echo)
+    echo(f"\nAll of it is in {directory}. Look inside: specrec inspect {directory / 'bundle'}")
+    echo(f"Serve a file: specrec infer {directory / 'bundle'} {directory / 'shop' / 'test.jsonl'} --output recs.jsonl")
+
+
+def train_pair(part: Path, catalog: Catalog, steps: tuple[int, int], seconds: float, echo: Echo) -> None:
+    """Train `part`/target and `part`/draft on the shop's histories."""
+    train, valid = (positions(part / "shop" / f"{split}.jsonl", catalog) for split in ("train", "valid"))
+    shares = (TARGET_SHARE, 1 - TARGET_SHARE)
+    for role, size, count, share in zip(("target", "draft"), (TARGET, DRAFT), steps, shares, strict=True):
+        rate = 4e-3 if role == "target" else 1e-2  # the smaller, the faster
+        budget = TrainingBudget(steps=count, seconds=share * seconds, learning_rate=rate)
+        report = train_decoder(
+            train, catalog, size, part / role, budget=budget, validation=valid, progress=f"   {role}"
+        )
+        echo(
+            f"   {role}: {report.parameters:,} parameters, {report.steps} steps in {report.seconds:.0f} s, "
+            f"loss a token {report.first_loss:.2f} -> {report.last_loss:.2f}, validation {report.validation_loss:.2f}"
+        )
+
+
+def serve(bundle: Path, histories: Sequence[Sequence[str]], k: int, drafter: Literal["model", "none"]) -> Run:
+    """Recommend k items for every history, after a few untimed ones (the first calls allocate)."""
+    recommender = Recommender.open(bundle, drafter=drafter)
+    recommender.recommend(histories[: 2 * recommender.batch_size], k)
+    before, start = recommender.stats.rejections, perf_counter()
+    results = recommender.recommend(histories, k)
+    return Run(results, perf_counter() - start, recommender.stats.rejections - before)
+
+
+def check_same(speculative: Run, plain: Run) -> None:
+    """Raises `SpecRecError` where drafting changed a list."""
+    pairs = zip(speculative.results, plain.results, strict=True)
+    differing = [user for user, (ours, theirs) in enumerate(pairs) if not same_list(ours, theirs)]
+    if differing:
+        raise SpecRecError(
+            f"{len(differing)} of {len(plain.results)} lists differ from those of plain beam search (the first: test "
+            f"user {differing[0]}); expected none. This is a fault of SpecRec: please report it with your versions."
+        )
+
+
+def same_list(ours: Recommendation, theirs: Recommendation) -> bool:
+    """Equal items in equal order with equal scores, up to rounding; items that tie may change places."""
+    if len(ours.items) != len(theirs.items):
+        return False
+    return all(
+        abs(a.score - b.score) <= (SCORE if a.item == b.item else TIE)
+        for a, b in zip(ours.items, theirs.items, strict=True)
+    )
+
+
+def show_users(
+    histories: Sequence[Sequence[str]], run: Run, answers: Sequence[str], catalog: Catalog, echo: Echo
+) -> None:
+    """Print the last items of a few histories and what is recommended to their users."""
+    for user, (history, result) in enumerate(islice(zip(histories, run.results, strict=True), SHOWN_USERS)):
+        echo(f"\n   User {user + 1} took ({len(history)} items, the last ones)")
+        for item in history[-SHOWN_HISTORY:]:
+            echo(f"      {title(catalog, item)}")
+        echo("   and is recommended")
+        for rank, best in enumerate(result.items[:SHOWN_ITEMS], 1):
+            mark = "  <- taken next" if best.item == answers[user] else ""
+            echo(f"   {rank:>2}  {best.title or best.item:<44} {best.score:7.3f}{mark}")
+
+
+def summarise(speculative: Run, plain: Run, answers: Sequence[str], popular: set[str], k: int, echo: Echo) -> None:
+    """Print what the models are worth, and what drafting saved."""
+    found = [
+        answer in {best.item for best in run.items} for answer, run in zip(answers, speculative.results, strict=True)
+    ]
+    users, count = len(answers), speculative.rejections
+    echo(
+        f"\n   Recall@{k}: {np.mean(found):.1%} (the {k} most popular items: {np.mean([a in popular for a in answers]):.1%})"
+    )
+    echo(f"   Lists equal to plain beam search: {users} of {users}, though {count} needed beams had not been drafted")
+    echo(
+        f"   Target calls a user: {plain.calls:.2f} without the draft, {speculative.calls:.2f} with it "
+        f"({1 - speculative.calls / plain.calls:.0%} saved)"
+    )
+    echo(
+        f"   Users a second: {users / plain.seconds:.0f} without the draft, {users / speculative.seconds:.0f} with it "
+        f"(speed ratio {plain.seconds / speculative.seconds:.2f})"
+    )
+    echo("   (A call of a model this small costs its tokens, not its weights, so saved calls gain little on a CPU.)")
+
+
+def read_requests(path: Path, limit: int | None = None) -> list[HistoryRequest]:
+    """The requests of a file that has no bad line."""
+    requests: Iterable[HistoryRequest] = (
+        entry for entry in read_histories([path]) if isinstance(entry, HistoryRequest)
+    )
+    return list(islice(requests, limit))
+
+
+def positions(path: Path, catalog: Catalog) -> list[list[int]]:
+    """Histories as positions in the catalog."""
+    return [[catalog.position[item] for item in request.items] for request in read_requests(path)]
+
+
+def most_popular(path: Path, k: int) -> set[str]:
+    """The k items that the histories of a file name most often."""
+    items, counts = np.unique([item for request in read_requests(path) for item in request.items], return_counts=True)
+    return set(items[np.argsort(-counts, kind="stable")[:k]].tolist())
+
+
+def title(catalog: Catalog, item: str) -> str:
+    """An item's title, or its id where it has none."""
+    return catalog.titles[catalog.position[item]] or item

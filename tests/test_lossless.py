@@ -1,0 +1,97 @@
+"""Against `transformers` `generate`: every architecture with tiny weights, and the real pair on real users."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reference import TrieGenerate, as_ranked, leaf_identifiers, ranking_fault, shared_data, real_users
+from specrec.engines.build import build_engine
+from specrec.engines.bundle import Bundle
+from specrec.export import export_bundle
+from specrec.runtime import DraftShape, Recommender
+from tiny_models import tiny_catalog, tiny_checkpoint
+from transformers import AutoModelForCausalLM
+
+SHARED = shared_data()
+needs_data = pytest.mark.skipif(SHARED is None, reason="the shared data and models are absent (set SPECREC_DATA)")
+
+
+def noisy_copy(checkpoint: Path, output: Path, noise: float) -> Path:
+    """A draft that mostly agrees: the same model with noise on its weights, and its tokenizer."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += noise * weight.std(correction=0) * torch.randn(weight.shape, generator=generator)
+    model.save_pretrained(output)
+    for file in checkpoint.glob("tokenizer*"):
+        (output / file.name).write_bytes(file.read_bytes())
+    return output
+
+
+def compare(bundle: Path, target: Path, histories: list[list[str]], widths: list[int], **options: object) -> int:
+    """Assert speculative = plain = generate for every history and width; returns how many rejections happened."""
+    opened = Bundle.open(bundle)
+    trie, catalog = opened.trie(), opened.catalog()
+    generate = TrieGenerate(AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32), trie)
+    names = leaf_identifiers(trie, catalog.identifiers)
+    fast = Recommender.open(opened, threads=2, **options)  # type: ignore[arg-type]
+    plain = Recommender.open(opened, drafter="none", threads=2, **{k: v for k, v in options.items() if k == "engine"})  # type: ignore[arg-type]
+    for k in widths:
+        for history, a, b in zip(histories, fast.recommend(histories, k), plain.recommend(histories, k), strict=True):
+            truth = [(names[leaf], score) for leaf, score in generate(fast.encode(history).prompt, k)]
+            # several items may share an identifier, and the list is cut at k items
+            for result in (a, b):
+                ranked = as_ranked(result)
+                assert ranking_fault(ranked, truth[: len(ranked)]) is None
+                assert len(result.items) == min(k, len(catalog.item_ids))
+    return fast.stats.rejections
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral"])
+def test_every_architecture_equals_generate(kind: str, tmp_path: Path) -> None:
+    target = tiny_checkpoint(tmp_path / "target", kind, tied=kind in ("llama", "qwen3"))
+    draft = noisy_copy(target, tmp_path / "draft", 0.1)
+    index = tiny_catalog(tmp_path / "index.json", items=60)
+    export_bundle(target, draft, index, None, tmp_path / "bundle", history_length=6)
+    build_engine(tmp_path / "bundle", threads=2)
+    rng = np.random.default_rng(3)
+    items = list(json.loads(index.read_text()))
+    histories = [rng.choice(items, rng.integers(1, 9)).tolist() for _ in range(12)]
+    rejections = compare(tmp_path / "bundle", target, histories, [1, 4, 10, 60], shape=DraftShape(8, 2), batch_size=5)
+    assert rejections > 0
+    assert compare(tmp_path / "bundle", target, histories[:3], [5], engine="torch-cpu-fp32", shape=DraftShape(8, 2)) >= 0
+
+
+@pytest.fixture(scope="module")
+def beauty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    assert SHARED is not None
+    bundle = tmp_path_factory.mktemp("beauty") / "bundle"
+    pair, data = SHARED / "models/beauty", SHARED / "data/beauty"
+    export_bundle(pair / "target", pair / "draft", data / "index.json", data / "items.json", bundle)
+    build_engine(bundle, threads=2)
+    return bundle
+
+
+@needs_data
+@pytest.mark.parametrize("k", [1, 5, 10, 20])
+def test_beauty_equals_generate(k: int, beauty: Path) -> None:
+    assert SHARED is not None
+    _, histories, _ = real_users(SHARED / "data/beauty")
+    assert compare(beauty, SHARED / "models/beauty/target", histories[: 800 : 16], [k]) > 0
+
+
+@needs_data
+def test_beauty_lists_are_valid(beauty: Path) -> None:
+    assert SHARED is not None
+    _, histories, _ = real_users(SHARED / "data/beauty")
+    recommender = Recommender.open(beauty, threads=2)
+    items = recommender.catalog.position
+    for result in recommender.recommend(histories[::9], 20):
+        names = [entry.item for entry in result.items]
+        assert len(names) == len(set(names)) == 20
+        assert all(recommender.catalog.identifiers[items[entry.item]] == entry.identifier for entry in result.items)
+        scores = [entry.score for entry in result.items]
+        assert scores == sorted(scores, reverse=True)
