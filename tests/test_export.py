@@ -143,7 +143,7 @@ class WrongGraph(GraphModule):
 def test_a_wrong_graph_fails_the_export(
     tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    checkpoint = tiny_checkpoint(tmp_path / "target")
+    checkpoint = tiny_checkpoint(tmp_path / "target", num_hidden_layers=1)
     if fault == "mask":
         monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, blind)
     else:
@@ -220,8 +220,8 @@ def test_longrope_is_refused(tmp_path: Path) -> None:
     ids=lambda rope: rope["rope_type"],
 )
 def test_static_rope_scaling_is_exported(tmp_path: Path, index: Path, rope: dict[str, Any]) -> None:
-    checkpoint = tiny_checkpoint(tmp_path / "target", rope_parameters=rope | {"rope_theta": 1e4})
-    plain = tiny_checkpoint(tmp_path / "plain")
+    checkpoint = tiny_checkpoint(tmp_path / "target", num_hidden_layers=1, rope_parameters=rope | {"rope_theta": 1e4})
+    plain = tiny_checkpoint(tmp_path / "plain", num_hidden_layers=1)
     export_bundle(checkpoint, None, index, None, tmp_path / "bundle")  # ends with the parity check
     tokens = torch.arange(2, 20)[None]
     logits = [AutoModelForCausalLM.from_pretrained(path)(tokens).logits for path in (checkpoint, plain)]
@@ -249,7 +249,9 @@ def test_sliding_windows(tmp_path: Path, kind: str, settings: dict[str, Any], re
 
 
 def test_a_window_as_long_as_the_context_is_exported(tmp_path: Path, index: Path) -> None:
-    checkpoint = tiny_checkpoint(tmp_path / "target", "mistral", sliding_window=40, max_position_embeddings=40)
+    checkpoint = tiny_checkpoint(
+        tmp_path / "target", "mistral", sliding_window=40, max_position_embeddings=40, num_hidden_layers=1
+    )
     export_bundle(checkpoint, None, index, None, tmp_path / "bundle")
     assert json.loads((tmp_path / "bundle/target/checkpoint/config.json").read_text())["sliding_window"] is None
 
