@@ -1,5 +1,6 @@
 """The command line: parsing, progress and printing. Every verb imports what it needs when it runs."""
 
+import errno
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from specrec.runtime.files import InferCounts
 
 PathType = click.Path(path_type=Path)
+FileOrPipe = click.Path(path_type=Path, allow_dash=True)
+FORMATS = click.Choice(["jsonl", "lcrec", "atspeed", "minionerec", "parquet"])
 PRECISIONS = click.Choice(["fp32", "fp16", "bf16"])
 
 
@@ -35,6 +38,11 @@ class Verbs(click.Group):
             if extra is None:
                 raise
             raise click.ClickException(f"{package} is not installed. Run: pip install 'specrec[{extra}]'") from error
+        except OSError as error:
+            if error.errno in (None, errno.EPIPE):  # a reader that has gone away: click ends quietly
+                raise
+            remedy = "Check the path, its permissions and the free space."
+            raise click.ClickException(f"Cannot read or write: {error}. {remedy}") from error
 
 
 EXTRAS = {
@@ -107,18 +115,18 @@ def build_engine(bundle: Path, **options: Any) -> None:
 
 @main.command()
 @click.argument("bundle", type=PathType)
-@click.argument("histories", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--output", "-o", required=True, type=click.Path(path_type=Path, allow_dash=True), help="JSON lines; - is standard output.")
+@click.argument("histories", nargs=-1, required=True, type=FileOrPipe)
+@click.option("--output", "-o", required=True, type=FileOrPipe, help="JSON lines; - is standard output.")
 @click.option("--top-k", "-k", default=20, show_default=True, type=click.IntRange(1), help="Items for each request.")
 @click.option("--drafter", default="model", show_default=True, type=click.Choice(["model", "none"]))
-@click.option("--draft-width", default=40, show_default=True, type=click.IntRange(1), help="Nodes drafted at each depth.")
+@click.option("--draft-width", default=40, show_default=True, type=click.IntRange(1), help="Nodes drafted a depth.")
 @click.option("--draft-length", default=3, show_default=True, type=click.IntRange(1), help="Depths drafted in a round.")
-@click.option("--engine", metavar="NAME", help="An engine that `specrec inspect` lists, or torch-cpu-fp32. Default: the only one built.")
+@click.option("--engine", metavar="NAME", help="As `specrec inspect` lists; or torch-cpu-fp32. Default: the only one.")
 @click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Requests in one call.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of each engine. Default: all processors.")
-@click.option("--format", type=click.Choice(["jsonl", "lcrec", "atspeed", "minionerec", "parquet"]), help="Default: by the file's name.")
-@click.option("--item-base", default=0, show_default=True, help="Number of the first item in AtSpeed files (theirs: 1).")
-@click.option("--limit", type=click.IntRange(1), help="Serve only the first LIMIT requests.")
+@click.option("--format", type=FORMATS, help="Of all HISTORIES. Default: by each file's name.")
+@click.option("--item-base", default=0, show_default=True, help="First item's number in AtSpeed files (theirs: 1).")
+@click.option("--limit", type=click.IntRange(1), help="Read only the first LIMIT requests.")
 @click.option("--stats", is_flag=True, help="Write each request's target calls, draft calls and evaluated nodes.")
 @click.option("--rejects", type=PathType, help="Where unusable lines go. Default: OUTPUT.rejects.jsonl.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
@@ -156,8 +164,10 @@ def infer(
         )  # fmt: skip
         write_results(lines, output, rejects)
     click.echo(summary(recommender, counts, perf_counter() - start, rejects), err=piped)
+    if counts.rejected and not counts.served:
+        raise SpecRecError(f"No request could be served: see the reasons {f'in {rejects}' if rejects else 'above'}.")
     if not counts.served:
-        raise SpecRecError("No request could be served: see the reasons above or in the rejects file.")
+        raise SpecRecError(f"{', '.join(map(str, histories))}: no request in it. Expected at least one history.")
 
 
 @main.command()
@@ -177,7 +187,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--output", "-o", default="demo", show_default=True, type=PathType, help="Directory for everything it makes.")
+@click.option("--output", "-o", default="demo", show_default=True, type=PathType, help="Directory for all it makes.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier demo's files.")
 def demo(output: Path, overwrite: bool) -> None:
     """Train a tiny pair on generated histories, export, build, infer and check it: about two minutes.
@@ -223,11 +233,15 @@ class Bars:
 
 def check_outputs(output: Path, rejects: Path | None, inputs: tuple[Path, ...], overwrite: bool) -> None:
     """Refuse, before any work, to write over an input or (without --overwrite) over anything."""
+    if rejects is not None and (str(rejects) == "-" or rejects.resolve() == output.resolve()):
+        raise SpecRecError(f"--rejects {rejects}: expected the name of a file that is not the output.")
     for path in (output, rejects):
         if path is None or str(path) == "-":
             continue
         if any(path.resolve() == given.resolve() for given in inputs):
             raise SpecRecError(f"{path} is an input as well. Choose another output.")
+        if path.exists() and not path.is_file():  # a device or a pipe would be replaced, not written to
+            raise SpecRecError(f"{path} is not a regular file. Choose another name, or - for standard output.")
         if path.exists() and not overwrite:
             raise SpecRecError(f"{path} exists already. Choose another name or pass --overwrite to replace it.")
 
@@ -237,8 +251,6 @@ def write_results(lines: Iterable[Any], output: Path, rejects: Path | None) -> N
     from specrec.catalog.files import whole_file
     from specrec.runtime.files import RejectLine, write_line
 
-    if rejects is not None:
-        rejects.unlink(missing_ok=True)
     with ExitStack() as stack:
         results: IO[bytes] = sys.stdout.buffer if str(output) == "-" else stack.enter_context(whole_file(output))
         rejected: IO[bytes] | None = None
@@ -251,6 +263,8 @@ def write_results(lines: Iterable[Any], output: Path, rejects: Path | None) -> N
                 rejected = rejected or stack.enter_context(whole_file(rejects))
                 write_line(rejected, line)
         results.flush()
+    if rejects is not None and rejected is None:
+        rejects.unlink(missing_ok=True)  # an earlier run's
 
 
 def summary(recommender: "Recommender", counts: "InferCounts", seconds: float, rejects: Path | None) -> str:

@@ -149,13 +149,11 @@ def show_users(
 
 def summarise(speculative: Run, plain: Run, answers: Sequence[str], popular: set[str], k: int, echo: Echo) -> None:
     """Print what the models are worth, and what drafting saved."""
-    found = [
-        answer in {best.item for best in run.items} for answer, run in zip(answers, speculative.results, strict=True)
-    ]
+    pairs = zip(answers, speculative.results, strict=True)
+    recall = np.mean([answer in {best.item for best in result.items} for answer, result in pairs])
+    by_popularity = np.mean([answer in popular for answer in answers])
     users, count = len(answers), speculative.rejections
-    echo(
-        f"\n   Recall@{k}: {np.mean(found):.1%} (the {k} most popular items: {np.mean([a in popular for a in answers]):.1%})"
-    )
+    echo(f"\n   Recall@{k}: {recall:.1%} (the {k} most popular items: {by_popularity:.1%})")
     echo(f"   Lists equal to plain beam search: {users} of {users}, though {count} needed beams had not been drafted")
     echo(
         f"   Target calls a user: {plain.calls:.2f} without the draft, {speculative.calls:.2f} with it "

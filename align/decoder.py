@@ -8,6 +8,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..catalog.files import Frozen, whole_directory
+from ..export.quiet import quiet
 
 PAD, BOS, EOS = 0, 1, 2
 SPECIAL = ("<pad>", "<s>", "</s>")
@@ -63,6 +64,6 @@ def save_checkpoint(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Path, *, replace: bool
 ) -> None:
     """Write a Hugging Face checkpoint (safetensors), whole or absent. Raises `SpecRecError` where `output` exists."""
-    with whole_directory(output, replace=replace) as part:
+    with whole_directory(output, replace=replace) as part, quiet():
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)

@@ -65,8 +65,8 @@ def train_decoder(
     """Train on histories of catalog positions and write a Hugging Face checkpoint to `output`.
 
     A sequence is `<s>` and at most `history_length + 1` items in a row, what a prompt and its answer
-    hold; every item of it is learned from those before. `progress` names the bar (shown on a terminal), None shows none.
-    Keeps the weights of the best validation loss where `validation` is given. Raises `SpecRecError`
+    hold; every item of it is learned from those before. `progress` names the bar (shown on a terminal),
+    None shows none. Keeps the weights of the best validation loss where `validation` is given. Raises `SpecRecError`
     where there is nothing to learn from, a history does not fit the context, or `output` exists.
     """
     if output.exists() and not replace:  # before the work, not after it

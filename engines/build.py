@@ -1,13 +1,14 @@
 """build-engine: optimise a bundle's graphs for one backend and device, check them, and time them."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import get_args
 
 import numpy as np
-import onnxruntime as ort
+import onnxruntime as ort  # type: ignore[import-untyped]
 
 from ..catalog.errors import EngineError
 from ..catalog.files import whole_directory, whole_file
@@ -19,6 +20,7 @@ from .bundle import (
     EngineFacts,
     LatencyPoint,
     ModelFacts,
+    Precision,
     Role,
     RoleFacts,
     file_facts,
@@ -51,7 +53,7 @@ def build_engine(
     ONNX Runtime's graph optimisations run once, here, and their result is stored (its documentation:
     "Graph Optimizations, offline mode"). The stored graph is checked against the exported one and timed
     against the number of tokens. Raises `EngineError` where this machine cannot build or run it, and
-    where the two disagree; nothing is left behind then.
+    where the two disagree; no engine is left behind then.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     exported, threads = bundle.manifest.precision, threads or available_threads()
@@ -60,39 +62,40 @@ def build_engine(
     if precision not in (None, exported):
         raise EngineError(
             f"The graphs of {bundle.path} are {exported}, asked for {precision}. Export the checkpoints again with: "
-            f"specrec export --precision {precision}"
+            f"specrec export ... --precision {precision}"
         )
     if exported not in TOLERANCE:
-        raise EngineError(f"The onnxruntime backend runs {', '.join(TOLERANCE)}; the graphs of {bundle.path} are {exported}.")
+        raise EngineError(
+            f"The onnxruntime backend runs {', '.join(TOLERANCE)}; the graphs of {bundle.path} are {exported}."
+        )
     roles: list[Role] = [role for role in get_args(Role) if role == "target" or bundle.manifest.draft]
-    name = f"{backend}-{device}-{exported}"
-    with whole_directory(bundle.path / "engines" / name, replace=overwrite) as folder:
-        built = {}
-        for role in roles:
-            source, graph = bundle.graph(role), folder / role / "model.onnx"
-            facts = bundle.facts(role)
-            progress(f"optimising {role}", 0, 1)
-            _optimise(source, graph, device, threads)
-            engine = load_ort_engine(graph, facts, device=device, precision=exported, threads=threads)
-            difference = _difference(source, engine, facts, device, threads)
-            if not difference <= TOLERANCE[exported]:
-                raise EngineError(
-                    f"The optimised {role} differs from {source} by {difference:.2g} in a log-probability, allowed is "
-                    f"{TOLERANCE[exported]:g}. Try another version of ONNX Runtime (this is {ort.__version__})."
-                )
-            latency = _latency(engine, facts, lambda done, total, role=role: progress(f"timing {role}", done, total))
-            built[role] = RoleFacts(
-                source_sha256=bundle.manifest.files[f"{role}/model.onnx"].sha256,
-                max_difference=difference,
-                latency=latency,
-            )
+    final = bundle.path / "engines" / f"{backend}-{device}-{exported}"
+    with whole_directory(final, replace=overwrite) as folder:
+        built = {str(role): _build_role(bundle, role, folder, device, threads, progress) for role in roles}
         engine_facts = EngineFacts(
             schema_version=SCHEMA_VERSION, backend=backend, device=device, precision=exported, threads=threads,
             versions={backend: backend_version(backend)}, roles=built, files=file_facts(folder),
         )  # fmt: skip
         with whole_file(folder / ENGINE_FACTS) as file:
             file.write(to_json(engine_facts))
-    return bundle.path / "engines" / name
+    return final
+
+
+def _build_role(bundle: Bundle, role: Role, folder: Path, device: str, threads: int, progress: Progress) -> RoleFacts:
+    """Write one optimised graph to `folder`; check and time it."""
+    source, graph = bundle.graph(role), folder / role / "model.onnx"
+    facts, precision = bundle.facts(role), bundle.manifest.precision
+    progress(f"optimising {role}", 0, 1)
+    _optimise(source, graph, device, threads)
+    engine = load_ort_engine(graph, facts, device=device, precision=precision, threads=threads)
+    difference = _difference(source, engine, facts, precision, device, threads)
+    if not difference <= TOLERANCE[precision]:
+        raise EngineError(
+            f"The optimised {role} differs from {source} by {difference:.2g} in a log-probability, allowed is "
+            f"{TOLERANCE[precision]:g}. Try another version of ONNX Runtime (this is {ort.__version__})."
+        )
+    latency = _latency(engine, facts, partial(progress, f"timing {role}"))
+    return RoleFacts(source_sha256=bundle.graph_sha256(role), max_difference=difference, latency=latency)
 
 
 def _optimise(source: Path, graph: Path, device: str, threads: int) -> None:
@@ -122,11 +125,12 @@ def _call(engine: Engine, facts: ModelFacts, batch: int, past: int, new: int) ->
     )
 
 
-def _difference(source: Path, engine: Engine, facts: ModelFacts, device: str, threads: int) -> float:
+def _difference(
+    source: Path, engine: Engine, facts: ModelFacts, precision: Precision, device: str, threads: int
+) -> float:
     """Largest difference of a log-probability between the exported graph, run as it is, and the engine."""
     options = session_options(threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    precision = "fp32" if engine.mask_type.dtype == np.float32 else "fp16"
     exported = OrtEngine(open_session(source, device, options), facts, precision, device)
     worst = 0.0
     for batch in (1, 3):
@@ -138,9 +142,7 @@ def _difference(source: Path, engine: Engine, facts: ModelFacts, device: str, th
     return worst
 
 
-def _latency(
-    engine: Engine, facts: ModelFacts, progress: Callable[[int, int], None]
-) -> tuple[LatencyPoint, ...]:
+def _latency(engine: Engine, facts: ModelFacts, progress: Callable[[int, int], None]) -> tuple[LatencyPoint, ...]:
     """Median milliseconds of one call over a grid of batch sizes, cached and new tokens within the context."""
     grid = [(b, p, n) for b in BATCHES for p in PAST_TOKENS for n in NEW_TOKENS if p + n <= facts.context]
     points = []

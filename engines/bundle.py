@@ -1,5 +1,6 @@
 """The bundle on disk: what export writes, build-engine extends and the runtime opens."""
 
+import hashlib
 from dataclasses import fields
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -16,12 +17,13 @@ from ..catalog.trie import ItemTrie
 SCHEMA_VERSION = 1
 MANIFEST, ENGINE_FACTS = "manifest.json", "engine.json"
 CATALOG_FILE, TRIE_FILE = "catalog/items.jsonl", "catalog/trie.safetensors"
+REEXPORT = "specrec export ... --overwrite"
 Precision = Literal["fp32", "fp16", "bf16"]
 Role = Literal["target", "draft"]
-T = TypeVar("T", bound=Frozen)
+T = TypeVar("T", bound=msgspec.Struct)
 
 
-class ModelFacts(Frozen):
+class ModelFacts(Frozen, frozen=True):
     """One exported model, as its graph needs it to be fed."""
 
     architecture: str  # e.g. "LlamaForCausalLM"
@@ -33,14 +35,14 @@ class ModelFacts(Frozen):
     context: int  # positions the model was made for
 
 
-class FileFacts(Frozen):
+class FileFacts(Frozen, frozen=True):
     """One file of the bundle or of an engine."""
 
     sha256: str
     bytes: int
 
 
-class Manifest(Frozen):
+class Manifest(Frozen, frozen=True):
     """manifest.json: everything the runtime must know before it loads a graph."""
 
     schema_version: int
@@ -59,7 +61,7 @@ class Manifest(Frozen):
     files: dict[str, FileFacts]  # path in the bundle, "/" between parts; engines/ is not in it
 
 
-class LatencyPoint(Frozen):
+class LatencyPoint(Frozen, frozen=True):
     """Median time of one call of an engine."""
 
     batch: int
@@ -68,15 +70,15 @@ class LatencyPoint(Frozen):
     milliseconds: float
 
 
-class RoleFacts(Frozen):
+class RoleFacts(Frozen, frozen=True):
     """One graph of an engine."""
 
-    source_sha256: str  # of the exported graph it was built from
+    source_sha256: str  # `Bundle.graph_sha256` of what it was built from
     max_difference: float  # largest difference of a log-probability to that graph, as measured when built
     latency: tuple[LatencyPoint, ...]
 
 
-class EngineFacts(Frozen):
+class EngineFacts(Frozen, frozen=True):
     """engine.json: what an engine was built from and for, and how fast it was there."""
 
     schema_version: int
@@ -119,14 +121,13 @@ class Bundle:
         path = Path(path)
         if not (path / MANIFEST).is_file():
             raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}. Make one with: specrec export --help")
-        data = _read_versioned(path / MANIFEST, "specrec export")
-        return cls(path, _decode(data, Manifest, path / MANIFEST, "specrec export"))
+        return cls(path, _read_versioned(path / MANIFEST, Manifest, REEXPORT))
 
     def file(self, name: str) -> Path:
         """A file of the bundle, once its bytes are what the manifest says."""
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} has no file {name}; it has: {', '.join(sorted(self.manifest.files))}.")
-        _check(self.path / name, self.manifest.files[name], "specrec export")
+        _check(self.path / name, self.manifest.files[name], REEXPORT)
         return self.path / name
 
     def folder(self, name: str) -> Path:
@@ -148,9 +149,8 @@ class Bundle:
     def graph(self, role: Role) -> Path:
         """The exported ONNX graph, its weights checked with it."""
         self.facts(role)
-        for name in self.manifest.files:
-            if name.startswith(f"{role}/") and not name.startswith(f"{role}/checkpoint/"):
-                self.file(name)
+        for name in self._graph_files(role):
+            self.file(name)
         return self.file(f"{role}/model.onnx")
 
     def catalog(self) -> Catalog:
@@ -164,8 +164,8 @@ class Bundle:
         return PromptEncoder(self.manifest.prompt, trie.item_tokens(), self.manifest.max_prompt_tokens)
 
     def engine_names(self) -> list[str]:
-        """Engines built into the bundle."""
-        return sorted(path.parent.name for path in self.path.glob(f"engines/*/{ENGINE_FACTS}"))
+        """Engines built into the bundle (one whose building was killed has a name that begins with a dot)."""
+        return sorted(path.parent.name for path in self.path.glob(f"engines/[!.]*/{ENGINE_FACTS}"))
 
     def engine_facts(self, name: str) -> EngineFacts:
         """What an engine is; raises `BundleError` where it is absent or damaged."""
@@ -175,43 +175,51 @@ class Bundle:
             raise BundleError(
                 f"{self.path} has no engine {name!r} (built: {built}). Build one with: specrec build-engine {self.path}"
             )
-        return _decode(_read_versioned(file, "specrec build-engine"), EngineFacts, file, "specrec build-engine")
+        return _read_versioned(file, EngineFacts, self.rebuild(name))
 
     def engine_file(self, name: str, file: str) -> Path:
         """A file of an engine, once its bytes are what engine.json says."""
         folder = self.path / "engines" / name
         facts = self.engine_facts(name).files
         if file not in facts:
-            raise BundleError(f"{folder} has no file {file}. Run: specrec build-engine {self.path} --overwrite")
+            raise BundleError(f"{folder} has no file {file}. Write it again with: {self.rebuild(name)}")
         for other in facts:  # external weights are loaded by the graph that names them
             if Path(other).parent == Path(file).parent:
-                _check(folder / other, facts[other], "specrec build-engine")
+                _check(folder / other, facts[other], self.rebuild(name))
         return folder / file
 
+    def rebuild(self, name: str) -> str:
+        """The command that replaces an engine."""
+        backend, _, rest = name.partition("-")
+        return f"specrec build-engine {self.path} --backend {backend} --device {rest.partition('-')[0]} --overwrite"
 
-def _read_versioned(path: Path, remedy: str) -> bytes:
-    """The file's bytes, once its schema version is ours."""
-    data = path.read_bytes()
-    try:
-        version = msgspec.json.decode(data, type=_Versioned).schema_version
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} is damaged: {error}. Write it again with: {remedy}") from error
-    if version != SCHEMA_VERSION:
-        raise BundleError(
-            f"{path} has schema version {version}, this SpecRec reads {SCHEMA_VERSION}. Write it again with: {remedy}"
-        )
-    return data
+    def graph_sha256(self, role: Role) -> str:
+        """One hash for an exported graph and its weights, from those in the manifest: what an engine was built from."""
+        parts = [f"{name} {facts.sha256}\n" for name, facts in sorted(self._graph_files(role).items())]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def _graph_files(self, role: Role) -> dict[str, FileFacts]:
+        files = self.manifest.files.items()
+        return {n: f for n, f in files if n.startswith(f"{role}/") and not n.startswith(f"{role}/checkpoint/")}
 
 
 class _Versioned(msgspec.Struct):
     schema_version: int
 
 
-def _decode(data: bytes, kind: type[T], path: Path, remedy: str) -> T:
+def _read_versioned(path: Path, kind: type[T], remedy: str) -> T:
+    """A JSON file whose schema version, the first thing looked at, is ours."""
+    data = path.read_bytes()
     try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as error:
-        raise BundleError(f"{path} is not as expected: {error}. Write it again with: {remedy}") from error
+        data.decode("utf-8")  # msgspec does not look at the encoding of what it skips
+        version = msgspec.json.decode(data, type=_Versioned).schema_version
+        if version == SCHEMA_VERSION:
+            return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{path} is damaged: {error}. Write it again with: {remedy}") from error
+    raise BundleError(
+        f"{path} has schema version {version}, this SpecRec reads {SCHEMA_VERSION}. Write it again with: {remedy}"
+    )
 
 
 def _check(path: Path, facts: FileFacts, remedy: str) -> None:
@@ -222,4 +230,6 @@ def _check(path: Path, facts: FileFacts, remedy: str) -> None:
         raise BundleError(f"{path} has {size} bytes, expected {facts.bytes}. Write it again with: {remedy}")
     got = sha256(path)
     if got != facts.sha256:
-        raise BundleError(f"{path} is damaged: its SHA-256 is {got}, expected {facts.sha256}. Write it again with: {remedy}")
+        raise BundleError(
+            f"{path} is damaged: its SHA-256 is {got}, expected {facts.sha256}. Write it again with: {remedy}"
+        )

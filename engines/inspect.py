@@ -48,7 +48,9 @@ def _engine(name: str, facts: EngineFacts) -> list[str]:
     for role, role_facts in facts.roles.items():
         points = [point for point in role_facts.latency if point.batch == 1]
         news = sorted({point.new for point in points})
-        lines.append(f"    {role}: ms a call (batch 1), differs from the exported graph by {role_facts.max_difference:.1g}")
+        lines.append(
+            f"    {role}: ms a call (batch 1), differs from the exported graph by {role_facts.max_difference:.1g}"
+        )
         lines.append("      cached \\ new " + "".join(f"{new:>9}" for new in news))
         for past in sorted({point.past for point in points}):
             row = {point.new: point.milliseconds for point in points if point.past == past}

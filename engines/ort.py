@@ -1,9 +1,10 @@
 """ONNX Runtime: one graph on the CPU or on CUDA, its keys and values kept where it computes them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnxruntime as ort
+import onnxruntime as ort  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from ..catalog.errors import EngineError
@@ -11,7 +12,7 @@ from .base import MASK_TYPES, Engine, Float32, ForwardInputs, Int64, KVCache
 from .bundle import ModelFacts, Precision
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-KV_TYPES = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
+KV_TYPES: dict[str, np.dtype[np.floating[Any]]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
 
 
 class OrtCache(KVCache):
@@ -87,10 +88,13 @@ def session_options(threads: int) -> ort.SessionOptions:
 
 def open_session(graph: Path, device: str, options: ort.SessionOptions) -> ort.InferenceSession:
     """Load a graph on one device. Raises `EngineError` where this machine's ONNX Runtime cannot."""
+    if device not in PROVIDERS:
+        raise EngineError(f"The onnxruntime backend has no device {device!r}; expected one of: {', '.join(PROVIDERS)}.")
     provider = PROVIDERS[device]
     if provider not in ort.get_available_providers():
+        available = ", ".join(ort.get_available_providers())
         raise EngineError(
-            f"ONNX Runtime {ort.__version__} here has no {provider}; it has {', '.join(ort.get_available_providers())}. "
+            f"ONNX Runtime {ort.__version__} here has no {provider}; it has {available}. "
             f"Install specrec[{'gpu' if device == 'cuda' else 'cpu'}], or choose another device."
         )
     try:
@@ -105,7 +109,9 @@ def load_ort_engine(graph: Path, facts: ModelFacts, *, device: str, precision: P
     Raises `EngineError` for bfloat16, whose caches ONNX Runtime's Python interface cannot hold.
     """
     if precision not in KV_TYPES:
-        raise EngineError(f"The onnxruntime backend runs {', '.join(KV_TYPES)}; got {precision}. Export another precision.")
+        raise EngineError(
+            f"The onnxruntime backend runs {', '.join(KV_TYPES)}; got {precision}. Export another precision."
+        )
     options = session_options(threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return OrtEngine(open_session(graph, device, options), facts, precision, device)

@@ -16,7 +16,9 @@ def available_threads() -> int:
 
 
 def backend_version(backend: str) -> str:
-    """Version of the installed library behind a backend; raises `EngineError` where it is not installed."""
+    """Version of the installed library behind a backend; raises `EngineError` where it is unknown or not installed."""
+    if backend not in PACKAGES:
+        raise EngineError(f"There is no backend {backend!r}; expected one of: {', '.join(PACKAGES)}.")
     for package in PACKAGES[backend]:
         try:
             return version(package)
@@ -49,14 +51,19 @@ def load_engine(bundle: Bundle, role: Role, name: str, *, threads: int) -> Engin
     if backend == "torch":
         return _load_torch(bundle, role, name, device, precision, threads)
     engine = bundle.engine_facts(name)
-    built, here = engine.versions[engine.backend], backend_version(engine.backend)
+    built, here = engine.versions.get(engine.backend, "an unknown version"), backend_version(engine.backend)
     if built.split(".")[:2] != here.split(".")[:2]:
         raise BundleError(
             f"Engine {name} of {bundle.path} was built by {engine.backend} {built}, installed is {here}. "
-            f"Run: specrec build-engine {bundle.path} --overwrite"
+            f"Run: {bundle.rebuild(name)}"
         )
     if role not in engine.roles:
-        raise BundleError(f"Engine {name} of {bundle.path} has no {role}. Run: specrec build-engine {bundle.path} --overwrite")
+        raise BundleError(f"Engine {name} of {bundle.path} has no {role}. Run: {bundle.rebuild(name)}")
+    if engine.roles[role].source_sha256 != bundle.graph_sha256(role):
+        raise BundleError(
+            f"Engine {name} of {bundle.path} was built from another {role} than the bundle's. "
+            f"Run: {bundle.rebuild(name)}"
+        )
     from .ort import load_ort_engine
 
     graph = bundle.engine_file(name, f"{role}/model.onnx")
@@ -70,6 +77,4 @@ def _load_torch(bundle: Bundle, role: Role, name: str, device: str, precision: s
     from .torch import load_torch_engine
 
     checkpoint = bundle.folder(f"{role}/checkpoint")
-    return load_torch_engine(
-        checkpoint, bundle.trie().vocabulary, device=device, precision=precision, threads=threads
-    )
+    return load_torch_engine(checkpoint, bundle.trie().vocabulary, device=device, precision=precision, threads=threads)

@@ -29,11 +29,11 @@ class ScriptedCache(KVCache):
 
     @property
     def batch(self) -> int:
-        return self.values.shape[0]
+        return len(self.values)
 
     @property
     def length(self) -> int:
-        return self.values.shape[1]
+        return int(self.values.shape[1])
 
     def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
         self.values = self.values[rows] if slots is None else self.values[rows[:, None], slots]
@@ -80,7 +80,8 @@ class ScriptedEngine(Engine):
         for x in own:
             value = _mix(x ^ _mix(seen))
             seen = seen + value
-        return self._logprobs(value)[0]
+        logprobs: Float32 = self._logprobs(value)[0]
+        return logprobs
 
     def _logprobs(self, context: UInt64) -> Float32:
         """[...] context hashes to [..., C] log-probabilities; one more column stands for all other tokens."""
@@ -89,9 +90,11 @@ class ScriptedEngine(Engine):
         logits = self.sharpness * ((1 - self.disagreement) * shared + self.disagreement * other)
         logits -= logits.max(axis=-1, keepdims=True)
         logprobs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-        return logprobs[..., :-1].astype(np.float32)
+        result: Float32 = logprobs[..., :-1].astype(np.float32)
+        return result
 
     def _normal(self, context: UInt64, seed: int) -> NDArray[np.float64]:
-        columns = _mix(_mix(np.full(1, seed, np.uint64)) + np.arange(self.columns + 1, dtype=np.uint64))
-        bits = _mix(context[..., None] ^ columns) >> np.uint64(11)
-        return (bits.astype(np.float64) / 2.0**53 - 0.5) * 12**0.5
+        columns: UInt64 = _mix(np.full(1, seed, np.uint64)) + np.arange(self.columns + 1, dtype=np.uint64)
+        bits = _mix(context[..., None] ^ _mix(columns)) >> np.uint64(11)
+        uniform: NDArray[np.float64] = bits.astype(np.float64) / 2.0**53
+        return (uniform - 0.5) * 12**0.5

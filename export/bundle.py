@@ -63,9 +63,8 @@ def export_bundle(
         raise SpecRecError(f"{output} exists already. Choose another name or pass --overwrite to replace it.")
     progress("reading the catalog")
     recommendable = Catalog.load(catalog, items)
-    sources = {"target": Checkpoint.open(target)}
+    sources = {role: Checkpoint.open(path) for role, path in (("target", target), ("draft", draft)) if path is not None}
     if draft is not None:
-        sources["draft"] = Checkpoint.open(draft)
         check_same_tokens(recommendable, sources["target"].tokenizer, sources["draft"].tokenizer)
     tokenizer = sources["target"].tokenizer
     identifiers = recommendable.token_ids(tokenizer.get_vocab())  # [I, L]

@@ -92,13 +92,15 @@ class ModelDrafter(Drafter):
         self._evaluator.evaluate(NodeList(request[guess], node[guess]))
         own = self._evaluator.nodes
         parts = []
-        for source, mine in ((known, ~guess), (own, guess)):
-            entries = source.find(request[mine], node[mine])
-            which, child, child_score = source.children(entries, node[mine], score[mine])
-            parts.append((np.flatnonzero(mine)[which], child, child_score))
+        for source, mine in ((known, np.flatnonzero(~guess)), (own, np.flatnonzero(guess))):
+            if len(mine):
+                entries = source.find(request[mine], node[mine])
+                which, child, child_score = source.children(entries, node[mine], score[mine])
+                parts.append((mine[which], child, child_score))
         parent, child, child_score = (np.concatenate(part) for part in zip(*parts, strict=True))
-        order = np.argsort(parent, kind="stable")
-        parent, child, child_score = parent[order], child[order], child_score[order]
+        if len(parts) > 1:
+            order = np.argsort(parent, kind="stable")
+            parent, child, child_score = parent[order], child[order], child_score[order]
         best = best_per_request(request[parent], child_score, batch, self._shape.width)
         kept = best[best >= 0]
         return request[parent[kept]], child[kept], child_score[kept]

@@ -35,26 +35,28 @@ class TreeEvaluator:
 
     def evaluate(self, nodes: NodeList) -> None:
         """Evaluate nodes, and those of their ancestors that are not evaluated, in one call (or none)."""
+        prompt = 0 if self._cache.length else self._prompts.shape[1]
+        if prompt:  # the root of every request: its logits are those of the prompt's last token
+            everyone = np.arange(len(self._row))
+            nodes = NodeList(np.concatenate([everyone, nodes.request]), np.concatenate([everyone * 0, nodes.node]))
         nodes = self.nodes.with_ancestors(nodes)
         if not len(nodes):
             return
-        prompt = 0 if self._cache.length else self._prompts.shape[1]
-        is_node = nodes.node > 0  # the root is the prompt itself: its logits are those of the prompt's last token
-        tokens = NodeList(nodes.request[is_node], nodes.node[is_node])
-        query = prompt + _rank(tokens.request, len(self._row))
-        where = self._lengths[nodes.request] - 1  # [n] where in the call each node's logits are
-        where[is_node] = query
-        paths = self.nodes.add(nodes, self._cache.length + where)[is_node]
-        rank = _rank(nodes.request, len(self._row))
-        rows = np.zeros((self._cache.batch, int(rank.max()) + 1), np.int64)
-        rows[self._row[nodes.request], rank] = where
-        inputs = self._inputs(tokens, query, paths, prompt, rows)
+        count = np.bincount(nodes.request, minlength=len(self._row))
+        rank = np.arange(len(nodes)) - (np.cumsum(count) - count)[nodes.request]  # [n] among its request's nodes
+        where = prompt - 1 + rank if prompt else rank  # [n] where in the call each node's logits are
+        below = nodes.node > 0
+        where[~below] = self._lengths[nodes.request[~below]] - 1
+        paths = self.nodes.add(nodes, self._cache.length + where)
+        row = self._row[nodes.request]
+        rows = np.zeros((self._cache.batch, int(count.max())), np.int64)
+        rows[row, rank] = where
+        inputs = self._inputs(NodeList(nodes.request[below], nodes.node[below]), where[below], paths[below], prompt, rows)
         with self._stats.timed(self._timer):
             logprobs = self._engine.forward(inputs, self._cache)
-        flat = self._row[nodes.request] * logprobs.shape[1] + rank
-        self.nodes.add_scores(nodes, flat, logprobs.reshape(-1, logprobs.shape[2]))
-        self.calls[nodes.request[rank == 0]] += 1
-        self.evaluated += np.bincount(tokens.request, minlength=len(self._row))
+        self.nodes.add_scores(nodes, row * logprobs.shape[1] + rank, logprobs.reshape(-1, logprobs.shape[2]))
+        self.calls += count > 0
+        self.evaluated += count - (1 if prompt else 0)
 
     def retain(self, active: Bool) -> None:
         """Drop the cache rows of requests that are not active [B] and never will be again, where that pays."""
@@ -84,8 +86,3 @@ class TreeEvaluator:
         )
         return ForwardInputs(ids, positions, mask, rows)
 
-
-def _rank(request: Int64, batch: int) -> Int64:
-    """[n] each entry's number among the entries of its request; request [n] is ascending."""
-    count = np.bincount(request, minlength=batch)
-    return np.arange(len(request)) - (np.cumsum(count) - count)[request]

@@ -1,5 +1,6 @@
 """Inference over history files: a stream of requests in, one JSON line a request out, in the same order."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -67,7 +68,8 @@ def infer(
             else:
                 assert isinstance(entry, HistoryRequest)
                 asked.append((entry, request))
-        results = recommender.run([request for _, request in asked], k, progress=lambda done, before=counts.served: progress(before + done))
+        requests = [request for _, request in asked]
+        results = recommender.run(requests, k, progress=_shifted(progress, counts.served))
         for (entry, _), result in zip(asked, results, strict=True):
             counts.served += 1
             counts.unknown_items += result.unknown_items
@@ -80,12 +82,17 @@ def write_line(file: IO[bytes], line: ResultLine | RejectLine) -> None:
     file.write(msgspec.json.encode(line) + b"\n")
 
 
+def _shifted(progress: Callable[[int], None], before: int) -> Callable[[int], None]:
+    return lambda done: progress(before + done)
+
+
 def _encode(recommender: Recommender, entry: HistoryRequest) -> Request | Reject:
     try:
         return recommender.encode(entry.items)
     except HistoryError as error:
-        raw = msgspec.json.encode({"user": entry.user, "items": entry.items}).decode()
-        return Reject(entry.line, str(error), raw, entry.source)
+        # an item that is half a surrogate pair (JSON can write one) becomes its escape again
+        raw = json.dumps({"user": entry.user, "items": entry.items}, ensure_ascii=False)
+        return Reject(entry.line, str(error), raw.encode("utf-8", "backslashreplace").decode(), entry.source)
 
 
 def _line(entry: HistoryRequest, result: Recommendation, stats: bool) -> ResultLine:

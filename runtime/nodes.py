@@ -33,51 +33,49 @@ class EvaluatedNodes:
 
     def find(self, request: Int64, node: Int64) -> Int64:
         """Entry of each pair, or -1; any shape. A node of -1 is not found."""
-        if not len(self._keys):
-            return np.full(np.shape(node), -1, np.int64)
-        keys = request * self._stride + node
-        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where((self._keys[at] == keys) & (node >= 0), self._entry[at], -1)
-
-    def paths(self, entries: Int64) -> Int64:
-        """Cache slots [n, L] of the entries' ancestors and of themselves, by depth; -1 below their depth."""
-        return self._paths[entries]
+        return np.where(node >= 0, self._find(request * self._stride + node), -1)
 
     def with_ancestors(self, nodes: NodeList) -> NodeList:
-        """The nodes and all their ancestors (the root included) that are not evaluated yet, in order, once each."""
-        request, node = nodes.request, nodes.node
-        keys = [request * self._stride + node]
-        for _ in range(self._trie.length):
-            node = self._trie.parent[node].astype(np.int64)
-            up = node >= 0
-            up &= self.find(request, node) < 0
-            request, node = request[up], node[up]
-            if not len(node):
+        """The nodes and all their ancestors (the root included) that are not evaluated yet.
+
+        They come sorted by request and then by trie node, so parents first, and once each.
+        """
+        keys = np.sort(nodes.request * self._stride + nodes.node)
+        while True:
+            first = np.ones(len(keys), bool)
+            np.not_equal(keys[1:], keys[:-1], out=first[1:])
+            keys = keys[first]
+            request, node = np.divmod(keys, self._stride)
+            parent = self._trie.parent[node]
+            above = request * self._stride + parent
+            lacking = (parent >= 0) & (keys[np.searchsorted(keys, above, side="right") - 1] != above)
+            lacking &= self._find(above) < 0
+            if not lacking.any():
                 break
-            keys.append(request * self._stride + node)
-        request, node = np.divmod(np.unique(np.concatenate(keys)), self._stride)
-        new = self.find(request, node) < 0
+            keys = np.sort(np.concatenate([keys, above[lacking]]))
+        new = self._find(keys) < 0
         return NodeList(request[new], node[new])
 
     def add(self, nodes: NodeList, slots: Int64) -> Int64:
-        """Enter nodes whose ancestors are entered or among them; slots [n] (the root's is ignored).
+        """Enter nodes in the order of `with_ancestors`; slots [n] (the root's is ignored).
 
         Returns their paths [n, L]. Their children's log-probabilities follow by `add_scores`.
         """
-        entries = np.arange(len(self._paths), len(self._paths) + len(nodes))
+        before = len(self._paths)
         keys = nodes.request * self._stride + nodes.node
-        at = np.searchsorted(self._keys, keys)
-        self._keys = np.insert(self._keys, at, keys)
-        self._entry = np.insert(self._entry, at, entries)
-        self._paths = np.concatenate([self._paths, np.full((len(nodes), self._trie.length), -1)])
+        self._keys = np.concatenate([self._keys, keys])
+        self._entry = np.concatenate([self._entry, np.arange(before, before + len(keys))])
+        order = np.argsort(self._keys, kind="stable")  # two sorted runs: a merge
+        self._keys, self._entry = self._keys[order], self._entry[order]
+        self._paths = np.concatenate([self._paths, np.full((len(keys), self._trie.length), -1)])
         depth = self._trie.depth[nodes.node]
+        parent = self._find(nodes.request * self._stride + self._trie.parent[nodes.node])
         for d in range(1, int(depth.max(initial=0)) + 1):
             here = np.flatnonzero(depth == d)
-            parents = self._trie.parent[nodes.node[here]].astype(np.int64)
-            path = self._paths[self.find(nodes.request[here], parents)]
+            path = self._paths[parent[here]]
             path[:, d - 1] = slots[here]
-            self._paths[entries[here]] = path
-        return self._paths[len(self._paths) - len(nodes) :]
+            self._paths[before + here] = path
+        return self._paths[before:]
 
     def add_scores(self, nodes: NodeList, rows: Int64, logprobs: NDArray[np.float32]) -> None:
         """Store the children's log-probabilities of the nodes just entered.
@@ -90,6 +88,13 @@ class EvaluatedNodes:
         self._first = np.concatenate([self._first, first])
         flat = logprobs.ravel()[rows[which] * logprobs.shape[1] + self._trie.column[child]]
         self._logprobs = np.concatenate([self._logprobs, flat])
+
+    def _find(self, keys: Int64) -> Int64:
+        """Entry of each key, or -1."""
+        if not len(self._keys):
+            return np.full(keys.shape, -1)
+        at = np.searchsorted(self._keys, keys, side="right") - 1  # -1 finds the last key, which is not equal
+        return np.where(self._keys[at] == keys, self._entry[at], -1)
 
     def children(self, entries: Int64, node: Int64, score: Float64) -> tuple[Int64, Int64, Float64]:
         """Children of evaluated nodes [n] that score `score` [n].

@@ -7,7 +7,7 @@ from .draft import Drafter
 from .evaluator import TreeEvaluator
 from .stats import DecodeStats
 from .types import Frontier, NodeList
-from .verify import missing, verify_strict
+from .verify import verify_strict
 
 
 class Session:
@@ -27,17 +27,21 @@ class Session:
         nodes = np.full((batch, width), -1, np.int64)
         nodes[:, 0] = 0
         frontier = Frontier(nodes, np.where(nodes == 0, 0.0, -np.inf), np.zeros(batch, np.int64))
-        while (active := frontier.depth < self._trie.length).any():
+        missing = NodeList(np.arange(batch), np.zeros(batch, np.int64))
+        while len(missing):
+            active = frontier.depth < self._trie.length
             self._target.retain(active)
             self._drafter.retain(active)
-            tree = self._drafter.propose(frontier, self._target.nodes)
-            request, node = missing(frontier, self._target.nodes, self._trie)
+            drafted = self._drafter.propose(frontier, self._target.nodes).nodes
             self._target.evaluate(
-                NodeList(np.concatenate([request, tree.nodes.request]), np.concatenate([node, tree.nodes.node]))
+                NodeList(
+                    np.concatenate([missing.request, drafted.request]), np.concatenate([missing.node, drafted.node])
+                )
             )
             verdict = verify_strict(frontier, self._target.nodes, self._trie)
             self._stats.count(verdict)
-            frontier = verdict.frontier
+            frontier, missing = verdict.frontier, verdict.missing
             if not self._reuse:
                 self._target.nodes.forget()
+                missing = verify_strict(frontier, self._target.nodes, self._trie).missing
         return frontier

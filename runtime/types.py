@@ -61,6 +61,7 @@ class Verdict:
     """How far the evaluated nodes let the frontier advance, and what was found on the way."""
 
     frontier: Frontier
+    missing: NodeList  # frontier nodes to evaluate before their requests can step; none: all are done
     needed: Int64  # [L] frontier nodes reached at each depth below L in this round, over all requests
     found: Int64  # [L] of these, how many had been evaluated already
     levels: Int64  # [L] requests whose frontier reached each depth

@@ -81,6 +81,9 @@ def test_keep_closes_holes_and_reorders_rows(tmp_path: Path, tokens: NDArray[np.
     path = np.array([0, 1, 2, 3, 5])  # the parent of slot 8
     cache.keep(rows, np.stack([path, path]))
     assert (cache.batch, cache.length) == (2, 5)
+    cache.keep(np.array([1, 0, 1]))  # whole rows: 0, 2, 0 of the tokens
+    cache.keep(np.array([1, 0]))  # and back
+    assert (cache.batch, cache.length) == (2, 5)
     call = ForwardInputs(
         tokens[rows, 8:], np.full((2, 1), 5), np.zeros((2, 1, 1, 6), np.float32), np.zeros((2, 1), np.int64)
     )

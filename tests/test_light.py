@@ -1,0 +1,34 @@
+"""The runtime is embedded in serving stacks: importing it loads NumPy and the engine, and no training library."""
+
+import sys
+from subprocess import run
+
+import pytest
+
+HEAVY = {"torch", "transformers", "tensorrt", "peft", "onnx", "onnxscript", "tokenizers", "accelerate", "pyarrow"}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules in a fresh interpreter after `statement`."""
+    code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["specrec", "specrec.catalog", "specrec.catalog.history", "specrec.engines", "specrec.engines.registry",
+     "specrec.engines.build", "specrec.runtime", "specrec.runtime.files", "specrec.cli"],
+)  # fmt: skip
+def test_import_is_light(module: str) -> None:
+    loaded = loaded_by(f"import {module}")
+    assert "specrec" in loaded
+    assert not loaded & HEAVY
+
+
+def test_the_check_sees_a_heavy_import() -> None:
+    assert "tokenizers" in loaded_by("import tokenizers") & HEAVY
+
+
+def test_the_command_line_starts_without_an_engine() -> None:
+    assert "onnxruntime" not in loaded_by("import specrec.cli")

@@ -1,0 +1,79 @@
+"""What is installed is what the repository holds."""
+
+import ast
+import sys
+import tomllib
+from importlib import resources, util
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from subprocess import run
+
+import pytest
+
+import specrec
+
+ROOT = Path(__file__).resolve().parent.parent
+NOT_SHIPPED = {"tests", "benchmarks", "docs", "examples", "build", "dist", "demo"}
+
+
+def shipped_modules() -> list[str]:
+    """Module names of every Python file of the checkout that belongs into the wheel."""
+    files = [*ROOT.glob("*.py"), *ROOT.glob("[a-z]*/**/*.py")]
+    paths = (file.relative_to(ROOT).with_suffix("") for file in files)
+    return sorted(".".join(("specrec", *path.parts)) for path in paths if path.parts[0] not in NOT_SHIPPED)
+
+
+def settings() -> dict[str, object]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+
+
+def test_every_folder_with_python_files_is_a_listed_package() -> None:
+    folders = {name.rpartition(".")[0] for name in shipped_modules()}
+    assert folders == set(settings()["packages"])
+
+
+@pytest.mark.parametrize("name", shipped_modules())
+def test_every_module_is_installed(name: str) -> None:
+    name = name.removesuffix(".__init__")
+    spec = util.find_spec(name)
+    assert spec is not None, f"{name} is in the checkout, but not in the installed package"
+    assert spec.origin is not None
+    assert Path(spec.origin).is_relative_to(Path(specrec.__file__).parent)
+
+
+@pytest.mark.skipif(Path(specrec.__file__).parent == ROOT, reason="an editable install is the checkout itself")
+def test_the_installed_files_are_the_checkout_s_and_no_others() -> None:
+    installed = Path(specrec.__file__).parent
+    names = {path.relative_to(installed) for path in installed.rglob("*.py")}
+    assert names == {Path(*name.split(".")[1:]).with_suffix(".py") for name in shipped_modules()}
+    stale = [str(name) for name in names if (installed / name).read_bytes() != (ROOT / name).read_bytes()]
+    assert not stale, f"the installed package is older than the checkout: {stale}. Install it again."
+
+
+def test_types_are_shipped() -> None:
+    assert resources.files("specrec").joinpath("py.typed").is_file()
+
+
+def test_the_versions_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert specrec.__version__ == version("specrec") == project["version"]
+
+
+def test_the_command_is_installed() -> None:
+    (script,) = entry_points(group="console_scripts", name="specrec")
+    assert script.value == "specrec.cli:main"
+    done = run([sys.executable, "-m", "specrec.cli", "--version"], capture_output=True, text=True, check=True)
+    assert specrec.__version__ in done.stdout
+
+
+def test_nothing_imports_the_repository_s_folders_as_top_level_packages() -> None:
+    """`import export` works from the repository root and nowhere else."""
+    folders = {name.split(".")[1] for name in shipped_modules()}
+    wrong = []
+    for name in shipped_modules():
+        path = ROOT / Path(*name.split(".")[1:]).with_suffix(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            absolute = node.module or "" if isinstance(node, ast.ImportFrom) and not node.level else ""
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [absolute]
+            wrong += [f"{path.name}: {given}" for given in names if given.split(".")[0] in folders]
+    assert not wrong
