@@ -48,7 +48,7 @@ class Run:
 def run_demo(
     directory: Path,
     *,
-    seconds: float = 150.0,
+    seconds: float = 240.0,
     steps: tuple[int, int] = STEPS,
     users: int = 200,
     k: int = 10,

@@ -1,7 +1,9 @@
-"""What SpecRec is measured against: `transformers` `generate` with the item trie, and real users of a data set."""
+"""What the benchmarks and the tests share: `generate` with the item trie as the truth, real users, and tables."""
 
+import argparse
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,3 +116,39 @@ def dump(path: str | None, result: object) -> None:
     """Write a benchmark's result as JSON, if a path is given."""
     if path:
         Path(path).write_text(json.dumps(result, indent=2) + "\n")
+
+
+def beauty_bundle(shared: Path, bundle: Path | None) -> Path:
+    """The beauty pair, exported and built for this machine: at `bundle` if that is there, else made (there)."""
+    from specrec.engines.build import build_engine
+    from specrec.export import export_bundle
+
+    bundle = bundle or Path(tempfile.mkdtemp(prefix="specrec-bench-")) / "beauty"
+    if not bundle.exists():
+        pair, data = shared / "models/beauty", shared / "data/beauty"
+        export_bundle(pair / "target", pair / "draft", data / "index.json", data / "items.json", bundle)
+        build_engine(bundle)
+    return bundle
+
+
+def arguments(description: str | None, users: int | None) -> argparse.Namespace:
+    """The options that every benchmark has; exits with the reason where the data is absent."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--bundle", type=Path, help="exported and built beauty bundle; made there if absent")
+    parser.add_argument("--users", type=int, default=users, help="how many test users (default: %(default)s)")
+    parser.add_argument("--top-k", type=int, nargs="+", default=[1, 5, 10, 20])
+    parser.add_argument("--threads", type=int, help="of each engine (default: all processors)")
+    parser.add_argument("--output", help="write the result as JSON")
+    options = parser.parse_args()
+    options.shared = shared_data()
+    if options.shared is None:
+        parser.exit(2, "The data/ and models/ folders are absent: name the folder that holds them in SPECREC_DATA.\n")
+    options.bundle = beauty_bundle(options.shared, options.bundle)
+    return options
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A Markdown table."""
+    print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
+    for row in rows:
+        print("| " + " | ".join(f"{x:.2f}" if isinstance(x, float) else str(x) for x in row) + " |", flush=True)

@@ -24,7 +24,7 @@ from .bundle import (
     Role,
     RoleFacts,
     file_facts,
-    to_json,
+    sealed,
 )
 from .ort import OrtEngine, load_ort_engine, open_session, session_options
 from .registry import available_threads, backend_version
@@ -77,7 +77,7 @@ def build_engine(
             versions={backend: backend_version(backend)}, roles=built, files=file_facts(folder),
         )  # fmt: skip
         with whole_file(folder / ENGINE_FACTS) as file:
-            file.write(to_json(engine_facts))
+            file.write(sealed(engine_facts))
     return final
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 from safetensors.numpy import load_file, save_file
 
 from ..catalog.errors import BundleError
@@ -20,7 +21,16 @@ CATALOG_FILE, TRIE_FILE = "catalog/items.jsonl", "catalog/trie.safetensors"
 REEXPORT = "specrec export ... --overwrite"
 Precision = Literal["fp32", "fp16", "bf16"]
 Role = Literal["target", "draft"]
-T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Sealed(Frozen, frozen=True):
+    """A JSON file that says which schema it follows and proves that it is as it was written; see `sealed`."""
+
+    schema_version: int
+    checksum: str = ""
+
+
+T = TypeVar("T", bound=Sealed)
 
 
 class ModelFacts(Frozen, frozen=True):
@@ -42,10 +52,9 @@ class FileFacts(Frozen, frozen=True):
     bytes: int
 
 
-class Manifest(Frozen, frozen=True):
+class Manifest(Sealed, frozen=True, kw_only=True):
     """manifest.json: everything the runtime must know before it loads a graph."""
 
-    schema_version: int
     specrec_version: str
     precision: Precision
     scoring: Literal["full"]
@@ -78,10 +87,9 @@ class RoleFacts(Frozen, frozen=True):
     latency: tuple[LatencyPoint, ...]
 
 
-class EngineFacts(Frozen, frozen=True):
+class EngineFacts(Sealed, frozen=True, kw_only=True):
     """engine.json: what an engine was built from and for, and how fast it was there."""
 
-    schema_version: int
     backend: str
     device: str
     precision: Precision
@@ -99,6 +107,15 @@ def save_trie(trie: ItemTrie, path: Path) -> None:
 def to_json(value: object) -> bytes:
     """Indented JSON, for people to read as well."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def sealed(content: Sealed) -> bytes:
+    """The file's JSON, the SHA-256 of its content (compact, without checksum) written into it."""
+    return to_json(replace(content, checksum=_checksum(content)))
+
+
+def _checksum(content: Sealed) -> str:
+    return hashlib.sha256(msgspec.json.encode(replace(content, checksum=""))).hexdigest()
 
 
 def file_facts(root: Path) -> dict[str, FileFacts]:
@@ -121,7 +138,7 @@ class Bundle:
         path = Path(path)
         if not (path / MANIFEST).is_file():
             raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}. Make one with: specrec export --help")
-        return cls(path, _read_versioned(path / MANIFEST, Manifest, REEXPORT))
+        return cls(path, _read_sealed(path / MANIFEST, Manifest, REEXPORT))
 
     def file(self, name: str) -> Path:
         """A file of the bundle, once its bytes are what the manifest says."""
@@ -175,7 +192,7 @@ class Bundle:
             raise BundleError(
                 f"{self.path} has no engine {name!r} (built: {built}). Build one with: specrec build-engine {self.path}"
             )
-        return _read_versioned(file, EngineFacts, self.rebuild(name))
+        return _read_sealed(file, EngineFacts, self.rebuild(name))
 
     def engine_file(self, name: str, file: str) -> Path:
         """A file of an engine, once its bytes are what engine.json says."""
@@ -207,19 +224,25 @@ class _Versioned(msgspec.Struct):
     schema_version: int
 
 
-def _read_versioned(path: Path, kind: type[T], remedy: str) -> T:
-    """A JSON file whose schema version, the first thing looked at, is ours."""
+def _read_sealed(path: Path, kind: type[T], remedy: str) -> T:
+    """A JSON file whose schema version, the first thing looked at, is ours, and whose checksum is right."""
     data = path.read_bytes()
     try:
         data.decode("utf-8")  # msgspec does not look at the encoding of what it skips
         version = msgspec.json.decode(data, type=_Versioned).schema_version
-        if version == SCHEMA_VERSION:
-            return msgspec.json.decode(data, type=kind)
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{path} has schema version {version}, this SpecRec reads {SCHEMA_VERSION}. "
+                f"Write it again with: {remedy}"
+            )
+        content = msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{path} is damaged: {error}. Write it again with: {remedy}") from error
-    raise BundleError(
-        f"{path} has schema version {version}, this SpecRec reads {SCHEMA_VERSION}. Write it again with: {remedy}"
-    )
+    if content.checksum != _checksum(content):
+        raise BundleError(
+            f"{path} is damaged, or was edited: its content does not match its checksum. Write it again with: {remedy}"
+        )
+    return content
 
 
 def _check(path: Path, facts: FileFacts, remedy: str) -> None:

@@ -94,7 +94,8 @@ class ScriptedEngine(Engine):
         return result
 
     def _normal(self, context: UInt64, seed: int) -> NDArray[np.float64]:
-        columns: UInt64 = _mix(np.full(1, seed, np.uint64)) + np.arange(self.columns + 1, dtype=np.uint64)
+        columns: UInt64 = np.arange(self.columns + 1, dtype=np.uint64)
+        columns += _mix(np.full(1, seed, np.uint64))
         bits = _mix(context[..., None] ^ _mix(columns)) >> np.uint64(11)
         uniform: NDArray[np.float64] = bits.astype(np.float64) / 2.0**53
         return (uniform - 0.5) * 12**0.5

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 from transformers import PreTrainedTokenizerBase
 
 from .. import __version__
@@ -21,6 +20,7 @@ from ..engines.bundle import (
     ModelFacts,
     file_facts,
     save_trie,
+    sealed,
 )
 from ..engines.torch import DTYPES
 from .checkpoint import Checkpoint, model_facts
@@ -87,7 +87,7 @@ def export_bundle(
         }
         progress("writing the manifest")
         manifest = _manifest(part, facts, spec, recommendable, trie, precision, room)
-        (part / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+        (part / MANIFEST).write_bytes(sealed(manifest))
         for path in part.rglob("*"):
             if path.is_file():  # safetensors writes for its owner alone; the bundle is read by servers, too
                 path.chmod((part / MANIFEST).stat().st_mode)

@@ -1,0 +1,37 @@
+"""What several test files share: one tiny pair, exported and built by the command line once per session."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tiny_bundle import Tiny
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    from click.testing import CliRunner
+
+    from specrec.cli import main
+    from tiny_models import tiny_catalog, tiny_checkpoint
+
+    folder = tmp_path_factory.mktemp("tiny")
+    target = tiny_checkpoint(folder / "target", max_position_embeddings=32)
+    draft = tiny_checkpoint(folder / "draft", max_position_embeddings=32, num_hidden_layers=1, seed=1)
+    index, items, bundle = tiny_catalog(folder / "index.json"), folder / "items.json", folder / "bundle"
+    items.write_text(json.dumps({str(i): {"title": f"Title {i}"} for i in range(0, 40, 2)}))
+    exported = CliRunner().invoke(main, [
+        "export", "--target", str(target), "--draft", str(draft), "--catalog", str(index), "--items", str(items),
+        "--history-length", "12", "--output", str(bundle),
+    ])  # fmt: skip
+    assert exported.exit_code == 0, exported.output
+    built = CliRunner().invoke(main, ["build-engine", str(bundle), "--threads", "1"])
+    assert built.exit_code == 0, built.output
+    return Tiny(target, draft, index, items, bundle, exported.output, built.output)
+
+
+@pytest.fixture
+def bundle(tiny: Tiny, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle to change."""
+    return shutil.copytree(tiny.bundle, tmp_path / "bundle")

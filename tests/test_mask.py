@@ -1,0 +1,80 @@
+"""The attention mask of one call, against its definition slot by slot."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from specrec.engines.base import MASK_TYPES
+from specrec.runtime.mask import tree_mask
+
+NOBODY = np.empty(0, np.int64)
+
+
+def visible(mask: np.ndarray) -> np.ndarray:
+    """[B, T, S] which slots each query sees."""
+    assert mask.shape[1] == 1
+    return mask[:, 0] == 0
+
+
+def test_first_call_by_hand() -> None:
+    """Two prompts of 3 and 2 tokens, padded to 3; the first has a node (slot 3) and its child (slot 4)."""
+    mask = tree_mask(
+        MASK_TYPES["fp32"], np.array([3, 2]), past=0, prompt=3, nodes=2,
+        row=np.array([0, 0]), query=np.array([3, 4]), paths=np.array([[3, -1, -1], [3, 4, -1]]),
+    )  # fmt: skip
+    assert visible(mask).astype(int).tolist() == [
+        [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
+        [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [1, 1, 0, 0, 0]],
+    ]
+
+
+def test_later_call_by_hand() -> None:
+    """Slots 0 to 2 are prompts, 3 a node of an earlier call, 4 a hole; the new node (slot 5) is its child."""
+    mask = tree_mask(
+        MASK_TYPES["fp32"], np.array([3, 1]), past=5, prompt=0, nodes=1,
+        row=np.array([0]), query=np.array([0]), paths=np.array([[3, 5]]),
+    )  # fmt: skip
+    assert visible(mask).astype(int).tolist() == [[[1, 1, 1, 1, 0, 1]], [[1, 0, 0, 0, 0, 0]]]
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("fp32", np.float32), ("fp16", np.float16), ("bf16", np.uint16)])
+def test_types(name: str, dtype: type) -> None:
+    mask = tree_mask(MASK_TYPES[name], np.array([2]), 0, 2, 0, NOBODY, NOBODY, np.empty((0, 2), np.int64))
+    assert mask.dtype == dtype
+    hidden = mask[0, 0, 0, 1]
+    if name == "bf16":  # the upper half of a float32's bits
+        hidden = (mask.astype(np.uint32) << 16).view(np.float32)[0, 0, 0, 1]
+        assert hidden == pytest.approx(np.finfo(np.float32).min, rel=0.01)
+    else:
+        assert hidden == np.finfo(dtype).min
+    assert np.isfinite(hidden)
+    assert (mask[0, 0] == 0).tolist() == [[True, False], [True, True]]
+
+
+@given(seed=st.integers(0, 10**6), batch=st.integers(1, 4), first=st.booleans(), nodes=st.integers(0, 6))
+@settings(max_examples=100, deadline=None)
+def test_definition(seed: int, batch: int, first: bool, nodes: int) -> None:
+    """A node sees its prompt and its path; nothing real sees padding; every row sees something."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 6, batch)
+    padded = int(lengths.max())
+    past, prompt = (0, padded) if first else (padded + int(rng.integers(0, 5)), 0)
+    row = np.sort(rng.integers(0, batch, rng.integers(0, batch * nodes + 1))) if nodes else NOBODY
+    query = np.array([prompt + sum(row[:i] == owner) for i, owner in enumerate(row)], np.int64)
+    width = int(query.max(initial=prompt - 1)) + 1 - prompt
+    old = np.arange(padded, past + prompt)  # slots of nodes of earlier calls (a first call has none)
+    paths = np.full((len(row), 3), -1)
+    for i in range(len(row)):
+        if len(old):
+            paths[i, 0] = rng.choice(old)
+        paths[i, 1] = past + query[i]
+    seen = visible(tree_mask(MASK_TYPES["fp32"], lengths, past, prompt, width, row, query, paths))
+    assert seen.shape == (batch, prompt + width, past + prompt + width)
+    assert seen.any(axis=2).all()
+    for b in range(batch):
+        for t in range(min(prompt, int(lengths[b]))):
+            assert np.flatnonzero(seen[b, t]).tolist() == list(range(t + 1))
+    for i, b in enumerate(row):
+        expected = set(range(lengths[b])) | set(paths[i][paths[i] >= 0].tolist())
+        assert set(np.flatnonzero(seen[b, query[i]]).tolist()) == expected
