@@ -60,6 +60,10 @@ class KVCache(ABC):
         """S: slots per request, holes included."""
 
     @abstractmethod
+    def copy(self) -> "KVCache":
+        """A cache of its own with the same content (which is shared: no engine writes into a tensor twice)."""
+
+    @abstractmethod
     def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
         """Compact: the new row i holds the slots `slots[i]` (by default all) of the old row `rows[i]`.
 

@@ -29,6 +29,9 @@ class OrtCache(KVCache):
     def length(self) -> int:
         return int(self.values[0].shape()[2])
 
+    def copy(self) -> "OrtCache":
+        return OrtCache(list(self.values), self._device)
+
     def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
         kept = []
         for value in self.values:

@@ -35,6 +35,11 @@ class ScriptedCache(KVCache):
     def length(self) -> int:
         return int(self.values.shape[1])
 
+    def copy(self) -> "ScriptedCache":
+        other = ScriptedCache(self.batch)
+        other.values = self.values
+        return other
+
     def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
         self.values = self.values[rows] if slots is None else self.values[rows[:, None], slots]
 

@@ -141,6 +141,9 @@ class TorchCache(KVCache):
     def length(self) -> int:
         return int(self.tensors[0].shape[2])
 
+    def copy(self) -> "TorchCache":
+        return TorchCache(self.tensors)
+
     def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
         device = self.tensors[0].device
         row = torch.from_numpy(rows).to(device)

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..catalog.trie import ItemTrie
-from ..engines.base import Engine, ForwardInputs
+from ..engines.base import ForwardInputs
 from .mask import tree_mask
 from .nodes import EvaluatedNodes
+from .prefix import SharedPrefix
 from .stats import DecodeStats
 from .types import Bool, Int64, NodeList
 
@@ -20,22 +21,27 @@ class TreeEvaluator:
     """
 
     def __init__(
-        self, engine: Engine, trie: ItemTrie, prompts: Sequence[Int64], stats: DecodeStats, timer: str
+        self, prefix: SharedPrefix, trie: ItemTrie, prompts: Sequence[Int64], stats: DecodeStats, timer: str
     ) -> None:
+        """prompts: token ids [P] of each request, the shared prefix included; timer: which seconds of `stats` count."""
         self.nodes = EvaluatedNodes(trie)
         self.calls = np.zeros(len(prompts), np.int64)  # calls in which each request had tokens
         self.evaluated = np.zeros(len(prompts), np.int64)  # nodes evaluated for it, the root not counted
-        self._engine, self._trie, self._stats, self._timer = engine, trie, stats, timer
-        self._cache = engine.new_cache(len(prompts))
+        self._engine, self._trie, self._stats, self._timer = prefix.engine, trie, stats, timer
+        with stats.timed(timer):
+            self._cache = prefix.new_cache(len(prompts))
         self._row = np.arange(len(prompts))  # cache row of each request; -1 once it has left
         self._lengths = np.array([len(prompt) for prompt in prompts], np.int64)
         self._row_lengths = self._lengths  # [cache rows]
-        self._prompts = np.zeros((len(prompts), int(self._lengths.max())), np.int64)
-        self._prompts[np.arange(self._prompts.shape[1]) < self._lengths[:, None]] = np.concatenate(prompts)
+        own = self._lengths - prefix.length
+        self._prompts = np.zeros((len(prompts), int(own.max())), np.int64)  # what the first call has to bring
+        self._prompts[np.arange(self._prompts.shape[1]) < own[:, None]] = np.concatenate(
+            [prompt[prefix.length :] for prompt in prompts]
+        )
 
     def evaluate(self, nodes: NodeList) -> None:
         """Evaluate nodes, and those of their ancestors that are not evaluated, in one call (or none)."""
-        prompt = 0 if self._cache.length else self._prompts.shape[1]
+        prompt = 0 if len(self.nodes) else self._prompts.shape[1]
         if prompt:  # the root of every request: its logits are those of the prompt's last token
             everyone = np.arange(len(self._row))
             nodes = NodeList(np.concatenate([everyone, nodes.request]), np.concatenate([everyone * 0, nodes.node]))
@@ -46,7 +52,7 @@ class TreeEvaluator:
         rank = np.arange(len(nodes)) - (np.cumsum(count) - count)[nodes.request]  # [n] among its request's nodes
         where = prompt - 1 + rank if prompt else rank  # [n] where in the call each node's logits are
         below = nodes.node > 0
-        where[~below] = self._lengths[nodes.request[~below]] - 1
+        where[~below] = self._lengths[nodes.request[~below]] - 1 - self._cache.length
         paths = self.nodes.add(nodes, self._cache.length + where)
         row = self._row[nodes.request]
         rows = np.zeros((self._cache.batch, int(count.max())), np.int64)
@@ -77,7 +83,7 @@ class TreeEvaluator:
         positions = np.zeros_like(ids)
         if prompt:  # no request has left yet: a row a request
             ids[:, :prompt] = self._prompts
-            positions[:, :prompt] = np.arange(prompt)
+            positions[:, :prompt] = np.arange(self._cache.length, self._cache.length + prompt)
         row = self._row[tokens.request]
         ids[row, query] = self._trie.tokens(tokens.node)
         positions[row, query] = self._lengths[tokens.request] + self._trie.depth[tokens.node] - 1

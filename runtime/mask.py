@@ -12,15 +12,15 @@ def tree_mask(
 ) -> NDArray[np.generic]:
     """The mask [B, 1, prompt + nodes, past + prompt + nodes] of a call that appends `prompt` and then `nodes` slots.
 
-    prompt_lengths [B]: prompts fill slots 0 to length - 1, at first use padded at their end to `prompt`
-    slots (0 in later calls). Node i [n] is query `query[i]` of batch row `row[i]` and sees its prompt and
+    prompt_lengths [B]: prompts fill slots 0 to length - 1. The first call brings what is not cached of
+    them, padded at their end, in `prompt` slots (0 in later calls). Node i [n] is query `query[i]` of batch row `row[i]` and sees its prompt and
     the slots `paths[i]` ([n, L], itself included, -1 where none). Padding sees something finite too, so
     that no row of a softmax is empty; nothing real sees the padding.
     """
     new, batch = prompt + nodes, len(prompt_lengths)
     mask = np.full((batch, 1, new, past + new), mask_type.hidden, mask_type.dtype)
     if prompt:
-        mask[:, :, :prompt, :prompt] = np.where(np.tri(prompt, dtype=bool), 0, mask_type.hidden)
+        mask[:, :, :prompt, : past + prompt] = np.where(np.tri(prompt, past + prompt, past, bool), 0, mask_type.hidden)
     longest = int(prompt_lengths.max())
     shown = np.arange(longest) < prompt_lengths[:, None]
     mask[:, 0, prompt:, :longest] = np.where(shown, 0, mask_type.hidden)[:, None]

@@ -16,6 +16,7 @@ from ..engines.bundle import Bundle
 from ..engines.registry import available_threads, default_engine, load_engine
 from .draft import Drafter, ModelDrafter, NoDrafter
 from .evaluator import TreeEvaluator
+from .prefix import SharedPrefix
 from .session import Session
 from .stats import DecodeStats
 from .types import DraftShape, Float64, Int64, Recommendation, RecommendedItem, Request, RequestStats
@@ -41,7 +42,9 @@ class Recommender:
     ) -> None:
         self.catalog, self.trie, self.batch_size = catalog, trie, batch_size
         self.stats = DecodeStats(trie.length)
-        self._prompts, self._target, self._draft = prompts, target, draft
+        shared = np.array(prompts.spec.prefix_ids, np.int64)
+        self._prompts, self._target = prompts, SharedPrefix(target, shared)
+        self._draft = None if draft is None else SharedPrefix(draft, shared)
         self._shape, self._reuse, self._lock = shape or DraftShape(), reuse, Lock()
 
     @classmethod

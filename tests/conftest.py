@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import user, write
 from tiny_bundle import Tiny
 
 
@@ -35,3 +36,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 def bundle(tiny: Tiny, tmp_path: Path) -> Path:
     """A copy of the tiny bundle to change."""
     return shutil.copytree(tiny.bundle, tmp_path / "bundle")
+
+
+@pytest.fixture
+def histories(tmp_path: Path) -> Path:
+    """Six good requests of several lengths."""
+    entries = [user(f"u{i}", *map(str, range(i, i + 1 + i % 4))) for i in range(6)]
+    return write(tmp_path / "histories.jsonl", *entries)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "recs.jsonl"

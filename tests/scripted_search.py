@@ -7,6 +7,7 @@ from specrec.catalog.trie import ItemTrie
 from specrec.engines.scripted import ScriptedEngine
 from specrec.runtime.draft import Drafter, ModelDrafter, NoDrafter
 from specrec.runtime.evaluator import TreeEvaluator
+from specrec.runtime.prefix import SharedPrefix
 from specrec.runtime.session import Session
 from specrec.runtime.stats import DecodeStats
 from specrec.runtime.types import DraftShape
@@ -26,13 +27,18 @@ def search(
     draft: ScriptedEngine | None = None,
     shape: DraftShape | None = None,
     reuse: bool = True,
+    shared: int = 0,
 ) -> tuple[list[list[tuple[int, float]]], TreeEvaluator, DecodeStats]:
-    """Per prompt the ranked (leaf, score) pairs that the session finds, and what it cost."""
+    """Per prompt the ranked (leaf, score) pairs that the session finds, and what it cost.
+
+    shared: how many tokens all prompts begin with, to be computed once.
+    """
+    prefix = prompts[0][:shared]
     stats = DecodeStats(trie.length)
-    evaluator = TreeEvaluator(target, trie, prompts, stats, "target")
+    evaluator = TreeEvaluator(SharedPrefix(target, prefix), trie, prompts, stats, "target")
     drafter: Drafter = NoDrafter(len(prompts))
     if draft is not None:
-        drafter = ModelDrafter(TreeEvaluator(draft, trie, prompts, stats, "draft"), trie, shape or DraftShape())
+        drafter = ModelDrafter(TreeEvaluator(SharedPrefix(draft, prefix), trie, prompts, stats, "draft"), trie, shape or DraftShape())
     frontier = Session(evaluator, drafter, trie, stats, reuse=reuse).run(len(prompts), min(width, trie.identifiers))
     ranked = [
         [(int(n), float(s)) for n, s in zip(nodes, scores, strict=True) if n >= 0]

@@ -18,9 +18,9 @@ NOT_SHIPPED = {"tests", "benchmarks", "docs", "examples", "build", "dist", "demo
 
 def shipped_modules() -> list[str]:
     """Module names of every Python file of the checkout that belongs into the wheel."""
-    files = [*ROOT.glob("*.py"), *ROOT.glob("[a-z]*/**/*.py")]
-    paths = (file.relative_to(ROOT).with_suffix("") for file in files)
-    return sorted(".".join(("specrec", *path.parts)) for path in paths if path.parts[0] not in NOT_SHIPPED)
+    folders = [path for path in ROOT.glob("[a-z]*/") if path.is_dir() and path.name not in NOT_SHIPPED]
+    files = [*ROOT.glob("*.py"), *(file for folder in folders for file in folder.rglob("*.py"))]
+    return sorted(".".join(("specrec", *file.relative_to(ROOT).with_suffix("").parts)) for file in files)
 
 
 def settings() -> dict[str, object]:

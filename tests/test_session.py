@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from scripted_search import naive_beam_search, random_catalog, search
 from specrec.catalog.trie import ItemTrie
 from specrec.engines.scripted import ScriptedEngine
+from specrec.runtime.prefix import SharedPrefix
 from specrec.runtime.types import DraftShape
 
 Ranked = list[tuple[int, float]]
@@ -86,6 +87,22 @@ def test_beam_as_wide_as_the_catalog_ranks_every_item() -> None:
         scores[leaf] = sum(float(row[trie.column[node]]) for row, node in zip(rows, path, strict=True))
     ranked, _, _ = search(trie, target, [prompt], 10**6, draft=draft, shape=DraftShape(7, 2))
     assert_same(ranked[0], sorted(scores.items(), key=lambda pair: -pair[1]))
+
+
+def test_a_beginning_that_all_prompts_share_is_computed_once_and_changes_nothing() -> None:
+    rng = np.random.default_rng(13)
+    trie = ItemTrie.build(random_catalog(rng, 300, 4, 6))
+    target = ScriptedEngine(len(trie.vocabulary), seed=4)
+    draft = ScriptedEngine(len(trie.vocabulary), seed=4, disagreement=0.4)
+    beginning = rng.integers(0, 99, 20)
+    prompts = [np.concatenate([beginning, rng.integers(0, 99, n)]) for n in (1, 5, 3)]
+    assert SharedPrefix(target, beginning).length == 20
+    apart, _, _ = search(trie, target, prompts, 10, draft=draft, shape=DraftShape(12, 3))
+    shared, _, stats = search(trie, target, prompts, 10, draft=draft, shape=DraftShape(12, 3), shared=20)
+    assert shared == apart
+    assert stats.rejections > 0
+    for prompt, ranked in zip(prompts, shared, strict=True):
+        assert_same(ranked, naive_beam_search(trie, target, prompt, 10))
 
 
 def test_leaves_are_never_evaluated_and_nothing_is_evaluated_twice() -> None:

@@ -1,0 +1,31 @@
+"""The beginning that all prompts share: computed once per engine, not once per request."""
+
+import numpy as np
+
+from ..engines.base import Engine, ForwardInputs, KVCache
+from .types import Int64
+
+WORTH = 16  # tokens; a shorter beginning costs less to compute again than its cache costs to copy
+
+
+class SharedPrefix:
+    """An engine and the cached keys and values of the tokens that every prompt begins with."""
+
+    def __init__(self, engine: Engine, tokens: Int64) -> None:
+        """tokens [n]: what all prompts begin with; it is ignored where it is too short to be worth it."""
+        self.engine = engine
+        self.length = len(tokens) if len(tokens) >= WORTH else 0
+        self._cache = engine.new_cache(1)
+        if self.length:
+            mask = np.where(np.tri(self.length, dtype=bool), 0, engine.mask_type.hidden).astype(engine.mask_type.dtype)
+            positions = np.arange(self.length)[None]
+            rows = np.zeros((1, 1), np.int64)
+            engine.forward(ForwardInputs(np.asarray(tokens, np.int64)[None], positions, mask[None, None], rows), self._cache)
+
+    def new_cache(self, batch: int) -> KVCache:
+        """A cache for `batch` requests that holds the shared tokens already."""
+        if not self.length:
+            return self.engine.new_cache(batch)
+        cache = self._cache.copy()
+        cache.keep(np.zeros(batch, np.int64))
+        return cache

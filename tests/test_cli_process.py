@@ -1,0 +1,124 @@
+"""The command line as a process: pipes, signals, and packages that are not installed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from commands import bad, good, lines, only, same_items, user, write
+from specrec.catalog import parquet
+from tiny_bundle import Tiny
+
+SPECREC = [sys.executable, "-m", "specrec.cli"]
+
+
+def start(*arguments: object, **options: object) -> "subprocess.Popen[bytes]":
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [*SPECREC, *map(str, arguments)], **{"stdin": pipe, "stdout": pipe, "stderr": pipe, **options}
+    )  # type: ignore[call-overload, no-any-return]
+
+
+def test_pipes_carry_json_lines_only(tiny: Tiny, histories: Path, output: Path) -> None:
+    good("infer", tiny.bundle, histories, "-o", output, "-k", 4)
+    process = start("infer", tiny.bundle, "-", "--output", "-", "-k", 4, "--threads", 1)
+    out, err = process.communicate(histories.read_bytes() + b'{"user": \n' + b'{"user": "x", "items": ["?"]}\n')
+    assert process.returncode == 0, err
+    piped = [json.loads(line) for line in out.splitlines()]
+    for line, wanted in zip(piped, lines(output), strict=True):
+        assert (line["user"], line["line"]) == (wanted["user"], wanted["line"])
+        assert same_items(line["items"], wanted["items"])
+    message = err.decode()
+    assert "-, line 7: " in message  # without --rejects the reasons go where the summary goes
+    assert "-, line 8: A history cannot be used: none of its 1 items is in the catalog" in message
+    assert "6 users in " in message
+    assert "2 lines were rejected\n" in message
+
+
+def test_rejects_of_a_pipe(tiny: Tiny, tmp_path: Path) -> None:
+    rejects = tmp_path / "bad.jsonl"
+    process = start("infer", tiny.bundle, "-", "-o", "-", "--rejects", rejects, "--threads", 1)
+    out, err = process.communicate(b'{"user": "u", "items": ["1"]}\nnothing\n')
+    assert process.returncode == 0, err
+    assert len(out.splitlines()) == 1
+    (reject,) = lines(rejects)
+    assert (reject["file"], reject["line"], reject["raw"]) == ("-", 2, "nothing")
+    assert f"1 lines were rejected: see {rejects}" in err.decode()
+    assert "line 2" not in err.decode()
+
+
+def test_a_reader_that_goes_away_ends_the_run_quietly(tiny: Tiny, tmp_path: Path) -> None:
+    source = write(tmp_path / "many.jsonl", *(user(i, str(i % 40)) for i in range(600)))
+    process = start("infer", tiny.bundle, source, "-o", "-", "-k", 40, "--threads", 1)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert json.loads(process.stdout.readline())["user"] == "0"
+    process.stdout.close()
+    message = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait(60) == 1
+    assert message == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_output(tiny: Tiny, tmp_path: Path, number: signal.Signals) -> None:
+    output = tmp_path / "recs.jsonl"
+    process = start("infer", tiny.bundle, "-", "-o", output, "--threads", 1)
+    assert process.stdin is not None
+    # one window of requests, and the next never comes
+    process.stdin.write(b'malformed\n{"user": "u", "items": ["1"]}\n' * 200)
+    process.stdin.flush()
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.iterdir())) < 2:  # output and rejects are being written
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    assert not output.exists()
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert b"Traceback" not in err
+    only(output)
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [
+        ("onnxruntime", ["build-engine", "{bundle}"], "cpu"),
+        ("onnxruntime", ["infer", "{bundle}", "{histories}", "-o", "{output}"], "cpu"),
+        ("torch", ["infer", "{bundle}", "{histories}", "-o", "{output}", "--engine", "torch-cpu-fp32"], "export"),
+        *(
+            (package, ["export", "--target", "{target}", "--catalog", "{index}", "-o", "{output}"], "export")
+            for package in ("torch", "transformers", "onnx")
+        ),
+        ("torch", ["demo", "-o", "{output}"], "export"),
+    ],
+)
+def test_a_package_that_is_not_installed(
+    tiny: Tiny, histories: Path, output: Path, package: str, arguments: list[str], extra: str
+) -> None:
+    places = {
+        "bundle": tiny.bundle, "histories": histories, "output": output, "target": tiny.target, "index": tiny.index,
+    }  # fmt: skip
+    code = f"import sys; sys.modules[{package!r}] = None; from specrec.cli import main; main()"
+    command = [sys.executable, "-c", code, *(argument.format(**places) for argument in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"Error: {package} is not installed. Run: pip install 'specrec[{extra}]'\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    only(output)
+
+
+def test_parquet_without_pyarrow(tiny: Tiny, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parquet.import_module is not None
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    source = tmp_path / "histories.parquet"
+    source.touch()
+    message = bad("infer", tiny.bundle, source, "-o", output)
+    assert f'{source}: reading Parquet needs pyarrow. Run: pip install "specrec[parquet]"' in message
+    only(output)
