@@ -1,11 +1,13 @@
 """The command line: parsing, progress and printing. Every verb imports what it needs when it runs."""
 
 import errno
+import signal
 import sys
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
+from threading import current_thread, main_thread
 from time import perf_counter
 from typing import IO, TYPE_CHECKING, Any
 
@@ -29,7 +31,8 @@ class Verbs(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with ends_when_terminated():
+                return super().invoke(context)
         except SpecRecError as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:
@@ -43,6 +46,19 @@ class Verbs(click.Group):
                 raise
             remedy = "Check the path, its permissions and the free space."
             raise click.ClickException(f"Cannot read or write: {error}. {remedy}") from error
+
+
+@contextmanager
+def ends_when_terminated() -> Iterator[None]:
+    """Let SIGTERM end the process as SIGINT does, so that no temporary file is left."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 EXTRAS = {
@@ -145,7 +161,7 @@ def infer(
     """
     from specrec.catalog.history import read_histories
     from specrec.runtime import DraftShape, Recommender
-    from specrec.runtime.files import InferCounts
+    from specrec.runtime.files import InferCounts, check_outputs
     from specrec.runtime.files import infer as serve
 
     piped = str(output) == "-"
@@ -229,21 +245,6 @@ class Bars:
             self.__exit__()
             self._stage, self._bar = stage, tqdm(total=total, desc=stage, file=sys.stderr, disable=None)
         self._bar.update(done - self._bar.n)
-
-
-def check_outputs(output: Path, rejects: Path | None, inputs: tuple[Path, ...], overwrite: bool) -> None:
-    """Refuse, before any work, to write over an input or (without --overwrite) over anything."""
-    if rejects is not None and (str(rejects) == "-" or rejects.resolve() == output.resolve()):
-        raise SpecRecError(f"--rejects {rejects}: expected the name of a file that is not the output.")
-    for path in (output, rejects):
-        if path is None or str(path) == "-":
-            continue
-        if any(path.resolve() == given.resolve() for given in inputs):
-            raise SpecRecError(f"{path} is an input as well. Choose another output.")
-        if path.exists() and not path.is_file():  # a device or a pipe would be replaced, not written to
-            raise SpecRecError(f"{path} is not a regular file. Choose another name, or - for standard output.")
-        if path.exists() and not overwrite:
-            raise SpecRecError(f"{path} exists already. Choose another name or pass --overwrite to replace it.")
 
 
 def write_results(lines: Iterable[Any], output: Path, rejects: Path | None) -> None:

@@ -1,11 +1,12 @@
 """Target calls and nodes a user over all test users, beside AtSpeed's all-or-nothing rule; checks every list."""
 
 import numpy as np
+from tqdm import tqdm
+
 from reference import arguments, dump, print_table, real_users
 from specrec.engines.bundle import Bundle
 from specrec.runtime import Recommender
 from specrec.runtime.metrics import ndcg_at_k, recall_at_k
-from tqdm import tqdm
 
 
 def check(recommender: Recommender, items: list[str], identifiers: list[tuple[str, ...]], k: int) -> None:

@@ -1,14 +1,15 @@
-"""Speculative = no draft = `transformers` generate: identical lists for real users, and how often the draft was wrong."""
+"""Speculative = no draft = `transformers` generate: identical lists for real users; how often the draft was wrong."""
 
 from itertools import pairwise
 
 import torch
-from reference import TrieGenerate, arguments, as_ranked, dump, leaf_identifiers, print_table, ranking_fault, real_users
-from specrec.engines.bundle import Bundle
-from specrec.runtime import Recommender
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
+
+from reference import TrieGenerate, arguments, as_ranked, dump, leaf_identifiers, print_table, ranking_fault, real_users
+from specrec.engines.bundle import Bundle
+from specrec.runtime import Recommender
 
 
 def main() -> None:

@@ -6,28 +6,32 @@ figure is the median over users (for batches: over batches, divided by their siz
 
 from collections.abc import Callable
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 
 import torch
-from reference import TrieGenerate, arguments, dump, print_table, real_users
-from specrec.engines.bundle import Bundle
-from specrec.engines.registry import available_threads
-from specrec.runtime import Recommender
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
+from reference import TrieGenerate, arguments, dump, print_table, real_users
+from specrec.engines.bundle import Bundle
+from specrec.engines.registry import available_threads
+from specrec.runtime import Recommender
+
 WARM_UP = 3
+PAUSE = 0.01  # seconds before each turn: the threads of the contestant before stop spinning meanwhile
+Contestant = Callable[[list[list[str]]], object]
 
 
 def timed(work: Callable[[], object]) -> float:
     """Milliseconds that `work` takes."""
+    sleep(PAUSE)
     start = perf_counter()
     work()
     return 1000 * (perf_counter() - start)
 
 
-def turns(contestants: dict[str, Callable[[list[list[str]]], object]], groups: list[list[list[str]]], name: str) -> dict[str, float]:
+def turns(contestants: dict[str, Contestant], groups: list[list[list[str]]], name: str) -> dict[str, float]:
     """Median milliseconds a user of each contestant over the groups of users, taking turns."""
     times: dict[str, list[float]] = {contestant: [] for contestant in contestants}
     for i, group in enumerate(tqdm([*groups[:WARM_UP], *groups], desc=name, disable=None, leave=False)):
@@ -36,6 +40,15 @@ def turns(contestants: dict[str, Callable[[list[list[str]]], object]], groups: l
             if i >= WARM_UP:
                 times[contestant].append(elapsed)
     return {contestant: median(measured) for contestant, measured in times.items()}
+
+
+def contestants(k: int, generate: TrieGenerate, plain: Recommender, fast: Recommender) -> dict[str, Contestant]:
+    """How each serves a group of histories; `generate` takes the first of them only."""
+    return {
+        "generate": lambda group: generate(fast.encode(group[0]).prompt, k),
+        "plain": lambda group: plain.recommend(group, k),
+        "speculative": lambda group: fast.recommend(group, k),
+    }
 
 
 def main() -> None:
@@ -47,26 +60,22 @@ def main() -> None:
     bundle = Bundle.open(options.bundle)
     _, histories, _ = real_users(options.shared / "data/beauty")
     histories = histories[:: len(histories) // options.users][: options.users]
-    generate = TrieGenerate(AutoModelForCausalLM.from_pretrained(options.shared / "models/beauty/target"), bundle.trie())
+    target = AutoModelForCausalLM.from_pretrained(options.shared / "models/beauty/target")
+    generate = TrieGenerate(target, bundle.trie())
     rows, result = [], []
     for k in options.top_k:
         plain = {b: Recommender.open(bundle, drafter="none", batch_size=b, threads=threads) for b in (1, 8)}
         fast = {b: Recommender.open(bundle, batch_size=b, threads=threads) for b in (1, 8)}
         one = turns(
-            {
-                "generate": lambda group, k=k: generate(fast[1].encode(group[0]).prompt, k),
-                "plain": lambda group, k=k: plain[1].recommend(group, k),
-                "speculative": lambda group, k=k: fast[1].recommend(group, k),
-            },
+            contestants(k, generate, plain[1], fast[1]),
             [[history] for history in histories],
             f"K={k}, batch 1",
         )
         by_length = sorted(histories, key=len)
+        batched = contestants(k, generate, plain[8], fast[8])
+        del batched["generate"]
         eight = turns(
-            {
-                "plain": lambda group, k=k: plain[8].recommend(group, k),
-                "speculative": lambda group, k=k: fast[8].recommend(group, k),
-            },
+            batched,
             [by_length[i : i + 8] for i in range(0, len(histories) - 7, 8)],
             f"K={k}, batch 8",
         )
@@ -74,7 +83,7 @@ def main() -> None:
         base = one["generate"]
         rows.append(
             [k, base]
-            + [f"{ms:.2f} ({base / ms:.1f}x)" for ms in (one["plain"], one["speculative"], eight["plain"], eight["speculative"])]
+            + [f"{ms:.2f} ({base / ms:.1f}x)" for ms in (*list(one.values())[1:], *eight.values())]
             + [" / ".join(f"{share:.0%}" for share in shares)]
         )
         result.append({"k": k, "batch_1": one, "batch_8": eight, "host_shares": shares})

@@ -112,7 +112,7 @@ class ItemTrie:
 
 
 def _spans(start: NDArray[np.integer], count: NDArray[np.integer]) -> tuple[Int64, Int64]:
-    """The numbers start[i], start[i] + 1, ... (count[i] of them) for every i, one span after another; and each one's i."""
+    """The numbers start[i], start[i] + 1, ... (count[i] of them), one span after another; and each one's i."""
     count = count.astype(np.int64)
     which = np.repeat(np.arange(len(count)), count)
     return which, np.arange(len(which)) + (start - (np.cumsum(count) - count))[which]

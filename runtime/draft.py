@@ -1,6 +1,7 @@
 """Drafters: what the target will probably need next, as a tree."""
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,15 @@ from .nodes import EvaluatedNodes
 from .types import Bool, DraftShape, DraftTree, Float64, Frontier, Int64, NodeList
 
 EMPTY = NodeList(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+class Beams(NamedTuple):
+    """The beams of one drafted level, flat and grouped by request."""
+
+    request: Int64  # [n]
+    node: Int64
+    score: Float64
+    exact: Bool  # every score on the path is the target's
 
 
 class Drafter(ABC):
@@ -61,15 +71,15 @@ class ModelDrafter(Drafter):
     def propose(self, frontier: Frontier, known: EvaluatedNodes) -> DraftTree:
         # A node without children below it to choose from is a leaf: never drafted, never evaluated.
         request, rank = np.nonzero((frontier.nodes >= 0) & (frontier.depth < self._trie.length - 1)[:, None])
-        node, score = frontier.nodes[request, rank], frontier.scores[request, rank]
+        beams = Beams(request, frontier.nodes[request, rank], frontier.scores[request, rank], np.ones(len(rank), bool))
         levels = []
         for _ in range(self._shape.length):
-            if not len(node):
+            if not len(beams.node):
                 break
-            request, node, score = self._descend(request, node, score, known, len(frontier.depth))
-            levels.append((request, node))
-            inner = self._trie.depth[node] < self._trie.length - 1
-            request, node, score = request[inner], node[inner], score[inner]
+            beams = self._descend(beams, known, *frontier.nodes.shape)
+            levels.append((beams.request, beams.node))
+            inner = self._trie.depth[beams.node] < self._trie.length - 1
+            beams = Beams(*(part[inner] for part in beams))
         if not levels:
             return DraftTree(EMPTY)
         request, node = (np.concatenate(part) for part in zip(*levels, strict=True))
@@ -83,12 +93,10 @@ class ModelDrafter(Drafter):
     def calls(self) -> Int64:
         return self._evaluator.calls
 
-    def _descend(
-        self, request: Int64, node: Int64, score: Float64, known: EvaluatedNodes, batch: int
-    ) -> tuple[Int64, Int64, Float64]:
-        """The best children of a level's beams [n] (grouped by request), in the same form."""
-        by_target = known.find(request, node)
-        guess = by_target < 0
+    def _descend(self, beams: Beams, known: EvaluatedNodes, batch: int, width: int) -> Beams:
+        """The best children of a level's beams; `width` is the frontier's."""
+        request, node, score, exact = beams
+        guess = known.find(request, node) < 0
         self._evaluator.evaluate(NodeList(request[guess], node[guess]))
         own = self._evaluator.nodes
         parts = []
@@ -101,6 +109,13 @@ class ModelDrafter(Drafter):
         if len(parts) > 1:
             order = np.argsort(parent, kind="stable")
             parent, child, child_score = parent[order], child[order], child_score[order]
-        best = best_per_request(request[parent], child_score, batch, self._shape.width)
+        owner, exact = request[parent], (exact & ~guess)[parent]
+        if exact.any():  # what ranks below the frontier's width among true scores will hardly be needed
+            sure = np.flatnonzero(exact)
+            best = best_per_request(owner[sure], child_score[sure], batch, width)
+            chosen = ~exact
+            chosen[sure[best[best >= 0]]] = True
+            owner, child, child_score, exact = owner[chosen], child[chosen], child_score[chosen], exact[chosen]
+        best = best_per_request(owner, child_score, batch, self._shape.width)
         kept = best[best >= 0]
-        return request[parent[kept]], child[kept], child_score[kept]
+        return Beams(owner[kept], child[kept], child_score[kept], exact[kept])

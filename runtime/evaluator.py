@@ -57,7 +57,8 @@ class TreeEvaluator:
         row = self._row[nodes.request]
         rows = np.zeros((self._cache.batch, int(count.max())), np.int64)
         rows[row, rank] = where
-        inputs = self._inputs(NodeList(nodes.request[below], nodes.node[below]), where[below], paths[below], prompt, rows)
+        tokens = NodeList(nodes.request[below], nodes.node[below])
+        inputs = self._inputs(tokens, where[below], paths[below], prompt, rows)
         with self._stats.timed(self._timer):
             logprobs = self._engine.forward(inputs, self._cache)
         self.nodes.add_scores(nodes, row * logprobs.shape[1] + rank, logprobs.reshape(-1, logprobs.shape[2]))
@@ -91,4 +92,3 @@ class TreeEvaluator:
             self._engine.mask_type, self._row_lengths, self._cache.length, prompt, new - prompt, row, query, paths
         )
         return ForwardInputs(ids, positions, mask, rows)
-

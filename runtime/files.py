@@ -1,14 +1,15 @@
 """Inference over history files: a stream of requests in, one JSON line a request out, in the same order."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import IO
 
 import msgspec
 
-from ..catalog.errors import HistoryError
+from ..catalog.errors import HistoryError, SpecRecError
 from ..catalog.history import HistoryRequest, Reject
 from .recommender import Recommender
 from .types import Recommendation, RecommendedItem, Request, RequestStats
@@ -80,6 +81,21 @@ def infer(
 def write_line(file: IO[bytes], line: ResultLine | RejectLine) -> None:
     """Write one JSON line."""
     file.write(msgspec.json.encode(line) + b"\n")
+
+
+def check_outputs(output: Path, rejects: Path | None, inputs: Sequence[Path], overwrite: bool) -> None:
+    """Refuse, before any work, to write over an input or (without --overwrite) over anything."""
+    if rejects is not None and (str(rejects) == "-" or rejects.resolve() == output.resolve()):
+        raise SpecRecError(f"--rejects {rejects}: expected the name of a file that is not the output.")
+    for path in (output, rejects):
+        if path is None or str(path) == "-":
+            continue
+        if any(path.resolve() == given.resolve() for given in inputs):
+            raise SpecRecError(f"{path} is an input as well. Choose another output.")
+        if path.exists() and not path.is_file():  # a device or a pipe would be replaced, not written to
+            raise SpecRecError(f"{path} is not a regular file. Choose another name, or - for standard output.")
+        if path.exists() and not overwrite:
+            raise SpecRecError(f"{path} exists already. Choose another name or pass --overwrite to replace it.")
 
 
 def _shifted(progress: Callable[[int], None], before: int) -> Callable[[int], None]:

@@ -46,7 +46,7 @@ class EvaluatedNodes:
             np.not_equal(keys[1:], keys[:-1], out=first[1:])
             keys = keys[first]
             request, node = np.divmod(keys, self._stride)
-            parent = self._trie.parent[node]
+            parent = self._trie.parent[node].astype(np.int64)
             above = request * self._stride + parent
             lacking = (parent >= 0) & (keys[np.searchsorted(keys, above, side="right") - 1] != above)
             lacking &= self._find(above) < 0

@@ -19,8 +19,8 @@ class SharedPrefix:
         if self.length:
             mask = np.where(np.tri(self.length, dtype=bool), 0, engine.mask_type.hidden).astype(engine.mask_type.dtype)
             positions = np.arange(self.length)[None]
-            rows = np.zeros((1, 1), np.int64)
-            engine.forward(ForwardInputs(np.asarray(tokens, np.int64)[None], positions, mask[None, None], rows), self._cache)
+            ids, rows = np.asarray(tokens, np.int64)[None], np.zeros((1, 1), np.int64)
+            engine.forward(ForwardInputs(ids, positions, mask[None, None], rows), self._cache)
 
     def new_cache(self, batch: int) -> KVCache:
         """A cache for `batch` requests that holds the shared tokens already."""

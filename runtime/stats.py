@@ -42,7 +42,7 @@ class DecodeStats:
 
     def merge(self, other: "DecodeStats") -> None:
         """Add another's counters and seconds."""
-        for name in (field.name for field in fields(self) if field.name != "length"):
+        for name in (counter.name for counter in fields(self) if counter.name != "length"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def count(self, verdict: Verdict) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+
 from specrec.catalog.trie import ItemTrie
 from specrec.engines.scripted import ScriptedEngine
 from specrec.runtime.draft import Drafter, ModelDrafter, NoDrafter
@@ -38,7 +39,8 @@ def search(
     evaluator = TreeEvaluator(SharedPrefix(target, prefix), trie, prompts, stats, "target")
     drafter: Drafter = NoDrafter(len(prompts))
     if draft is not None:
-        drafter = ModelDrafter(TreeEvaluator(SharedPrefix(draft, prefix), trie, prompts, stats, "draft"), trie, shape or DraftShape())
+        own = TreeEvaluator(SharedPrefix(draft, prefix), trie, prompts, stats, "draft")
+        drafter = ModelDrafter(own, trie, shape or DraftShape())
     frontier = Session(evaluator, drafter, trie, stats, reuse=reuse).run(len(prompts), min(width, trie.identifiers))
     ranked = [
         [(int(n), float(s)) for n, s in zip(nodes, scores, strict=True) if n >= 0]

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,14 @@ Request = HistoryRequest
 def read(folder, name, content, **options):
     path = folder / name
     path.write_bytes(content)
-    return list(read_histories([path], **options))
+    outcomes = list(read_histories([path], **options))
+    assert all(outcome.source == str(path) for outcome in outcomes)
+    return unsourced(outcomes)
+
+
+def unsourced(outcomes):
+    """The outcomes, the requests without their file's name."""
+    return [replace(outcome, source="") if isinstance(outcome, Request) else outcome for outcome in outcomes]
 
 
 def rejected(outcome, line, reason, raw, source):
@@ -193,7 +201,7 @@ def test_atspeed_files_are_joined_per_user(tmp_path):
     train, valid = tmp_path / "sequential_train.txt", tmp_path / "sequential_valid.txt"
     train.write_text("1 10 11\n2\n3\n4 40\n")
     valid.write_text("5 50\n4 x\n2 20\n1 12\n3\n")
-    bad, first, second, empty, *last = read_histories([train, valid])
+    bad, first, second, empty, *last = unsourced(read_histories([train, valid]))
     assert rejected(bad, 2, "got the item 'x'", "4 x", valid)
     assert (first, second) == (Request("1", ("10", "11", "12"), 1), Request("2", ("20",), 2))
     assert rejected(empty, 3, "the history of user 3 is empty", "3", train)
@@ -266,13 +274,13 @@ def write_parquet(path, **columns):
 def test_parquet(tmp_path):
     users = [f"u{i}" for i in range(3000)]
     path = write_parquet(tmp_path / "h.parquet", user=users, items=[[i, i + 1] for i in range(3000)], other=users)
-    outcomes = list(read_histories([path]))
+    outcomes = unsourced(read_histories([path]))
     assert outcomes == [Request(f"u{i}", (str(i), str(i + 1)), i + 1) for i in range(3000)]
 
 
 def test_bad_parquet_rows_are_rejected(tmp_path):
     path = write_parquet(tmp_path / "h.parquet", user=[1, None, 3, 4, 5], items=[["a"], ["b"], None, [], ["c", None]])
-    first, *bad = read_histories([path])
+    first, *bad = unsourced(read_histories([path]))
     assert first == Request("1", ("a",), 1)
     reasons = ["`$.user`", "`$.items`", "the history of user 4 is empty", "`$.items[1]`"]
     raws = ['{"user":null,"items":["b"]}', '{"user":3,"items":null}', '{"user":4,"items":[]}']
@@ -301,12 +309,13 @@ def test_parquet_without_pyarrow_names_the_remedy(tmp_path, monkeypatch):
 
 def test_standard_input_is_jsonl_unless_said(monkeypatch):
     line = b'{"user": 1, "items": [2]}\n'
-    assert list(read_histories([Path("-")], stdin=io.BytesIO(line))) == [Request("1", ("2",), 1)]
+    assert list(read_histories([Path("-")], stdin=io.BytesIO(line))) == [Request("1", ("2",), 1, "-")]
     stdin = io.BytesIO(b"1 2\n")
-    assert list(read_histories([Path("-")], format="atspeed", item_base=1, stdin=stdin)) == [Request("1", ("1",), 1)]
+    outcomes = read_histories([Path("-")], format="atspeed", item_base=1, stdin=stdin)
+    assert list(outcomes) == [Request("1", ("1",), 1, "-")]
     assert not stdin.closed
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line)))
-    assert list(read_histories([Path("-")])) == [Request("1", ("2",), 1)]
+    assert list(read_histories([Path("-")])) == [Request("1", ("2",), 1, "-")]
     with pytest.raises(HistoryError, match="Parquet cannot be read from standard input"):
         read_histories([Path("-")], format="parquet")
 
@@ -317,7 +326,7 @@ def test_files_are_read_one_after_another(tmp_path):
     (tmp_path / "c").write_text('{"user": 1, "items": [4]}\n')
     got = list(read_histories([tmp_path / "a.jsonl", tmp_path / "b.inter.json", tmp_path / "a.jsonl"]))
     assert [request.items for request in got] == [("2",), ("3",), ("2",)]
-    assert next(read_histories([tmp_path / "c"], format="jsonl")) == Request("1", ("4",), 1)
+    assert next(read_histories([tmp_path / "c"], format="jsonl")) == Request("1", ("4",), 1, str(tmp_path / "c"))
 
 
 @pytest.mark.parametrize(

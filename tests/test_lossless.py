@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from reference import TrieGenerate, as_ranked, leaf_identifiers, ranking_fault, shared_data, real_users
+from transformers import AutoModelForCausalLM
+
+from reference import TrieGenerate, as_ranked, leaf_identifiers, ranking_fault, real_users, shared_data
 from specrec.engines.build import build_engine
 from specrec.engines.bundle import Bundle
 from specrec.export import export_bundle
 from specrec.runtime import DraftShape, Recommender
 from tiny_models import tiny_catalog, tiny_checkpoint
-from transformers import AutoModelForCausalLM
 
 SHARED = shared_data()
 needs_data = pytest.mark.skipif(SHARED is None, reason="the shared data and models are absent (set SPECREC_DATA)")
@@ -62,7 +63,9 @@ def test_every_architecture_equals_generate(kind: str, tmp_path: Path) -> None:
     histories = [rng.choice(items, rng.integers(1, 9)).tolist() for _ in range(12)]
     rejections = compare(tmp_path / "bundle", target, histories, [1, 4, 10, 60], shape=DraftShape(8, 2), batch_size=5)
     assert rejections > 0
-    assert compare(tmp_path / "bundle", target, histories[:3], [5], engine="torch-cpu-fp32", shape=DraftShape(8, 2)) >= 0
+    assert (
+        compare(tmp_path / "bundle", target, histories[:3], [5], engine="torch-cpu-fp32", shape=DraftShape(8, 2)) >= 0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +83,7 @@ def beauty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_beauty_equals_generate(k: int, beauty: Path) -> None:
     assert SHARED is not None
     _, histories, _ = real_users(SHARED / "data/beauty")
-    assert compare(beauty, SHARED / "models/beauty/target", histories[: 800 : 16], [k]) > 0
+    assert compare(beauty, SHARED / "models/beauty/target", histories[:800:16], [k]) > 0
 
 
 @needs_data

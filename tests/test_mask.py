@@ -38,6 +38,18 @@ def test_later_call_by_hand() -> None:
     assert visible(mask).astype(int).tolist() == [[[1, 1, 1, 1, 0, 1]], [[1, 0, 0, 0, 0, 0]]]
 
 
+def test_first_call_behind_a_shared_beginning_by_hand() -> None:
+    """Slots 0 and 1 are cached and shared; prompts of 4 and 3 tokens bring slots 2 and 3; slot 4 is a node."""
+    mask = tree_mask(
+        MASK_TYPES["fp32"], np.array([4, 3]), past=2, prompt=2, nodes=1,
+        row=np.array([1]), query=np.array([2]), paths=np.array([[4, -1]]),
+    )  # fmt: skip
+    assert visible(mask).astype(int).tolist() == [
+        [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 0]],
+        [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 0, 1]],
+    ]
+
+
 @pytest.mark.parametrize(("name", "dtype"), [("fp32", np.float32), ("fp16", np.float16), ("bf16", np.uint16)])
 def test_types(name: str, dtype: type) -> None:
     mask = tree_mask(MASK_TYPES[name], np.array([2]), 0, 2, 0, NOBODY, NOBODY, np.empty((0, 2), np.int64))
@@ -59,7 +71,8 @@ def test_definition(seed: int, batch: int, first: bool, nodes: int) -> None:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, 6, batch)
     padded = int(lengths.max())
-    past, prompt = (0, padded) if first else (padded + int(rng.integers(0, 5)), 0)
+    shared = int(rng.integers(0, lengths.min()))  # cached before the first call
+    past, prompt = (shared, padded - shared) if first else (padded + int(rng.integers(0, 5)), 0)
     row = np.sort(rng.integers(0, batch, rng.integers(0, batch * nodes + 1))) if nodes else NOBODY
     query = np.array([prompt + sum(row[:i] == owner) for i, owner in enumerate(row)], np.int64)
     width = int(query.max(initial=prompt - 1)) + 1 - prompt
@@ -73,8 +86,8 @@ def test_definition(seed: int, batch: int, first: bool, nodes: int) -> None:
     assert seen.shape == (batch, prompt + width, past + prompt + width)
     assert seen.any(axis=2).all()
     for b in range(batch):
-        for t in range(min(prompt, int(lengths[b]))):
-            assert np.flatnonzero(seen[b, t]).tolist() == list(range(t + 1))
+        for t in range(min(prompt, int(lengths[b]) - shared)):
+            assert np.flatnonzero(seen[b, t]).tolist() == list(range(shared + t + 1))
     for i, b in enumerate(row):
         expected = set(range(lengths[b])) | set(paths[i][paths[i] >= 0].tolist())
         assert set(np.flatnonzero(seen[b, query[i]]).tolist()) == expected

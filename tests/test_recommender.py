@@ -14,6 +14,7 @@ from specrec.catalog.prompt import PromptEncoder, PromptSpec
 from specrec.catalog.trie import ItemTrie
 from specrec.engines.scripted import ScriptedEngine
 from specrec.runtime import DraftShape, RecommendedItem, Recommender
+from specrec.runtime.prefix import WORTH
 from specrec.runtime.types import Recommendation
 
 HISTORY_LENGTH = 5
@@ -31,19 +32,21 @@ TARGET = ScriptedEngine(len(TRIE.vocabulary), seed=1)
 DRAFT = ScriptedEngine(len(TRIE.vocabulary), seed=1, disagreement=0.4)
 
 
-def make(draft: ScriptedEngine | None = DRAFT, *, context: int = 100, batch_size: int = 8) -> Recommender:
+def make(
+    draft: ScriptedEngine | None = DRAFT, *, context: int = 100, batch_size: int = 8, prefix: tuple[int, ...] = (90,)
+) -> Recommender:
     spec = PromptSpec(
-        template="{history}", separator="", prefix_ids=(90,), separator_ids=(), suffix_ids=(),
+        template="{history}", separator="", prefix_ids=prefix, separator_ids=(), suffix_ids=(),
         history_length=HISTORY_LENGTH,
     )  # fmt: skip
     prompts = PromptEncoder(spec, TRIE.item_tokens(), context)
     return Recommender(CATALOG, TRIE, prompts, TARGET, draft, shape=DraftShape(3, 2), batch_size=batch_size)
 
 
-def expected(history: Sequence[str], k: int) -> list[tuple[str, float]]:
+def expected(history: Sequence[str], k: int, prefix: tuple[int, ...] = (90,)) -> list[tuple[str, float]]:
     """By beam search over plain sequences, every leaf expanded to its items in catalog order, cut at k."""
     known = [IDENTIFIERS[item] for item in history if item in IDENTIFIERS][-HISTORY_LENGTH:]
-    prompt = np.array([90, *(token for tokens in known for token in tokens)])
+    prompt = np.array([*prefix, *(token for tokens in known for token in tokens)])
     ranked: list[tuple[str, float]] = []
     for leaf, score in naive_beam_search(TRIE, TARGET, prompt, k):
         tokens = (int(TRIE.tokens(TRIE.parent[[leaf]])[0]), int(TRIE.tokens(np.array([leaf]))[0]))
@@ -51,8 +54,8 @@ def expected(history: Sequence[str], k: int) -> list[tuple[str, float]]:
     return ranked[:k]
 
 
-def check(result: Recommendation, history: Sequence[str], k: int) -> None:
-    wanted = expected(history, k)
+def check(result: Recommendation, history: Sequence[str], k: int, prefix: tuple[int, ...] = (90,)) -> None:
+    wanted = expected(history, k, prefix)
     assert [entry.item for entry in result.items] == [item for item, _ in wanted]
     np.testing.assert_allclose([entry.score for entry in result.items], [score for _, score in wanted], atol=1e-4)
 
@@ -127,6 +130,15 @@ def test_the_order_is_kept_whatever_the_lengths_and_batches(batch_size: int) -> 
     for history, result in zip(histories, results, strict=True):
         check(result, history, 4)
     assert done == [*range(batch_size, 13, batch_size), 13]
+
+
+def test_a_long_beginning_that_all_prompts_share_changes_nothing() -> None:
+    prefix = tuple(range(40, 40 + 2 * WORTH))
+    recommender = make(batch_size=3, prefix=prefix)
+    histories = [["a"], ["b", "c"], ["g", "z", "a"], ["c", "f"], ["e"] * 9]
+    for _ in range(2):  # what was computed once is still there
+        for history, result in zip(histories, recommender.recommend(histories, 5), strict=True):
+            check(result, history, 5, prefix)
 
 
 def test_the_same_user_twice_is_two_requests() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from scripted_search import naive_beam_search, random_catalog, search
 from specrec.catalog.trie import ItemTrie
 from specrec.engines.scripted import ScriptedEngine
