@@ -79,7 +79,7 @@ class ModelDrafter(Drafter):
             beams = self._descend(beams, known, *frontier.nodes.shape)
             levels.append((beams.request, beams.node))
             inner = self._trie.depth[beams.node] < self._trie.length - 1
-            beams = Beams(*(part[inner] for part in beams))
+            beams = Beams(beams.request[inner], beams.node[inner], beams.score[inner], beams.exact[inner])
         if not levels:
             return DraftTree(EMPTY)
         request, node = (np.concatenate(part) for part in zip(*levels, strict=True))
