@@ -91,7 +91,7 @@ def main() -> None:
 @click.option("--history-length", default=20, show_default=True, type=click.IntRange(1), help="Most recent items kept.")
 @click.option("--precision", default="fp32", show_default=True, type=PRECISIONS)
 @click.option("--checkpoints/--no-checkpoints", default=True, help="Keep the checkpoints for the torch engine.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle, its engines included.")
 @click.option("--output", "-o", required=True, type=PathType, help="Directory of the bundle to write.")
 def export(target: Path, draft: Path | None, catalog: Path, items: Path | None, output: Path, **options: Any) -> None:
     """Export a target and a draft checkpoint for one catalog to a bundle of ONNX graphs.

@@ -62,7 +62,7 @@ def run_demo(
     where `directory` exists and `overwrite` is false, and where drafting changed a list; then nothing
     is left behind.
     """
-    with whole_directory(directory, replace=overwrite) as part:
+    with whole_directory(directory, kind="bundle", replace=overwrite) as part:
         index, items = part / "shop" / "index.json", part / "shop" / "items.json"
         echo("1. A shop, and users whose interests drift")
         write_shop(part / "shop", shop)

@@ -64,6 +64,6 @@ def save_checkpoint(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Path, *, replace: bool
 ) -> None:
     """Write a Hugging Face checkpoint (safetensors), whole or absent. Raises `SpecRecError` where `output` exists."""
-    with whole_directory(output, replace=replace) as part, quiet():
+    with whole_directory(output, kind="config.json", replace=replace) as part, quiet():
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)

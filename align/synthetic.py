@@ -128,7 +128,7 @@ def write_shop(output: Path, size: ShopSize | None = None, *, replace: bool = Fa
     """
     size = size or ShopSize()
     shop = draw_shop(size)
-    with whole_directory(output, replace=replace) as part:
+    with whole_directory(output, kind="index.json", replace=replace) as part:
         index = {str(i): tokens for i, tokens in enumerate(shop.identifiers)}
         titles = {str(i): {"title": title} for i, title in enumerate(shop.titles)}
         (part / "index.json").write_text(json.dumps(index), encoding="utf-8")

@@ -36,13 +36,14 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def whole_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
+def whole_directory(path: Path, *, kind: str, replace: bool = False) -> Iterator[Path]:
     """Yield an empty temporary sibling of `path`; rename it to `path` only on success.
 
-    Raises `SpecRecError` before anything is written when `path` exists and `replace` is false.
+    kind: a file that every directory of this kind holds, e.g. "manifest.json". Raises `SpecRecError`
+    before anything is written when `path` exists and `replace` is false, or when what is there is of
+    another kind: --overwrite must not cost anybody a directory that SpecRec never wrote.
     """
-    if path.exists() and not replace:
-        raise SpecRecError(f"{path} exists already. Choose another name or pass --overwrite to replace it.")
+    check_replaceable(path, kind=kind, replace=replace)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
@@ -51,13 +52,28 @@ def whole_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
             os.replace(path, old / path.name)
-            os.replace(part, path)
-            shutil.rmtree(old)
+            try:
+                os.replace(part, path)
+            except BaseException:
+                os.replace(old / path.name, path)
+                raise
+            finally:
+                shutil.rmtree(old, ignore_errors=True)
         else:
             os.replace(part, path)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def check_replaceable(path: Path, *, kind: str, replace: bool) -> None:
+    """Raise `SpecRecError` unless `path` is free, or may be replaced: see `whole_directory`."""
+    if not path.exists():
+        return
+    if not replace:
+        raise SpecRecError(f"{path} exists already. Choose another name or pass --overwrite to replace it.")
+    if not path.is_dir() or (any(path.iterdir()) and not (path / kind).exists()):
+        raise SpecRecError(f"{path} is not replaced: it has no {kind}, so SpecRec did not write it. Choose another.")
 
 
 def sha256(path: Path) -> str:

@@ -70,7 +70,7 @@ def build_engine(
         )
     roles: list[Role] = [role for role in get_args(Role) if role == "target" or bundle.manifest.draft]
     final = bundle.path / "engines" / f"{backend}-{device}-{exported}"
-    with whole_directory(final, replace=overwrite) as folder:
+    with whole_directory(final, kind=ENGINE_FACTS, replace=overwrite) as folder:
         built = {str(role): _build_role(bundle, role, folder, device, threads, progress) for role in roles}
         engine_facts = EngineFacts(
             schema_version=SCHEMA_VERSION, backend=backend, device=device, precision=exported, threads=threads,

@@ -6,8 +6,8 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from .. import __version__
-from ..catalog.errors import ExportError, SpecRecError
-from ..catalog.files import whole_directory
+from ..catalog.errors import ExportError
+from ..catalog.files import check_replaceable, whole_directory
 from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec, compile_prompt
 from ..catalog.trie import ItemTrie
@@ -59,8 +59,7 @@ def export_bundle(
     """
     if precision not in DTYPES:
         raise ExportError(f"The precision {precision!r} is unknown; choose one of {', '.join(DTYPES)}.")
-    if output.exists() and not overwrite:  # before the work; whole_directory checks again
-        raise SpecRecError(f"{output} exists already. Choose another name or pass --overwrite to replace it.")
+    check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
     progress("reading the catalog")
     recommendable = Catalog.load(catalog, items)
     sources = {role: Checkpoint.open(path) for role, path in (("target", target), ("draft", draft)) if path is not None}
@@ -75,7 +74,7 @@ def export_bundle(
             tokenizer, recommendable, template=prompt, separator=separator, chat=chat, history_length=history_length
         )
     PromptEncoder(spec, identifiers, room)  # raises when not even one item fits
-    with whole_directory(output, replace=overwrite) as part:
+    with whole_directory(output, kind=MANIFEST, replace=overwrite) as part:
         progress("writing the catalog")
         recommendable.save(part / CATALOG_FILE)
         save_trie(trie, part / TRIE_FILE)
@@ -111,8 +110,9 @@ def check_same_tokens(catalog: Catalog, target: PreTrainedTokenizerBase, draft: 
         faults.append(f"{len(other)} have different ids: {_some(other)}")
     if faults:
         raise ExportError(
-            f"Of the catalog's {len(catalog.tokens)} tokens {'; '.join(faults)}. A draft speaks for its target only "
-            "with the same identifier tokens: train both with one tokenizer."
+            f"Of the catalog's {len(catalog.tokens)} tokens {'; '.join(faults)}. Target and draft must know every "
+            "identifier token of the catalog by the same id: give the index.json they were trained on, and train both "
+            "with one tokenizer."
         )
 
 

@@ -40,12 +40,14 @@ class Recommender:
         batch_size: int = 8,
         reuse: bool = True,
     ) -> None:
+        self._shape, self._reuse, self._lock = shape or DraftShape(), reuse, Lock()
+        if min(batch_size, self._shape.width, self._shape.length) < 1:
+            raise ValueError(f"got batch_size {batch_size} and {self._shape}; expected at least 1 of each")
         self.catalog, self.trie, self.batch_size = catalog, trie, batch_size
         self.stats = DecodeStats(trie.length)
         shared = np.array(prompts.spec.prefix_ids, np.int64)
         self._prompts, self._target = prompts, SharedPrefix(target, shared)
         self._draft = None if draft is None else SharedPrefix(draft, shared)
-        self._shape, self._reuse, self._lock = shape or DraftShape(), reuse, Lock()
 
     @classmethod
     def open(
@@ -61,6 +63,7 @@ class Recommender:
     ) -> "Recommender":
         """Open a bundle's engines.
 
+        shape: how much to draft (default: 40 nodes at each of 3 depths). batch_size: requests in one call.
         engine: a name that `specrec inspect` lists (default: the only one built). threads: of each
         engine (default: all processors of this process). reuse: False discards a whole round's
         evaluations at the first missing node, as AtSpeed does; for comparisons. Raises `BundleError` or

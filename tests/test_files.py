@@ -59,7 +59,7 @@ def test_whole_file_replaces_and_is_readable_by_others(tmp_path):
 
 def test_whole_directory_appears_only_when_done(tmp_path):
     path = tmp_path / "bundle"
-    with whole_directory(path) as part:
+    with whole_directory(path, kind="kind") as part:
         assert part.parent == tmp_path
         (part / "a").write_text("a")
         assert not path.exists()
@@ -71,7 +71,7 @@ def test_whole_directory_leaves_nothing_on_failure(tmp_path):
     path = tmp_path / "bundle"
 
     def interrupted():
-        with whole_directory(path) as part:
+        with whole_directory(path, kind="kind") as part:
             (part / "a").write_text("a")
             raise KeyboardInterrupt
 
@@ -83,7 +83,7 @@ def test_whole_directory_leaves_nothing_on_failure(tmp_path):
 def test_whole_directory_refuses_an_existing_one(tmp_path):
     path = tmp_path / "bundle"
     path.mkdir()
-    with pytest.raises(SpecRecError, match=r"exists already\..*--overwrite"), whole_directory(path):
+    with pytest.raises(SpecRecError, match=r"exists already\..*--overwrite"), whole_directory(path, kind="kind"):
         pytest.fail("the body must not run")
     assert names(tmp_path) == ["bundle"]
 
@@ -94,7 +94,7 @@ def test_whole_directory_replaces_wholly_or_not_at_all(tmp_path, fails):
     path.mkdir()
     (path / "old").write_text("old")
     try:
-        with whole_directory(path, replace=True) as part:
+        with whole_directory(path, kind="old", replace=True) as part:
             (part / "new").write_text("new")
             if fails:
                 raise RuntimeError
@@ -102,6 +102,15 @@ def test_whole_directory_replaces_wholly_or_not_at_all(tmp_path, fails):
         assert fails
     assert names(path) == (["old"] if fails else ["new"])
     assert names(tmp_path) == ["bundle"]
+
+
+def test_a_directory_of_another_kind_is_never_replaced(tmp_path):
+    path = tmp_path / "photos"
+    path.mkdir()
+    (path / "holiday").write_text("dear")
+    with pytest.raises(SpecRecError, match="it has no manifest"), whole_directory(path, kind="manifest", replace=True):
+        pass
+    assert names(path) == ["holiday"]
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path):
