@@ -277,10 +277,9 @@ def summary(recommender: "Recommender", counts: "InferCounts", seconds: float, r
         f"target calls per user {stats.target_calls / served:.2f} (without drafting {stats.length}), "
         f"draft calls {stats.draft_calls / served:.2f}, nodes evaluated {stats.nodes_evaluated / served:.1f}"
     )
-    rates = ", ".join(
-        f"{depth}: {'-' if rate is None else f'{rate:.1%}'}" for depth, rate in enumerate(stats.acceptance(), 1)
-    )
-    lines.append(f"acceptance (needed nodes that had been drafted) by depth: {rates or '-'}")
+    if stats.draft_calls:
+        rates = (f"{depth}: {'-' if r is None else f'{r:.1%}'}" for depth, r in enumerate(stats.acceptance(), 1))
+        lines.append(f"acceptance (needed nodes that had been drafted) by depth: {', '.join(rates)}")
     if counts.unknown_items:
         lines.append(f"{counts.unknown_items} items of the histories are not in the catalog and were dropped")
     if counts.shortened:

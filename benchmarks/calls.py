@@ -25,7 +25,9 @@ def main() -> None:
     for k in options.top_k:
         counts = {}
         for rule, reuse in (("ours", True), ("all-or-nothing", False)):
-            recommender = Recommender.open(bundle, batch_size=16, threads=options.threads, reuse=reuse)
+            recommender = Recommender.open(
+                bundle, batch_size=16, engine=options.engine, threads=options.threads, reuse=reuse
+            )
             requests = [recommender.encode(history) for history in histories]
             with tqdm(total=len(requests), desc=f"K={k}, {rule}", disable=None, leave=False) as bar:
                 results = recommender.run(requests, k, progress=lambda done, bar=bar: bar.update(done - bar.n))

@@ -25,8 +25,8 @@ def main() -> None:
     generate = TrieGenerate(model, trie)
     rows = []
     for k in options.top_k:
-        fast = Recommender.open(bundle, threads=options.threads)
-        plain = Recommender.open(bundle, drafter="none", threads=options.threads)
+        fast = Recommender.open(bundle, engine=options.engine, threads=options.threads)
+        plain = Recommender.open(bundle, drafter="none", engine=options.engine, threads=options.threads)
         same, swapped, worst, nearest = 0, 0, 0.0, float("inf")
         pairs = zip(histories, fast.recommend(histories, k), plain.recommend(histories, k), strict=True)
         for history, a, b in tqdm(list(pairs), desc=f"K={k}", disable=None, leave=False):

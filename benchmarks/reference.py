@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,14 +132,20 @@ def beauty_bundle(shared: Path, bundle: Path | None) -> Path:
     return bundle
 
 
-def arguments(description: str | None, users: int | None) -> argparse.Namespace:
-    """The options that every benchmark has; exits with the reason where the data is absent."""
+def arguments(
+    description: str | None,
+    users: int | None,
+    more: Callable[[argparse.ArgumentParser], object] = lambda parser: None,
+) -> argparse.Namespace:
+    """The options that every benchmark has, and `more`; exits with the reason where the data is absent."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--bundle", type=Path, help="exported and built beauty bundle; made there if absent")
     parser.add_argument("--users", type=int, default=users, help="how many test users (default: %(default)s)")
     parser.add_argument("--top-k", type=int, nargs="+", default=[1, 5, 10, 20])
     parser.add_argument("--threads", type=int, help="of each engine (default: all processors)")
+    parser.add_argument("--engine", help="of the bundle (default: the only one built)")
     parser.add_argument("--output", help="write the result as JSON")
+    more(parser)
     options = parser.parse_args()
     options.shared = shared_data()
     if options.shared is None:

@@ -1,9 +1,11 @@
-"""Milliseconds a user: `transformers` generate, our loop without a draft, our loop with it; one process, same users.
+"""Milliseconds a user: `transformers` generate, our loop without a draft and with drafts of some shapes.
 
-The contestants take turns user by user, so that all of them meet the same state of the machine; each
-figure is the median over users (for batches: over batches, divided by their size).
+One process and the same users. The contestants take turns user by user, so that all of them meet the
+same state of the machine; each figure is the median over users (for batches: over batches, divided by
+their size).
 """
 
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from statistics import median
 from time import perf_counter, sleep
@@ -16,7 +18,7 @@ from transformers.utils import logging
 from reference import TrieGenerate, arguments, dump, print_table, real_users
 from specrec.engines.bundle import Bundle
 from specrec.engines.registry import available_threads
-from specrec.runtime import Recommender
+from specrec.runtime import DraftShape, Recommender
 
 WARM_UP = 3
 PAUSE = 0.01  # seconds before each turn: the threads of the contestant before stop spinning meanwhile
@@ -34,62 +36,82 @@ def timed(work: Callable[[], object]) -> float:
 def turns(contestants: dict[str, Contestant], groups: list[list[list[str]]], name: str) -> dict[str, float]:
     """Median milliseconds a user of each contestant over the groups of users, taking turns."""
     times: dict[str, list[float]] = {contestant: [] for contestant in contestants}
-    for i, group in enumerate(tqdm([*groups[:WARM_UP], *groups], desc=name, disable=None, leave=False)):
+    warm_up = groups[:WARM_UP]
+    for i, group in enumerate(tqdm([*warm_up, *groups], desc=name, disable=None, leave=False)):
         for contestant, serve in contestants.items():
             elapsed = timed(lambda serve=serve, group=group: serve(group)) / len(group)
-            if i >= WARM_UP:
+            if i >= len(warm_up):
                 times[contestant].append(elapsed)
     return {contestant: median(measured) for contestant, measured in times.items()}
 
 
-def contestants(k: int, generate: TrieGenerate, plain: Recommender, fast: Recommender) -> dict[str, Contestant]:
-    """How each serves a group of histories; `generate` takes the first of them only."""
-    return {
-        "generate": lambda group: generate(fast.encode(group[0]).prompt, k),
-        "plain": lambda group: plain.recommend(group, k),
-        "speculative": lambda group: fast.recommend(group, k),
-    }
+def recommenders(bundle: Bundle, options: Namespace, batch: int) -> dict[str, Recommender]:
+    """Our loop without a draft, and with drafts of the shapes asked for."""
+    common = {"engine": options.engine, "batch_size": batch, "threads": options.threads}
+    loops = {"no draft": Recommender.open(bundle, drafter="none", **common)}
+    for width, length in options.shapes:
+        loops[f"draft {width} x {length}"] = Recommender.open(bundle, shape=DraftShape(width, length), **common)
+    return loops
+
+
+def measure(
+    k: int, loops: dict[str, Recommender], histories: list[list[str]], batch: int, generate: TrieGenerate | None
+) -> dict[str, float]:
+    """Median milliseconds a user of every loop, and of `generate` if it is given (batch 1 only)."""
+
+    def served_by(loop: Recommender) -> Contestant:
+        return lambda group: loop.recommend(group, k)
+
+    contestants = {name: served_by(loop) for name, loop in loops.items()}
+    if generate is not None:
+        encode = loops["no draft"].encode
+        contestants["generate"] = lambda group: generate(encode(group[0]).prompt, k)
+    groups = [histories[i : i + batch] for i in range(0, len(histories) - batch + 1, batch)]
+    return turns(contestants, groups, f"K={k}, batch {batch}")
+
+
+def shape(text: str) -> tuple[int, int]:
+    """ "40x3" as (40, 3)."""
+    width, length = text.split("x")
+    return int(width), int(length)
+
+
+def add_shapes(parser: ArgumentParser) -> None:
+    """The option for the drafts to measure."""
+    default = [(40, 3), (24, 3), (20, 1)]
+    parser.add_argument("--shapes", type=shape, nargs="+", default=default, help="drafts: nodes x depths, e.g. 40x3")
 
 
 def main() -> None:
-    options = arguments(__doc__, users=100)
+    options = arguments(__doc__, users=100, more=add_shapes)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    threads = options.threads or available_threads()
-    torch.set_num_threads(threads)
+    options.threads = options.threads or available_threads()
+    torch.set_num_threads(options.threads)
     bundle = Bundle.open(options.bundle)
     _, histories, _ = real_users(options.shared / "data/beauty")
-    histories = histories[:: len(histories) // options.users][: options.users]
+    histories = sorted(histories[:: len(histories) // options.users][: options.users], key=len)
     target = AutoModelForCausalLM.from_pretrained(options.shared / "models/beauty/target")
     generate = TrieGenerate(target, bundle.trie())
     rows, result = [], []
     for k in options.top_k:
-        plain = {b: Recommender.open(bundle, drafter="none", batch_size=b, threads=threads) for b in (1, 8)}
-        fast = {b: Recommender.open(bundle, batch_size=b, threads=threads) for b in (1, 8)}
-        one = turns(
-            contestants(k, generate, plain[1], fast[1]),
-            [[history] for history in histories],
-            f"K={k}, batch 1",
-        )
-        by_length = sorted(histories, key=len)
-        batched = contestants(k, generate, plain[8], fast[8])
-        del batched["generate"]
-        eight = turns(
-            batched,
-            [by_length[i : i + 8] for i in range(0, len(histories) - 7, 8)],
-            f"K={k}, batch 8",
-        )
-        shares = [r.stats.host_seconds / r.stats.total_seconds for r in (plain[1], fast[1], plain[8], fast[8])]
-        base = one["generate"]
-        rows.append(
-            [k, base]
-            + [f"{ms:.2f} ({base / ms:.1f}x)" for ms in (*list(one.values())[1:], *eight.values())]
-            + [" / ".join(f"{share:.0%}" for share in shares)]
-        )
-        result.append({"k": k, "batch_1": one, "batch_8": eight, "host_shares": shares})
-    heads = ["K", "generate", "no draft, batch 1", "speculative, batch 1", "no draft, batch 8", "speculative, batch 8"]
-    print(f"{options.users} users, {threads} threads, ms a user (times as fast as generate):\n")
-    print_table([*heads, "host time (four columns before)"], rows)
+        one, eight = recommenders(bundle, options, 1), recommenders(bundle, options, 8)
+        times_1 = measure(k, one, histories, 1, generate)
+        times_8 = measure(k, eight, histories, 8, None)
+        base = times_1["generate"]
+        rows.append([k, "generate", f"{base:.2f} (1.0x)", "", "", "", ""])
+        for name in one:
+            stats = eight[name].stats
+            shares = [loop.stats.host_seconds / loop.stats.total_seconds for loop in (one[name], eight[name])]
+            rows.append(
+                [k, name]
+                + [f"{ms:.2f} ({base / ms:.1f}x)" for ms in (times_1[name], times_8[name])]
+                + [f"{share:.0%}" for share in shares]
+                + [stats.target_calls / stats.requests]
+            )
+        result.append({"k": k, "batch_1": times_1, "batch_8": times_8})
+    print(f"{options.users} users, {options.threads} threads, ms a user (times as fast as generate at batch 1):\n")
+    print_table(["K", "", "batch 1", "batch 8", "host, batch 1", "host, batch 8", "target calls"], rows)
     dump(options.output, result)
 
 
