@@ -19,6 +19,8 @@ lint: $(VENV)/.package
 	cd $(VENV) && $(BIN)/mypy --strict -p specrec
 
 bench: $(VENV)/.package
+	$(BIN)/python benchmarks/lossless.py
+	$(BIN)/python benchmarks/calls.py
 	$(BIN)/python benchmarks/speed.py
 
 # torch first and by itself: the rest then finds it installed and resolves no other.
