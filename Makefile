@@ -19,9 +19,8 @@ lint: $(VENV)/.package
 	cd $(VENV) && $(BIN)/mypy --strict -p specrec
 
 bench: $(VENV)/.package
-	$(BIN)/python benchmarks/lossless.py
-	$(BIN)/python benchmarks/calls.py
-	$(BIN)/python benchmarks/speed.py
+	rm -rf $(VENV)/beauty
+	for name in lossless calls speed; do $(BIN)/python benchmarks/$$name.py --bundle $(VENV)/beauty || exit; done
 
 # torch first and by itself: the rest then finds it installed and resolves no other.
 $(VENV)/.dependencies: pyproject.toml constraints.txt
