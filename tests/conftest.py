@@ -1,6 +1,7 @@
 """What several test files share: one tiny pair, exported and built by the command line once per session."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 
 from commands import user, write
 from tiny_bundle import Tiny
+
+# Before anything imports torch, here or in a subprocess: models this small are slower on several threads, and far
+# slower where the processors are shared.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
