@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from threading import current_thread, main_thread
 from time import perf_counter
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -134,7 +134,7 @@ def build_engine(bundle: Path, **options: Any) -> None:
 @click.argument("histories", nargs=-1, required=True, type=FileOrPipe)
 @click.option("--output", "-o", required=True, type=FileOrPipe, help="JSON lines; - is standard output.")
 @click.option("--top-k", "-k", default=20, show_default=True, type=click.IntRange(1), help="Items for each request.")
-@click.option("--drafter", default="model", show_default=True, type=click.Choice(["model", "none"]))
+@click.option("--drafter", type=click.Choice(["model", "none"]), help="Default: the model, if the bundle has one.")
 @click.option("--draft-width", default=40, show_default=True, type=click.IntRange(1), help="Nodes drafted a depth.")
 @click.option("--draft-length", default=3, show_default=True, type=click.IntRange(1), help="Depths drafted in a round.")
 @click.option("--engine", metavar="NAME", help="As `specrec inspect` lists; or torch-cpu-fp32. Default: the only one.")
@@ -147,9 +147,9 @@ def build_engine(bundle: Path, **options: Any) -> None:
 @click.option("--rejects", type=PathType, help="Where unusable lines go. Default: OUTPUT.rejects.jsonl.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 def infer(
-    bundle: Path, histories: tuple[Path, ...], output: Path, top_k: int, drafter: str, draft_width: int,
-    draft_length: int, engine: str | None, batch_size: int, threads: int | None, format: str | None, item_base: int,
-    limit: int | None, stats: bool, rejects: Path | None, overwrite: bool,
+    bundle: Path, histories: tuple[Path, ...], output: Path, top_k: int, drafter: Literal["model", "none"] | None,
+    draft_width: int, draft_length: int, engine: str | None, batch_size: int, threads: int | None, format: str | None,
+    item_base: int, limit: int | None, stats: bool, rejects: Path | None, overwrite: bool,
 ) -> None:  # fmt: skip
     """Write the top-K items for every history: one JSON line a request, in the input's order.
 
@@ -157,7 +157,7 @@ def infer(
     Examples:
       specrec infer bundle histories.jsonl --output recs.jsonl --top-k 20
       specrec infer bundle sequential_train.txt sequential_valid.txt --item-base 1 -o recs.jsonl
-      zcat histories.jsonl.gz | specrec infer bundle - --output - --rejects bad.jsonl | head
+      zcat histories.jsonl.gz | specrec infer bundle - --output - --rejects bad.jsonl | gzip > recs.jsonl.gz
     """
     from specrec.catalog.history import read_histories
     from specrec.runtime import DraftShape, Recommender
@@ -169,7 +169,7 @@ def infer(
     check_outputs(output, rejects, histories, overwrite)
     entries = read_histories(histories, format=format, item_base=item_base)
     recommender = Recommender.open(
-        bundle, engine=engine, drafter="none" if drafter == "none" else "model",
+        bundle, engine=engine, drafter=drafter,
         shape=DraftShape(draft_width, draft_length), batch_size=batch_size, threads=threads,
     )  # fmt: skip
     counts, start = InferCounts(), perf_counter()
@@ -179,11 +179,11 @@ def infer(
             progress=lambda served: bars("users", served, limit),
         )  # fmt: skip
         write_results(lines, output, rejects)
-    click.echo(summary(recommender, counts, perf_counter() - start, rejects), err=piped)
     if counts.rejected and not counts.served:
         raise SpecRecError(f"No request could be served: see the reasons {f'in {rejects}' if rejects else 'above'}.")
     if not counts.served:
         raise SpecRecError(f"{', '.join(map(str, histories))}: no request in it. Expected at least one history.")
+    click.echo(summary(recommender, counts, perf_counter() - start, rejects), err=piped)
 
 
 @main.command()
@@ -248,22 +248,24 @@ class Bars:
 
 
 def write_results(lines: Iterable[Any], output: Path, rejects: Path | None) -> None:
-    """Results to `output`, rejects to `rejects` (whole files, or none where nothing was rejected) or standard error."""
+    """Results to `output`, rejects to `rejects` or standard error; a file is whole, or absent if nothing is in it."""
     from specrec.catalog.files import whole_file
     from specrec.runtime.files import RejectLine, write_line
 
     with ExitStack() as stack:
-        results: IO[bytes] = sys.stdout.buffer if str(output) == "-" else stack.enter_context(whole_file(output))
+        results: IO[bytes] | None = sys.stdout.buffer if str(output) == "-" else None
         rejected: IO[bytes] | None = None
         for line in lines:
             if not isinstance(line, RejectLine):
+                results = results or stack.enter_context(whole_file(output))
                 write_line(results, line)
             elif rejects is None:
                 click.echo(f"{line.file}, line {line.line}: {line.reason}", err=True)
             else:
                 rejected = rejected or stack.enter_context(whole_file(rejects))
                 write_line(rejected, line)
-        results.flush()
+        if results is not None:
+            results.flush()
     if rejects is not None and rejected is None:
         rejects.unlink(missing_ok=True)  # an earlier run's
 

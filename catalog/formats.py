@@ -178,9 +178,12 @@ def read_atspeed(files: Sequence[tuple[str, IO[bytes]]], item_base: int) -> Iter
 def _atspeed_line(line: bytes, number: int, name: str, item_base: int) -> list[str] | Reject:
     """[user, item, ...], the items as keys of the index."""
     try:
-        user, *items = line.decode("utf-8").split()
+        fields = line.decode("utf-8").split()
     except UnicodeDecodeError as error:
         return Reject(number, f"not UTF-8 (byte {error.start}); expected UTF-8", _shown(line), name)
+    if not fields:
+        return Reject(number, "got control characters only; expected `user item item ...`", _shown(line), name)
+    user, *items = fields
     for item in items:
         if not (item.isascii() and item.isdigit() and len(item) < 19 and int(item) >= item_base):
             reason = f"got the item {item!r}; expected `user item item ...`, items being whole numbers from {item_base}"

@@ -74,7 +74,14 @@ class OrtEngine(Engine):
         binding.bind_output("logprobs", "cpu")
         for name in self._outputs[1:]:
             binding.bind_output(name, self._device)
-        self._session.run_with_iobinding(binding)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+            batch, tokens = inputs.input_ids.shape
+            raise EngineError(
+                f"ONNX Runtime failed on a call of {batch} requests with {tokens} tokens each: {error}. If it is short "
+                "of memory, lower the batch size, the top-k or the draft width."
+            ) from error
         logprobs, *cache.values = binding.get_outputs()
         result: Float32 = logprobs.numpy()
         return result

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_utils import AttentionInterface
@@ -109,7 +110,7 @@ def load_model(directory: Path, dtype: torch.dtype, config: PretrainedConfig | N
             ignore_mismatched_sizes=True,  # they come back in the report
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise EngineError(f"The weights in {directory} could not be loaded: {error}") from error
     model: PreTrainedModel
     model, report = loaded

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from ..catalog.errors import ExportError
@@ -56,8 +56,11 @@ class Adapter:
             )
         if not (directory / WEIGHTS).is_file():
             raise ExportError(f"{directory} has no {WEIGHTS} (pickles are not loaded). Save it again with peft.")
-        with safe_open(directory / WEIGHTS, framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        try:
+            with safe_open(directory / WEIGHTS, framework="pt") as file:
+                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ExportError(f"{directory / WEIGHTS} is damaged: {error}. Copy or save it again.") from error
         return cls(directory, base, shapes, trained)
 
     def merge(

@@ -116,6 +116,6 @@ class ModelDrafter(Drafter):
             chosen = ~exact
             chosen[sure[best[best >= 0]]] = True
             owner, child, child_score, exact = owner[chosen], child[chosen], child_score[chosen], exact[chosen]
-        best = best_per_request(owner, child_score, batch, self._shape.width)
+        best = best_per_request(owner, child_score, batch, min(self._shape.width, len(child)))
         kept = best[best >= 0]
         return Beams(owner[kept], child[kept], child_score[kept], exact[kept])

@@ -55,7 +55,7 @@ class Recommender:
         bundle: str | Path | Bundle,
         *,
         engine: str | None = None,
-        drafter: Literal["model", "none"] = "model",
+        drafter: Literal["model", "none"] | None = None,
         shape: DraftShape | None = None,
         batch_size: int = 8,
         threads: int | None = None,
@@ -65,11 +65,17 @@ class Recommender:
 
         shape: how much to draft (default: 40 nodes at each of 3 depths). batch_size: requests in one call.
         engine: a name that `specrec inspect` lists (default: the only one built). threads: of each
-        engine (default: all processors of this process). reuse: False discards a whole round's
-        evaluations at the first missing node, as AtSpeed does; for comparisons. Raises `BundleError` or
+        engine (default: all processors of this process). drafter: default "model" if the bundle has one.
+        reuse: False discards a whole round's evaluations at the first missing node, as AtSpeed does; for
+        comparisons. Raises `BundleError` or
         `EngineError` with the remedy.
         """
         bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        drafter = drafter or ("model" if bundle.manifest.draft else "none")
+        if drafter not in ("model", "none"):
+            raise ValueError(f"got the drafter {drafter!r}; expected 'model' or 'none'")
+        if threads is not None and threads < 1:
+            raise ValueError(f"got {threads} threads; expected at least 1")
         engine, threads = engine or default_engine(bundle), threads or available_threads()
         catalog, trie = bundle.catalog(), bundle.trie()
         target = load_engine(bundle, "target", engine, threads=threads)
@@ -83,15 +89,25 @@ class Recommender:
         Fewer than k only where the catalog has fewer. Raises `HistoryError` for a history that has no
         known item; use `encode` and `run` to set such histories aside one by one.
         """
-        return self.run([self.encode(history) for history in histories], k)
+        requests = []
+        for number, history in enumerate(histories):
+            try:
+                requests.append(self.encode(history))
+            except HistoryError as error:
+                raise HistoryError(f"Of {len(histories)} histories, number {number} (from 0): {error}") from error
+        return self.run(requests, k)
 
     def encode(self, history: Sequence[str]) -> Request:
         """One history as a prompt; items that the catalog lacks are dropped and counted."""
+        if isinstance(history, str):
+            raise HistoryError(f"A history is a list of item ids; got the text {history!r}. Put it into a list.")
         position = self.catalog.position
         known = [position[item] for item in history if item in position]
         if not known:
             sample = ", ".join(repr(item) for item in history[:3])
-            reason = f"none of its {len(history)} items is in the catalog (e.g. {sample})" if history else "it is empty"
+            reason = (
+                f"none of its {len(history)} items is in the catalog (e.g. {sample})" if len(history) else "it is empty"
+            )
             raise HistoryError(f"A history cannot be used: {reason}. Expected item ids that are keys of the catalog.")
         prompt = self._prompts.encode(known)
         return Request(prompt.ids, len(history) - len(known), prompt.shortened)

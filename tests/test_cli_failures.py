@@ -127,6 +127,12 @@ def test_history_files_that_cannot_be_read(tiny: Tiny, histories: Path, output: 
     assert "wide.jsonl: the file is UTF-16; expected UTF-8. Save it as UTF-8." in message(tmp_path / "wide.jsonl")
 
 
+def test_a_run_that_serves_nobody_leaves_no_output(bundle: Path, output: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text("nothing\n")
+    assert "No request could be served" in bad("infer", bundle, tmp_path / "bad.jsonl", "-o", output)
+    assert not output.exists()
+
+
 def test_bundles_that_cannot_be_used(tiny: Tiny, bundle: Path, histories: Path, output: Path, tmp_path: Path) -> None:
     def message(*arguments: object) -> str:
         text = bad("infer", *arguments, histories, "-o", output)
@@ -152,7 +158,10 @@ def test_bundles_that_cannot_be_used(tiny: Tiny, bundle: Path, histories: Path, 
     assert f"{bundle} has no engine yet. Build one with: specrec build-engine {bundle}" in message(bundle)
     edit_manifest(bundle, draft=None)
     good("build-engine", bundle, "--threads", 1)
-    assert f"{bundle} has no draft model. Use --drafter none, or export it with --draft DIR." in message(bundle)
+    assert f"{bundle} has no draft model. Use --drafter none, or export it with --draft DIR." in message(
+        bundle, "--drafter", "model"
+    )
+    good("infer", bundle, histories, "-o", tmp_path / "plain.jsonl")  # by default: no drafting
     good("infer", bundle, histories, "-o", output, "--drafter", "none")
 
 

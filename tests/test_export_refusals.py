@@ -134,6 +134,13 @@ def test_incomplete_weights_are_refused(tmp_path: Path, change: Callable[[Any], 
         Checkpoint.open(checkpoint).load("fp32", IDENTIFIERS)
 
 
+def test_half_a_weights_file_is_refused(tmp_path: Path) -> None:
+    weights = tiny_checkpoint(tmp_path / "target") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(SpecRecError, match=r"could not be loaded: .*incomplete"):
+        Checkpoint.open(tmp_path / "target").load("fp32", identifier_tokens())
+
+
 def test_weights_that_overflow_in_fp16_are_refused(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint(tmp_path / "target")
     rewrite_weights(checkpoint, lambda weights: weights["model.norm.weight"].fill_(1e5))

@@ -96,6 +96,15 @@ def test_an_empty_file_has_no_requests(tmp_path):
 ids = st.text(st.characters(exclude_categories=["Cs"])) | st.integers(-(2**70), 2**70)
 
 
+def test_a_line_of_control_characters_is_rejected(tmp_path):
+    path = tmp_path / "sequential_test.txt"
+    path.write_bytes(b"1 2\n\x1c\n3 4\n")
+    first, bad, last = read_histories([path])
+    assert isinstance(bad, Reject)
+    assert bad.line == 2
+    assert (first.user, last.user) == ("1", "3")
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(ids, st.lists(ids, min_size=1, max_size=5)), max_size=8), st.booleans())
 def test_jsonl_and_lcrec_give_back_what_was_written(tmp_path_factory, requests, ascii_only):

@@ -103,6 +103,14 @@ def test_histories_that_cannot_be_used() -> None:
     assert recommender.recommend([], 4) == []
 
 
+def test_arguments_that_look_right_are_refused() -> None:
+    recommender = make()
+    with pytest.raises(HistoryError, match=r"number 1 \(from 0\): A history is a list of item ids; got the text '10'"):
+        recommender.recommend([[CATALOG.item_ids[0]], "10"], 2)
+    with pytest.raises(ValueError, match="expected at least 1 of each"):
+        make(batch_size=0)
+
+
 def test_k_must_be_positive() -> None:
     with pytest.raises(ValueError, match="k is 0, expected at least 1"):
         make().recommend([["a"]], 0)
