@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from threading import current_thread, main_thread
@@ -24,6 +25,26 @@ PathType = click.Path(path_type=Path)
 FileOrPipe = click.Path(path_type=Path, allow_dash=True)
 FORMATS = click.Choice(["jsonl", "lcrec", "atspeed", "minionerec", "parquet"])
 PRECISIONS = click.Choice(["fp32", "fp16", "bf16"])
+END_TOKENS = click.Choice(["auto", "always", "never"])
+END_TOKEN_HELP = "End identifiers with the eos token, as the models were trained. auto: where their lengths differ."
+SCORINGS = click.Choice(["full", "constrained"])
+SCORING_HELP = (
+    "The bundle's default. full: log-softmax over the model's whole vocabulary, as generate does; constrained: "
+    "renormalised over the tokens that the catalog allows."
+)
+MODES = click.Choice(["strict", "tolerant", "relaxed", "sampled"])
+VERIFY_HELP = (
+    "strict: exactly the target's beam search. sampled: a draw without replacement, exactly from the target's "
+    "distribution. tolerant and relaxed trade exactness for fewer calls (docs/modes.md)."
+)
+PICTURE_HELP = "A .html (opens offline, tells more on hovering), .svg or .png; may be given several times."
+TOP_K_HELP = "Items for each request that does not ask for a number of its own."
+SLACK_HELP = "tolerant (which needs it): how much lower than the node it replaces a stand-in may score, e.g. 0.1."
+SPECULATION_HELP = (
+    "How much to draft. auto: as much as pays, by measured latency and acceptance (see `specrec tune`). fixed: the "
+    "same in every round. Default: auto where the lists do not depend on it (strict, sampled), unless a width or "
+    "length is given."
+)
 
 
 class Verbs(click.Group):
@@ -64,6 +85,7 @@ def ends_when_terminated() -> Iterator[None]:
 EXTRAS = {
     "onnxruntime": "cpu", "torch": "export", "transformers": "export", "peft": "export", "onnx": "export",
     "onnxscript": "export", "onnx_ir": "export", "tokenizers": "export", "pyarrow": "parquet",
+    "altair": "explain", "vl_convert": "explain",
 }  # fmt: skip
 
 
@@ -89,6 +111,9 @@ def main() -> None:
 @click.option("--separator", default="", show_default=True, metavar="TEXT", help="Between two items of the history.")
 @click.option("--chat", is_flag=True, help="Wrap the prompt into the tokenizer's chat template.")
 @click.option("--history-length", default=20, show_default=True, type=click.IntRange(1), help="Most recent items kept.")
+@click.option("--end-token", default="auto", show_default=True, type=END_TOKENS, help=END_TOKEN_HELP)
+@click.option("--scoring", default="full", show_default=True, type=SCORINGS, help=SCORING_HELP)
+@click.option("--max-top-k", default=200, show_default=True, type=click.IntRange(1), help="Longest list to ask for.")
 @click.option("--precision", default="fp32", show_default=True, type=PRECISIONS)
 @click.option("--checkpoints/--no-checkpoints", default=True, help="Keep the checkpoints for the torch engine.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle, its engines included.")
@@ -100,6 +125,10 @@ def export(target: Path, draft: Path | None, catalog: Path, items: Path | None, 
     Examples:
       specrec export --target lcrec-7b --draft lcrec-68m --catalog index.json --items items.json -o bundle
       specrec export --target T --draft D --catalog index.json --prompt 'Bought: {history}. Next:' --separator ', ' -o b
+      specrec export --target T --catalog titles.json --prompt 'Bought:{history}. Next:' --separator , -o b
+
+    \b
+    The catalog's identifiers are tokens of the models' tokenizer ("<a_47>") or text of several tokens (" desk lamp").
     """
     from specrec.export import export_bundle
 
@@ -133,10 +162,19 @@ def build_engine(bundle: Path, **options: Any) -> None:
 @click.argument("bundle", type=PathType)
 @click.argument("histories", nargs=-1, required=True, type=FileOrPipe)
 @click.option("--output", "-o", required=True, type=FileOrPipe, help="JSON lines; - is standard output.")
-@click.option("--top-k", "-k", default=20, show_default=True, type=click.IntRange(1), help="Items for each request.")
+@click.option("--top-k", "-k", default=20, show_default=True, type=click.IntRange(1), help=TOP_K_HELP)
+@click.option("--verify", "mode", default="strict", show_default=True, type=MODES, help=VERIFY_HELP)
+@click.option("--scoring", type=SCORINGS, help="Default: the bundle's; always constrained with --verify sampled.")
+@click.option("--slack", type=float, metavar="NATS", help=SLACK_HELP)
+@click.option("--temperature", type=float, help="relaxed, sampled: above 1 more varied, below 1 less. Default: 1.")
+@click.option("--seed", type=int, help="relaxed, sampled: the same seed draws the same list for a user. Default: 0.")
+@click.option("--exclude-history", is_flag=True, help="Recommend nothing that a request's history holds.")
+@click.option("--allow", type=PathType, help="File of item ids, one a line: recommend only these.")
+@click.option("--deny", type=PathType, help="File of item ids, one a line: recommend none of these.")
 @click.option("--drafter", type=click.Choice(["model", "none"]), help="Default: the model, if the bundle has one.")
-@click.option("--draft-width", default=40, show_default=True, type=click.IntRange(1), help="Nodes drafted a depth.")
-@click.option("--draft-length", default=3, show_default=True, type=click.IntRange(1), help="Depths drafted in a round.")
+@click.option("--speculation", type=click.Choice(["auto", "fixed"]), help=SPECULATION_HELP)
+@click.option("--draft-width", type=click.IntRange(1), help="fixed: nodes drafted a depth. Default: 40.")
+@click.option("--draft-length", type=click.IntRange(1), help="fixed: depths drafted in a round. Default: 3.")
 @click.option("--engine", metavar="NAME", help="As `specrec inspect` lists; or torch-cpu-fp32. Default: the only one.")
 @click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Requests in one call.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of each engine. Default: all processors.")
@@ -147,36 +185,53 @@ def build_engine(bundle: Path, **options: Any) -> None:
 @click.option("--rejects", type=PathType, help="Where unusable lines go. Default: OUTPUT.rejects.jsonl.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 def infer(
-    bundle: Path, histories: tuple[Path, ...], output: Path, top_k: int, drafter: Literal["model", "none"] | None,
-    draft_width: int, draft_length: int, engine: str | None, batch_size: int, threads: int | None, format: str | None,
+    bundle: Path, histories: tuple[Path, ...], output: Path, top_k: int, mode: Any, scoring: Any, slack: float | None,
+    temperature: float | None, seed: int | None, exclude_history: bool, allow: Path | None, deny: Path | None,
+    drafter: Literal["model", "none"] | None, speculation: Literal["auto", "fixed"] | None, draft_width: int | None,
+    draft_length: int | None, engine: str | None, batch_size: int, threads: int | None, format: str | None,
     item_base: int, limit: int | None, stats: bool, rejects: Path | None, overwrite: bool,
 ) -> None:  # fmt: skip
     """Write the top-K items for every history: one JSON line a request, in the input's order.
 
+    A line of HISTORIES is such as {"user": "u1", "items": ["11", "4"]}, oldest item first. It may hold a "k" of its
+    own, and "allow" and "deny", lists of item ids. A result that is shorter than was asked for, because no more items
+    are allowed, says how many are "available".
+
     \b
     Examples:
       specrec infer bundle histories.jsonl --output recs.jsonl --top-k 20
+      specrec infer bundle histories.jsonl -o recs.jsonl --exclude-history --allow in_stock.txt
+      specrec infer bundle histories.jsonl -o recs.jsonl --verify sampled --temperature 0.7 --seed 11
       specrec infer bundle sequential_train.txt sequential_valid.txt --item-base 1 -o recs.jsonl
       zcat histories.jsonl.gz | specrec infer bundle - --output - --rejects bad.jsonl | gzip > recs.jsonl.gz
     """
     from specrec.catalog.history import read_histories
-    from specrec.runtime import DraftShape, Recommender
-    from specrec.runtime.files import InferCounts, check_outputs
+    from specrec.engines.bundle import Bundle
+    from specrec.runtime import DraftShape, Recommender, Verification
+    from specrec.runtime.files import InferCounts, ItemList, check_outputs, filter_of
     from specrec.runtime.files import infer as serve
+    from specrec.runtime.recommender import check_k
 
     piped = str(output) == "-"
     rejects = rejects or (None if piped else output.with_name(f"{output.name}.rejects.jsonl"))
-    check_outputs(output, rejects, histories, overwrite)
+    verification = Verification(mode, scoring, slack, temperature, seed)
+    check_outputs(output, rejects, [*histories, *filter(None, (allow, deny))], overwrite)
     entries = read_histories(histories, format=format, item_base=item_base)
+    allow_list, deny_list = (None if path is None else ItemList.read(path) for path in (allow, deny))
+    by_hand = {"width": draft_width, "length": draft_length}
+    given = {name: value for name, value in by_hand.items() if value is not None}
+    opened = Bundle.open(bundle)
+    check_k(top_k, opened.manifest.max_top_k)
     recommender = Recommender.open(
-        bundle, engine=engine, drafter=drafter,
-        shape=DraftShape(draft_width, draft_length), batch_size=batch_size, threads=threads,
+        opened, engine=engine, drafter=drafter, speculation=speculation, shape=DraftShape(**given) if given else None,
+        verification=verification, batch_size=batch_size, threads=threads,
     )  # fmt: skip
+    allowed = filter_of(allow_list, deny_list, recommender.catalog, warn=partial(click.echo, err=True))
     counts, start = InferCounts(), perf_counter()
     with Bars() as bars:
         lines = serve(
-            recommender, islice(entries, limit), top_k, counts, stats=stats,
-            progress=lambda served: bars("users", served, limit),
+            recommender, islice(entries, limit), top_k, counts, item_filter=allowed, exclude_history=exclude_history,
+            stats=stats, progress=lambda served: bars("users", served, limit),
         )  # fmt: skip
         write_results(lines, output, rejects)
     if counts.rejected and not counts.served:
@@ -184,6 +239,49 @@ def infer(
     if not counts.served:
         raise SpecRecError(f"{', '.join(map(str, histories))}: no request in it. Expected at least one history.")
     click.echo(summary(recommender, counts, perf_counter() - start, rejects), err=piped)
+
+
+@main.command()
+@click.argument("bundle", type=PathType)
+@click.argument("histories", nargs=-1, required=True, type=FileOrPipe)
+@click.option("--verify", "mode", default="strict", show_default=True, type=click.Choice(["strict", "sampled"]))
+@click.option("--scoring", type=SCORINGS, help="Default: the bundle's; always constrained with --verify sampled.")
+@click.option("--temperature", type=float, help="sampled: that of the requests to come. Default: 1.")
+@click.option("--top-k", "-k", multiple=True, type=click.IntRange(1), help="Several may be given. Default: 1 5 10 20.")
+@click.option(
+    "--limit", default=256, show_default=True, type=click.IntRange(1), help="How many requests to learn from."
+)
+@click.option("--engine", metavar="NAME", help="As `specrec inspect` lists. Default: the only one.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of each engine. Default: all processors.")
+@click.option("--format", type=FORMATS, help="Of all HISTORIES. Default: by each file's name.")
+@click.option("--item-base", default=0, show_default=True, help="First item's number in AtSpeed files (theirs: 1).")
+def tune(
+    bundle: Path, histories: tuple[Path, ...], mode: Any, scoring: Any, temperature: float | None,
+    top_k: tuple[int, ...], limit: int, engine: str | None, threads: int | None, format: str | None, item_base: int,
+) -> None:  # fmt: skip
+    """Measure on real histories what drafting is worth here, for --speculation auto.
+
+    Counts how often the draft's nodes are needed, at every depth and width, and what calls cost in the loop. The
+    result is kept in the engine's folder; `infer` uses it from then on. Lists stay the same, only their speed changes.
+
+    \b
+    Examples:
+      specrec tune bundle histories.jsonl
+      specrec tune bundle histories.jsonl --verify sampled --top-k 10 --limit 500
+    """
+    from specrec.catalog.history import HistoryRequest, read_histories
+    from specrec.runtime import Verification
+    from specrec.runtime.tune import TOP_K, described
+    from specrec.runtime.tune import tune as measure
+
+    entries = read_histories(histories, format=format, item_base=item_base)
+    requests = [entry.items for entry in islice((e for e in entries if isinstance(e, HistoryRequest)), limit)]
+    with Bars() as bars:
+        path, tuning = measure(
+            bundle, requests, engine=engine, top_k=top_k or TOP_K, threads=threads, progress=bars,
+            verification=Verification(mode, scoring, temperature=temperature),
+        )  # fmt: skip
+    click.echo(described(bundle, path, tuning))
 
 
 @main.command()
@@ -215,6 +313,61 @@ def demo(output: Path, overwrite: bool) -> None:
     from specrec.demo import run_demo
 
     run_demo(output, overwrite=overwrite)
+
+
+@main.command()
+@click.argument("bundle", type=PathType)
+@click.option("--history", required=True, metavar="IDS", help="Item ids, oldest first, with commas between them.")
+@click.option("--output", "-o", "outputs", required=True, multiple=True, type=PathType, help=PICTURE_HELP)
+@click.option("--top-k", "-k", default=10, show_default=True, type=click.IntRange(1), help="Items to recommend.")
+@click.option("--verify", "mode", default="strict", show_default=True, type=MODES, help=VERIFY_HELP)
+@click.option("--scoring", type=SCORINGS, help="Default: the bundle's; always constrained with --verify sampled.")
+@click.option("--slack", type=float, metavar="NATS", help="tolerant: as for `specrec infer`.")
+@click.option("--temperature", type=float, help="relaxed, sampled: as for `specrec infer`.")
+@click.option("--seed", type=int, help="relaxed, sampled: as for `specrec infer`.")
+@click.option("--speculation", type=click.Choice(["auto", "fixed"]), help=SPECULATION_HELP)
+@click.option("--draft-width", type=click.IntRange(1), help="fixed: nodes drafted a depth. Default: 40.")
+@click.option("--draft-length", type=click.IntRange(1), help="fixed: depths drafted in a round. Default: 3.")
+@click.option("--engine", metavar="NAME", help="As `specrec inspect` lists; or torch-cpu-fp32. Default: the only one.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of each engine. Default: all processors.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+def explain(
+    bundle: Path, history: str, outputs: tuple[Path, ...], top_k: int, mode: Any, scoring: Any, slack: float | None,
+    temperature: float | None, seed: int | None, speculation: Literal["auto", "fixed"] | None, draft_width: int | None,
+    draft_length: int | None, engine: str | None, threads: int | None, overwrite: bool,
+) -> None:  # fmt: skip
+    """Draw how one list came about: what was drafted, needed, missed, and what both models thought of it.
+
+    \b
+    Examples:
+      specrec explain bundle --history 11,202,87 --output tree.html
+      specrec explain bundle --history 11,202,87 --top-k 20 --draft-width 80 -o tree.svg -o tree.png
+    """
+    from specrec.explain import explain as explained
+    from specrec.picture import chart, check_kind, save
+    from specrec.runtime import DraftShape, Recommender, Verification
+    from specrec.runtime.files import check_outputs
+
+    for output in outputs:
+        check_kind(output)
+        check_outputs(output, None, [], overwrite)
+    by_hand = {"width": draft_width, "length": draft_length}
+    given = {name: value for name, value in by_hand.items() if value is not None}
+    recommender = Recommender.open(
+        bundle, engine=engine, speculation=speculation, shape=DraftShape(**given) if given else None,
+        verification=Verification(mode, scoring, slack, temperature, seed), batch_size=1, threads=threads,
+    )  # fmt: skip
+    items = [item.strip() for item in history.split(",") if item.strip()]
+    unknown = [item for item in items if item not in recommender.catalog.position]
+    explanation = explained(recommender, items, top_k)
+    if unknown:
+        click.echo(f"Left out of the history, because the catalog lacks them: {', '.join(unknown)}", err=True)
+    picture = chart(explanation)
+    for output in outputs:
+        save(picture, output)
+    click.echo(f"{explanation.headline}\nWrote {', '.join(map(str, outputs))}")
+    if not explanation.drafted and speculation is None and not given:
+        click.echo("Where there is a draft, --speculation fixed shows what it would propose.", err=True)
 
 
 class Stages:
@@ -282,6 +435,10 @@ def summary(recommender: "Recommender", counts: "InferCounts", seconds: float, r
     if stats.draft_calls:
         rates = (f"{depth}: {'-' if r is None else f'{r:.1%}'}" for depth, r in enumerate(stats.acceptance(), 1))
         lines.append(f"acceptance (needed nodes that had been drafted) by depth: {', '.join(rates)}")
+    if stats.stand_ins:
+        lines.append(f"{stats.stand_ins} nodes stood in for better ones that had not been drafted")
+    if counts.short_lists:
+        lines.append(f"{counts.short_lists} lists are short: fewer items are allowed than were asked for")
     if counts.unknown_items:
         lines.append(f"{counts.unknown_items} items of the histories are not in the catalog and were dropped")
     if counts.shortened:

@@ -19,14 +19,14 @@ def check(recommender: Recommender, items: list[str], identifiers: list[tuple[st
 def main() -> None:
     options = arguments(__doc__, users=None)
     bundle = Bundle.open(options.bundle)
-    _, histories, labels = real_users(options.shared / "data/beauty")
+    _, histories, labels = real_users(options.data)
     histories, labels = histories[: options.users], labels[: options.users]
     rows, result = [], []
     for k in options.top_k:
         counts = {}
         for rule, reuse in (("ours", True), ("all-or-nothing", False)):
             recommender = Recommender.open(
-                bundle, batch_size=16, engine=options.engine, threads=options.threads, reuse=reuse
+                bundle, batch_size=16, engine=options.engine, threads=options.threads, speculation="fixed", reuse=reuse
             )
             requests = [recommender.encode(history) for history in histories]
             with tqdm(total=len(requests), desc=f"K={k}, {rule}", disable=None, leave=False) as bar:

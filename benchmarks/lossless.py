@@ -1,15 +1,53 @@
-"""Speculative = no draft = `transformers` generate: identical lists for real users; how often the draft was wrong."""
+"""Every exact mode on real users: speculative = no draft, at any batch size, and = `transformers` generate.
 
-from itertools import pairwise
+Strict verification by both scorings is compared with `generate` as well; sampled verification with itself
+without a draft, for the same seed. How often the draft was wrong is counted, so that there was something to correct.
+"""
+
+from collections.abc import Sequence
 
 import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
-from reference import TrieGenerate, arguments, as_ranked, dump, leaf_identifiers, print_table, ranking_fault, real_users
+from reference import (
+    Ranked,
+    TrieGenerate,
+    arguments,
+    as_ranked,
+    dump,
+    leaf_identifiers,
+    print_table,
+    ranking_fault,
+    real_users,
+)  # fmt: skip
 from specrec.engines.bundle import Bundle
-from specrec.runtime import Recommender
+from specrec.runtime import DraftShape, Recommendation, Recommender, Verification
+
+BATCHES = (1, 7, 32)
+MODES = {
+    "strict, full": Verification(scoring="full"),
+    "strict, constrained": Verification(scoring="constrained"),
+    "sampled": Verification("sampled", seed=11),
+}
+
+
+def drawn_fault(got: Recommendation, expected: Recommendation) -> str | None:
+    """Why two draws are not the same items in the same order with the same scores, or None."""
+    for rank, (a, b) in enumerate(zip(as_ranked(got), as_ranked(expected), strict=True), 1):
+        if a[0] != b[0] or abs(a[1] - b[1]) > 1e-3:
+            return f"rank {rank}: {a}, expected {b}"
+    return None
+
+
+def faults(mode: str, plain: Recommendation, fast: Sequence[Recommendation], truth: Ranked | None) -> list[str]:
+    """What is wrong with one user's lists."""
+    if truth is None:
+        found = [drawn_fault(result, plain) for result in fast]
+    else:
+        found = [ranking_fault(as_ranked(result), truth[: len(as_ranked(result))]) for result in (plain, *fast)]
+    return [f"{mode}: {fault}" for fault in found if fault]
 
 
 def main() -> None:
@@ -19,29 +57,43 @@ def main() -> None:
     bundle = Bundle.open(options.bundle)
     catalog, trie = bundle.catalog(), bundle.trie()
     names = leaf_identifiers(trie, catalog.identifiers)
-    _, histories, _ = real_users(options.shared / "data/beauty")
-    histories = histories[:: len(histories) // options.users][: options.users]
-    model = AutoModelForCausalLM.from_pretrained(options.shared / "models/beauty/target", dtype=torch.float32)
-    generate = TrieGenerate(model, trie)
+    users, histories, _ = real_users(options.data)
+    step = len(histories) // options.users
+    users, histories = users[::step][: options.users], histories[::step][: options.users]
+    model = AutoModelForCausalLM.from_pretrained(options.pair / "target", dtype=torch.float32)
+    common = {"engine": options.engine, "threads": options.threads}
     rows = []
-    for k in options.top_k:
-        fast = Recommender.open(bundle, engine=options.engine, threads=options.threads)
-        plain = Recommender.open(bundle, drafter="none", engine=options.engine, threads=options.threads)
-        same, swapped, worst, nearest = 0, 0, 0.0, float("inf")
-        pairs = zip(histories, fast.recommend(histories, k), plain.recommend(histories, k), strict=True)
-        for history, a, b in tqdm(list(pairs), desc=f"K={k}", disable=None, leave=False):
-            truth = [(names[leaf], score) for leaf, score in generate(fast.encode(history).prompt, k)]
-            ours, naive = as_ranked(a), as_ranked(b)
-            truth = truth[: len(ours)]
-            faults = [fault for fault in (ranking_fault(ours, truth), ranking_fault(naive, truth)) if fault]
-            if faults:
-                raise SystemExit(f"K={k}, history {history}: {faults}")
-            identical = [name for name, _ in ours] == [name for name, _ in truth] == [name for name, _ in naive]
-            same, swapped = same + identical, swapped + (not identical)
-            worst = max([worst, *(abs(x - y) for (_, x), (_, y) in zip(ours, truth, strict=True))])
-            nearest = min([nearest, *(x - y for (_, x), (_, y) in pairwise(truth))])
-        rows.append([k, len(histories), same, swapped, f"{worst:.1e}", f"{nearest:.1e}", fast.stats.rejections])
-    heads = ["K", "users", "identical lists", "near-ties swapped", "largest score difference", "closest neighbours"]
+    for mode, verification in MODES.items():
+        generate = None
+        if verification.scoring is not None:
+            generate = TrieGenerate(model, trie, end_token=bundle.manifest.end_token, scoring=verification.scoring)
+        plain = Recommender.open(bundle, drafter="none", verification=verification, **common)
+        loops = [
+            Recommender.open(bundle, shape=DraftShape(), verification=verification, batch_size=batch, **common)
+            for batch in BATCHES
+        ]
+        for k in options.top_k:
+            rejected = loops[0].stats.rejections
+            expected = plain.recommend(histories, k, users=users)
+            answers = [loop.recommend(histories, k, users=users) for loop in loops]
+            same, worst = 0, 0.0
+            for i, history in enumerate(tqdm(histories, desc=f"{mode}, K={k}", disable=None, leave=False)):
+                fast, truth = [answer[i] for answer in answers], None
+                if generate is not None:
+                    truth = [(names[leaf], s) for leaf, s in generate(plain.encode(history).prompt, k)]
+                if wrong := faults(mode, expected[i], fast, truth):
+                    raise SystemExit(f"K={k}, history {history}: {wrong}")
+                reference = as_ranked(expected[i]) if truth is None else truth
+                lists = [as_ranked(result) for result in (expected[i], *fast)]
+                same += all([n for n, _ in ours] == [n for n, _ in reference[: len(ours)]] for ours in lists)
+                worst = max(
+                    worst, *(abs(x - y) for ours in lists for (_, x), (_, y) in zip(ours, reference, strict=False))
+                )
+            rejected = loops[0].stats.rejections - rejected
+            rows.append([mode, k, len(histories), same, len(histories) - same, f"{worst:.1e}", rejected])
+    batches = ", ".join(map(str, BATCHES))
+    print(f"{options.data.name}: drafts of 40 x 3 at batch {batches}, no draft, and (strict) generate:\n")
+    heads = ["mode", "K", "users", "identical lists", "near-ties swapped", "largest score difference"]
     print_table([*heads, "real rejections (nodes)"], rows)
     dump(options.output, [dict(zip([*heads, "rejections"], row, strict=True)) for row in rows])
 

@@ -6,15 +6,17 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from specrec.catalog.trie import ItemTrie
 from specrec.runtime import Recommendation
 
 Ranked = list[tuple[int, float]]  # (leaf, score), best first
+DEAD = -1e8  # `generate` fills beams that it lacks with others at -1e9: they are not its answer
 
 
 def shared_data() -> Path | None:
@@ -23,23 +25,45 @@ def shared_data() -> Path | None:
     return folder if (folder / "data").is_dir() and (folder / "models").is_dir() else None
 
 
+def rows_of(folder: Path, part: str) -> dict[str, list[str]]:
+    """One of AtSpeed's sequential files: user to items, as keys of index.json."""
+    lines = (line.split() for line in (folder / f"sequential_{part}.txt").read_text().splitlines())
+    return {user: [str(int(item) - 1) for item in items] for user, *items in lines}
+
+
 def real_users(folder: Path) -> tuple[list[str], list[list[str]], list[set[str]]]:
     """AtSpeed's test users: their numbers, histories (train, then valid) and labels, as keys of index.json."""
-    rows: dict[str, dict[str, list[str]]] = {}
-    for part in ("train", "valid", "test"):
-        for line in (folder / f"sequential_{part}.txt").read_text().splitlines():
-            user, *items = line.split()
-            rows.setdefault(user, {})[part] = [str(int(item) - 1) for item in items]
-    users = [user for user, parts in rows.items() if parts.get("test")]
-    histories = [rows[user].get("train", []) + rows[user].get("valid", []) for user in users]
-    return users, histories, [set(rows[user]["test"]) for user in users]
+    parts = {part: rows_of(folder, part) for part in ("train", "valid", "test")}
+    users = [user for user, items in parts["test"].items() if items]
+    histories = [parts["train"].get(user, []) + parts["valid"].get(user, []) for user in users]
+    return users, histories, [set(parts["test"][user]) for user in users]
+
+
+class Renormalise(LogitsProcessor):
+    """Log-softmax over what is left of the vocabulary: `constrained` scoring, where the trie has masked the rest."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return scores.log_softmax(-1)
 
 
 class TrieGenerate:
-    """`generate` by beam search under the strict item trie, batch 1: the baseline and the truth."""
+    """`generate` by beam search under the strict item trie, batch 1: the baseline and the truth.
 
-    def __init__(self, model: Any, trie: ItemTrie) -> None:
-        self._model, self._trie = model.eval(), trie
+    end_token: what every identifier in the trie ends with; without one, all must be of one length.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        trie: ItemTrie,
+        *,
+        end_token: int | None = None,
+        scoring: Literal["full", "constrained"] = "full",
+    ) -> None:
+        leaves = trie.child_count == 0
+        if end_token is None and (trie.depth[leaves] < trie.length).any():
+            raise ValueError("identifiers of different lengths, and no end token: `generate` cannot finish the shorter")
+        self._model, self._trie, self._end, self._scoring = model.eval(), trie, end_token, scoring
         self._allowed: dict[tuple[int, ...], list[int]] = {}
         self._leaf: dict[tuple[int, ...], int] = {}
         paths: dict[int, tuple[int, ...]] = {0: ()}
@@ -53,8 +77,9 @@ class TrieGenerate:
                 self._leaf[paths[node]] = node
 
     def __call__(self, prompt: np.ndarray, k: int) -> Ranked:
-        """The k best leaves for one prompt [P]; fewer where the catalog has fewer."""
+        """The k best leaves for one prompt [P]; fewer where the catalog has fewer, or the search finds no more."""
         start, width = len(prompt), min(k, self._trie.identifiers)
+        beyond = [0 if self._end is None else self._end]  # for beams that went on where no identifier does
         ids = torch.from_numpy(np.asarray(prompt, np.int64))[None]
         with torch.inference_mode():
             out = self._model.generate(
@@ -66,22 +91,31 @@ class TrieGenerate:
                 do_sample=False,
                 length_penalty=0.0,
                 early_stopping=False,
-                eos_token_id=None,
+                eos_token_id=self._end,
                 pad_token_id=0,
                 use_cache=True,
                 return_dict_in_generate=True,
-                output_scores=width > 1,
+                output_scores=width > 1 or self._scoring == "constrained",
                 output_logits=width == 1,
-                prefix_allowed_tokens_fn=lambda _, tokens: self._allowed[tuple(tokens[start:].tolist())],
+                prefix_allowed_tokens_fn=lambda _, tokens: self._allowed.get(tuple(tokens[start:].tolist()), beyond),
+                logits_processor=LogitsProcessorList([Renormalise()] if self._scoring == "constrained" else []),
             )
-        if width == 1:  # greedy search returns no sequence scores
-            chosen = out.sequences[0, start:].tolist()
-            rows = [logits[0].float().log_softmax(-1) for logits in out.logits]
-            scores = [sum(row[token].item() for row, token in zip(rows, chosen, strict=True))]
-        else:
-            scores = out.sequences_scores.tolist()
-        leaves = [self._leaf[tuple(sequence[start:].tolist())] for sequence in out.sequences]
-        return list(zip(leaves, scores, strict=True))
+        sequences = [self._ended(sequence) for sequence in out.sequences[:, start:].tolist()]
+        scores = [self._greedy_score(out, sequences[0])] if width == 1 else out.sequences_scores.tolist()
+        ranked: dict[int, float] = {}
+        for sequence, score in zip(sequences, scores, strict=True):
+            if score > DEAD:
+                ranked.setdefault(self._leaf[sequence], score)
+        return list(ranked.items())
+
+    def _ended(self, sequence: list[int]) -> tuple[int, ...]:
+        """A sequence without the padding behind its end token."""
+        return tuple(sequence[: sequence.index(self._end) + 1] if self._end in sequence else sequence)
+
+    def _greedy_score(self, out: Any, sequence: tuple[int, ...]) -> float:
+        """The score of greedy search, which returns none: `out.scores` are masked logits, or renormalised by us."""
+        rows = out.scores if self._scoring == "constrained" else [row.float().log_softmax(-1) for row in out.logits]
+        return sum(row[0, token].item() for row, token in zip(rows, sequence, strict=True))
 
 
 def ranking_fault(got: Sequence[tuple[object, float]], expected: Sequence[tuple[object, float]]) -> str | None:
@@ -109,8 +143,9 @@ def as_ranked(result: Recommendation) -> list[tuple[tuple[str, ...], float]]:
 
 def leaf_identifiers(trie: ItemTrie, identifiers: Sequence[tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
     """The identifier's strings of every leaf."""
-    first = int(trie.level_start[trie.length])
-    return {first + j: identifiers[int(item)] for j, item in enumerate(trie.leaf_item[trie.leaf_offset[:-1]])}
+    leaves = np.flatnonzero(trie.child_count == 0)
+    first_items = trie.item[trie.item_offset[leaves]]
+    return {leaf: identifiers[item] for leaf, item in zip(leaves.tolist(), first_items.tolist(), strict=True)}
 
 
 def dump(path: str | None, result: object) -> None:
@@ -119,15 +154,17 @@ def dump(path: str | None, result: object) -> None:
         Path(path).write_text(json.dumps(result, indent=2) + "\n")
 
 
-def beauty_bundle(shared: Path, bundle: Path | None) -> Path:
-    """The beauty pair, exported and built for this machine: at `bundle` if that is there, else made (there)."""
+def built_bundle(data: Path, pair: Path, bundle: Path | None, history_length: int = 20) -> Path:
+    """A pair of checkpoints exported and built for this machine: at `bundle` if that is there, else made (there)."""
     from specrec.engines.build import build_engine
     from specrec.export import export_bundle
 
-    bundle = bundle or Path(tempfile.mkdtemp(prefix="specrec-bench-")) / "beauty"
+    bundle = bundle or Path(tempfile.mkdtemp(prefix="specrec-bench-")) / data.name
     if not bundle.exists():
-        pair, data = shared / "models/beauty", shared / "data/beauty"
-        export_bundle(pair / "target", pair / "draft", data / "index.json", data / "items.json", bundle)
+        export_bundle(
+            pair / "target", pair / "draft", data / "index.json", data / "items.json", bundle,
+            history_length=history_length,
+        )  # fmt: skip
         build_engine(bundle)
     return bundle
 
@@ -136,10 +173,19 @@ def arguments(
     description: str | None,
     users: int | None,
     more: Callable[[argparse.ArgumentParser], object] = lambda parser: None,
+    *,
+    history_length: int = 20,
 ) -> argparse.Namespace:
-    """The options that every benchmark has, and `more`; exits with the reason where the data is absent."""
+    """The options that every benchmark has, and `more`; exits with the reason where the data is absent.
+
+    The result's `data` is the dataset's folder, `pair` that of the checkpoints, `bundle` what was made of them.
+    """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--bundle", type=Path, help="exported and built beauty bundle; made there if absent")
+    parser.add_argument("--data", default="beauty", choices=["beauty", "games"])
+    parser.add_argument(
+        "--pair", type=Path, help="folder with target/ and draft/ (beauty's is at hand; see train_pair.py)"
+    )
+    parser.add_argument("--bundle", type=Path, help="exported and built bundle of the pair; made there if absent")
     parser.add_argument("--users", type=int, default=users, help="how many test users (default: %(default)s)")
     parser.add_argument("--top-k", type=int, nargs="+", default=[1, 5, 10, 20])
     parser.add_argument("--threads", type=int, help="of each engine (default: all processors)")
@@ -147,10 +193,16 @@ def arguments(
     parser.add_argument("--output", help="write the result as JSON")
     more(parser)
     options = parser.parse_args()
-    options.shared = shared_data()
-    if options.shared is None:
+    shared = shared_data()
+    if shared is None:
         parser.exit(2, "The data/ and models/ folders are absent: name the folder that holds them in SPECREC_DATA.\n")
-    options.bundle = beauty_bundle(options.shared, options.bundle)
+    options.pair = options.pair or shared / "models" / options.data
+    if not (options.pair / "target").is_dir():
+        parser.exit(
+            2, f"{options.pair} has no target/. Train a pair with train_pair.py and give its folder as --pair.\n"
+        )
+    options.data = shared / "data" / options.data
+    options.bundle = built_bundle(options.data, options.pair, options.bundle, history_length)
     return options
 
 

@@ -89,10 +89,10 @@ def main() -> None:
     options.threads = options.threads or available_threads()
     torch.set_num_threads(options.threads)
     bundle = Bundle.open(options.bundle)
-    _, histories, _ = real_users(options.shared / "data/beauty")
+    _, histories, _ = real_users(options.data)
     histories = sorted(histories[:: len(histories) // options.users][: options.users], key=len)
-    target = AutoModelForCausalLM.from_pretrained(options.shared / "models/beauty/target")
-    generate = TrieGenerate(target, bundle.trie())
+    target = AutoModelForCausalLM.from_pretrained(options.pair / "target")
+    generate = TrieGenerate(target, bundle.trie(), end_token=bundle.manifest.end_token)
     rows, result = [], []
     for k in options.top_k:
         one, eight = recommenders(bundle, options, 1), recommenders(bundle, options, 8)

@@ -31,3 +31,7 @@ class EngineError(SpecRecError):
 
 class ExportError(SpecRecError):
     """A checkpoint cannot be exported faithfully."""
+
+
+class OptionError(SpecRecError, ValueError):
+    """Settings that are out of range, or that cannot be combined."""

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import msgspec
 
@@ -24,6 +24,9 @@ class HistoryRequest:
     items: tuple[str, ...]
     line: int  # where it begins in its file, counted from 1 (Parquet: the row)
     source: str = ""  # the file's name
+    k: int | None = None  # items it asks for, where the format can say so
+    allow: frozenset[str] | None = None  # what it may be recommended; None: everything
+    deny: frozenset[str] = frozenset()  # what it may not
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,26 @@ class _Entry(msgspec.Struct):
 
     user: str | int
     items: list[str | int]
+    k: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    allow: list[str | int] | None = None
+    deny: list[str | int] | None = None
 
 
 Outcome = HistoryRequest | Reject
 SPACE = re.compile(r"[ \t\r\n]*")
-EXPECTED = 'expected {"user": "u1", "items": ["11", ...]}, ids being strings or integers'
+EXPECTED = (
+    'expected {"user": "u1", "items": ["11", ...]}, ids being strings or integers (and if wanted "k": 10, '
+    '"allow": [...], "deny": [...])'
+)
 
 
-def request_or_reject(user: Any, items: Any, line: int, raw: str, source: str) -> Outcome:
-    """A request, if `user` is an id and `items` a list of at least one id; ids are strings or integers."""
+def request_or_reject(user: Any, items: Any, line: int, raw: str, source: str, **asked: Any) -> Outcome:
+    """A request, if `user` is an id and `items` a list of at least one id; ids are strings or integers.
+
+    asked: "k", "allow" and "deny", where the format has them.
+    """
     try:
-        entry = msgspec.convert({"user": user, "items": items}, _Entry)
+        entry = msgspec.convert({"user": user, "items": items, **asked}, _Entry)
         str(user).encode("utf-8")
     except msgspec.ValidationError as error:
         return Reject(line, f"{error}; {EXPECTED}", raw, source)
@@ -63,7 +75,10 @@ def request_or_reject(user: Any, items: Any, line: int, raw: str, source: str) -
 def _accept(entry: _Entry, line: int, raw: str, source: str) -> Outcome:
     if not entry.items:
         return Reject(line, f"the history of user {entry.user} is empty; expected at least one item", raw, source)
-    return HistoryRequest(str(entry.user), tuple(map(str, entry.items)), line, source)
+    items = tuple(map(str, entry.items))
+    allow = None if entry.allow is None else frozenset(map(str, entry.allow))
+    deny = frozenset(map(str, entry.deny or ()))
+    return HistoryRequest(str(entry.user), items, line, source, entry.k, allow, deny)
 
 
 def _lines(name: str, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -81,7 +96,7 @@ def _shown(line: bytes) -> str:
 
 
 def read_jsonl(name: str, file: IO[bytes]) -> Iterator[Outcome]:
-    """JSON lines: {"user": ..., "items": [...]}; blank lines are skipped."""
+    """JSON lines: {"user": ..., "items": [...]}, if wanted with "k", "allow" and "deny"; blank lines are skipped."""
     decoder = msgspec.json.Decoder(_Entry)
     for number, line in _lines(name, file):
         if not line.strip():

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from .errors import CatalogError
 from .files import whole_file
+from .trie import PAD
 
+Int64 = NDArray[np.int64]
 SHOWN = 5  # how many offenders of one kind a message names
 
 
@@ -36,10 +38,10 @@ class _Description(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Catalog:
-    """I items with identifiers of L tokens each; several items may share an identifier.
+    """I items with identifiers of one or more strings each; several items may share an identifier.
 
-    Raises `CatalogError` when it is empty, holds an item id twice, an identifier is not made of
-    non-empty strings, or identifiers differ in length.
+    Raises `CatalogError` when it is empty, holds an item id twice, or an identifier is not made of
+    non-empty strings.
     """
 
     item_ids: tuple[str, ...]
@@ -57,17 +59,6 @@ class Catalog:
         if not all(map(all, self.identifiers)) or not all(self.identifiers):
             empty = [i for i, tokens in zip(self.item_ids, self.identifiers, strict=True) if not all(tokens or [""])]
             raise CatalogError(f"{_named(empty)} have an identifier without tokens or with an empty token.")
-        self._check_lengths()
-
-    def _check_lengths(self) -> None:
-        lengths = list(map(len, self.identifiers))
-        if len(set(lengths)) > 1:
-            example = dict(zip(reversed(lengths), reversed(self.item_ids), strict=True))
-            got = ", ".join(f"{length} (item {example[length]!r})" for length in sorted(example))
-            raise CatalogError(
-                f"identifiers have different numbers of tokens: {got}. Only identifiers of one length are "
-                "supported yet; make them equal, for example by adding a last token to the shorter ones."
-            )
 
     @classmethod
     def load(cls, index: Path, items: Path | None) -> "Catalog":
@@ -121,33 +112,52 @@ class Catalog:
 
     @property
     def length(self) -> int:
-        """L: tokens in every identifier."""
-        return len(self.identifiers[0])
+        """Strings in the longest identifier."""
+        return max(map(len, self.identifiers))
 
     @cached_property
     def tokens(self) -> tuple[str, ...]:
-        """The distinct tokens of all identifiers, sorted."""
+        """The distinct strings of all identifiers, sorted."""
         return tuple(sorted(set(chain.from_iterable(self.identifiers))))
 
-    def token_ids(self, lookup: Mapping[str, int]) -> NDArray[np.int64]:
-        """Token ids [I, L] by a tokenizer's vocabulary.
+    def token_ids(self, lookup: Mapping[str, int]) -> Int64:
+        """Token ids [I, L] where every string is one token of a vocabulary; `PAD` behind the shorter identifiers.
 
-        Raises `CatalogError` naming the tokens that `lookup` lacks, or that share an id.
+        `catalog.tokens.identifier_ids` also takes text apart. Raises `CatalogError` naming the tokens
+        that `lookup` lacks, or that share an id.
         """
         missing = [token for token in self.tokens if token not in lookup]
         if missing:
-            raise CatalogError(
-                f"{len(missing)} of the catalog's {len(self.tokens)} tokens are not in the tokenizer's vocabulary: "
-                f"{_some(missing)}. Add them to the tokenizer (and train their embeddings), or use the index file "
-                "that the model was trained with."
-            )
+            raise lacking(missing, len(self.tokens))
         owner: dict[int, str] = {}
         clash = [(owner[lookup[t]], t) for t in self.tokens if owner.setdefault(lookup[t], t) != t]
         if clash:
-            raise CatalogError(f"different tokens have one id in the tokenizer: {_some(clash)}; expected distinct ids.")
+            raise CatalogError(f"different tokens have one id in the tokenizer: {some(clash)}; expected distinct ids.")
         flat = map(lookup.__getitem__, chain.from_iterable(self.identifiers))
-        count = len(self.identifiers) * self.length
-        return np.fromiter(flat, np.int64, count).reshape(-1, self.length)
+        return padded(map(len, self.identifiers), flat)
+
+
+def padded(lengths: Iterable[int], flat: Iterable[int]) -> Int64:
+    """Rows of token ids, given one after another, as one array [I, L], `PAD` behind the shorter ones."""
+    count = np.fromiter(lengths, np.int64)
+    table = np.full((len(count), count.max(initial=0)), PAD, np.int64)
+    table[np.arange(table.shape[1]) < count[:, None]] = np.fromiter(flat, np.int64, count.sum())
+    return table
+
+
+def lacking(missing: list[str], count: int, hint: str = "") -> CatalogError:
+    """The error for strings of the catalog, `count` in all, that should be tokens of the tokenizer and are not."""
+    return CatalogError(
+        f"{len(missing)} of the catalog's {count} tokens are not in the tokenizer's vocabulary: "
+        f"{some(missing)}. Add them to the tokenizer (and train their embeddings), or use the index file "
+        f"that the model was trained with.{hint}"
+    )
+
+
+def some(offenders: Sequence[object]) -> str:
+    """The first few offenders, and how many more there are."""
+    more = f" and {len(offenders) - SHOWN} more" if len(offenders) > SHOWN else ""
+    return ", ".join(map(repr, offenders[:SHOWN])) + more
 
 
 def _shared(tokens: Iterable[str], share: dict[str, str]) -> tuple[str, ...]:
@@ -155,13 +165,8 @@ def _shared(tokens: Iterable[str], share: dict[str, str]) -> tuple[str, ...]:
     return tuple([share.setdefault(token, token) for token in tokens])
 
 
-def _some(offenders: list[Any]) -> str:
-    more = f" and {len(offenders) - SHOWN} more" if len(offenders) > SHOWN else ""
-    return ", ".join(map(repr, offenders[:SHOWN])) + more
-
-
 def _named(items: list[str]) -> str:
-    return f"items {_some(items)}"
+    return f"items {some(items)}"
 
 
 def _repeated(keys: Iterable[str]) -> list[str]:

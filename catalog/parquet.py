@@ -9,12 +9,14 @@ import msgspec
 from .errors import HistoryError
 from .formats import Outcome, request_or_reject
 
+REQUIRED, OPTIONAL = ("user", "items"), ("k", "allow", "deny")
 ROWS = 1024  # decoded at a time
 
 
 def read_parquet(path: Path) -> Iterator[Outcome]:
     """The columns `user` (strings or integers) and `items` (lists of them), one request a row.
 
+    The columns `k`, `allow` and `deny` are read where they are, as in JSON lines; other columns are ignored.
     Line numbers are rows, counted from 1. Raises `HistoryError` when pyarrow is not installed, the
     file is not Parquet, or it lacks the columns.
     """
@@ -25,15 +27,15 @@ def read_parquet(path: Path) -> Iterator[Outcome]:
     row = 0
     try:
         with parquet.ParquetFile(path) as file:
-            missing = {"user", "items"} - set(file.schema_arrow.names)
-            if missing:
-                raise HistoryError(f"{path}: got the columns {file.schema_arrow.names}; expected user and items.")
-            for batch in file.iter_batches(batch_size=ROWS, columns=["user", "items"]):
-                users, histories = batch.column("user").to_pylist(), batch.column("items").to_pylist()
-                for user, items in zip(users, histories, strict=True):
+            names = file.schema_arrow.names
+            if not set(REQUIRED) <= set(names):
+                raise HistoryError(f"{path}: got the columns {names}; expected user and items.")
+            wanted = [name for name in REQUIRED + OPTIONAL if name in names]
+            for batch in file.iter_batches(batch_size=ROWS, columns=wanted):
+                for fields in batch.select(wanted).to_pylist():
                     row += 1
-                    raw = msgspec.json.encode({"user": user, "items": items}, enc_hook=str).decode()
-                    yield request_or_reject(user, items, row, raw, str(path))
+                    raw = msgspec.json.encode(fields, enc_hook=str).decode()
+                    yield request_or_reject(**fields, line=row, raw=raw, source=str(path))
     except (pyarrow.ArrowException, OSError) as error:
         place = f"after row {row}" if row else "at its start"
         raise HistoryError(f"{path}: cannot be read as Parquet ({place}): {error}") from None

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import CatalogError, PromptError
 from .files import Frozen
-from .items import Catalog
+from .items import Catalog, some
+from .tokens import Tokenizer, identifier_ids, is_text
+from .trie import PAD
 
 HISTORY = "{history}"
 PROOF_HISTORIES = 48  # pseudo-random histories on which a compiled prompt is compared with the tokenizer
+PROOF_BATCH = 1000  # prompts that the tokenizer is given at a time
 
 Int64 = NDArray[np.int64]
 
@@ -41,57 +43,49 @@ class EncodedPrompt:
 class PromptEncoder:
     """Turns histories into token ids by a `PromptSpec`.
 
-    `item_tokens` [I, L] holds every item's token ids in catalog order, `max_tokens` is the longest
-    prompt that the context holds. Raises `PromptError` when not even one item fits.
+    `item_tokens` [I, L] holds every item's token ids in catalog order, `PAD` behind the shorter ones;
+    `max_tokens` is the longest prompt that the context holds. Raises `PromptError` when that leaves no
+    room for the longest item alone.
     """
 
     def __init__(self, spec: PromptSpec, item_tokens: Int64, max_tokens: int) -> None:
         self.spec = spec
-        self._tokens = item_tokens
         self._prefix, self._separator, self._suffix = (
             np.array(ids, np.int64) for ids in (spec.prefix_ids, spec.separator_ids, spec.suffix_ids)
         )
-        step = item_tokens.shape[1] + len(self._separator)
-        frame = len(self._prefix) + len(self._suffix)
-        fitting = (max_tokens - frame + len(self._separator)) // step
-        if fitting < 1:
+        lengths = (item_tokens != PAD).sum(axis=1)
+        shortest, longest = int(lengths.min()), int(lengths.max())
+        frame, gap = len(self._prefix) + len(self._suffix), len(self._separator)
+        if frame + longest > max_tokens:
             raise PromptError(
-                f"the prompt does not fit: one item of {item_tokens.shape[1]} tokens and {frame} tokens around the "
+                f"the prompt does not fit: one item of {longest} tokens and {frame} tokens around the "
                 f"history, but the context leaves {max_tokens}. Use a shorter template or a model with more context."
             )
-        self.max_items = min(spec.history_length, fitting)  # the most items a prompt can hold
+        self._tokens, self._lengths, self._ragged = item_tokens[:, :longest], lengths, shortest < longest
+        self._room = max_tokens - frame + gap  # for items with a separator each
+        self.max_items = min(spec.history_length, self._room // (shortest + gap))  # the most items a prompt can hold
 
     def encode(self, items: Int64 | Sequence[int]) -> EncodedPrompt:
-        """The prompt of a history given as catalog positions, oldest first.
+        """The prompt of a history given as catalog positions, oldest first: the most recent items that fit.
 
         Raises `PromptError` on an empty history.
         """
         if len(items) == 0:
             raise PromptError("the history is empty; expected at least one item of the catalog.")
         recent = np.asarray(items[-self.max_items :], np.int64)
-        kept, length, gap = len(recent), self._tokens.shape[1], len(self._separator)
-        body = np.empty((kept, length + gap), np.int64)
-        body[:, :length] = self._tokens[recent]
-        body[:, length:] = self._separator
-        joined = body.ravel()[: body.size - gap]
+        gap = len(self._separator)
+        if self._ragged:
+            room = np.cumsum(self._lengths[recent[::-1]] + gap)
+            recent = recent[len(recent) - int(np.searchsorted(room, self._room, side="right")) :]
+        kept = len(recent)
+        body = np.empty((kept, gap + self._tokens.shape[1]), np.int64)
+        body[:, :gap] = self._separator
+        body[:, gap:] = self._tokens[recent]
+        joined = body.ravel()[gap:]
+        if self._ragged:
+            joined = joined[joined != PAD]
         ids = np.concatenate((self._prefix, joined, self._suffix))
         return EncodedPrompt(ids, kept, kept < min(self.spec.history_length, len(items)))
-
-
-class Tokenizer(Protocol):
-    """What `compile_prompt` needs of a transformers tokenizer."""
-
-    @property
-    def bos_token(self) -> str | None: ...
-
-    @property
-    def all_special_tokens(self) -> list[str]: ...
-
-    def get_vocab(self) -> dict[str, int]: ...
-
-    def __call__(self, text: Any, *, add_special_tokens: bool = ...) -> Any: ...
-
-    def apply_chat_template(self, conversation: Any, *, add_generation_prompt: bool, tokenize: bool) -> Any: ...
 
 
 def compile_prompt(
@@ -144,29 +138,36 @@ class _Source:
     @cached_property
     def item_tokens(self) -> Int64:
         """Token ids [I, L]; raises `PromptError` for tokens that are not one id of the tokenizer."""
-        vocabulary = self.tokenizer.get_vocab()
         try:
-            ids = self.catalog.token_ids(vocabulary)
+            ids = identifier_ids(self.tokenizer, self.catalog)
         except CatalogError as error:
             raise PromptError(str(error)) from None
-        tokens = list(self.catalog.tokens)
+        if self.is_text:
+            return ids
+        vocabulary, tokens = self.tokenizer.get_vocab(), list(self.catalog.tokens)
         encoded = self.tokenizer(tokens, add_special_tokens=False)["input_ids"]
         split = [token for token, got in zip(tokens, encoded, strict=True) if vocabulary[token] not in got]
         if split:
-            shown = ", ".join(map(repr, split[:5])) + (f" and {len(split) - 5} more" if len(split) > 5 else "")
             raise PromptError(
                 f"the tokenizer takes {len(split)} of the catalog's {len(tokens)} tokens apart, although its "
-                f"vocabulary has them: {shown}. Add them with tokenizer.add_tokens(...) (their ids stay) and save it."
+                f"vocabulary has them: {some(split)}. Add them with tokenizer.add_tokens(...) (their ids stay) and "
+                "save it."
             )
         return ids
+
+    @cached_property
+    def is_text(self) -> bool:
+        """Whether the identifiers are text, several tokens a word."""
+        return is_text(self.tokenizer, self.catalog)
 
     def text(self, items: Iterable[int]) -> str:
         """The full prompt of a history of catalog positions."""
         return self.render(self.separator.join("".join(self.catalog.identifiers[item]) for item in items))
 
-    def encode(self, items: Iterable[int]) -> list[int]:
-        """The tokenizer's ids of the full prompt."""
-        return list(self.tokenizer(self.text(items), add_special_tokens=self.special)["input_ids"])
+    def encode(self, histories: Iterable[Iterable[int]]) -> list[list[int]]:
+        """The tokenizer's ids of the full prompts."""
+        texts = [self.text(items) for items in histories]
+        return list(self.tokenizer(texts, add_special_tokens=self.special)["input_ids"])
 
 
 def _chat(tokenizer: Tokenizer, text: str) -> str:
@@ -184,20 +185,19 @@ def _chat(tokenizer: Tokenizer, text: str) -> str:
 
 def _derive(source: _Source, history_length: int) -> PromptSpec:
     """Cut the items' ids out of full prompts of one and two items; what remains are the fixed parts."""
-    ids, length = source.item_tokens, source.item_tokens.shape[1]
+    ids = source.item_tokens
     samples = sorted({0, len(ids) // 2, len(ids) - 1})
-    singles = {item: source.encode([item]) for item in samples}
+    first, last = samples[0], samples[-1]
+    *singles, pair = source.encode([*([item] for item in samples), [first, last]])
     # The place of the history is the one where every sample's own ids stand: the template's text may
     # hold an identifier, too.
-    places = set.intersection(*(_places(singles[item], ids[item]) for item in samples))
+    own = [ids[item][ids[item] != PAD].tolist() for item in samples]
+    places = set.intersection(*map(_places, singles, own))
     if not places:
-        first = samples[0]
-        raise _mismatch(source, [first], singles[first], ids[first].tolist())
+        raise _mismatch(source, [first], singles[0], own[0])
     start = min(places)
-    single = singles[samples[0]]
-    prefix, suffix = single[:start], single[start + length :]
-    pair = source.encode([samples[0], samples[-1]])
-    between = pair[start + length : len(pair) - len(suffix) - length]
+    prefix, suffix = singles[0][:start], singles[0][start + len(own[0]) :]
+    between = pair[start + len(own[0]) : len(pair) - len(suffix) - len(own[-1])]
     return PromptSpec(
         template=source.template,
         separator=source.separator,
@@ -208,28 +208,37 @@ def _derive(source: _Source, history_length: int) -> PromptSpec:
     )
 
 
-def _places(ids: list[int], item: Int64) -> set[int]:
+def _places(ids: list[int], item: list[int]) -> set[int]:
     """Where the item's tokens stand side by side in `ids`."""
-    wanted = item.tolist()
-    return {place for place in range(len(ids) - len(wanted) + 1) if ids[place : place + len(wanted)] == wanted}
+    return {place for place in range(len(ids) - len(item) + 1) if ids[place : place + len(item)] == item}
 
 
 def _prove(source: _Source, spec: PromptSpec) -> None:
-    """Compare assembled prompts with the tokenizer's: random histories, and an item for every token of the catalog."""
+    """Compare assembled prompts with the tokenizer's: random histories, and what `_witnesses` names."""
     rng = np.random.default_rng(0)
     ids = source.item_tokens
     lengths = 1 + np.arange(PROOF_HISTORIES) % spec.history_length
     histories = [rng.integers(len(ids), size=length) for length in lengths]
-    _, first = np.unique(ids, return_index=True)
     twice = min(2, spec.history_length)  # so that a separator stands on either side
-    histories += [np.full(twice, item) for item in np.unique(first // ids.shape[1])]
+    histories += [np.full(twice, item) for item in _witnesses(source)]
     longest = len(spec.prefix_ids) + len(spec.suffix_ids)
     longest += spec.history_length * (ids.shape[1] + len(spec.separator_ids))
     encoder = PromptEncoder(spec, ids, longest)
-    for history in histories:
-        got, expected = encoder.encode(history).ids.tolist(), source.encode(history)
-        if got != expected:
-            raise _mismatch(source, history, expected, got)
+    for start in range(0, len(histories), PROOF_BATCH):
+        batch = histories[start : start + PROOF_BATCH]
+        for history, expected in zip(batch, source.encode(batch), strict=True):
+            got = encoder.encode(history).ids.tolist()
+            if got != expected:
+                raise _mismatch(source, history, expected, got)
+
+
+def _witnesses(source: _Source) -> Int64:
+    """Items that stand for all: one for every token; all where they are text, which may merge with its neighbours."""
+    ids = source.item_tokens
+    if source.is_text:
+        return np.sort(np.unique(ids, axis=0, return_index=True)[1])
+    tokens, first = np.unique(ids, return_index=True)
+    return np.unique(first[tokens != PAD] // ids.shape[1])
 
 
 def _refuse_unknown_text(source: _Source) -> None:
@@ -261,5 +270,7 @@ def _mismatch(source: _Source, history: Iterable[int], expected: list[int], got:
         "Text next to the identifiers changes how they, or it, are tokenized. Often a tokenizer adds or drops a space "
         "beside added tokens (SentencePiece) or joins text with them: put a space into the separator and the template "
         "around {history}, use another separator, or re-add the identifiers with AddedToken(..., normalized=False, "
-        "lstrip=False, rstrip=False) and no prefix space."
+        "lstrip=False, rstrip=False) and no prefix space. Identifiers that are text are words of the text around them: "
+        'begin each with its own space (" desk lamp"), let no space stand before {history} or end the separator, '
+        "and separate them by a line break if signs still merge."
     )

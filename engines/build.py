@@ -30,9 +30,12 @@ from .ort import OrtEngine, load_ort_engine, open_session, session_options
 from .registry import available_threads, backend_version
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2}  # largest difference of a log-probability to the exported graph
-NEW_TOKENS = (1, 8, 20, 40, 80, 120, 160, 240)
-PAST_TOKENS = (0, 80, 200)
-BATCHES = (1, 8)
+NEW_TOKENS = (1, 8, 20, 40, 80, 160, 320, 480)
+LATER_TOKENS = 160  # the most that calls after the prompt's bring
+PAST_TOKENS = (0, 80, 400)
+BATCHES = (1, 8, 32)
+LONG_MS = 500  # longer calls are timed once
+LONGEST_MS = 5000  # beyond a call this long, longer ones are not timed
 EXTERNAL_BYTES = 1 << 30  # a protobuf holds 2 GiB at most
 
 Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
@@ -144,11 +147,19 @@ def _difference(
 
 def _latency(engine: Engine, facts: ModelFacts, progress: Callable[[int, int], None]) -> tuple[LatencyPoint, ...]:
     """Median milliseconds of one call over a grid of batch sizes, cached and new tokens within the context."""
-    grid = [(b, p, n) for b in BATCHES for p in PAST_TOKENS for n in NEW_TOKENS if p + n <= facts.context]
-    points = []
+    grid = [
+        (batch, past, new)
+        for batch in BATCHES
+        for past in PAST_TOKENS
+        for new in NEW_TOKENS
+        if past + new <= facts.context and (not past or new <= LATER_TOKENS)
+    ]
+    points: list[LatencyPoint] = []
     for done, (batch, past, new) in enumerate(grid):
         progress(done, len(grid))
-        times = []
+        if points and points[-1].milliseconds > LONGEST_MS and new > points[-1].new:
+            continue
+        times: list[float] = []
         for _ in range(4):
             cache = engine.new_cache(batch)
             if past:
@@ -157,7 +168,7 @@ def _latency(engine: Engine, facts: ModelFacts, progress: Callable[[int, int], N
             start = perf_counter()
             engine.forward(inputs, cache)
             times.append(1000 * (perf_counter() - start))
-            if sum(times) > 2000:
+            if sum(times) > LONG_MS:
                 break
         points.append(LatencyPoint(batch=batch, past=past, new=new, milliseconds=round(median(times[1:] or times), 4)))
     progress(len(grid), len(grid))

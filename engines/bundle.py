@@ -13,14 +13,15 @@ from ..catalog.errors import BundleError
 from ..catalog.files import Frozen, sha256
 from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec
-from ..catalog.trie import ItemTrie
+from ..catalog.trie import PAD, ItemTrie
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST, ENGINE_FACTS = "manifest.json", "engine.json"
 CATALOG_FILE, TRIE_FILE = "catalog/items.jsonl", "catalog/trie.safetensors"
 REEXPORT = "specrec export ... --overwrite"
 Precision = Literal["fp32", "fp16", "bf16"]
 Role = Literal["target", "draft"]
+Scoring = Literal["full", "constrained"]
 
 
 class Sealed(Frozen, frozen=True):
@@ -57,16 +58,18 @@ class Manifest(Sealed, frozen=True, kw_only=True):
 
     specrec_version: str
     precision: Precision
-    scoring: Literal["full"]
+    scoring: Scoring  # what a request gets that asks for none
     opset: int
     target: ModelFacts
     draft: ModelFacts | None
     prompt: PromptSpec
     items: int
     identifiers: int
-    identifier_length: int
+    identifier_length: int  # tokens in the longest, the end token included
+    end_token: int | None  # behind every identifier that is generated, not in prompts; None: there is none
     catalog_tokens: int
     max_prompt_tokens: int
+    max_top_k: int  # the longest list that a request may ask for
     files: dict[str, FileFacts]  # path in the bundle, "/" between parts; engines/ is not in it
 
 
@@ -138,7 +141,7 @@ class Bundle:
         path = Path(path)
         if not (path / MANIFEST).is_file():
             raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}. Make one with: specrec export --help")
-        return cls(path, _read_sealed(path / MANIFEST, Manifest, REEXPORT))
+        return cls(path, read_sealed(path / MANIFEST, Manifest, REEXPORT))
 
     def file(self, name: str) -> Path:
         """A file of the bundle, once its bytes are what the manifest says."""
@@ -177,8 +180,11 @@ class Bundle:
         return ItemTrie(**load_file(self.file(TRIE_FILE)))
 
     def prompts(self, trie: ItemTrie) -> PromptEncoder:
-        """The encoder of histories, as the bundle was exported."""
-        return PromptEncoder(self.manifest.prompt, trie.item_tokens(), self.manifest.max_prompt_tokens)
+        """The encoder of histories, as the bundle was exported: identifiers in prompts have no end token."""
+        tokens, end = trie.item_tokens(), self.manifest.end_token
+        if end is not None:
+            tokens[tokens == end] = PAD  # only an identifier's last token is the end token
+        return PromptEncoder(self.manifest.prompt, tokens, self.manifest.max_prompt_tokens)
 
     def engine_names(self) -> list[str]:
         """Engines built into the bundle (one whose building was killed has a name that begins with a dot)."""
@@ -192,7 +198,7 @@ class Bundle:
             raise BundleError(
                 f"{self.path} has no engine {name!r} (built: {built}). Build one with: specrec build-engine {self.path}"
             )
-        return _read_sealed(file, EngineFacts, self.rebuild(name))
+        return read_sealed(file, EngineFacts, self.rebuild(name))
 
     def engine_file(self, name: str, file: str) -> Path:
         """A file of an engine, once its bytes are what engine.json says."""
@@ -224,7 +230,7 @@ class _Versioned(msgspec.Struct):
     schema_version: int
 
 
-def _read_sealed(path: Path, kind: type[T], remedy: str) -> T:
+def read_sealed(path: Path, kind: type[T], remedy: str) -> T:
     """A JSON file whose schema version, the first thing looked at, is ours, and whose checksum is right."""
     data = path.read_bytes()
     try:

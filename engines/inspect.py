@@ -21,9 +21,10 @@ def describe(path: Path) -> str:
         f"{path}: SpecRec {manifest.specrec_version}, schema {manifest.schema_version}, {size / 1e6:.1f} MB",
         f"  target     {_model(manifest.target)}",
         f"  draft      {_model(manifest.draft) if manifest.draft else 'none'}",
-        f"  graphs     ONNX opset {manifest.opset}, {manifest.precision}, scoring {manifest.scoring}",
-        f"  catalog    {manifest.items:,} items, {manifest.identifiers:,} identifiers of "
-        f"{manifest.identifier_length} tokens, {manifest.catalog_tokens:,} distinct tokens",
+        f"  graphs     ONNX opset {manifest.opset}, {manifest.precision}",
+        f"  requests   scoring {manifest.scoring} where they ask for none, at most {manifest.max_top_k} items a list",
+        f"  catalog    {manifest.items:,} items, {manifest.identifiers:,} identifiers of at most "
+        f"{manifest.identifier_length} tokens{_end(manifest.end_token)}, {manifest.catalog_tokens:,} distinct tokens",
         f"  prompt     {prompt.template!r}, separator {prompt.separator!r}, last {prompt.history_length} items, "
         f"at most {manifest.max_prompt_tokens} tokens",
     ]
@@ -39,6 +40,10 @@ def _model(facts: ModelFacts) -> str:
         f"{facts.architecture}, {facts.parameters:,} parameters, {facts.layers} layers, {facts.kv_heads} KV heads of "
         f"{facts.head_dim}, vocabulary {facts.vocabulary:,}, context {facts.context:,}"
     )
+
+
+def _end(token: int | None) -> str:
+    return " (no end token)" if token is None else f" (the end token {token} among them)"
 
 
 def _engine(name: str, facts: EngineFacts) -> list[str]:

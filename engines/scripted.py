@@ -7,18 +7,8 @@ wrong mask, position, slot or cache shows up as wrong log-probabilities, as it w
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog.hashing import UInt64, mix
 from .base import MASK_TYPES, Engine, Float32, ForwardInputs, Int64, KVCache
-
-UInt64 = NDArray[np.uint64]
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-def _mix(x: UInt64) -> UInt64:
-    """SplitMix64's finaliser: every input bit reaches every output bit."""
-    x = (x + _GOLDEN).astype(np.uint64)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 class ScriptedCache(KVCache):
@@ -70,20 +60,20 @@ class ScriptedEngine(Engine):
             raise ValueError("a row of the attention mask sees a slot that is computed after it")
         if not visible.any(axis=2).all():
             raise ValueError("a row of the attention mask sees nothing")
-        own = _mix(_mix(inputs.input_ids.astype(np.uint64)) ^ inputs.position_ids.astype(np.uint64))
+        own = mix(mix(inputs.input_ids.astype(np.uint64)) ^ inputs.position_ids.astype(np.uint64))
         values = np.concatenate([cache.values, own], axis=1)
         for t in range(new):
             seen = np.where(visible[:, t, : past + t], values[:, : past + t], 0).sum(axis=1, dtype=np.uint64)
-            values[:, past + t] = _mix(values[:, past + t] ^ _mix(seen))
+            values[:, past + t] = mix(values[:, past + t] ^ mix(seen))
         cache.values = values
         return self._logprobs(np.take_along_axis(values[:, past:], inputs.logit_rows, axis=1))
 
     def logprobs_after(self, tokens: NDArray[np.integer]) -> Float32:
         """Log-probabilities [C] after one plain sequence of tokens [n]: the definition, for references."""
-        own = _mix(_mix(tokens.astype(np.uint64)) ^ np.arange(len(tokens), dtype=np.uint64))
+        own = mix(mix(tokens.astype(np.uint64)) ^ np.arange(len(tokens), dtype=np.uint64))
         seen = value = np.zeros(1, np.uint64)
         for x in own:
-            value = _mix(x ^ _mix(seen))
+            value = mix(x ^ mix(seen))
             seen = seen + value
         logprobs: Float32 = self._logprobs(value)[0]
         return logprobs
@@ -100,7 +90,7 @@ class ScriptedEngine(Engine):
 
     def _normal(self, context: UInt64, seed: int) -> NDArray[np.float64]:
         columns: UInt64 = np.arange(self.columns + 1, dtype=np.uint64)
-        columns += _mix(np.full(1, seed, np.uint64))
-        bits = _mix(context[..., None] ^ _mix(columns)) >> np.uint64(11)
+        columns += mix(np.full(1, seed, np.uint64))
+        bits = mix(context[..., None] ^ mix(columns)) >> np.uint64(11)
         uniform: NDArray[np.float64] = bits.astype(np.float64) / 2.0**53
         return (uniform - 0.5) * 12**0.5

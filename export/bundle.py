@@ -1,16 +1,19 @@
 """A pair of checkpoints and a catalog to a bundle, whole or not at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from .. import __version__
-from ..catalog.errors import ExportError
+from ..catalog.errors import CatalogError, ExportError
 from ..catalog.files import check_replaceable, whole_directory
 from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec, compile_prompt
-from ..catalog.trie import ItemTrie
+from ..catalog.tokens import Identifiers, compile_identifiers, identifier_ids, is_text
+from ..catalog.trie import PAD, ItemTrie
 from ..engines.bundle import (
     CATALOG_FILE,
     MANIFEST,
@@ -30,6 +33,11 @@ from .quiet import quiet
 
 Progress = Callable[[str], None]
 SHOWN = 5  # how many tokens a message names
+CHOICES: dict[str, Collection[str]] = {
+    "precision": DTYPES,
+    "end_token": ("auto", "always", "never"),
+    "scoring": ("full", "constrained"),
+}
 
 
 def export_bundle(
@@ -43,6 +51,9 @@ def export_bundle(
     separator: str = "",
     chat: bool = False,
     history_length: int = 20,
+    end_token: str = "auto",
+    scoring: str = "full",
+    max_top_k: int = 200,
     precision: str = "fp32",
     checkpoints: bool = True,
     overwrite: bool = False,
@@ -52,59 +63,129 @@ def export_bundle(
     """Export `target` and `draft` for the items of `catalog` (an index.json) to the directory `output`.
 
     `items` holds titles; `prompt`, `separator`, `chat` and `history_length` are those of
-    `catalog.prompt.compile_prompt`; `checkpoints` keeps copies for the torch engine; weights beyond
-    `external_bytes` lie beside their graph. `progress` is told each stage. Every graph is compared
-    with its model before anything appears under `output`. Raises `SpecRecError` (mostly
-    `ExportError`) with the reason and the remedy, and leaves nothing behind.
+    `catalog.prompt.compile_prompt`, `end_token` that of `catalog.tokens.compile_identifiers`; `scoring`
+    is what requests get that ask for none, and `max_top_k` the most items that they may ask for;
+    `checkpoints` keeps copies for the torch engine; weights beyond `external_bytes` lie beside their
+    graph. `progress` is told each stage. Every graph is compared with its model before anything appears
+    under `output`. Raises `SpecRecError` (mostly `ExportError`) with the reason and the remedy, and
+    leaves nothing behind.
     """
-    if precision not in DTYPES:
-        raise ExportError(f"The precision {precision!r} is unknown; choose one of {', '.join(DTYPES)}.")
+    _check_options(max_top_k, precision=precision, end_token=end_token, scoring=scoring)
     check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
     progress("reading the catalog")
     recommendable = Catalog.load(catalog, items)
     sources = {role: Checkpoint.open(path) for role, path in (("target", target), ("draft", draft)) if path is not None}
-    if draft is not None:
-        check_same_tokens(recommendable, sources["target"].tokenizer, sources["draft"].tokenizer)
-    tokenizer = sources["target"].tokenizer
-    identifiers = recommendable.token_ids(tokenizer.get_vocab())  # [I, L]
-    trie = ItemTrie.build(identifiers)
-    room = min(source.context for source in sources.values()) - trie.length + 1
     with quiet():
+        identifiers = _compile_identifiers(recommendable, sources, end_token)
         spec = compile_prompt(
-            tokenizer, recommendable, template=prompt, separator=separator, chat=chat, history_length=history_length
-        )
-    PromptEncoder(spec, identifiers, room)  # raises when not even one item fits
+            sources["target"].tokenizer, recommendable,
+            template=prompt, separator=separator, chat=chat, history_length=history_length,
+        )  # fmt: skip
+    progress(_summary(identifiers))
+    room = min(source.context for source in sources.values()) - identifiers.trie.length + 1
+    PromptEncoder(spec, identifiers.tokens, room)  # raises when the longest item does not fit
     with whole_directory(output, kind=MANIFEST, replace=overwrite) as part:
         progress("writing the catalog")
         recommendable.save(part / CATALOG_FILE)
-        save_trie(trie, part / TRIE_FILE)
+        save_trie(identifiers.trie, part / TRIE_FILE)
         facts = {
-            role: _export_model(
-                role, source, recommendable, trie, part, precision, checkpoints, external_bytes, progress
-            )
+            role: _export_model(role, source, identifiers.trie, part, precision, checkpoints, external_bytes, progress)
             for role, source in sources.items()
         }
         progress("writing the manifest")
-        manifest = _manifest(part, facts, spec, recommendable, trie, precision, room)
+        manifest = _manifest(part, facts, spec, identifiers, precision, scoring, room, max_top_k)
         (part / MANIFEST).write_bytes(sealed(manifest))
-        for path in part.rglob("*"):
-            if path.is_file():  # safetensors writes for its owner alone; the bundle is read by servers, too
-                path.chmod((part / MANIFEST).stat().st_mode)
+        _open_to_readers(part)
     return manifest
 
 
-def check_same_tokens(catalog: Catalog, target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase) -> None:
-    """Draft and target must give the catalog's tokens the same ids. Raises `ExportError` with what differs."""
-    ids = {"target": target.get_vocab(), "draft": draft.get_vocab()}
+def _open_to_readers(part: Path) -> None:
+    """Give every file the manifest's mode: safetensors writes for its owner alone, and servers read bundles, too."""
+    for path in part.rglob("*"):
+        if path.is_file():
+            path.chmod((part / MANIFEST).stat().st_mode)
+
+
+def _check_options(max_top_k: int, **choices: str) -> None:
+    for name, choice in choices.items():
+        if choice not in CHOICES[name]:
+            expected = ", ".join(CHOICES[name])
+            raise ExportError(f"The {name.replace('_', ' ')} {choice!r} is unknown; choose one of {expected}.")
+    if max_top_k < 1:
+        raise ExportError(f"The longest list that requests may ask for is {max_top_k}; expected at least 1.")
+
+
+def _compile_identifiers(catalog: Catalog, sources: dict[str, Checkpoint], end_token: str) -> Identifiers:
+    """The catalog's identifiers in the target's ids, which must be the draft's, too."""
+    target = sources["target"].tokenizer
+    identifiers = compile_identifiers(target, catalog, end_token)  # type: ignore[arg-type]  # checked on entry
+    if "draft" in sources:
+        check_same_tokens(catalog, identifiers, target, sources["draft"].tokenizer)
+    return identifiers
+
+
+def _summary(identifiers: Identifiers) -> str:
+    """What was found of the identifiers, in a line."""
+    lengths = (identifiers.tokens != PAD).sum(axis=1)
+    tokens = f"{lengths.min()} to {lengths.max()}" if lengths.min() < lengths.max() else f"{lengths.max()}"
+    end = "no end token" if identifiers.end_token is None else f"the end token {identifiers.end_token}"
+    return f"{len(lengths):,} items, {identifiers.trie.identifiers:,} identifiers of {tokens} tokens, {end}"
+
+
+def check_same_tokens(
+    catalog: Catalog, identifiers: Identifiers, target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase
+) -> None:
+    """The draft must know the catalog's tokens, and the end token, by the target's ids.
+
+    `identifiers` are the target's. Raises `ExportError` with what differs.
+    """
+    own = draft.get_vocab()
+    if is_text(target, catalog):
+        _check_same_text(catalog, identifiers, draft)
+    else:
+        _check_same_vocabulary(catalog, target.get_vocab(), own)
+    end = own.get(str(draft.eos_token or ""))
+    if identifiers.end_token not in (None, end):
+        raise ExportError(
+            f"The target ends identifiers with its eos token {target.eos_token!r} ({identifiers.end_token}), the "
+            f"draft's eos token is {draft.eos_token!r} ({end}). They must have one id: train both with one tokenizer."
+        )
+
+
+def _check_same_text(catalog: Catalog, identifiers: Identifiers, draft: PreTrainedTokenizerBase) -> None:
+    """Raise `ExportError` unless the draft's tokenizer takes the identifiers apart as the target's did."""
+    try:
+        ids = identifier_ids(draft, catalog)
+    except CatalogError as error:
+        raise ExportError(f"The draft's tokenizer does not fit the catalog: {error}") from error
+    width = max(ids.shape[1], identifiers.tokens.shape[1])
+    got, expected = (
+        np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=PAD) for table in (ids, identifiers.tokens)
+    )
+    other = np.flatnonzero((got != expected).any(axis=1))
+    if len(other):
+        item = int(other[0])
+        raise ExportError(
+            f"Target and draft give the identifiers of {len(other)} items different ids, item "
+            f"{catalog.item_ids[item]!r} ({''.join(catalog.identifiers[item])!r}) for example: target "
+            f"{_unpadded(expected[item])}, draft {_unpadded(got[item])}. Train both with one tokenizer."
+        )
+
+
+def _unpadded(ids: NDArray[np.int64]) -> list[int]:
+    return [number for number in ids.tolist() if number != PAD]
+
+
+def _check_same_vocabulary(catalog: Catalog, target: dict[str, int], draft: dict[str, int]) -> None:
+    """Raise `ExportError` unless every token of the catalog has one id in both vocabularies; the target's is whole."""
     faults = []
-    for role, vocabulary in ids.items():
-        missing = [token for token in catalog.tokens if token not in vocabulary]
-        if missing:
-            faults.append(f"{len(missing)} are missing in the {role}'s tokenizer: {_some(missing)}")
+    missing = [token for token in catalog.tokens if token not in draft]
+    if missing:
+        faults.append(f"{len(missing)} are missing in the draft's tokenizer: {_some(missing)}")
     other = [
-        f"{token} (target {ids['target'][token]}, draft {ids['draft'][token]})"
+        f"{token} (target {target[token]}, draft {draft[token]})"
         for token in catalog.tokens
-        if token in ids["target"] and token in ids["draft"] and ids["target"][token] != ids["draft"][token]
+        if token in draft and target[token] != draft[token]
     ]
     if other:
         faults.append(f"{len(other)} have different ids: {_some(other)}")
@@ -123,7 +204,6 @@ def _some(names: list[str]) -> str:
 def _export_model(
     role: str,
     source: Checkpoint,
-    catalog: Catalog,
     trie: ItemTrie,
     part: Path,
     precision: str,
@@ -135,7 +215,7 @@ def _export_model(
     folder = part / role
     folder.mkdir()
     progress(f"loading the {role}")
-    model = source.load(precision, catalog.tokens)
+    model = source.load(precision, source.tokenizer.convert_ids_to_tokens(trie.vocabulary.tolist()))
     facts = model_facts(model)
     if checkpoints:
         with quiet():
@@ -153,24 +233,28 @@ def _manifest(
     part: Path,
     facts: dict[str, ModelFacts],
     prompt: PromptSpec,
-    catalog: Catalog,
-    trie: ItemTrie,
+    identifiers: Identifiers,
     precision: str,
+    scoring: str,
     room: int,
+    max_top_k: int,
 ) -> Manifest:
+    trie = identifiers.trie
     return Manifest(
         schema_version=SCHEMA_VERSION,
         specrec_version=__version__,
         precision=precision,  # type: ignore[arg-type]  # checked on entry
-        scoring="full",
+        scoring=scoring,  # type: ignore[arg-type]  # checked on entry
         opset=OPSET,
         target=facts["target"],
         draft=facts.get("draft"),
         prompt=prompt,
-        items=len(catalog.identifiers),
+        items=len(trie.item),
         identifiers=trie.identifiers,
         identifier_length=trie.length,
+        end_token=identifiers.end_token,
         catalog_tokens=len(trie.vocabulary),
         max_prompt_tokens=room,
+        max_top_k=max_top_k,
         files=file_facts(part),
     )

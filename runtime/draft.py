@@ -1,34 +1,40 @@
 """Drafters: what the target will probably need next, as a tree."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ..catalog.trie import ItemTrie
 from .beam import best_per_request
 from .evaluator import TreeEvaluator
 from .nodes import EvaluatedNodes
-from .types import Bool, DraftShape, DraftTree, Float64, Frontier, Int64, NodeList
+from .noise import DRAFT, STREAMS, Noise
+from .types import Beams, Bool, DraftTree, Float64, Frontier, Int64, Mode, NodeList, Proposals
+from .view import TrieView
 
-EMPTY = NodeList(np.empty(0, np.int64), np.empty(0, np.int64))
 
+class Level(NamedTuple):
+    """One drafted level: its beams, best first in every request; if sampled, all that they were drawn from."""
 
-class Beams(NamedTuple):
-    """The beams of one drafted level, flat and grouped by request."""
-
-    request: Int64  # [n]
-    node: Int64
-    score: Float64
-    exact: Bool  # every score on the path is the target's
+    beams: Beams
+    exact: Bool  # [n] every score on the path is the target's
+    candidates: Beams | None = None
+    drawn: Bool | None = None  # [m] candidates that were drawn
 
 
 class Drafter(ABC):
     """Proposes nodes for one batch; made anew for each batch."""
 
+    def __init__(self, mode: Mode) -> None:
+        self.mode = mode
+
     @abstractmethod
-    def propose(self, frontier: Frontier, known: EvaluatedNodes) -> DraftTree:
-        """Nodes to evaluate beside the frontier's own; `known` is what the target has evaluated."""
+    def propose(self, frontier: Frontier, known: EvaluatedNodes, widths: Int64) -> DraftTree:
+        """Nodes to evaluate beside the frontier's own: `widths` [B, levels] of every request at each level.
+
+        `known` is what the target has evaluated.
+        """
 
     @abstractmethod
     def retain(self, active: Bool) -> None:
@@ -43,11 +49,12 @@ class Drafter(ABC):
 class NoDrafter(Drafter):
     """Proposes nothing: the loop is plain beam search."""
 
-    def __init__(self, batch: int) -> None:
+    def __init__(self, mode: Mode, batch: int) -> None:
+        super().__init__(mode)
         self._calls = np.zeros(batch, np.int64)
 
-    def propose(self, frontier: Frontier, known: EvaluatedNodes) -> DraftTree:
-        return DraftTree(EMPTY)
+    def propose(self, frontier: Frontier, known: EvaluatedNodes, widths: Int64) -> DraftTree:
+        return empty_tree(self.mode)
 
     def retain(self, active: Bool) -> None:
         pass
@@ -58,33 +65,34 @@ class NoDrafter(Drafter):
 
 
 class ModelDrafter(Drafter):
-    """Beam search by a draft model from the verified frontier, `shape.width` nodes at each of `shape.length` depths.
+    """Beam search by a draft model from the verified frontier.
 
     It starts from the target's scores (as AtSpeed's draft does, arXiv 2410.05165), and where the target
     has evaluated a node its scores are used instead of the draft's: the draft then says only what the
     target has not said.
     """
 
-    def __init__(self, evaluator: TreeEvaluator, trie: ItemTrie, shape: DraftShape) -> None:
-        self._evaluator, self._trie, self._shape = evaluator, trie, shape
+    def __init__(self, mode: Mode, evaluator: TreeEvaluator, view: TrieView) -> None:
+        super().__init__(mode)
+        self._evaluator, self._view = evaluator, view
 
-    def propose(self, frontier: Frontier, known: EvaluatedNodes) -> DraftTree:
-        # A node without children below it to choose from is a leaf: never drafted, never evaluated.
-        request, rank = np.nonzero((frontier.nodes >= 0) & (frontier.depth < self._trie.length - 1)[:, None])
-        beams = Beams(request, frontier.nodes[request, rank], frontier.scores[request, rank], np.ones(len(rank), bool))
-        levels = []
-        for _ in range(self._shape.length):
-            if not len(beams.node):
+    def propose(self, frontier: Frontier, known: EvaluatedNodes, widths: Int64) -> DraftTree:
+        running = frontier.running
+        beams = beams_of(running.nodes, running.scores, running.keys, running.nodes >= 0)
+        levels: list[Level] = []
+        exact = np.ones(len(beams.node), bool)
+        for width in widths.T:
+            wanted = (width[beams.request] > 0) & self._worthwhile(beams)
+            if not wanted.any():
                 break
-            beams = self._descend(beams, known, *frontier.nodes.shape)
-            levels.append((beams.request, beams.node))
-            inner = self._trie.depth[beams.node] < self._trie.length - 1
-            beams = Beams(beams.request[inner], beams.node[inner], beams.score[inner], beams.exact[inner])
-        if not levels:
-            return DraftTree(EMPTY)
-        request, node = (np.concatenate(part) for part in zip(*levels, strict=True))
-        new = known.find(request, node) < 0
-        return DraftTree(NodeList(request[new], node[new]))
+            children, exact = self._children(taken(beams, wanted), exact[wanted], known)
+            level = self._choose(children, exact, frontier, width)
+            if level is None:
+                break
+            levels.append(level)
+            inner = ~self._view.is_leaf(level.beams.node)
+            beams, exact = taken(level.beams, inner), level.exact[inner]
+        return _tree(self.mode, levels, len(running.nodes))
 
     def retain(self, active: Bool) -> None:
         self._evaluator.retain(active)
@@ -93,29 +101,131 @@ class ModelDrafter(Drafter):
     def calls(self) -> Int64:
         return self._evaluator.calls
 
-    def _descend(self, beams: Beams, known: EvaluatedNodes, batch: int, width: int) -> Beams:
-        """The best children of a level's beams; `width` is the frontier's."""
-        request, node, score, exact = beams
-        guess = known.find(request, node) < 0
-        self._evaluator.evaluate(NodeList(request[guess], node[guess]))
-        own = self._evaluator.nodes
+    def _worthwhile(self, beams: Beams) -> Bool:
+        """[n] beams whose children are worth the draft's call."""
+        return self._view.trie.leads_on[beams.node]
+
+    def _children(self, beams: Beams, exact: Bool, known: EvaluatedNodes) -> tuple[Beams, Bool]:
+        """Scored children of a level's beams, parents in order, and which of them have the target's scores."""
+        guess = known.lacks(beams.request, beams.node)
+        self._evaluator.evaluate(NodeList(beams.request[guess], beams.node[guess]))
         parts = []
-        for source, mine in ((known, np.flatnonzero(~guess)), (own, np.flatnonzero(guess))):
+        for source, mine in ((known, np.flatnonzero(~guess)), (self._evaluator.nodes, np.flatnonzero(guess))):
             if len(mine):
-                entries = source.find(request[mine], node[mine])
-                which, child, child_score = source.children(entries, node[mine], score[mine])
-                parts.append((mine[which], child, child_score))
-        parent, child, child_score = (np.concatenate(part) for part in zip(*parts, strict=True))
+                which, children = source.children(taken(beams, mine))
+                parts.append((mine[which], children))
+        parent, children = parts[0]
         if len(parts) > 1:
+            parent = np.concatenate([parent, parts[1][0]])
             order = np.argsort(parent, kind="stable")
-            parent, child, child_score = parent[order], child[order], child_score[order]
-        owner, exact = request[parent], (exact & ~guess)[parent]
+            parent = parent[order]
+            children = Beams(*(np.concatenate(both)[order] for both in zip(children, parts[1][1], strict=True)))
+        return children, (exact & ~guess)[parent]
+
+    def _choose(self, children: Beams, exact: Bool, frontier: Frontier, width: Int64) -> Level | None:
+        """The best children of every request that need scores or lead to some; None where there is none."""
+        inner = ~self._view.is_leaf(children.node)
+        children, exact = taken(children, inner), exact[inner]
         if exact.any():  # what ranks below the frontier's width among true scores will hardly be needed
             sure = np.flatnonzero(exact)
-            best = best_per_request(owner[sure], child_score[sure], batch, width)
+            best = best_per_request(children.request[sure], children.key[sure], len(width), frontier.width)
             chosen = ~exact
             chosen[sure[best[best >= 0]]] = True
-            owner, child, child_score, exact = owner[chosen], child[chosen], child_score[chosen], exact[chosen]
-        best = best_per_request(owner, child_score, batch, min(self._shape.width, len(child)))
+            children, exact = taken(children, chosen), exact[chosen]
+        best = best_per_request(children.request, children.key, len(width), width)
         kept = best[best >= 0]
-        return Beams(owner[kept], child[kept], child_score[kept], exact[kept])
+        return Level(taken(children, kept), exact[kept]) if len(kept) else None
+
+
+class SampledDrafter(ModelDrafter):
+    """Draws its beams instead of taking the best: for relaxed verification (AtSpeed's second mode).
+
+    A level is drawn without replacement from the softmax of the summed log-probabilities, divided by
+    the temperature, over all (beam, token).
+    """
+
+    def __init__(self, evaluator: TreeEvaluator, view: TrieView, noise: Noise, temperature: float) -> None:
+        super().__init__("relaxed", evaluator, view)
+        self._noise, self._temperature = noise, temperature
+
+    def _worthwhile(self, beams: Beams) -> Bool:
+        # All candidates take part in a draw, unless all are leaves: the target says it all by then.
+        on = np.bincount(beams.request, self._view.trie.leads_on[beams.node]) > 0
+        worth: Bool = on[beams.request]
+        return worth
+
+    def _choose(self, children: Beams, exact: Bool, frontier: Frontier, width: Int64) -> Level | None:
+        children = children._replace(key=children.score / self._temperature)
+        stream = DRAFT + STREAMS * (1 + frontier.depth[children.request])  # a node may be drafted anew in later rounds
+        noise = self._noise.gumbel(children.request, children.node, stream)
+        best = best_per_request(children.request, children.key + noise, len(width), width)
+        kept = best[best >= 0]
+        drawn = np.zeros(len(children.node), bool)
+        drawn[kept] = True
+        return Level(taken(children, kept), exact[kept], children, drawn)
+
+
+def enumerated(mode: Mode, frontier: Frontier, view: TrieView, chosen: Bool) -> DraftTree:
+    """All children of the frontier nodes of the chosen [B] requests that need scores: a level nobody can miss."""
+    running = frontier.running
+    request, rank = np.nonzero(chosen[:, None] & (running.nodes >= 0))
+    which, child = view.children(request, running.nodes[request, rank])
+    wanted = view.needs_scores(request[which], child)
+    zeros = np.zeros(int(wanted.sum()))
+    beams = Beams(request[which][wanted], child[wanted], zeros, zeros)
+    return _tree(mode, [Level(beams, zeros > 0)] if len(zeros) else [], len(running.nodes))
+
+
+def empty_tree(mode: Mode) -> DraftTree:
+    """No nodes."""
+    return _tree(mode, [], 0)
+
+
+def merged(a: DraftTree, b: DraftTree) -> DraftTree:
+    """Two trees of different requests as one."""
+    if not len(a.nodes) or not len(b.nodes):
+        return a if len(a.nodes) else b
+
+    def both(x: Int64, y: Int64) -> Int64:
+        return np.concatenate([x, y])
+
+    nodes = NodeList(both(a.nodes.request, b.nodes.request), both(a.nodes.node, b.nodes.node))
+    score = np.concatenate([a.score, b.score])
+    return DraftTree(nodes, both(a.level, b.level), both(a.rank, b.rank), score, a.mode)
+
+
+def beams_of(nodes: Int64, scores: Float64, keys: Float64, chosen: Bool) -> Beams:
+    """The chosen ones of [B, W] hypotheses, flat."""
+    request, rank = np.nonzero(chosen)
+    return Beams(request, nodes[request, rank], scores[request, rank], keys[request, rank])
+
+
+def taken(beams: Beams, which: Bool | Int64) -> Beams:
+    """Some of the beams, by mask or by index."""
+    request, node, score, key = beams
+    return Beams(request[which], node[which], score[which], key[which])
+
+
+def _tree(mode: Mode, levels: Sequence[Level], batch: int) -> DraftTree:
+    """Drafted levels as one flat tree, level by level."""
+    nothing = np.empty(0, np.int64)
+    if not levels:
+        return DraftTree(NodeList(nothing, nothing), nothing, nothing, np.empty(0), mode)
+    beams = Beams(*(np.concatenate(part) for part in zip(*(level.beams for level in levels), strict=True)))
+    number = np.repeat(np.arange(1, len(levels) + 1), [len(level.beams.node) for level in levels])
+    ranks = []
+    for level in levels:
+        count = np.bincount(level.beams.request, minlength=batch)
+        ranks.append(np.arange(len(level.beams.node)) - (np.cumsum(count) - count)[level.beams.request])
+    nodes = NodeList(beams.request, beams.node)
+    return DraftTree(nodes, number, np.concatenate(ranks), beams.score, mode, _proposals(levels))
+
+
+def _proposals(levels: Sequence[Level]) -> Proposals | None:
+    candidates = [level.candidates for level in levels if level.candidates is not None]
+    if not candidates:
+        return None
+    number = np.repeat(np.arange(1, len(levels) + 1), [len(beams.node) for beams in candidates])
+    request, node, _, log_q = (np.concatenate(part) for part in zip(*candidates, strict=True))
+    drawn = np.concatenate([level.drawn for level in levels if level.drawn is not None])
+    return Proposals(NodeList(request, node), number, log_q, drawn)

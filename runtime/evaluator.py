@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..catalog.trie import ItemTrie
 from ..engines.base import ForwardInputs
 from .mask import tree_mask
 from .nodes import EvaluatedNodes
 from .prefix import SharedPrefix
 from .stats import DecodeStats
 from .types import Bool, Int64, NodeList
+from .view import TrieView
 
 
 class TreeEvaluator:
@@ -21,13 +21,23 @@ class TreeEvaluator:
     """
 
     def __init__(
-        self, prefix: SharedPrefix, trie: ItemTrie, prompts: Sequence[Int64], stats: DecodeStats, timer: str
+        self,
+        prefix: SharedPrefix,
+        view: TrieView,
+        nodes: EvaluatedNodes,
+        prompts: Sequence[Int64],
+        stats: DecodeStats,
+        timer: str,
     ) -> None:
-        """prompts: token ids [P] of each request, the shared prefix included; timer: which seconds of `stats` count."""
-        self.nodes = EvaluatedNodes(trie)
+        """nodes: where to keep what is learned; prompts: token ids [P] of each request, the shared prefix included.
+
+        timer: which seconds of `stats` count.
+        """
+        self.nodes = nodes
         self.calls = np.zeros(len(prompts), np.int64)  # calls in which each request had tokens
         self.evaluated = np.zeros(len(prompts), np.int64)  # nodes evaluated for it, the root not counted
-        self._engine, self._trie, self._stats, self._timer = prefix.engine, trie, stats, timer
+        self._engine, self._view, self._trie = prefix.engine, view, view.trie
+        self._stats, self._timer = stats, timer
         with stats.timed(timer):
             self._cache = prefix.new_cache(len(prompts))
         self._row = np.arange(len(prompts))  # cache row of each request; -1 once it has left
@@ -39,38 +49,56 @@ class TreeEvaluator:
             [prompt[prefix.length :] for prompt in prompts]
         )
 
-    def evaluate(self, nodes: NodeList) -> None:
-        """Evaluate nodes, and those of their ancestors that are not evaluated, in one call (or none)."""
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the longest prompt, the shared prefix included."""
+        return int(self._lengths.max())
+
+    def evaluate(self, nodes: NodeList) -> NodeList:
+        """Evaluate nodes whose scores are lacking, and their ancestors that are not cached, in one call (or none).
+
+        Returns what was evaluated, in the first call every request's root included.
+        """
+        lacking = self.nodes.lacks(nodes.request, nodes.node)
+        nodes = NodeList(nodes.request[lacking], nodes.node[lacking])
+        if not len(nodes):
+            return nodes
         prompt = 0 if len(self.nodes) else self._prompts.shape[1]
         if prompt:  # the root of every request: its logits are those of the prompt's last token
             everyone = np.arange(len(self._row))
             nodes = NodeList(np.concatenate([everyone, nodes.request]), np.concatenate([everyone * 0, nodes.node]))
         nodes = self.nodes.with_ancestors(nodes)
-        if not len(nodes):
-            return
         count = np.bincount(nodes.request, minlength=len(self._row))
         rank = np.arange(len(nodes)) - (np.cumsum(count) - count)[nodes.request]  # [n] among its request's nodes
         where = prompt - 1 + rank if prompt else rank  # [n] where in the call each node's logits are
         below = nodes.node > 0
         where[~below] = self._lengths[nodes.request[~below]] - 1 - self._cache.length
         paths = self.nodes.add(nodes, self._cache.length + where)
-        row = self._row[nodes.request]
-        rows = np.zeros((self._cache.batch, int(count.max())), np.int64)
-        rows[row, rank] = where
+        # A node that is there for its descendants only needs no row of logits.
+        scored = self._view.needs_scores(nodes.request, nodes.node)
+        parents, where_scored = NodeList(nodes.request[scored], nodes.node[scored]), where[scored]
+        count_scored = np.bincount(parents.request, minlength=len(self._row))
+        place = np.arange(len(parents)) - (np.cumsum(count_scored) - count_scored)[parents.request]
+        row = self._row[parents.request]
+        rows = np.zeros((self._cache.batch, int(count_scored.max())), np.int64)
+        rows[row, place] = where_scored
         tokens = NodeList(nodes.request[below], nodes.node[below])
         inputs = self._inputs(tokens, where[below], paths[below], prompt, rows)
-        with self._stats.timed(self._timer):
+        batch, new = inputs.input_ids.shape
+        with self._stats.call(self._timer, batch, self._cache.length, new, prompt):
             logprobs = self._engine.forward(inputs, self._cache)
-        self.nodes.add_scores(nodes, row * logprobs.shape[1] + rank, logprobs.reshape(-1, logprobs.shape[2]))
+        self.nodes.add_scores(parents, row * logprobs.shape[1] + place, logprobs.reshape(-1, logprobs.shape[2]))
         self.calls += count > 0
         self.evaluated += count - (1 if prompt else 0)
+        return nodes
 
     def retain(self, active: Bool) -> None:
         """Drop the cache rows of requests that are not active [B] and never will be again, where that pays."""
         active = active & (self._row >= 0)
         rows = self._row[active]
-        # Dropping copies what stays, once; keeping an idle row costs its share of every call.
-        if not len(rows) or len(rows) > 0.75 * self._cache.batch:
+        # Dropping copies what stays, once; keeping an idle row costs its share of every call. The first call, which
+        # brings the prompts, is everybody's.
+        if not len(self.nodes) or not len(rows) or len(rows) > 0.75 * self._cache.batch:
             return
         with self._stats.timed(self._timer):
             self._cache.keep(rows)

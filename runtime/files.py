@@ -9,8 +9,10 @@ from typing import IO
 
 import msgspec
 
-from ..catalog.errors import HistoryError, SpecRecError
+from ..catalog.errors import HistoryError, OptionError, SpecRecError
 from ..catalog.history import HistoryRequest, Reject
+from ..catalog.items import Catalog
+from .filters import ItemFilter
 from .recommender import Recommender
 from .types import Recommendation, RecommendedItem, Request, RequestStats
 
@@ -24,6 +26,7 @@ class ResultLine(msgspec.Struct, frozen=True, omit_defaults=True):
     line: int  # of the request in its file
     items: tuple[RecommendedItem, ...]
     stats: RequestStats | None = None
+    available: int | None = None  # items that it may be recommended at all, where fewer than it asked for
 
 
 class RejectLine(msgspec.Struct, frozen=True):
@@ -43,6 +46,7 @@ class InferCounts:
     rejected: int = 0
     unknown_items: int = 0  # dropped from histories that had other items
     shortened: int = 0  # histories that the model's context did not hold
+    short_lists: int = 0  # requests that may be recommended fewer items than they asked for
 
 
 def infer(
@@ -51,18 +55,22 @@ def infer(
     k: int,
     counts: InferCounts,
     *,
+    item_filter: ItemFilter | None = None,
+    exclude_history: bool = False,
     stats: bool = False,
     progress: Callable[[int], None] = lambda served: None,
 ) -> Iterator[ResultLine | RejectLine]:
     """Serve a stream of requests. Yields results in input order, and rejects as they are met.
 
+    k: items for requests that do not say it themselves. item_filter: for all requests, on top of their own.
+    exclude_history: recommend nothing that a history holds.
     `progress` is told how many requests have been served, after every batch.
     """
     entries = iter(entries)
     while window := list(islice(entries, BATCHES_PER_WINDOW * recommender.batch_size)):
         asked: list[tuple[HistoryRequest, Request]] = []
         for entry in window:
-            request = entry if isinstance(entry, Reject) else _encode(recommender, entry)
+            request = entry if isinstance(entry, Reject) else _encode(recommender, entry, item_filter, exclude_history)
             if isinstance(request, Reject):
                 counts.rejected += 1
                 yield RejectLine(request.source, request.line, request.reason, request.raw)
@@ -75,6 +83,7 @@ def infer(
             counts.served += 1
             counts.unknown_items += result.unknown_items
             counts.shortened += result.shortened
+            counts.short_lists += result.available is not None
             yield _line(entry, result, stats)
 
 
@@ -98,18 +107,71 @@ def check_outputs(output: Path, rejects: Path | None, inputs: Sequence[Path], ov
             raise SpecRecError(f"{path} exists already. Choose another name or pass --overwrite to replace it.")
 
 
+@dataclass(frozen=True)
+class ItemList:
+    """A file of item ids, one a line."""
+
+    path: Path
+    ids: frozenset[str]
+
+    @classmethod
+    def read(cls, path: Path) -> "ItemList":
+        """Raises `SpecRecError` for a file that cannot be read."""
+        try:
+            return cls(path, frozenset(line.strip() for line in path.read_text("utf-8-sig").splitlines()) - {""})
+        except OSError as error:
+            raise SpecRecError(f"{path}: cannot be read: {error.strerror}. Check the path.") from None
+        except UnicodeDecodeError:
+            raise SpecRecError(f"{path}: not UTF-8; expected item ids, one a line. Save the file as UTF-8.") from None
+
+    def known(self, catalog: Catalog, *, warn: Callable[[str], None]) -> frozenset[str]:
+        """The ids that the catalog has; `warn` is told of others. Raises `SpecRecError` if it has none of them."""
+        unknown = sorted(self.ids - catalog.position.keys())
+        if len(unknown) == len(self.ids):
+            got = f"{unknown[0][:80]!r}, for example" if unknown else "an empty file"
+            raise SpecRecError(
+                f"{self.path}: no item of the catalog in it (got {got}). Expected item ids, one a line, such as "
+                f"{catalog.item_ids[0]!r}."
+            )
+        if unknown:
+            warn(
+                f"{self.path}: {len(unknown)} of {len(self.ids)} items are not in the catalog "
+                f"(e.g. {unknown[0][:80]!r}); they are ignored"
+            )
+        return self.ids.difference(unknown)
+
+
+def filter_of(
+    allow: ItemList | None, deny: ItemList | None, catalog: Catalog, *, warn: Callable[[str], None]
+) -> ItemFilter | None:
+    """A filter for all requests; None without lists. See `ItemList.known`."""
+    if allow is None and deny is None:
+        return None
+    allowed, denied = (None if given is None else given.known(catalog, warn=warn) for given in (allow, deny))
+    return ItemFilter(allowed, denied or frozenset())
+
+
 def _shifted(progress: Callable[[int], None], before: int) -> Callable[[int], None]:
     return lambda done: progress(before + done)
 
 
-def _encode(recommender: Recommender, entry: HistoryRequest) -> Request | Reject:
+def _encode(
+    recommender: Recommender, entry: HistoryRequest, shared: ItemFilter | None, exclude_history: bool
+) -> Request | Reject:
+    own = ItemFilter(entry.allow, entry.deny)
     try:
-        return recommender.encode(entry.items)
-    except HistoryError as error:
+        return recommender.encode(
+            entry.items, k=entry.k, user=entry.user, exclude_history=exclude_history,
+            item_filter=own if shared is None else shared.both(own),
+        )  # fmt: skip
+    except (HistoryError, OptionError) as error:
         # an item that is half a surrogate pair (JSON can write one) becomes its escape again
-        raw = json.dumps({"user": entry.user, "items": entry.items}, ensure_ascii=False)
+        allow = None if entry.allow is None else sorted(entry.allow)
+        asked = {"k": entry.k, "allow": allow, "deny": sorted(entry.deny) or None}
+        given = {name: value for name, value in asked.items() if value is not None}
+        raw = json.dumps({"user": entry.user, "items": entry.items, **given}, ensure_ascii=False)
         return Reject(entry.line, str(error), raw.encode("utf-8", "backslashreplace").decode(), entry.source)
 
 
 def _line(entry: HistoryRequest, result: Recommendation, stats: bool) -> ResultLine:
-    return ResultLine(entry.user, entry.line, result.items, result.stats if stats else None)
+    return ResultLine(entry.user, entry.line, result.items, result.stats if stats else None, result.available)

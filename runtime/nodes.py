@@ -3,25 +3,28 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.trie import ItemTrie
-from .types import Float64, Int64, NodeList
+from .noise import SAMPLE, Noise, perturbed
+from .scoring import Scoring
+from .types import Beams, Bool, Float64, Int64, NodeList
+from .view import TrieView
 
 
 class EvaluatedNodes:
     """Evaluated (request, trie node) pairs, each with its path's cache slots and its children's log-probabilities.
 
-    Entries are numbered in the order they came. Only the children the trie allows are stored: a few
+    Entries are numbered in the order they came. Only the children a request allows are stored: a few
     thousand numbers a request where the engine's rows have B x R x C.
     """
 
-    def __init__(self, trie: ItemTrie) -> None:
-        self._trie = trie
-        self._stride = len(trie.parent)  # key = request * stride + node: one sorted list serves the whole batch
+    def __init__(self, view: TrieView, scoring: Scoring, noise: Noise | None = None) -> None:
+        """noise: of stochastic beam search; children are then ranked by perturbed scores."""
+        self._view, self._trie, self._scoring, self._noise = view, view.trie, scoring, noise
+        self._stride = len(self._trie.parent)  # key = request * stride + node: one sorted list serves the whole batch
         self._keys = np.empty(0, np.int64)  # sorted
         self._entry = np.empty(0, np.int64)  # entry of each key
         self._paths = np.empty((0, self._trie.length), np.int64)  # slot of each ancestor and itself, by depth; or -1
         self._first = np.empty(0, np.int64)  # where an entry's children begin in _logprobs
-        self._logprobs = np.empty(0, np.float32)
+        self._logprobs = np.zeros(1)  # the first stands for every only child whose parent needs no scores
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -34,6 +37,12 @@ class EvaluatedNodes:
     def find(self, request: Int64, node: Int64) -> Int64:
         """Entry of each pair, or -1; any shape. A node of -1 is not found."""
         return np.where(node >= 0, self._find(request * self._stride + node), -1)
+
+    def lacks(self, request: Int64, node: Int64) -> Bool:
+        """Whether nodes have children whose scores are not known yet; any shape (node may be -1)."""
+        needs = self._view.needs_scores(request, node)
+        lacking: Bool = needs & (self.find(request, node) < 0)
+        return lacking
 
     def with_ancestors(self, nodes: NodeList) -> NodeList:
         """The nodes and all their ancestors (the root included) that are not evaluated yet.
@@ -59,7 +68,7 @@ class EvaluatedNodes:
     def add(self, nodes: NodeList, slots: Int64) -> Int64:
         """Enter nodes in the order of `with_ancestors`; slots [n] (the root's is ignored).
 
-        Returns their paths [n, L]. Their children's log-probabilities follow by `add_scores`.
+        Returns their paths [n, L]. The children's log-probabilities follow by `add_scores`.
         """
         before = len(self._paths)
         keys = nodes.request * self._stride + nodes.node
@@ -68,6 +77,7 @@ class EvaluatedNodes:
         order = np.argsort(self._keys, kind="stable")  # two sorted runs: a merge
         self._keys, self._entry = self._keys[order], self._entry[order]
         self._paths = np.concatenate([self._paths, np.full((len(keys), self._trie.length), -1)])
+        self._first = np.concatenate([self._first, np.zeros(len(keys), np.int64)])
         depth = self._trie.depth[nodes.node]
         parent = self._find(nodes.request * self._stride + self._trie.parent[nodes.node])
         for d in range(1, int(depth.max(initial=0)) + 1):
@@ -78,16 +88,47 @@ class EvaluatedNodes:
         return self._paths[before:]
 
     def add_scores(self, nodes: NodeList, rows: Int64, logprobs: NDArray[np.float32]) -> None:
-        """Store the children's log-probabilities of the nodes just entered.
+        """Store the children's scores of nodes that were entered and that need scores.
 
         rows [n] index the first axis of logprobs [rows, C].
         """
-        which, child = self._trie.children(nodes.node)
-        count = self._trie.child_count[nodes.node].astype(np.int64)
-        first = len(self._logprobs) + np.cumsum(count) - count
-        self._first = np.concatenate([self._first, first])
+        which, child = self._view.children(nodes.request, nodes.node)
+        count = np.bincount(which, minlength=len(nodes))
+        first = np.cumsum(count) - count
         flat = logprobs.ravel()[rows[which] * logprobs.shape[1] + self._trie.column[child]]
-        self._logprobs = np.concatenate([self._logprobs, flat])
+        self._first[self.find(nodes.request, nodes.node)] = len(self._logprobs) + first
+        self._logprobs = np.concatenate([self._logprobs, self._scoring(flat.astype(np.float64), first)])
+
+    def children(self, beams: Beams) -> tuple[Int64, Beams]:
+        """The scored children of nodes whose scores are known, or that need none.
+
+        Returns (position in `beams` of each child's parent, children); parents in the order given.
+        """
+        request, node, score, key = beams
+        which, child = self._view.children(request, node)
+        count = np.bincount(which, minlength=len(node))
+        rank = np.arange(len(which)) - (np.cumsum(count) - count)[which]
+        entry = self.find(request, node)
+        first = np.where(entry >= 0, self._first[entry], 0) if len(self._first) else np.zeros(len(node), np.int64)
+        owner, scores = request[which], score[which] + self._logprobs[first[which] + rank]
+        keys = scores
+        if self._noise is not None:
+            keys = perturbed(key, which, scores, self._noise.gumbel(owner, child, SAMPLE))
+        return which, Beams(owner, child, scores, keys)
+
+    def path_scores(self, nodes: NodeList) -> Float64:
+        """[n] summed log-probabilities of nodes' paths; -inf where a score on the way is not known. Slow."""
+        node, total = nodes.node, np.zeros(len(nodes))
+        for _ in range(self._trie.length):
+            below = np.flatnonzero(node > 0)
+            request, parent = nodes.request[below], self._trie.parent[node[below]].astype(np.int64)
+            total[below[self.lacks(request, parent)]] = -np.inf
+            zeros = np.zeros(len(below))
+            which, kids = self.children(Beams(request, parent, zeros, zeros))
+            mine = kids.node == node[below][which]
+            total[below[which[mine]]] += kids.score[mine]
+            node = np.where(node > 0, self._trie.parent[node], 0)
+        return total
 
     def _find(self, keys: Int64) -> Int64:
         """Entry of each key, or -1."""
@@ -95,12 +136,3 @@ class EvaluatedNodes:
             return np.full(keys.shape, -1)
         at = np.searchsorted(self._keys, keys, side="right") - 1  # -1 finds the last key, which is not equal
         return np.where(self._keys[at] == keys, self._entry[at], -1)
-
-    def children(self, entries: Int64, node: Int64, score: Float64) -> tuple[Int64, Int64, Float64]:
-        """Children of evaluated nodes [n] that score `score` [n].
-
-        Returns (which parent [m], child node [m], child score [m]); see `ItemTrie.children`.
-        """
-        which, child = self._trie.children(node)
-        offset = self._first[entries] - self._trie.first_child[node]
-        return which, child, score[which] + self._logprobs[child + offset[which]]

@@ -8,13 +8,18 @@ from .types import Int64
 WORTH = 16  # tokens; a shorter beginning costs less to compute again than its cache costs to copy
 
 
+def worth_sharing(tokens: int) -> int:
+    """How many of the tokens that all prompts begin with are computed once: all or none."""
+    return tokens if tokens >= WORTH else 0
+
+
 class SharedPrefix:
     """An engine and the cached keys and values of the tokens that every prompt begins with."""
 
     def __init__(self, engine: Engine, tokens: Int64) -> None:
         """tokens [n]: what all prompts begin with; it is ignored where it is too short to be worth it."""
         self.engine = engine
-        self.length = len(tokens) if len(tokens) >= WORTH else 0
+        self.length = worth_sharing(len(tokens))
         self._cache = engine.new_cache(1)
         if self.length:
             mask = np.where(np.tri(self.length, dtype=bool), 0, engine.mask_type.hidden).astype(engine.mask_type.dtype)

@@ -1,29 +1,54 @@
 """The public face: histories in, ranked items out."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Literal
 
 import numpy as np
 
-from ..catalog.errors import HistoryError
+from ..catalog.errors import HistoryError, OptionError
+from ..catalog.hashing import text_key
 from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder
 from ..catalog.trie import ItemTrie
 from ..engines.base import Engine
 from ..engines.bundle import Bundle
 from ..engines.registry import available_threads, default_engine, load_engine
-from .draft import Drafter, ModelDrafter, NoDrafter
+from .draft import Drafter, ModelDrafter, NoDrafter, SampledDrafter
 from .evaluator import TreeEvaluator
+from .filters import FilterCompiler, ItemFilter
+from .nodes import EvaluatedNodes
+from .noise import SAMPLE, Noise, prefix_hashes
+from .planning import Planning
 from .prefix import SharedPrefix
+from .relaxed import RelaxedVerifier
+from .scoring import Scoring
 from .session import Session
+from .speculation import planning_for
 from .stats import DecodeStats
-from .types import DraftShape, Float64, Int64, Recommendation, RecommendedItem, Request, RequestStats
+from .types import (
+    Bool,
+    DraftShape,
+    Float64,
+    Frontier,
+    Int64,
+    Recommendation,
+    RecommendedItem,
+    Request,
+    RequestStats,
+    Round,
+    ScoringKind,
+)
+from .verification import Verification
+from .verify import StrictVerifier, TolerantVerifier, Verifier
+from .view import TrieView
 
 
 class Recommender:
-    """Top-K items by the target's beam search over the item trie, drafted ahead by the draft.
+    """Top-K items by the target's beam search over the item trie, drafted ahead where that pays.
 
     Safe to share between threads: every call works on caches of its own. `stats` sums what all calls did.
     """
@@ -36,15 +61,22 @@ class Recommender:
         target: Engine,
         draft: Engine | None,
         *,
-        shape: DraftShape | None = None,
+        planning: Planning,
+        verification: Verification | None = None,
         batch_size: int = 8,
+        max_k: int | None = None,
         reuse: bool = True,
     ) -> None:
-        self._shape, self._reuse, self._lock = shape or DraftShape(), reuse, Lock()
-        if min(batch_size, self._shape.width, self._shape.length) < 1:
-            raise ValueError(f"got batch_size {batch_size} and {self._shape}; expected at least 1 of each")
-        self.catalog, self.trie, self.batch_size = catalog, trie, batch_size
-        self.stats = DecodeStats(trie.length)
+        """planning: how much to draft; max_k: the longest list that a request may ask for (default: any)."""
+        if batch_size < 1:
+            raise OptionError(f"got a batch size of {batch_size}; expected at least 1.")
+        self.verification = verification or Verification()
+        self.catalog, self.trie, self.batch_size, self.max_k = catalog, trie, batch_size, max_k
+        self.stats, self.planning = DecodeStats(trie.length), planning
+        self._reuse, self._lock = reuse, Lock()
+        self._scoring = self._scoring_of(self.verification)
+        self._hashes = prefix_hashes(trie)
+        self._filters = FilterCompiler(catalog, trie)
         shared = np.array(prompts.spec.prefix_ids, np.int64)
         self._prompts, self._target = prompts, SharedPrefix(target, shared)
         self._draft = None if draft is None else SharedPrefix(draft, shared)
@@ -56,51 +88,100 @@ class Recommender:
         *,
         engine: str | None = None,
         drafter: Literal["model", "none"] | None = None,
+        speculation: Literal["auto", "fixed"] | None = None,
         shape: DraftShape | None = None,
+        verification: Verification | None = None,
         batch_size: int = 8,
         threads: int | None = None,
         reuse: bool = True,
     ) -> "Recommender":
         """Open a bundle's engines.
 
-        shape: how much to draft (default: 40 nodes at each of 3 depths). batch_size: requests in one call.
-        engine: a name that `specrec inspect` lists (default: the only one built). threads: of each
-        engine (default: all processors of this process). drafter: default "model" if the bundle has one.
-        reuse: False discards a whole round's evaluations at the first missing node, as AtSpeed does; for
-        comparisons. Raises `BundleError` or
-        `EngineError` with the remedy.
+        engine: a name that `specrec inspect` lists (default: the only one built). drafter: default "model"
+        if the bundle has one. speculation: "auto" drafts as much as pays, by the engines' measured latency
+        and what has been accepted (see `specrec tune`); "fixed" drafts `shape` (40 nodes at each of 3
+        depths) in every round. Default: auto, unless a shape is given or the mode's answer depends on what
+        is drafted. batch_size: requests in one call. threads: of each engine (default: all processors of
+        this process). reuse: False discards a whole round's evaluations at the first missing node, as
+        AtSpeed does; for comparisons. Raises `BundleError`, `EngineError` or `OptionError` with the remedy.
         """
         bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        drafter = drafter or ("model" if bundle.manifest.draft else "none")
-        if drafter not in ("model", "none"):
-            raise ValueError(f"got the drafter {drafter!r}; expected 'model' or 'none'")
+        verification = verification or Verification()
+        if verification.scoring is None and verification.mode != "sampled":
+            verification = replace(verification, scoring=bundle.manifest.scoring)
         if threads is not None and threads < 1:
-            raise ValueError(f"got {threads} threads; expected at least 1")
+            raise OptionError(f"got {threads} threads; expected at least 1.")
         engine, threads = engine or default_engine(bundle), threads or available_threads()
         catalog, trie = bundle.catalog(), bundle.trie()
+        planning = planning_for(
+            bundle, engine, trie, verification, threads=threads, drafter=drafter, speculation=speculation, shape=shape
+        )
         target = load_engine(bundle, "target", engine, threads=threads)
-        draft = load_engine(bundle, "draft", engine, threads=threads) if drafter == "model" else None
-        prompts = bundle.prompts(trie)
-        return cls(catalog, trie, prompts, target, draft, shape=shape, batch_size=batch_size, reuse=reuse)
+        drafting = drafter == "model" or (drafter is None and bundle.manifest.draft is not None)
+        draft = load_engine(bundle, "draft", engine, threads=threads) if drafting else None
+        return cls(
+            catalog, trie, bundle.prompts(trie), target, draft, planning=planning, verification=verification,
+            batch_size=batch_size, max_k=bundle.manifest.max_top_k, reuse=reuse,
+        )  # fmt: skip
 
-    def recommend(self, histories: Sequence[Sequence[str]], k: int = 20) -> list[Recommendation]:
+    @property
+    def scoring(self) -> ScoringKind:
+        """How children are scored."""
+        return self._scoring.kind
+
+    def variant(self, planning: Planning, batch_size: int) -> "Recommender":
+        """The same engines with another way to draft, and statistics of its own."""
+        other = copy(self)
+        other.planning, other.batch_size, other.stats = planning, batch_size, DecodeStats(self.trie.length)
+        other._lock = Lock()
+        return other
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 20,
+        *,
+        users: Sequence[str] | None = None,
+        item_filter: ItemFilter | None = None,
+        exclude_history: bool = False,
+    ) -> list[Recommendation]:
         """The k best items for every history (item ids, oldest first), in the histories' order.
 
-        Fewer than k only where the catalog has fewer. Raises `HistoryError` for a history that has no
-        known item; use `encode` and `run` to set such histories aside one by one.
+        users: whose histories they are; where sampling, a user's draw depends on the seed and on this name
+        (default: the history itself). item_filter: what may be recommended; exclude_history: nothing the
+        history holds. Fewer than k only where no more are allowed, see `Recommendation.available`. Raises
+        `HistoryError` for a history that has no known item; use `encode` and `run` to set such histories
+        aside, or to ask different things of different requests.
         """
+        if users is not None and len(users) != len(histories):
+            raise OptionError(f"got {len(users)} users for {len(histories)} histories; expected as many.")
         requests = []
         for number, history in enumerate(histories):
+            user = None if users is None else users[number]
             try:
-                requests.append(self.encode(history))
+                request = self.encode(history, user=user, item_filter=item_filter, exclude_history=exclude_history)
             except HistoryError as error:
                 raise HistoryError(f"Of {len(histories)} histories, number {number} (from 0): {error}") from error
+            requests.append(request)
         return self.run(requests, k)
 
-    def encode(self, history: Sequence[str]) -> Request:
-        """One history as a prompt; items that the catalog lacks are dropped and counted."""
+    def encode(
+        self,
+        history: Sequence[str],
+        *,
+        k: int | None = None,
+        user: str | None = None,
+        item_filter: ItemFilter | None = None,
+        exclude_history: bool = False,
+    ) -> Request:
+        """One history as a prompt, with what its user asks for; see `recommend`.
+
+        k: items wanted (default: what `run` is asked for). Items that the catalog lacks are dropped and counted.
+        """
         if isinstance(history, str):
             raise HistoryError(f"A history is a list of item ids; got the text {history!r}. Put it into a list.")
+        if k is not None:
+            check_k(k, self.max_k)
         position = self.catalog.position
         known = [position[item] for item in history if item in position]
         if not known:
@@ -110,7 +191,9 @@ class Recommender:
             )
             raise HistoryError(f"A history cannot be used: {reason}. Expected item ids that are keys of the catalog.")
         prompt = self._prompts.encode(known)
-        return Request(prompt.ids, len(history) - len(known), prompt.shortened)
+        key = text_key(user if user is not None else "\0".join(history))
+        allowed = self._filters.compile(item_filter, known if exclude_history else ())
+        return Request(prompt.ids, len(history) - len(known), prompt.shortened, key, k, allowed)
 
     def run(
         self, requests: Sequence[Request], k: int = 20, *, progress: Callable[[int], None] = lambda done: None
@@ -119,11 +202,10 @@ class Recommender:
 
         `progress` is told how many are done, after every batch.
         """
-        if k < 1:
-            raise ValueError(f"k is {k}, expected at least 1")
+        check_k(k, self.max_k)
         order = np.argsort([len(request.prompt) for request in requests], kind="stable").tolist()
         results: list[Recommendation | None] = [None] * len(requests)
-        stats = DecodeStats(self.trie.length)
+        stats = DecodeStats(self.trie.length, log=self.stats.log)
         with stats.timed("total"):
             for start in range(0, len(order), self.batch_size):
                 chosen = order[start : start + self.batch_size]
@@ -135,32 +217,99 @@ class Recommender:
             self.stats.merge(stats)
         return [result for result in results if result is not None]
 
-    def _batch(self, requests: list[Request], k: int, stats: DecodeStats) -> list[Recommendation]:
+    def trace(self, request: Request, k: int = 20) -> tuple[Recommendation, list[Round]]:
+        """One request's recommendation and every round of its search (request 0 of a batch of one)."""
+        check_k(k, self.max_k)
+        rounds: list[Round] = []
+        result = self._batch([request], k, DecodeStats(self.trie.length), rounds)
+        return result[0], rounds
+
+    def _scoring_of(self, verification: Verification) -> Scoring:
+        if verification.mode == "sampled":
+            return Scoring("constrained", _default(verification.temperature, 1.0))
+        return Scoring(verification.scoring or "full")
+
+    def _batch(
+        self, requests: list[Request], k: int, stats: DecodeStats, rounds: list[Round] | None = None
+    ) -> list[Recommendation]:
         prompts = [request.prompt for request in requests]
-        target = TreeEvaluator(self._target, self.trie, prompts, stats, "target")
-        drafter: Drafter = NoDrafter(len(prompts))
-        if self._draft is not None:
-            evaluator = TreeEvaluator(self._draft, self.trie, prompts, stats, "draft")
-            drafter = ModelDrafter(evaluator, self.trie, self._shape)
-        session = Session(target, drafter, self.trie, stats, reuse=self._reuse)
-        frontier = session.run(len(prompts), min(k, self.trie.identifiers))
+        filters = [request.filter for request in requests]
+        view = TrieView(self.trie, self._scoring.kind, [None if f is None else f.live for f in filters])
+        keys = np.array([request.key for request in requests], np.uint64)
+        noise = Noise(self.verification.seed or 0, keys, self._hashes)
+        shared = noise if self.verification.mode == "sampled" else None  # draft and target perturb alike
+        nodes = EvaluatedNodes(view, self._scoring, shared)
+        target = TreeEvaluator(self._target, view, nodes, prompts, stats, "target")
+        drafter = self._drafter(view, shared, noise, prompts, stats)
+        session = Session(
+            target, drafter, self._verifier(view, noise), self.planning, view, stats, reuse=self._reuse, rounds=rounds
+        )
+        wanted = np.array([request.k or k for request in requests])
+        everyone = np.arange(len(requests))
+        root = np.zeros(len(requests)) if shared is None else shared.gumbel(everyone, everyone * 0, SAMPLE)
+        frontier = session.run(np.minimum(wanted, view.leaves(len(requests))), root)
         stats.requests += len(requests)
         stats.target_calls += int(target.calls.sum())
         stats.draft_calls += int(drafter.calls.sum())
         stats.nodes_evaluated += int(target.evaluated.sum())
         counters = zip(target.calls.tolist(), drafter.calls.tolist(), target.evaluated.tolist(), strict=True)
         return [
-            Recommendation(
-                self._items(nodes, scores, k), RequestStats(*counts), request.unknown_items, request.shortened
-            )
-            for request, nodes, scores, counts in zip(requests, frontier.nodes, frontier.scores, counters, strict=True)
+            self._recommendation(request, int(wanted[i]), frontier, i, RequestStats(*counts))
+            for i, (request, counts) in enumerate(zip(requests, counters, strict=True))
         ]
 
-    def _items(self, leaves: Int64, scores: Float64, k: int) -> tuple[RecommendedItem, ...]:
-        """Ranked leaves [W] as items: all items of each in catalog order, cut at k."""
+    def _drafter(
+        self, view: TrieView, shared: Noise | None, noise: Noise, prompts: Sequence[Int64], stats: DecodeStats
+    ) -> Drafter:
+        verification = self.verification
+        if self._draft is None:
+            return NoDrafter(verification.mode, len(prompts))
+        nodes = EvaluatedNodes(view, self._scoring, shared)
+        evaluator = TreeEvaluator(self._draft, view, nodes, prompts, stats, "draft")
+        if verification.mode == "relaxed":
+            return SampledDrafter(evaluator, view, noise, _default(verification.temperature, 1.0))
+        return ModelDrafter(verification.mode, evaluator, view)
+
+    def _verifier(self, view: TrieView, noise: Noise) -> Verifier:
+        verification = self.verification
+        if verification.mode == "relaxed":
+            return RelaxedVerifier(view, noise, _default(verification.temperature, 1.0))
+        if verification.mode == "tolerant":
+            return TolerantVerifier(view, _default(verification.slack, 0.0))
+        return StrictVerifier(verification.mode, view)
+
+    def _recommendation(
+        self, request: Request, k: int, frontier: Frontier, row: int, stats: RequestStats
+    ) -> Recommendation:
+        finished, allowed = frontier.finished, request.filter
+        items = self._items(finished.nodes[row], finished.scores[row], k, None if allowed is None else allowed.items)
+        available = len(self.trie.item) if allowed is None else allowed.count
+        return Recommendation(
+            items, stats, request.unknown_items, request.shortened, available if available < k else None
+        )
+
+    def _items(self, leaves: Int64, scores: Float64, k: int, allowed: Bool | None) -> tuple[RecommendedItem, ...]:
+        """Ranked leaves [W] as items: all allowed items of each in catalog order, cut at k."""
         catalog = self.catalog
         which, item = self.trie.items_of(leaves[leaves >= 0])
+        if allowed is not None:
+            which, item = which[allowed[item]], item[allowed[item]]
         pairs = zip(item[:k].tolist(), scores[which[:k]].tolist(), strict=True)
         return tuple(
             RecommendedItem(catalog.item_ids[i], catalog.titles[i], score, catalog.identifiers[i]) for i, score in pairs
         )
+
+
+def check_k(k: int, most: int | None) -> None:
+    """Raise `OptionError` for a list's length that cannot be asked for."""
+    if k < 1:
+        raise OptionError(f"k is {k}, expected at least 1.")
+    if most is not None and k > most:
+        raise OptionError(
+            f"k is {k}, but this bundle serves lists of at most {most} items. Ask for fewer, or export it again with "
+            f"--max-top-k {k}."
+        )
+
+
+def _default(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value

@@ -2,46 +2,84 @@
 
 import numpy as np
 
-from ..catalog.trie import ItemTrie
-from .draft import Drafter
+from .draft import Drafter, empty_tree, enumerated, merged
 from .evaluator import TreeEvaluator
+from .planning import Planning
 from .stats import DecodeStats
-from .types import Frontier, NodeList
-from .verify import verify_strict
+from .types import DraftTree, Frontier, Hypotheses, Int64, NodeList, Round
+from .verify import Verifier
+from .view import TrieView
 
 
 class Session:
-    """One batch's speculative beam search; with `NoDrafter` it is plain beam search.
+    """One batch's speculative beam search; where nothing is drafted it is plain beam search.
 
     `reuse=False` forgets all evaluated nodes after every round: AtSpeed's all-or-nothing rule, kept for
-    comparison only.
+    comparison only. `rounds` collects what happened, if it is a list.
     """
 
     def __init__(
-        self, target: TreeEvaluator, drafter: Drafter, trie: ItemTrie, stats: DecodeStats, *, reuse: bool = True
+        self,
+        target: TreeEvaluator,
+        drafter: Drafter,
+        verifier: Verifier,
+        planning: Planning,
+        view: TrieView,
+        stats: DecodeStats,
+        *,
+        reuse: bool = True,
+        rounds: list[Round] | None = None,
     ) -> None:
-        self._target, self._drafter, self._trie, self._stats, self._reuse = target, drafter, trie, stats, reuse
+        self._target, self._drafter, self._verifier, self._planning = target, drafter, verifier, planning
+        self._view, self._stats, self._reuse, self._rounds = view, stats, reuse, rounds
 
-    def run(self, batch: int, width: int) -> Frontier:
-        """The `width` best leaves of each of `batch` requests, as the target's beam search finds them."""
-        nodes = np.full((batch, width), -1, np.int64)
-        nodes[:, 0] = 0
-        frontier = Frontier(nodes, np.where(nodes == 0, 0.0, -np.inf), np.zeros(batch, np.int64))
-        missing = NodeList(np.arange(batch), np.zeros(batch, np.int64))
-        while len(missing):
-            active = frontier.depth < self._trie.length
-            self._target.retain(active)
-            self._drafter.retain(active)
-            drafted = self._drafter.propose(frontier, self._target.nodes).nodes
-            self._target.evaluate(
+    def run(self, width: Int64, keys: np.ndarray) -> Frontier:
+        """The best `width` [B] leaves of each request, as the target's beam search finds them.
+
+        keys [B]: what the roots are ranked by: 0, or where sampling any perturbed score.
+        """
+        nothing = empty_tree(self._drafter.mode)
+        verdict = self._verifier.verify(beginning(width, keys), self._target.nodes, nothing)
+        while len(verdict.missing):
+            before, missing = verdict.frontier, verdict.missing
+            self._target.retain(before.active)
+            self._drafter.retain(before.active)
+            tree = self._drafted(before)
+            drafted = tree.nodes
+            evaluated = self._target.evaluate(
                 NodeList(
                     np.concatenate([missing.request, drafted.request]), np.concatenate([missing.node, drafted.node])
                 )
             )
-            verdict = verify_strict(frontier, self._target.nodes, self._trie)
+            verdict = self._verifier.verify(before, self._target.nodes, tree)
             self._stats.count(verdict)
-            frontier, missing = verdict.frontier, verdict.missing
+            self._planning.observe(before, tree, verdict)
+            if self._rounds is not None:
+                scores = self._target.nodes.path_scores(drafted)
+                self._rounds.append(Round(before, tree, scores, evaluated, verdict))
             if not self._reuse:
                 self._target.nodes.forget()
-                missing = verify_strict(frontier, self._target.nodes, self._trie).missing
-        return frontier
+                verdict = self._verifier.verify(verdict.frontier, self._target.nodes, nothing)
+        return verdict.frontier
+
+    def _drafted(self, frontier: Frontier) -> DraftTree:
+        """What to evaluate ahead of need in this round."""
+        widths, enumerate = self._planning.plan(frontier, self._target.prompt_tokens)
+        tree = empty_tree(self._drafter.mode)
+        if widths.any():
+            tree = self._drafter.propose(frontier, self._target.nodes, widths)
+        if enumerate.any():
+            tree = merged(tree, enumerated(tree.mode, frontier, self._view, enumerate))
+        return tree
+
+
+def beginning(width: Int64, keys: np.ndarray) -> Frontier:
+    """Every request at the root (those of width 0 are done before they begin)."""
+    batch, widest = len(width), max(int(width.max(initial=0)), 1)
+    nodes = np.full((batch, widest), -1, np.int64)
+    nodes[width > 0, 0] = 0
+    there = nodes == 0
+    running = Hypotheses(nodes, np.where(there, 0.0, -np.inf), np.where(there, keys[:, None], -np.inf))
+    empty = np.full((batch, widest), -np.inf)
+    finished = Hypotheses(np.full((batch, widest), -1, np.int64), empty, empty)
+    return Frontier(running, finished, np.zeros(batch, np.int64), width)

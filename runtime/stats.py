@@ -4,10 +4,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 
 from .types import Int64, Verdict
+
+
+class Call(NamedTuple):
+    """One call of an engine."""
+
+    role: str
+    batch: int
+    past: int  # cached tokens
+    new: int  # tokens of the call
+    prompt: int  # of these, the prompt's
+    seconds: float
 
 
 @dataclass(eq=False)
@@ -21,11 +33,13 @@ class DecodeStats:
     nodes_evaluated: int = 0
     target_seconds: float = 0.0  # inside the target engine
     draft_seconds: float = 0.0
+    log: list[Call] | None = None  # every call, where somebody wants to know
     total_seconds: float = 0.0  # inside `Recommender.recommend`, engines included
-    needed: Int64 = field(init=False)  # [L] frontier nodes by depth; see `Verdict`
-    found: Int64 = field(init=False)
-    levels: Int64 = field(init=False)
-    levels_found: Int64 = field(init=False)
+    stand_ins: int = 0  # nodes that stood in for better ones (tolerant verification)
+    needed: Int64 = field(init=False)  # [L] frontier nodes that the target had to score, by depth
+    found: Int64 = field(init=False)  # [L] of these, how many it had scored ahead of need
+    levels: Int64 = field(init=False)  # [L] requests whose frontier reached each depth and needed scores there
+    levels_found: Int64 = field(init=False)  # [L] of these, requests for which no node was missing
 
     def __post_init__(self) -> None:
         self.needed, self.found, self.levels, self.levels_found = np.zeros((4, self.length), np.int64)
@@ -40,17 +54,31 @@ class DecodeStats:
             name = f"{what}_seconds"
             setattr(self, name, getattr(self, name) + perf_counter() - start)
 
+    @contextmanager
+    def call(self, role: str, batch: int, past: int, new: int, prompt: int) -> Iterator[None]:
+        """Time one call of an engine; see `Call`."""
+        start = perf_counter()
+        with self.timed(role):
+            yield
+        if self.log is not None:
+            self.log.append(Call(role, batch, past, new, prompt, perf_counter() - start))
+
     def merge(self, other: "DecodeStats") -> None:
         """Add another's counters and seconds."""
-        for name in (counter.name for counter in fields(self) if counter.name != "length"):
+        for name in (counter.name for counter in fields(self) if counter.name not in ("length", "log")):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def count(self, verdict: Verdict) -> None:
         """Add what one round's verdict found."""
-        self.needed += verdict.needed
-        self.found += verdict.found
-        self.levels += verdict.levels
-        self.levels_found += verdict.levels_found
+        for step in verdict.steps:
+            asked = step.needed.any(axis=1)
+            depth = step.depth[asked]
+            needed, found = step.needed[asked].sum(axis=1), step.found[asked].sum(axis=1)
+            np.add.at(self.needed, depth, needed)
+            np.add.at(self.found, depth, found)
+            np.add.at(self.levels, depth, 1)
+            np.add.at(self.levels_found, depth, needed == found)
+            self.stand_ins += int(step.stand_ins.sum())
 
     @property
     def rejections(self) -> int:

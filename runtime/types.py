@@ -5,7 +5,7 @@ node) names a node of a request's search.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,15 +14,44 @@ from numpy.typing import NDArray
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
+Mode = Literal["strict", "tolerant", "relaxed", "sampled"]
+ScoringKind = Literal["full", "constrained"]
+
+
+class Beams(NamedTuple):
+    """Scored nodes, flat and grouped by request."""
+
+    request: Int64  # [n] index into the batch, ascending
+    node: Int64  # [n] trie nodes
+    score: Float64  # [n] summed log-probability of the path
+    key: Float64  # [n] what they are ranked by: the score, or where sampling the perturbed score
+
+
+@dataclass(frozen=True, eq=False)
+class Hypotheses:
+    """Up to W nodes of every request, best first."""
+
+    nodes: Int64  # [B, W] trie nodes; -1 where a request has fewer than W
+    scores: Float64  # [B, W] summed log-probabilities; -inf where nodes is -1
+    keys: Float64  # [B, W] what they are ranked by; -inf where nodes is -1
 
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """The K best prefixes so far of every request, best first; requests may stand at different depths."""
+    """Where every request's beam search stands; requests may stand at different depths.
 
-    nodes: Int64  # [B, W] trie nodes; -1 where a request has fewer than W
-    scores: Float64  # [B, W] summed log-probabilities; -inf where nodes is -1
+    A request whose `running` is empty is done, and `finished` is its answer.
+    """
+
+    running: Hypotheses  # the best prefixes at `depth`
+    finished: Hypotheses  # the best leaves so far
     depth: Int64  # [B]
+    width: Int64  # [B] K: how many each request may hold of either kind; at most W
+
+    @property
+    def active(self) -> Bool:
+        """[B] requests that still have something to step."""
+        return self.running.nodes[:, 0] >= 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,23 +66,66 @@ class NodeList:
 
 
 @dataclass(frozen=True, eq=False)
+class Proposals:
+    """What a sampled draft drew from, level by level: the distribution that relaxed verification needs."""
+
+    nodes: NodeList  # [m] everything that could have been drawn
+    level: Int64  # [m]
+    log_q: Float64  # [m] unnormalised log-probability of each
+    drawn: Bool  # [m] what was drawn
+
+
+@dataclass(frozen=True, eq=False)
 class DraftTree:
     """Nodes that the target will probably need, and the verification they were drafted for.
 
-    The parent of every node is the prompt, an evaluated node, a frontier node or another drafted node.
+    The parent of every node is a frontier node or another drafted node. Level 1 are the children of the
+    frontier; ranks count from 0, the likeliest first.
     """
 
     nodes: NodeList
-    mode: Literal["strict"] = "strict"
+    level: Int64  # [n] 1, 2, ...
+    rank: Int64  # [n] among the nodes of its request and level
+    score: Float64  # [n] as the draft sees it (where the target has scored the path, the target's)
+    mode: Mode
+    proposals: Proposals | None = None  # of a draft for relaxed verification
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledFilter:
+    """The items a request may be recommended, as the search reads it."""
+
+    items: Bool  # [I] allowed items, by catalog order
+    live: Bool  # [M] nodes that lead to one of them
+
+    @property
+    def count(self) -> int:
+        """How many items it allows."""
+        return int(self.items.sum())
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One history as the engines read it."""
+    """One history as the engines read it, and what its user asked for."""
 
     prompt: Int64  # [P] token ids
     unknown_items: int
     shortened: bool
+    key: int  # 64 bits of the user's name, for sampling
+    k: int | None  # items it asks for; None: as many as all others
+    filter: CompiledFilter | None  # None: all items
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One depth that some requests' frontiers reached in a round."""
+
+    moved: Bool  # [B] the requests that stepped
+    depth: Int64  # [B] where every request stands now
+    nodes: Int64  # [B, W] the running nodes now
+    needed: Bool  # [B, W] of the requests that stepped: the target must score the children of this node
+    found: Bool  # [B, W] of the needed: it had done so already
+    stand_ins: Bool  # [B, W] stands in for a better node that was not drafted (tolerant verification)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +134,18 @@ class Verdict:
 
     frontier: Frontier
     missing: NodeList  # frontier nodes to evaluate before their requests can step; none: all are done
-    needed: Int64  # [L] frontier nodes reached at each depth below L in this round, over all requests
-    found: Int64  # [L] of these, how many had been evaluated already
-    levels: Int64  # [L] requests whose frontier reached each depth
-    levels_found: Int64  # [L] of these, requests for which every node had been evaluated
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """One round of a batch as it happened, for those who want to look at it."""
+
+    before: Frontier
+    tree: DraftTree
+    target_score: Float64  # [n] what the target gave every node of the tree; -inf where it never scored the path
+    evaluated: NodeList  # what the target's call evaluated, the root (the prompt) included in the first
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -100,3 +180,4 @@ class Recommendation(msgspec.Struct, frozen=True):
     stats: RequestStats
     unknown_items: int  # items of the history that the catalog lacks; dropped
     shortened: bool  # the context did not hold the history that the bundle's history length allows
+    available: int | None = None  # items that its filter (or the catalog) leaves, where fewer than it asked for

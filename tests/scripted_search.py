@@ -1,17 +1,28 @@
-"""Helpers for the tests of the loop: sessions over scripted engines, and the naive search they must equal."""
+"""Searching with scripted engines, and the same searches by the naive book."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from specrec.catalog.trie import ItemTrie
+from specrec.catalog.trie import PAD, ItemTrie
 from specrec.engines.scripted import ScriptedEngine
-from specrec.runtime.draft import Drafter, ModelDrafter, NoDrafter
+from specrec.runtime.draft import Drafter, ModelDrafter, NoDrafter, SampledDrafter
 from specrec.runtime.evaluator import TreeEvaluator
+from specrec.runtime.nodes import EvaluatedNodes
+from specrec.runtime.noise import SAMPLE, Noise, prefix_hashes
+from specrec.runtime.planning import FixedPlanning, Planning
 from specrec.runtime.prefix import SharedPrefix
+from specrec.runtime.relaxed import RelaxedVerifier
+from specrec.runtime.scoring import Scoring
 from specrec.runtime.session import Session
 from specrec.runtime.stats import DecodeStats
-from specrec.runtime.types import DraftShape
+from specrec.runtime.types import DraftShape, Round
+from specrec.runtime.verification import Verification
+from specrec.runtime.verify import StrictVerifier, TolerantVerifier, Verifier
+from specrec.runtime.view import TrieView
+
+END = 5  # the end token of catalogs of unequal lengths
+Ranked = list[tuple[int, float]]  # (leaf, score), best first
 
 
 def random_catalog(rng: np.random.Generator, items: int, length: int, codes: int) -> np.ndarray:
@@ -19,48 +30,138 @@ def random_catalog(rng: np.random.Generator, items: int, length: int, codes: int
     return 10 + np.arange(length) * codes + rng.integers(0, codes, (items, length))
 
 
+def ragged_catalog(rng: np.random.Generator, items: int, length: int, codes: int) -> np.ndarray:
+    """Identifiers of 1 to `length` tokens out of `codes`, many the beginning of others, each with an end token."""
+    rows = np.full((items, length + 1), PAD)
+    for row, size in zip(rows, rng.integers(1, length + 1, items), strict=True):
+        row[:size] = 10 + rng.integers(0, codes, size)
+        row[size] = END
+    return rows
+
+
+def live_mask(trie: ItemTrie, leaves: Sequence[int]) -> np.ndarray:
+    """Nodes that lead to one of the leaves."""
+    live = np.zeros(len(trie.parent), bool)
+    for leaf in leaves:
+        node = int(leaf)
+        while node >= 0:
+            live[node] = True
+            node = int(trie.parent[node])
+    return live
+
+
 def search(
     trie: ItemTrie,
     target: ScriptedEngine,
     prompts: Sequence[np.ndarray],
-    width: int,
+    width: int | Sequence[int],
     *,
     draft: ScriptedEngine | None = None,
     shape: DraftShape | None = None,
     reuse: bool = True,
     shared: int = 0,
-) -> tuple[list[list[tuple[int, float]]], TreeEvaluator, DecodeStats]:
+    verification: Verification | None = None,
+    live: Sequence[np.ndarray | None] | None = None,
+    keys: Sequence[int] | None = None,
+    planning: Planning | None = None,
+    rounds: list[Round] | None = None,
+) -> tuple[list[Ranked], TreeEvaluator, DecodeStats]:
     """Per prompt the ranked (leaf, score) pairs that the session finds, and what it cost.
 
-    shared: how many tokens all prompts begin with, to be computed once.
+    shared: how many tokens all prompts begin with, to be computed once; live: a mask of nodes for every
+    request that has a filter; keys: of the requests' users (default: 0, 1, ...).
     """
-    prefix = prompts[0][:shared]
+    prefix, batch = prompts[0][:shared], len(prompts)
+    verification = verification or Verification()
+    temperature = 1.0 if verification.temperature is None else verification.temperature
+    scoring = Scoring(verification.scoring or "full")
+    if verification.mode == "sampled":
+        scoring = Scoring("constrained", temperature)
+    view = TrieView(trie, scoring.kind, live)
+    users = np.array(keys if keys is not None else range(batch), np.uint64)
+    noise = Noise(verification.seed or 0, users, prefix_hashes(trie))
+    perturbing = noise if verification.mode == "sampled" else None
     stats = DecodeStats(trie.length)
-    evaluator = TreeEvaluator(SharedPrefix(target, prefix), trie, prompts, stats, "target")
-    drafter: Drafter = NoDrafter(len(prompts))
+    nodes = EvaluatedNodes(view, scoring, perturbing)
+    evaluator = TreeEvaluator(SharedPrefix(target, prefix), view, nodes, prompts, stats, "target")
+    drafter: Drafter = NoDrafter(verification.mode, batch)
     if draft is not None:
-        own = TreeEvaluator(SharedPrefix(draft, prefix), trie, prompts, stats, "draft")
-        drafter = ModelDrafter(own, trie, shape or DraftShape())
-    frontier = Session(evaluator, drafter, trie, stats, reuse=reuse).run(len(prompts), min(width, trie.identifiers))
+        known = EvaluatedNodes(view, scoring, perturbing)
+        own = TreeEvaluator(SharedPrefix(draft, prefix), view, known, prompts, stats, "draft")
+        drafter = ModelDrafter(verification.mode, own, view)
+        if verification.mode == "relaxed":
+            drafter = SampledDrafter(own, view, noise, temperature)
+    verifier: Verifier = StrictVerifier(verification.mode, view)
+    if verification.mode == "relaxed":
+        verifier = RelaxedVerifier(view, noise, temperature)
+    if verification.mode == "tolerant":
+        verifier = TolerantVerifier(view, verification.slack or 0.0)
+    planning = planning or FixedPlanning(None if draft is None else shape or DraftShape())
+    widths = np.minimum(np.broadcast_to(width, batch), view.leaves(batch))
+    everyone = np.arange(batch)
+    root = np.zeros(batch) if perturbing is None else perturbing.gumbel(everyone, everyone * 0, SAMPLE)
+    session = Session(evaluator, drafter, verifier, planning, view, stats, reuse=reuse, rounds=rounds)
+    finished = session.run(widths, root).finished
     ranked = [
-        [(int(n), float(s)) for n, s in zip(nodes, scores, strict=True) if n >= 0]
-        for nodes, scores in zip(frontier.nodes, frontier.scores, strict=True)
+        [(int(n), float(s)) for n, s in zip(leaves, scores, strict=True) if n >= 0]
+        for leaves, scores in zip(finished.nodes, finished.scores, strict=True)
     ]
     return ranked, evaluator, stats
 
 
 def naive_beam_search(
-    trie: ItemTrie, target: ScriptedEngine, prompt: np.ndarray, width: int
-) -> list[tuple[int, float]]:
-    """Beam search over plain sequences: no cache, no mask, no tree; ties as the design says."""
+    trie: ItemTrie,
+    target: ScriptedEngine,
+    prompt: np.ndarray,
+    width: int,
+    *,
+    scoring: str = "full",
+    live: np.ndarray | None = None,
+) -> Ranked:
+    """Beam search over plain sequences: no cache, no mask, no tree; ties and finishing as the design says."""
     beams: list[tuple[int, tuple[int, ...], float]] = [(0, (), 0.0)]
-    for _ in range(trie.length):
+    finished: Ranked = []
+    while beams:
         grown = []
         for node, tokens, score in beams:
-            logprobs = target.logprobs_after(np.array([*prompt, *tokens]))
-            first = int(trie.first_child[node])
-            for child in range(first, first + int(trie.child_count[node])):
-                token = int(trie.vocabulary[trie.column[child]])
-                grown.append((child, (*tokens, token), score + float(logprobs[trie.column[child]])))
-        beams = sorted(grown, key=lambda beam: -beam[2])[:width]  # stable
-    return [(node, score) for node, _, score in beams]
+            for child, token, logprob in scored_children(trie, target, prompt, node, tokens, scoring, live):
+                grown.append((child, (*tokens, token), score + logprob))
+        grown.sort(key=lambda beam: -beam[2])  # stable
+        finished += [(node, score) for node, _, score in grown[:width] if not trie.child_count[node]]
+        finished = sorted(finished, key=lambda pair: -pair[1])[:width]
+        beams = [beam for beam in grown if trie.child_count[beam[0]]][:width]
+        if beams and len(finished) == width and beams[0][2] <= finished[-1][1]:
+            break
+    return finished
+
+
+def scored_children(
+    trie: ItemTrie, target: ScriptedEngine, prompt: np.ndarray, node: int, tokens: tuple[int, ...], scoring: str,
+    live: np.ndarray | None = None, temperature: float = 1.0,
+) -> list[tuple[int, int, float]]:  # fmt: skip
+    """(child, its token, its log-probability) of one node, from one plain sequence."""
+    logprobs = target.logprobs_after(np.array([*prompt, *tokens])).astype(np.float64)
+    first = int(trie.first_child[node])
+    children = [c for c in range(first, first + int(trie.child_count[node])) if live is None or live[c]]
+    values = np.array([logprobs[trie.column[child]] for child in children])
+    if scoring == "constrained" and children:
+        values = values / temperature
+        values -= np.log(np.exp(values - values.max()).sum()) + values.max()
+    return [(c, int(trie.vocabulary[trie.column[c]]), float(v)) for c, v in zip(children, values, strict=True)]
+
+
+def all_leaves(
+    trie: ItemTrie, target: ScriptedEngine, prompt: np.ndarray, *, scoring: str = "full",
+    live: np.ndarray | None = None, temperature: float = 1.0,
+) -> Ranked:  # fmt: skip
+    """Every leaf with its score, best first: brute force."""
+    found: Ranked = []
+    stack: list[tuple[int, tuple[int, ...], float]] = [(0, (), 0.0)]
+    while stack:
+        node, tokens, score = stack.pop()
+        if not trie.child_count[node]:
+            found.append((node, score))
+            continue
+        for child, token, logprob in scored_children(trie, target, prompt, node, tokens, scoring, live, temperature):
+            stack.append((child, (*tokens, token), score + logprob))
+    return sorted(found, key=lambda pair: -pair[1])

@@ -12,7 +12,7 @@ import pytest
 from specrec.catalog.errors import EngineError, SpecRecError
 from specrec.engines import build
 from specrec.engines.base import ForwardInputs
-from specrec.engines.build import build_engine
+from specrec.engines.build import BATCHES, build_engine
 from specrec.engines.bundle import Bundle
 from specrec.engines.ort import load_ort_engine
 from specrec.runtime import Recommender
@@ -41,7 +41,7 @@ def test_what_is_built(bare: Path) -> None:
     assert (facts.backend, facts.device, facts.precision, facts.threads) == ("onnxruntime", "cpu", "fp32", 1)
     assert facts.versions == {"onnxruntime": onnxruntime.__version__}
     assert set(facts.files) == {"target/model.onnx", "draft/model.onnx"}
-    grid = {(batch, 0, new) for batch in (1, 8) for new in (1, 8, 20)}  # what a context of 32 holds
+    grid = {(batch, 0, new) for batch in BATCHES for new in (1, 8, 20)}  # what a context of 32 holds
     for role in ("target", "draft"):
         built = facts.roles[role]
         assert {(point.batch, point.past, point.new) for point in built.latency} == grid
@@ -49,7 +49,7 @@ def test_what_is_built(bare: Path) -> None:
         assert 0 <= built.max_difference < 1e-4
         assert built.source_sha256 == bundle.graph_sha256("target" if role == "target" else "draft")
     assert facts.roles["target"].source_sha256 != facts.roles["draft"].source_sha256
-    assert [step for step in seen if step[0] == "timing draft"] == [("timing draft", i, 6) for i in range(7)]
+    assert [step for step in seen if step[0] == "timing draft"] == [("timing draft", i, 9) for i in range(10)]
     assert [step[0] for step in seen if "optimising" in step[0]] == ["optimising target", "optimising draft"]
     assert len(Recommender.open(bare).recommend([["3"]], 4)[0].items) == 4
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from specrec.catalog.errors import BundleError, EngineError
 from specrec.catalog.items import Catalog
-from specrec.catalog.trie import ItemTrie
+from specrec.catalog.trie import PAD, ItemTrie
 from specrec.engines import registry
 from specrec.engines.bundle import MANIFEST, Bundle, file_facts, save_trie, to_json
 from specrec.engines.inspect import describe, describe_json
@@ -36,6 +36,7 @@ def test_a_whole_bundle_opens(tiny: Tiny) -> None:
     bundle = Bundle.open(str(tiny.bundle))
     manifest = bundle.manifest
     assert (manifest.items, manifest.identifier_length, manifest.precision) == (40, 3, "fp32")
+    assert (manifest.end_token, manifest.scoring, manifest.max_top_k) == (None, "full", 200)
     assert manifest.max_prompt_tokens == 32 - 3 + 1
     assert bundle.catalog() == Catalog.load(tiny.index, tiny.items)
     assert bundle.catalog().titles[:2] == ("Title 0", None)
@@ -69,6 +70,16 @@ def test_the_trie_comes_back_as_it_was(tiny: Tiny, tmp_path: Path) -> None:
         np.testing.assert_array_equal(before, after)
 
 
+def test_prompts_hold_identifiers_without_their_end_token(tiny: Tiny) -> None:
+    trie = ItemTrie.build(np.array([[10, 11, 3], [11, 3, PAD], [12, 11, 3]]))
+    manifest = Bundle.open(tiny.bundle).manifest
+    for end, expected in ((3, [2, 10, 11, 11, 12, 11]), (None, [2, 10, 11, 3, 11, 3, 12, 11, 3])):
+        bundle = Bundle(tiny.bundle, replace(manifest, end_token=end, max_prompt_tokens=9))
+        assert bundle.prompts(trie).encode([0, 1, 2]).ids.tolist() == expected
+    encoder = Bundle(tiny.bundle, replace(manifest, end_token=3, max_prompt_tokens=5)).prompts(trie)
+    assert encoder.encode([0, 1, 2]).ids.tolist() == [2, 11, 12, 11]
+
+
 def test_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"absent is not a bundle: it has no manifest\.json\. Make one with: specrec"):
         Bundle.open(tmp_path / "absent")
@@ -78,8 +89,8 @@ def test_no_bundle(tmp_path: Path) -> None:
 
 def test_another_schema(bundle: Path) -> None:
     """Told before anything else of the file is judged: a later schema may look different."""
-    (bundle / MANIFEST).write_text('{"schema_version": 2, "files": "elsewhere"}')
-    with pytest.raises(BundleError, match=r"manifest\.json has schema version 2, this SpecRec reads 1\. Write"):
+    (bundle / MANIFEST).write_text('{"schema_version": 1, "files": "elsewhere"}')
+    with pytest.raises(BundleError, match=r"manifest\.json has schema version 1, this SpecRec reads 2\. Write"):
         Bundle.open(bundle)
 
 
@@ -87,11 +98,11 @@ def test_another_schema(bundle: Path) -> None:
     ("content", "message"),
     [
         (b"", "truncated"),
-        (b'{"schema_version": 1, "specrec_version": "0.1', "truncated"),
+        (b'{"schema_version": 2, "specrec_version": "0.1', "truncated"),
         (b'{"specrec_version": "0.1.0"}', "missing required field `schema_version`"),
-        (b'{"schema_version": 1}', "missing required field"),
-        (b'{"schema_version": 1, "specrec_version": "\xff"}', "utf-8"),
-        (b'{"schema_version": 1, "x": ' + b"[" * 100_000, "recursion"),
+        (b'{"schema_version": 2}', "missing required field"),
+        (b'{"schema_version": 2, "specrec_version": "\xff"}', "utf-8"),
+        (b'{"schema_version": 2, "x": ' + b"[" * 100_000, "recursion"),
     ],
 )
 def test_a_damaged_manifest(bundle: Path, content: bytes, message: str) -> None:
@@ -247,11 +258,19 @@ def test_names_of_torch_engines(tiny: Tiny, name: str) -> None:
         load_engine(Bundle.open(tiny.bundle), "target", name, threads=1)
 
 
+def test_description_of_what_was_chosen(bundle: Path) -> None:
+    edit_manifest(bundle, end_token=3, identifier_length=4, scoring="constrained", max_top_k=7)
+    text = describe(bundle)
+    assert "identifiers of at most 4 tokens (the end token 3 among them), " in text
+    assert "requests   scoring constrained where they ask for none, at most 7 items a list" in text
+
+
 def test_description(tiny: Tiny) -> None:
     text = describe(tiny.bundle)
     for part in (
         "LlamaForCausalLM", "2 layers", "40 items", "last 12 items, at most 30 tokens", f"engine     {ENGINE} (onnxrun",
-        "target: ms a call (batch 1)", "draft: ms a call",
+        "target: ms a call (batch 1)", "draft: ms a call", "identifiers of at most 3 tokens (no end token)",
+        "scoring full where they ask for none, at most 200 items a list",
     ):  # fmt: skip
         assert part in text
     content = json.loads(describe_json(tiny.bundle))

@@ -127,6 +127,91 @@ def test_history_files_that_cannot_be_read(tiny: Tiny, histories: Path, output: 
     assert "wide.jsonl: the file is UTF-16; expected UTF-8. Save it as UTF-8." in message(tmp_path / "wide.jsonl")
 
 
+SAMPLED, TOLERANT = ["--verify", "sampled"], ["--verify", "tolerant", "--slack", 0.1]
+REFUSED: list[tuple[list[object], str]] = [
+    (["--slack", 0.1], "a slack of 0.1 is for tolerant verification; got strict. Leave it out"),
+    ([*SAMPLED, "--slack", 0], "a slack of 0 is for tolerant verification; got sampled. Leave it out"),
+    (["--verify", "tolerant"], "tolerant verification needs a slack: how many nats"),
+    *(
+        (["--verify", "tolerant", "--slack", slack], f"got a slack of {slack}; expected nats, 0 or more")
+        for slack in ("-1", "nan", "inf")
+    ),
+    *(
+        ([*SAMPLED, "--temperature", value], f"got a temperature of {value}; expected more than 0")
+        for value in ("0", "-1", "nan", "inf")
+    ),
+    (["--verify", "relaxed", "--temperature", 0], "got a temperature of 0; expected more than 0"),
+    (["--temperature", 1], "a temperature of 1 is for relaxed and sampled verification; got strict"),
+    ([*TOLERANT, "--temperature", 1], "a temperature of 1 is for relaxed and sampled verification; got tolerant"),
+    (["--seed", 3], "a seed of 3 is for relaxed and sampled verification; got strict, which samples nothing"),
+    ([*TOLERANT, "--seed", 0], "a seed of 0 is for relaxed and sampled verification; got tolerant"),
+    ([*SAMPLED, "--scoring", "full"], "sampled verification cannot use full scoring"),
+    (["--verify", "relaxed", "--speculation", "auto"], "the lists of relaxed verification depend on what is drafted"),
+    ([*TOLERANT, "--speculation", "auto"], "the lists of tolerant verification depend on what is drafted"),
+    (["--speculation", "auto", "--draft-width", 4], "auto decides how much to draft"),
+    (["--speculation", "auto", "--draft-length", 1], "auto decides how much to draft"),
+    (["--speculation", "auto", "--engine", "torch-cpu-fp32"], "torch-cpu-fp32 has no measured latency to plan by"),
+    *(
+        (["--drafter", "none", *options], "without a drafter nothing is drafted. Leave")
+        for options in (
+            ["--draft-width", 4], ["--draft-length", 1], ["--speculation", "fixed"], ["--speculation", "auto"]
+        )
+    ),
+    (["-k", 201], "k is 201, but this bundle serves lists of at most 200 items. Ask for fewer, or export it again"),
+    (["--engine", "nothing"], "no engine 'nothing' (built: "),
+    (["--item-base", 1], "an item base of 1 is for AtSpeed files only"),
+    (["--allow", "/nowhere"], "/nowhere: cannot be read: No such file or directory. Check the path"),
+    (["--deny", "/nowhere"], "/nowhere: cannot be read: No such file or directory. Check the path"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED, ids=lambda value: " ".join(map(str, value)))
+def test_what_cannot_be_is_refused_before_an_engine_is_loaded(
+    tiny: Tiny, histories: Path, output: Path, monkeypatch: pytest.MonkeyPatch, options: list[object], message: str
+) -> None:
+    def load(*arguments: object, **more: object) -> None:
+        pytest.fail("loaded an engine")
+
+    monkeypatch.setattr("specrec.runtime.recommender.load_engine", load)
+    assert message in bad("infer", tiny.bundle, histories, "-o", output, *options)
+    only(output)
+    output.write_text("old")
+    assert message in bad("infer", tiny.bundle, histories, "-o", output, "--overwrite", *options)
+    assert output.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    "options", [["-k", 0], ["--verify", "exact"], ["--temperature", "hot"], ["--draft-width", 0], ["--seed", 1.5]]
+)
+def test_options_that_are_no_choice_are_usage_errors(
+    tiny: Tiny, histories: Path, output: Path, options: list[object]
+) -> None:
+    result = run("infer", tiny.bundle, histories, "-o", output, *options)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{options[0]}'" in result.stderr or "Invalid value for '--top-k' / '-k'" in result.stderr
+    only(output)
+
+
+def test_lists_of_items_that_cannot_be_used(tiny: Tiny, histories: Path, output: Path, tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+
+    def message(content: bytes) -> str:
+        path.write_bytes(content)
+        texts = {bad("infer", tiny.bundle, histories, "-o", output, option, path) for option in ("--allow", "--deny")}
+        only(output)
+        (text,) = texts
+        return text
+
+    assert f"{path}: no item of the catalog in it (got 'x', for example). Expected item ids, one a line" in message(
+        b"x\ny\n"
+    )
+    assert f"{path}: no item of the catalog in it (got an empty file)." in message(b"\n \n")
+    assert f"{path}: not UTF-8; expected item ids, one a line. Save the file as UTF-8." in message(b"1\n\xff\n")
+    assert f"{path} is an input as well. Choose another output." in bad(
+        "infer", tiny.bundle, histories, "-o", path, "--deny", path, "--overwrite"
+    )
+
+
 def test_a_run_that_serves_nobody_leaves_no_output(bundle: Path, output: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text("nothing\n")
     assert "No request could be served" in bad("infer", bundle, tmp_path / "bad.jsonl", "-o", output)
@@ -181,9 +266,9 @@ def catalog_twice(tiny: Tiny, folder: Path) -> list[object]:
     return ["--catalog", folder / "index.json"]
 
 
-def catalog_unequal(tiny: Tiny, folder: Path) -> list[object]:
-    (folder / "index.json").write_text('{"a": ["<a_0>", "<b_0>"], "b": ["<a_1>"]}')
-    return ["--catalog", folder / "index.json"]
+def catalog_without_ends(tiny: Tiny, folder: Path) -> list[object]:
+    (folder / "index.json").write_text('{"a": ["<a_0>", "<b_0>"], "b": ["<a_0>"]}')
+    return ["--catalog", folder / "index.json", "--end-token", "never"]
 
 
 def catalog_cut(tiny: Tiny, folder: Path) -> list[object]:
@@ -207,9 +292,9 @@ def unsupported(tiny: Tiny, folder: Path) -> list[object]:
     ("fault", "parts"),
     [
         (catalog_twice, ["index.json", "item 'a' occurs on lines 2, 4", "Keep one entry for each item"]),
-        (catalog_unequal, ["index.json", "length"]),
+        (catalog_without_ends, ["1 identifiers are the beginning of others", "Export with --end-token auto"]),
         (catalog_cut, ["index.json, line 2, column", "not valid JSON", "Is the file complete?"]),
-        (catalog_of_another_model, ["Of the catalog's 2 tokens 1 are missing in the target's tokenizer: <q_9>"]),
+        (catalog_of_another_model, ["1 of the catalog's 2 tokens are not in the tokenizer's vocabulary: '<q_9>'. Add"]),
         (unsupported, ["gpt", "GPT2LMHeadModel", "Supported are LlamaForCausalLM, "]),
         (lambda tiny, folder: ["--catalog", folder / "absent.json"], ["absent.json: cannot be read", "Check the path"]),
         (lambda tiny, folder: ["--target", folder / "absent"], ["absent has no config.json", "save_pretrained"]),

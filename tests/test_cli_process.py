@@ -37,6 +37,19 @@ def test_pipes_carry_json_lines_only(tiny: Tiny, histories: Path, output: Path) 
     assert "2 lines were rejected\n" in message
 
 
+def test_warnings_and_short_lists_do_not_mix_with_the_results(tiny: Tiny, tmp_path: Path) -> None:
+    deny = tmp_path / "deny.txt"
+    deny.write_text("\n".join([*tiny.item_ids[3:], "stranger"]))
+    process = start("infer", tiny.bundle, "-", "-o", "-", "--deny", deny, "--threads", 1, "--verify", "sampled")
+    out, err = process.communicate(b'{"user": "u", "items": ["9"], "k": 2}\n{"user": "v", "items": ["9"]}\n')
+    assert process.returncode == 0, err
+    first, second = (json.loads(line) for line in out.splitlines())
+    assert (len(first["items"]), "available" in first) == (2, False)
+    assert (len(second["items"]), second["available"]) == (3, 3)
+    assert f"{deny}: 1 of 38 items are not in the catalog (e.g. 'stranger'); they are ignored\n" in err.decode()
+    assert "1 lists are short: fewer items are allowed than were asked for\n" in err.decode()
+
+
 def test_rejects_of_a_pipe(tiny: Tiny, tmp_path: Path) -> None:
     rejects = tmp_path / "bad.jsonl"
     process = start("infer", tiny.bundle, "-", "-o", "-", "--rejects", rejects, "--threads", 1)

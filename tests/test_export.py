@@ -14,12 +14,21 @@ from transformers.modeling_utils import AttentionInterface
 from specrec.catalog.errors import ExportError, SpecRecError
 from specrec.catalog.files import sha256
 from specrec.catalog.items import Catalog
-from specrec.catalog.trie import ItemTrie
+from specrec.catalog.trie import PAD, ItemTrie
+from specrec.engines.bundle import Bundle
 from specrec.engines.torch import ATTENTION, GraphModule, masked_attention
 from specrec.export import check_parity, export_bundle
 from specrec.export.checkpoint import Checkpoint
 from specrec.export.onnx import export_graph
-from tiny_models import identifier_tokens, tiny_catalog, tiny_checkpoint
+from tiny_models import (
+    END,
+    identifier_tokens,
+    make_text_tokenizer,
+    make_tokenizer,
+    text_catalog,
+    tiny_catalog,
+    tiny_checkpoint,
+)
 
 IDENTIFIERS = identifier_tokens()
 
@@ -105,6 +114,46 @@ def test_half_precision(tmp_path: Path, index: Path, precision: str) -> None:
     summary = next(stage for stage in stages if "agrees" in stage)
     assert "fp32 logprobs" in summary  # the lifted graph
     assert ("fp16 logprobs" in summary) == (precision == "fp16")  # and the graph itself where the CPU can run it
+
+
+def test_identifiers_of_unequal_length(tmp_path: Path) -> None:
+    index = tiny_catalog(tmp_path / "index.json", ragged=True)
+    target, draft = tiny_checkpoint(tmp_path / "target"), tiny_checkpoint(tmp_path / "draft", num_hidden_layers=1)
+    stages: list[str] = []
+    manifest = export_bundle(target, draft, index, None, tmp_path / "bundle", progress=stages.append)
+    bundle = Bundle.open(tmp_path / "bundle")
+    catalog, trie = bundle.catalog(), bundle.trie()
+    assert (manifest.end_token, manifest.identifier_length, manifest.max_prompt_tokens) == (END, 4, 128 - 4 + 1)
+    assert manifest.catalog_tokens == len(catalog.tokens) + 1
+    vocabulary = make_tokenizer(IDENTIFIERS).get_vocab()
+    own = [[vocabulary[token] for token in tokens] for tokens in catalog.identifiers]
+    rows = [[token for token in row if token != PAD] for row in trie.item_tokens().tolist()]
+    assert rows == [[*tokens, END] for tokens in own]
+    prompt = bundle.prompts(trie).encode([3, 1, 7])
+    assert prompt.ids.tolist() == [2, *own[3], *own[1], *own[7]]
+    assert any("identifiers of 1 to 3 tokens, the end token 3" in stage for stage in stages)
+    shape = onnx.load(tmp_path / "bundle/target/model.onnx").graph.output[0].type.tensor_type.shape
+    assert shape.dim[2].dim_value == manifest.catalog_tokens
+
+
+def test_identifiers_that_are_text(tmp_path: Path) -> None:
+    tokenizer = make_text_tokenizer(corpus=["User bought: Next:"])
+    target = tiny_checkpoint(tmp_path / "target", tokenizer=tokenizer)
+    draft = tiny_checkpoint(tmp_path / "draft", tokenizer=tokenizer, num_hidden_layers=1)
+    index = text_catalog(tmp_path / "index.json")
+    manifest = export_bundle(
+        target, draft, index, None, tmp_path / "bundle",
+        prompt="User bought:{history}. Next:", separator=",", end_token="always", scoring="constrained", max_top_k=50,
+    )  # fmt: skip
+    assert (manifest.end_token, manifest.scoring, manifest.max_top_k) == (END, "constrained", 50)
+    bundle = Bundle.open(tmp_path / "bundle")
+    catalog, trie = bundle.catalog(), bundle.trie()
+    names = ["".join(tokens) for tokens in catalog.identifiers]
+    expected = [[*tokenizer(name, add_special_tokens=False)["input_ids"], END] for name in names]
+    assert [[token for token in row if token != PAD] for row in trie.item_tokens().tolist()] == expected
+    assert manifest.identifier_length == max(map(len, expected)) > 4
+    text = f"User bought:{names[5]},{names[0]},{names[31]}. Next:"
+    assert bundle.prompts(trie).encode([5, 0, 31]).ids.tolist() == tokenizer(text)["input_ids"]
 
 
 def blind(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float, **_: Any) -> Any:

@@ -12,7 +12,14 @@ from transformers import AutoModelForCausalLM
 from specrec.catalog.errors import ExportError, SpecRecError
 from specrec.export import export_bundle
 from specrec.export.checkpoint import Checkpoint
-from tiny_models import identifier_tokens, make_tokenizer, tiny_catalog, tiny_checkpoint
+from tiny_models import (
+    identifier_tokens,
+    make_text_tokenizer,
+    make_tokenizer,
+    text_catalog,
+    tiny_catalog,
+    tiny_checkpoint,
+)
 
 IDENTIFIERS = identifier_tokens()
 
@@ -180,6 +187,59 @@ def test_draft_and_target_must_share_the_tokens(tmp_path: Path, index: Path) -> 
     assert "1 are missing in the draft's tokenizer: <c_5>" in message
     assert "2 have different ids: <a_0> (target 10, draft 11), <a_1> (target 11, draft 10)" in message
     assert not (tmp_path / "bundle").exists()
+
+
+def test_draft_and_target_must_take_text_apart_alike(tmp_path: Path) -> None:
+    target = tiny_checkpoint(tmp_path / "target", tokenizer=make_text_tokenizer())
+    draft = tiny_checkpoint(tmp_path / "draft", tokenizer=make_text_tokenizer(vocabulary=290))
+    index = text_catalog(tmp_path / "index.json")
+    with pytest.raises(
+        ExportError, match=r"identifiers of \d+ items different ids, item '\d+' \('.*'\) .* target \["
+    ) as caught:
+        export_bundle(target, draft, index, None, tmp_path / "bundle")
+    assert "Train both with one tokenizer" in str(caught.value)
+    make_tokenizer(IDENTIFIERS).save_pretrained(draft)
+    with pytest.raises(ExportError, match=r"draft's tokenizer does not fit the catalog: .* does not know the text"):
+        export_bundle(target, draft, index, None, tmp_path / "bundle")
+
+
+def test_draft_and_target_must_share_the_end_token(tmp_path: Path, index: Path) -> None:
+    target, draft = tiny_checkpoint(tmp_path / "target"), tiny_checkpoint(tmp_path / "draft")
+    for eos, got in (("<pad>", r"'<pad>' \(1\)"), (None, r"None \(None\)")):
+        tokenizer = make_tokenizer(IDENTIFIERS)
+        tokenizer.eos_token = eos
+        tokenizer.save_pretrained(draft)
+        message = rf"eos token '</s>' \(3\), the draft's eos token is {got}\. They must have one id"
+        with pytest.raises(ExportError, match=message):
+            export_bundle(target, draft, index, None, tmp_path / "bundle", end_token="always")
+
+
+def test_an_end_token_that_is_needed_and_absent(tmp_path: Path) -> None:
+    index = tiny_catalog(tmp_path / "index.json", ragged=True)
+    checkpoint = tiny_checkpoint(tmp_path / "target")
+    with pytest.raises(SpecRecError, match=r"are the beginning of others .* --end-token auto"):
+        export_bundle(checkpoint, None, index, None, tmp_path / "bundle", end_token="never")
+    tokenizer = make_tokenizer(IDENTIFIERS)
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(checkpoint)
+    with pytest.raises(
+        SpecRecError, match=r"identifiers of 1 to 3 tokens are to end with .* eos token, but it has none"
+    ):
+        export_bundle(checkpoint, None, index, None, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"precision": "fp8"}, "The precision 'fp8' is unknown; choose one of fp32, "),
+        ({"end_token": "sometimes"}, "The end token 'sometimes' is unknown; choose one of auto, always, never"),
+        ({"scoring": "fair"}, "The scoring 'fair' is unknown; choose one of full, constrained"),
+        ({"max_top_k": 0}, "The longest list that requests may ask for is 0; expected at least 1"),
+    ],
+)
+def test_options_that_do_not_exist(tmp_path: Path, option: dict[str, Any], message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        export_bundle(tmp_path, None, tmp_path, None, tmp_path / "bundle", **option)
 
 
 def test_a_context_too_short_for_one_item_is_refused(tmp_path: Path, index: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files and directories that are whole or absent."""
+"""Files and directories that are whole or absent, and lists of item ids."""
 
 import hashlib
 import os
@@ -9,6 +9,9 @@ import pytest
 
 from specrec.catalog.errors import SpecRecError
 from specrec.catalog.files import Frozen, sha256, whole_directory, whole_file
+from specrec.catalog.items import Catalog
+from specrec.runtime import ItemFilter
+from specrec.runtime.files import ItemList, filter_of
 
 
 class Settings(Frozen, frozen=True):
@@ -129,3 +132,52 @@ def test_frozen_is_immutable_and_refuses_unknown_keys():
         settings.size = 4
     with pytest.raises(msgspec.ValidationError, match="unknown field `sise`"):
         msgspec.json.decode(b'{"size": 3, "sise": 4}', type=Settings)
+
+
+# --- lists of item ids
+
+CATALOG = Catalog(("7", "8", "é", "a b"), (("<x>",),) * 4, (None,) * 4)
+
+
+def quiet(message):
+    pytest.fail(f"warned: {message}")
+
+
+def test_a_list_of_items_is_one_id_a_line(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes("\ufeff7\r\n\n  \n8 \na b\né\n7".encode())
+    assert ItemList.read(path).ids == {"7", "8", "a b", "é"}
+    assert ItemList.read(path).known(CATALOG, warn=quiet) == set(CATALOG.item_ids)
+
+
+def test_ids_that_the_catalog_lacks_are_warned_of_and_left_out(tmp_path):
+    path, told = tmp_path / "list.txt", []
+    path.write_text(f"9\n7\n{'0' * 200}\n")
+    assert ItemList.read(path).known(CATALOG, warn=told.append) == {"7"}
+    shown = f"(e.g. {'0' * 80!r}); they are ignored"  # the first of them, and not at any length
+    assert told == [f"{path}: 2 of 3 items are not in the catalog {shown}"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"9\n10\n", r"no item of the catalog in it \(got '10', for example\)\. Expected item ids, .* such as '7'"),
+        (b"\n", r"no item of the catalog in it \(got an empty file\)\. Expected item ids, one a line"),
+        (b"7\n\xff\n", r"list\.txt: not UTF-8; expected item ids, one a line\. Save the file as UTF-8"),
+        (None, r"list\.txt: cannot be read: No such file or directory\. Check the path"),
+    ],
+)
+def test_a_list_without_a_known_item_is_refused(tmp_path, content, message):
+    path = tmp_path / "list.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SpecRecError, match=message):
+        ItemList.read(path).known(CATALOG, warn=quiet)
+
+
+def test_a_filter_of_lists(tmp_path):
+    a, b = (ItemList(tmp_path, frozenset(ids)) for ids in (["7", "8"], ["8", "é"]))
+    assert filter_of(None, None, CATALOG, warn=quiet) is None
+    assert filter_of(a, None, CATALOG, warn=quiet) == ItemFilter(a.ids)
+    assert filter_of(None, b, CATALOG, warn=quiet) == ItemFilter(None, b.ids)
+    assert filter_of(a, b, CATALOG, warn=quiet) == ItemFilter(a.ids, b.ids)

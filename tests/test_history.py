@@ -53,9 +53,29 @@ def test_a_repeated_user_is_another_request(tmp_path):
     assert read(tmp_path, "h.ndjson", content) == [Request("1", ("2",), 1), Request("1", ("2",), 2)]
 
 
+def test_jsonl_requests_may_say_how_many_and_which(tmp_path):
+    content = (
+        b'{"user": 1, "items": [2], "k": 3, "allow": [4, "5", 4], "deny": ["6", 7]}\n'
+        b'{"user": 1, "items": [2], "k": null, "allow": null, "deny": null}\n'
+        b'{"user": 1, "items": [2], "allow": [], "deny": []}\n'
+    )
+    assert read(tmp_path, "h.jsonl", content) == [
+        Request("1", ("2",), 1, k=3, allow=frozenset({"4", "5"}), deny=frozenset({"6", "7"})),
+        Request("1", ("2",), 2),
+        Request("1", ("2",), 3, allow=frozenset()),  # nothing at all, which is not the same as no list
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
+        *(
+            (b'{"user": "u", "items": [1], "k": ' + k + b"}", "`$.k`; expected")
+            for k in (b"0", b"-3", b'"x"', b'"3"', b"3.0", b"true", b"[3]")
+        ),
+        (b'{"user": "u", "items": [1], "allow": "7"}', "Expected `array | null`, got `str` - at `$.allow`; expected"),
+        (b'{"user": "u", "items": [1], "deny": {"7": 1}}', "got `object` - at `$.deny`; expected"),
+        (b'{"user": "u", "items": [1], "deny": [1.5]}', "got `float` - at `$.deny[0]`; expected"),
         (b'{"user": "u", "items": [1]', "truncated"),
         (b'{"user": "u", "items": [1]} {}', "JSON is malformed"),
         (b'{"user": "u"}', "missing required field `items`"),
@@ -285,6 +305,23 @@ def test_parquet(tmp_path):
     path = write_parquet(tmp_path / "h.parquet", user=users, items=[[i, i + 1] for i in range(3000)], other=users)
     outcomes = unsourced(read_histories([path]))
     assert outcomes == [Request(f"u{i}", (str(i), str(i + 1)), i + 1) for i in range(3000)]
+
+
+def test_parquet_requests_may_say_how_many_and_which(tmp_path):
+    path = write_parquet(
+        tmp_path / "h.parquet", deny=[["5"], None, [], None], k=[3, None, None, 0], user=[1, 2, 3, 4],
+        items=[[1], [2], [3], [4]], allow=[[6, 7], None, [], [8]],
+    )  # fmt: skip
+    *requests, bad = unsourced(read_histories([path]))
+    assert requests == [
+        Request("1", ("1",), 1, k=3, allow=frozenset({"6", "7"}), deny=frozenset({"5"})),
+        Request("2", ("2",), 2),
+        Request("3", ("3",), 3, allow=frozenset()),
+    ]
+    assert rejected(bad, 4, "`$.k`", '{"user":4,"items":[4],"k":0,"allow":[8],"deny":null}', path)
+    path = write_parquet(tmp_path / "h.parquet", user=[1], items=[[2]], k=["3"])
+    (bad,) = unsourced(read_histories([path]))
+    assert rejected(bad, 1, "got `str` - at `$.k`", '{"user":1,"items":[2],"k":"3"}', path)
 
 
 def test_bad_parquet_rows_are_rejected(tmp_path):

@@ -12,8 +12,8 @@ from reference import TrieGenerate, as_ranked, leaf_identifiers, ranking_fault, 
 from specrec.engines.build import build_engine
 from specrec.engines.bundle import Bundle
 from specrec.export import export_bundle
-from specrec.runtime import DraftShape, Recommender
-from tiny_models import tiny_catalog, tiny_checkpoint
+from specrec.runtime import DraftShape, Recommender, Verification
+from tiny_models import make_text_tokenizer, text_catalog, tiny_catalog, tiny_checkpoint
 
 SHARED = shared_data()
 needs_data = pytest.mark.skipif(SHARED is None, reason="the shared data and models are absent (set SPECREC_DATA)")
@@ -32,14 +32,19 @@ def noisy_copy(checkpoint: Path, output: Path, noise: float) -> Path:
     return output
 
 
-def compare(bundle: Path, target: Path, histories: list[list[str]], widths: list[int], **options: object) -> int:
+def compare(
+    bundle: Path, target: Path, histories: list[list[str]], widths: list[int], *, scoring: str = "full",
+    engine: str | None = None, shape: DraftShape | None = None, batch_size: int = 8,
+) -> int:  # fmt: skip
     """Assert speculative = plain = generate for every history and width; returns how many rejections happened."""
     opened = Bundle.open(bundle)
     trie, catalog = opened.trie(), opened.catalog()
-    generate = TrieGenerate(AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32), trie)
+    model = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
+    generate = TrieGenerate(model, trie, end_token=opened.manifest.end_token, scoring=scoring)  # type: ignore[arg-type]
     names = leaf_identifiers(trie, catalog.identifiers)
-    fast = Recommender.open(opened, threads=1, **options)  # type: ignore[arg-type]
-    plain = Recommender.open(opened, drafter="none", threads=1, **{k: v for k, v in options.items() if k == "engine"})  # type: ignore[arg-type]
+    common = {"engine": engine, "threads": 1, "verification": Verification(scoring=scoring)}  # type: ignore[arg-type]
+    fast = Recommender.open(opened, shape=shape or DraftShape(), batch_size=batch_size, **common)  # type: ignore[arg-type]
+    plain = Recommender.open(opened, drafter="none", **common)  # type: ignore[arg-type]
     for k in widths:
         for history, a, b in zip(histories, fast.recommend(histories, k), plain.recommend(histories, k), strict=True):
             truth = [(names[leaf], score) for leaf, score in generate(fast.encode(history).prompt, k)]
@@ -68,6 +73,29 @@ def test_every_architecture_equals_generate(kind: str, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("scoring", ["full", "constrained"])
+@pytest.mark.parametrize("text", [False, True])
+def test_unequal_lengths_equal_generate(text: bool, scoring: str, tmp_path: Path) -> None:
+    tokenizer = make_text_tokenizer() if text else None
+    target = tiny_checkpoint(tmp_path / "target", tokenizer=tokenizer)
+    draft = noisy_copy(target, tmp_path / "draft", 0.1)
+    index = tmp_path / "index.json"
+    _ = text_catalog(index) if text else tiny_catalog(index, items=70, levels=3, codes=5, ragged=True)
+    prompt = {"prompt": "<s>{history}," if text else None, "separator": "," if text else ""}
+    export_bundle(target, draft, index, None, tmp_path / "bundle", history_length=3, **prompt)  # type: ignore[arg-type]
+    build_engine(tmp_path / "bundle", threads=1)
+    trie = Bundle.open(tmp_path / "bundle").trie()
+    assert len(set(trie.depth[trie.child_count == 0].tolist())) > 1
+    rng = np.random.default_rng(4)
+    items = list(json.loads(index.read_text()))
+    histories = [rng.choice(items, rng.integers(1, 5)).tolist() for _ in range(8)]
+    widths = [1, 3, 8, trie.identifiers]
+    rejections = compare(
+        tmp_path / "bundle", target, histories, widths, scoring=scoring, shape=DraftShape(5, 2), batch_size=3
+    )
+    assert rejections > 0
+
+
 @pytest.fixture(scope="module")
 def beauty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert SHARED is not None
@@ -79,18 +107,18 @@ def beauty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_data
-@pytest.mark.parametrize("k", [1, 5, 10, 20])
-def test_beauty_equals_generate(k: int, beauty: Path) -> None:
+@pytest.mark.parametrize(("k", "scoring"), [(1, "full"), (5, "constrained"), (10, "full"), (20, "constrained")])
+def test_beauty_equals_generate(k: int, scoring: str, beauty: Path) -> None:
     assert SHARED is not None
     _, histories, _ = real_users(SHARED / "data/beauty")
-    assert compare(beauty, SHARED / "models/beauty/target", histories[:600:20], [k]) > 0
+    assert compare(beauty, SHARED / "models/beauty/target", histories[:600:20], [k], scoring=scoring) > 0
 
 
 @needs_data
 def test_beauty_lists_are_valid(beauty: Path) -> None:
     assert SHARED is not None
     _, histories, _ = real_users(SHARED / "data/beauty")
-    recommender = Recommender.open(beauty, threads=1)
+    recommender = Recommender.open(beauty, threads=1, shape=DraftShape())
     items = recommender.catalog.position
     for result in recommender.recommend(histories[::18], 20):
         names = [entry.item for entry in result.items]

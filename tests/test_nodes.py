@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from scripted_search import random_catalog
 from specrec.catalog.trie import ItemTrie
 from specrec.runtime.nodes import EvaluatedNodes
-from specrec.runtime.types import NodeList
+from specrec.runtime.scoring import Scoring
+from specrec.runtime.types import Beams, NodeList
+from specrec.runtime.view import TrieView
 
 # 0 -> 1, 2, 3; 1 -> 4, 5; 2 -> 6; 3 -> 7, 8, 9
 TRIE = ItemTrie.build(np.array([[1, 5], [1, 6], [2, 5], [3, 5], [3, 6], [3, 7]]))
@@ -31,19 +33,21 @@ def enter(known: EvaluatedNodes, nodes: NodeList, slots: list[int]) -> np.ndarra
     """Enter nodes with scores that tell them apart: -(100 request + 10 node + column)."""
     paths = known.add(nodes, np.array(slots, np.int64))
     scores = -(100 * nodes.request + 10 * nodes.node)[:, None] - np.arange(len(TRIE.vocabulary))
-    known.add_scores(nodes, np.arange(len(nodes)), scores.astype(np.float32))
+    inner = TRIE.child_count[nodes.node] > 0
+    parents = NodeList(nodes.request[inner], nodes.node[inner])
+    known.add_scores(parents, np.flatnonzero(inner), scores.astype(np.float32))
     return paths
 
 
 def test_nothing_is_found_in_nothing() -> None:
-    known = EvaluatedNodes(TRIE)
+    known = EvaluatedNodes(TrieView(TRIE), Scoring())
     assert len(known) == 0
     assert found(known, (0, 0), (3, 5), (0, -1)) == [-1, -1, -1]
     assert known.find(np.arange(2)[:, None], np.zeros((2, 3), np.int64)).tolist() == [[-1] * 3] * 2
 
 
 def test_find_tells_requests_and_nodes_apart() -> None:
-    known = EvaluatedNodes(TRIE)
+    known = EvaluatedNodes(TrieView(TRIE), Scoring())
     enter(known, listed((0, 0), (0, 2), (2, 0), (2, 1)), [9, 3, 9, 3])
     assert len(known) == 4
     assert found(known, (0, 0), (0, 2), (2, 0), (2, 1)) == [0, 1, 2, 3]
@@ -54,7 +58,7 @@ def test_find_tells_requests_and_nodes_apart() -> None:
 
 
 def test_with_ancestors_completes_and_drops_what_is_known() -> None:
-    known = EvaluatedNodes(TRIE)
+    known = EvaluatedNodes(TrieView(TRIE), Scoring())
     wanted = listed((1, 8), (0, 4), (0, 4), (1, 7), (1, 3))
     assert pairs(known.with_ancestors(wanted)) == [(0, 0), (0, 1), (0, 4), (1, 0), (1, 3), (1, 7), (1, 8)]
     enter(known, listed((0, 0), (0, 1), (1, 0)), [0, 5, 0])
@@ -64,7 +68,7 @@ def test_with_ancestors_completes_and_drops_what_is_known() -> None:
 
 
 def test_paths_are_the_slots_of_ancestors() -> None:
-    known = EvaluatedNodes(TRIE)
+    known = EvaluatedNodes(TrieView(TRIE), Scoring())
     first = enter(known, listed((0, 0), (0, 3), (1, 0), (1, 1), (1, 4)), [2, 7, 1, 7, 8])
     assert first.tolist() == [[-1, -1], [7, -1], [-1, -1], [7, -1], [7, 8]]
     second = enter(known, listed((0, 1), (0, 5), (0, 9), (1, 5)), [20, 21, 22, 20])  # on entered parents, and new ones
@@ -72,12 +76,14 @@ def test_paths_are_the_slots_of_ancestors() -> None:
 
 
 def test_children_and_their_scores() -> None:
-    known = EvaluatedNodes(TRIE)
+    known = EvaluatedNodes(TrieView(TRIE), Scoring())
     enter(known, listed((0, 0), (1, 0), (1, 1)), [2, 1, 7])
     enter(known, listed((0, 3)), [5])
     nodes = listed((1, 1), (0, 3), (0, 0))
-    entries = known.find(nodes.request, nodes.node)
-    which, child, score = known.children(entries, nodes.node, np.array([-1000.0, -2000.0, -3000.0]))
+    scores = np.array([-1000.0, -2000.0, -3000.0])
+    which, (request, child, score, key) = known.children(Beams(nodes.request, nodes.node, scores, scores))
+    assert request.tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
+    assert key.tolist() == score.tolist()
     assert which.tolist() == [0, 0, 1, 1, 1, 2, 2, 2]
     assert child.tolist() == [4, 5, 7, 8, 9, 1, 2, 3]
     column = TRIE.column[child]
@@ -86,15 +92,14 @@ def test_children_and_their_scores() -> None:
 
 
 def test_forget_keeps_the_root_and_what_follows_is_entered_anew() -> None:
-    known = EvaluatedNodes(TRIE)
+    known = EvaluatedNodes(TrieView(TRIE), Scoring())
     enter(known, listed((0, 0), (0, 1), (1, 0), (1, 3)), [2, 7, 2, 7])
     known.forget()
     assert len(known) == 2
     assert found(known, (0, 0), (0, 1), (1, 0), (1, 3)) == [0, -1, 2, -1]
     assert pairs(known.with_ancestors(listed((1, 7)))) == [(1, 3), (1, 7)]
     assert enter(known, listed((1, 3), (1, 7)), [30, 31]).tolist() == [[30, -1], [30, 31]]
-    entries = known.find(np.array([1]), np.array([3]))
-    which, child, score = known.children(entries, np.array([3]), np.zeros(1))
+    which, (_, child, score, _) = known.children(Beams(np.array([1]), np.array([3]), np.zeros(1), np.zeros(1)))
     assert child.tolist() == [7, 8, 9]
     np.testing.assert_array_equal(score, -(130.0 + TRIE.column[child]))
     assert which.tolist() == [0, 0, 0]
@@ -105,7 +110,7 @@ def test_forget_keeps_the_root_and_what_follows_is_entered_anew() -> None:
 def test_against_a_dictionary(seed: int, rounds: int, batch: int) -> None:
     rng = np.random.default_rng(seed)
     trie = ItemTrie.build(random_catalog(rng, int(rng.integers(1, 30)), int(rng.integers(1, 5)), 3))
-    known, slot_of = EvaluatedNodes(trie), dict[tuple[int, int], int]()
+    known, slot_of = EvaluatedNodes(TrieView(trie), Scoring()), dict[tuple[int, int], int]()
 
     def ancestors(request: int, node: int) -> list[tuple[int, int]]:
         return [] if node < 0 else [*ancestors(request, int(trie.parent[node])), (request, node)]
@@ -118,7 +123,9 @@ def test_against_a_dictionary(seed: int, rounds: int, batch: int) -> None:
         assert pairs(new) == sorted(closed - set(slot_of))
         slots = rng.permutation(1000)[: len(new)]
         paths = known.add(new, slots)
-        known.add_scores(new, np.zeros(len(new), np.int64), np.zeros((1, len(trie.vocabulary)), np.float32))
+        inner = trie.child_count[new.node] > 0
+        parents, rows = NodeList(new.request[inner], new.node[inner]), np.zeros(int(inner.sum()), np.int64)
+        known.add_scores(parents, rows, np.zeros((1, len(trie.vocabulary)), np.float32))
         slot_of.update(zip(pairs(new), slots.tolist(), strict=True))
         for (request, node), path in zip(pairs(new), paths.tolist(), strict=True):
             expected = [slot_of[pair] for pair in ancestors(request, node)[1:]]
@@ -130,6 +137,6 @@ def test_against_a_dictionary(seed: int, rounds: int, batch: int) -> None:
 
 
 def test_a_missing_parent_is_not_taken_for_another_request_s_node() -> None:
-    known = EvaluatedNodes(TRIE)
+    known = EvaluatedNodes(TrieView(TRIE), Scoring())
     enter(known, listed((0, 0), (0, 3), (0, 9)), [0, 1, 2])
     assert pairs(known.with_ancestors(listed((1, 1)))) == [(1, 0), (1, 1)]

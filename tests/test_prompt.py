@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from specrec.catalog import Catalog, PromptEncoder, PromptSpec, compile_prompt
 from specrec.catalog.errors import PromptError
+from specrec.catalog.tokens import identifier_ids
 
 SHARED = Path(os.environ.get("SPECREC_DATA", Path(__file__).parents[2] / "shared"))
 
@@ -71,10 +72,18 @@ def test_an_empty_history_is_refused():
 
 
 ids = st.lists(st.integers(0, 9), max_size=4).map(tuple)
+RAGGED = np.array([[10, -1, -1], [20, 21, 22], [30, 31, -1], [40, -1, -1]])
 
 
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=9), ids, ids, ids, st.integers(1, 8), st.integers(0, 30))
-def test_encode_agrees_with_a_plain_join(history, prefix, separator, suffix, length, room):
+@given(
+    st.sampled_from([ITEMS, RAGGED]),
+    st.lists(st.integers(0, 3), min_size=1, max_size=9),
+    *(ids, ids, ids),
+    st.integers(1, 8),
+    st.integers(0, 30),
+)
+def test_encode_agrees_with_a_plain_join(table, history, prefix, separator, suffix, length, room):
+    items = [[token for token in row if token >= 0] for row in table.tolist()]
     spec = PromptSpec(
         template="", separator="", prefix_ids=prefix, separator_ids=separator, suffix_ids=suffix, history_length=length
     )
@@ -82,14 +91,33 @@ def test_encode_agrees_with_a_plain_join(history, prefix, separator, suffix, len
     def plain(count):
         joined = []
         for item in history[len(history) - count :]:
-            joined += [*(separator if joined else ()), *ITEMS[item].tolist()]
+            joined += [*(separator if joined else ()), *items[item]]
         return [*prefix, *joined, *suffix]
 
     wanted = min(length, len(history))
-    limit = len(plain(1)) + room
+    limit = len(prefix) + len(suffix) + max(map(len, items)) + room
     kept = max(count for count in range(1, wanted + 1) if len(plain(count)) <= limit)
-    prompt = PromptEncoder(spec, ITEMS, limit).encode(history)
+    prompt = PromptEncoder(spec, table, limit).encode(history)
     assert (prompt.ids.tolist(), prompt.kept, prompt.shortened) == (plain(kept), kept, kept < wanted)
+
+
+def test_every_token_of_the_context_is_used_by_items_of_unequal_length():
+    encoder = PromptEncoder(SPEC, RAGGED, 12)
+    assert encoder.encode([1, 2, 3]).kept == 2  # 1 and 2 and 3: 2 + 3 + 2 + 2 + 2 + 1 + 1 = 13 tokens
+    assert encoder.encode([2, 3, 0]).kept == 3  # 2 + 2 + 2 + 1 + 2 + 1 + 1 = 11
+    prompt = PromptEncoder(SPEC, RAGGED, 13).encode([1, 2, 3])
+    assert prompt.ids.tolist() == [1, 2, 20, 21, 22, 3, 4, 30, 31, 3, 4, 40, 5]
+    assert encoder.max_items == 3
+    assert PromptEncoder(SPEC, RAGGED[:, [0, 1]], 8).max_items == 2  # the shortest: 2 + 1 + 2 + 1 + 1 = 7
+    with pytest.raises(PromptError, match=r"one item of 3 tokens and 3 tokens around the history, .* leaves 5"):
+        PromptEncoder(SPEC, RAGGED, 5)
+
+
+def test_columns_without_any_token_do_not_matter():
+    wide = np.pad(ITEMS, ((0, 0), (0, 2)), constant_values=-1)
+    for limit in (5, 9, 13):
+        prompts = [PromptEncoder(SPEC, table, limit).encode([0, 1, 2]).ids.tolist() for table in (ITEMS, wide)]
+        assert prompts[0] == prompts[1]
 
 
 def test_the_spec_survives_json():
@@ -117,7 +145,7 @@ def words(pre_tokenizer="Whitespace", extra=()):
     return backend
 
 
-def byte_level(bos):
+def byte_level(bos, corpus=(), size=400):
     """Byte-level BPE as GPT-2's and Qwen's; knows any text, adds nothing."""
     tk = pytest.importorskip("tokenizers")
     backend = tk.Tokenizer(tk.models.BPE())
@@ -125,8 +153,8 @@ def byte_level(bos):
     backend.decoder = tk.decoders.ByteLevel()
     special = ["<|start|>", "<|end|>", *([bos] if bos else [])]
     alphabet = tk.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tk.trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
-    backend.train_from_iterator(CORPUS, trainer)
+    trainer = tk.trainers.BpeTrainer(vocab_size=size, special_tokens=special, initial_alphabet=alphabet)
+    backend.train_from_iterator([*CORPUS, *corpus], trainer)
     return backend
 
 
@@ -234,6 +262,76 @@ def test_a_catalog_of_one_item_will_do():
         TOKENIZERS["bytes"](), catalog, template="{history}", separator=",", chat=False, history_length=2
     )
     assert len(spec.separator_ids) == 1
+
+
+# --- items of unequal length
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_identifiers_of_unequal_length(name):
+    cut = tuple(tokens[: 1 + number % 3] for number, tokens in enumerate(CATALOG.identifiers))
+    catalog = Catalog(CATALOG.item_ids, cut, CATALOG.titles)
+    tokenizer = TOKENIZERS[name]()
+    spec = compile_prompt(tokenizer, catalog, template=TEMPLATE, separator=" ", chat=False, history_length=7)
+    whole = compile_prompt(tokenizer, CATALOG, template=TEMPLATE, separator=" ", chat=False, history_length=7)
+    assert spec == whole
+
+
+def text_catalog(*texts):
+    return Catalog(tuple(map(str, range(len(texts)))), tuple((text,) for text in texts), (None,) * len(texts))
+
+
+def text_tokenizer(corpus=()):
+    """Byte-level BPE that takes words apart, with merges across whatever `corpus` holds."""
+    corpus = [*corpus, " desk lamp, walnut desk, oak", "desk lamps"]
+    return wrap(byte_level("<s>", corpus * 3, 330), [])
+
+
+BOUGHT = "The user bought these items:{history}. What is next?"
+WORDS = [" desk lamp", " desk", " lamp", " walnut desk", " oak", " oak 3", " extra large kettle"]
+
+
+@pytest.mark.parametrize(
+    ("template", "separator"),
+    [(None, ""), ("{history}", ""), (BOUGHT, ","), ("{history}", " and")],
+)
+def test_items_that_are_text(template, separator):
+    tokenizer, catalog = text_tokenizer(), text_catalog(*WORDS)
+    spec = compile_prompt(tokenizer, catalog, template=template, separator=separator, chat=False, history_length=9)
+    table = identifier_ids(tokenizer, catalog)
+    assert len(set((table != -1).sum(axis=1))) > 2
+    encoder = PromptEncoder(spec, table, 1000)
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.lists(st.integers(0, len(WORDS) - 1), min_size=1, max_size=9))
+    def check(history):
+        text = (template or "<s>{history}").replace("{history}", separator.join(WORDS[item] for item in history))
+        assert encoder.encode(history).ids.tolist() == tokenizer(text)["input_ids"]
+
+    check()
+
+
+@pytest.mark.parametrize(
+    ("template", "separator"), [("items: {history}.", ","), ("{history}", ", "), ("{history}", ""), ("{history}s", ",")]
+)
+def test_text_that_merges_with_what_stands_beside_it_is_refused(template, separator):
+    words = [word.strip() for word in WORDS]
+    message = refuse("cannot be put together", text_tokenizer(), text_catalog(*words), template, separator)
+    assert 'begin each with its own space (" desk lamp")' in message
+
+
+def test_a_single_text_that_merges_is_found_among_many():
+    tokenizer = text_tokenizer(["wow!, wow!, wow!,"] * 20)
+    assert len(tokenizer("!,")["input_ids"]) == 1
+    texts = [f" desk {number}" for number in range(3000)]
+    catalog = text_catalog(*texts[:2345], " desk!", *texts[2345:])
+    message = refuse("cannot be put together", tokenizer, catalog, template="{history}", separator=",")
+    assert "history (items): 2345, 2345\n" in message
+    compile_prompt(tokenizer, text_catalog(*texts), template="{history}", separator=",", chat=False, history_length=5)
+
+
+def test_text_the_tokenizer_does_not_know_is_refused_as_an_identifier():
+    refuse("does not know the text of 1 identifiers", wrap(words(), [], unk_token="<unk>"), text_catalog("one", "ten"))
 
 
 # --- refused

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from scripted_search import naive_beam_search
-from specrec.catalog.errors import HistoryError
+from specrec.catalog.errors import HistoryError, OptionError
 from specrec.catalog.items import Catalog
 from specrec.catalog.prompt import PromptEncoder, PromptSpec
 from specrec.catalog.trie import ItemTrie
 from specrec.engines.scripted import ScriptedEngine
-from specrec.runtime import DraftShape, RecommendedItem, Recommender
+from specrec.runtime import DraftShape, RecommendedItem, Recommender, Verification
+from specrec.runtime.planning import FixedPlanning
 from specrec.runtime.prefix import WORTH
 from specrec.runtime.types import Recommendation
 
@@ -33,14 +34,25 @@ DRAFT = ScriptedEngine(len(TRIE.vocabulary), seed=1, disagreement=0.4)
 
 
 def make(
-    draft: ScriptedEngine | None = DRAFT, *, context: int = 100, batch_size: int = 8, prefix: tuple[int, ...] = (90,)
-) -> Recommender:
+    draft: ScriptedEngine | None = DRAFT, *, context: int = 100, batch_size: int = 8, prefix: tuple[int, ...] = (90,),
+    max_k: int | None = None, verification: Verification | None = None,
+) -> Recommender:  # fmt: skip
     spec = PromptSpec(
         template="{history}", separator="", prefix_ids=prefix, separator_ids=(), suffix_ids=(),
         history_length=HISTORY_LENGTH,
     )  # fmt: skip
     prompts = PromptEncoder(spec, TRIE.item_tokens(), context)
-    return Recommender(CATALOG, TRIE, prompts, TARGET, draft, shape=DraftShape(3, 2), batch_size=batch_size)
+    return Recommender(
+        CATALOG,
+        TRIE,
+        prompts,
+        TARGET,
+        draft,
+        planning=FixedPlanning(None if draft is None else DraftShape(3, 2)),
+        batch_size=batch_size,
+        max_k=max_k,
+        verification=verification,
+    )
 
 
 def expected(history: Sequence[str], k: int, prefix: tuple[int, ...] = (90,)) -> list[tuple[str, float]]:
@@ -107,13 +119,64 @@ def test_arguments_that_look_right_are_refused() -> None:
     recommender = make()
     with pytest.raises(HistoryError, match=r"number 1 \(from 0\): A history is a list of item ids; got the text '10'"):
         recommender.recommend([[CATALOG.item_ids[0]], "10"], 2)
-    with pytest.raises(ValueError, match="expected at least 1 of each"):
+    with pytest.raises(ValueError, match="got a batch size of 0"):
         make(batch_size=0)
 
 
 def test_k_must_be_positive() -> None:
+    recommender = make()
     with pytest.raises(ValueError, match="k is 0, expected at least 1"):
-        make().recommend([["a"]], 0)
+        recommender.recommend([["a"]], 0)
+    with pytest.raises(OptionError, match="k is -1, expected at least 1"):
+        recommender.encode(["a"], k=-1)
+
+
+def test_every_request_may_ask_for_its_own_number() -> None:
+    recommender = make(batch_size=3)
+    histories = [["a", "c"], ["b"], ["a", "c"], ["g", "z"], ["f"]]
+    asked = [1, 3, 20, None, 8]
+    requests = [recommender.encode(history, k=k) for history, k in zip(histories, asked, strict=True)]
+    results = recommender.run(requests, 2)
+    for history, k, result in zip(histories, asked, results, strict=True):
+        check(result, history, k or 2)
+        assert result.available == (8 if k == 20 else None)  # there are eight items in all
+    (result,) = recommender.recommend([["a"]], 8)
+    assert (len(result.items), result.available) == (8, None)
+
+
+def test_longer_lists_than_the_bundle_serves_are_refused() -> None:
+    recommender = make(max_k=5)
+    message = (
+        "k is 6, but this bundle serves lists of at most 5 items. Ask for fewer, or export it again with --max-top-k 6"
+    )
+    request = recommender.encode(["a"], k=5)
+    for ask in (
+        lambda: recommender.encode(["a"], k=6), lambda: recommender.recommend([["a"]], 6),
+        lambda: recommender.run([request], 6), lambda: recommender.run([], 6), lambda: recommender.trace(request, 6),
+    ):  # fmt: skip
+        with pytest.raises(OptionError, match=message):
+            ask()
+    assert recommender.stats.requests == 0
+    (result,) = recommender.run([request], 1)
+    check(result, ["a"], 5)
+
+
+def test_what_a_user_draws_depends_on_the_name_and_the_seed_only() -> None:
+    recommender = make(verification=Verification("sampled", seed=4), batch_size=3)
+    histories = [["a", "c"]] * 7
+    names = [f"u{i}" for i in range(7)]
+
+    def drawn(given: Recommender, users: list[str] | None) -> list[tuple[str, ...]]:
+        return [tuple(e.item for e in result.items) for result in given.recommend(histories, 4, users=users)]
+
+    lists = drawn(recommender, names)
+    assert len(set(lists)) > 3
+    assert drawn(recommender, names[::-1]) == lists[::-1]
+    assert drawn(make(verification=Verification("sampled", seed=4), batch_size=8), names) == lists
+    assert drawn(make(verification=Verification("sampled", seed=5)), names) != lists
+    assert len(set(drawn(recommender, None))) == 1  # no name: the history itself
+    with pytest.raises(OptionError, match="got 2 users for 7 histories; expected as many"):
+        drawn(recommender, names[:2])
 
 
 def test_only_what_the_context_cuts_counts_as_shortened() -> None:

@@ -1,5 +1,7 @@
 """The flat item trie against a trie of dictionaries."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,22 +9,44 @@ from hypothesis import strategies as st
 
 from specrec.catalog import ItemTrie
 from specrec.catalog.errors import CatalogError
+from specrec.catalog.trie import PAD
+
+
+def padded(rows):
+    """Rows of any lengths as one array, `PAD` behind the shorter ones."""
+    width = max(map(len, rows))
+    return np.array([[*row, *[PAD] * (width - len(row))] for row in rows], np.int64)
+
+
+@st.composite
+def token_rows(draw, shortest=1):
+    """Token ids with few distinct tokens, so that prefixes are shared and rows repeat; of one length, or not."""
+    length = draw(st.integers(max(shortest, 1), 5))
+    width = draw(st.integers(1, 6))
+    least = draw(st.sampled_from([shortest, length]))
+    rows = draw(st.lists(st.lists(st.integers(0, width), min_size=least, max_size=length), min_size=1, max_size=40))
+    scale, shift = draw(st.sampled_from([(1, 0), (7, 3), (1000, 128_000)]))
+    return [[token * scale + shift for token in row] for row in rows]
 
 
 @st.composite
 def identifier_arrays(draw):
-    """Token ids [I, L] with few distinct tokens, so that prefixes are shared and rows repeat."""
-    length = draw(st.integers(1, 5))
-    width = draw(st.integers(1, 6))
-    rows = draw(st.lists(st.lists(st.integers(0, width), min_size=length, max_size=length), min_size=1, max_size=40))
-    scale, shift = draw(st.sampled_from([(1, 0), (7, 3), (1000, 128_000)]))
-    return np.array(rows, np.int64) * scale + shift
+    """Identifiers [I, L]: of one length, or of any with an end token, be it the largest id or the smallest."""
+    rows = draw(token_rows(shortest=0))
+    if len({len(row) for row in rows}) == 1 and rows[0] and draw(st.booleans()):
+        return padded(rows)
+    end = draw(st.sampled_from([999_999, 2]))
+    return padded([[*(token + 3 for token in row), end] for row in rows])
+
+
+def unpadded(row):
+    return tuple(token for token in row if token != PAD)
 
 
 def naive(identifiers):
     """Prefix -> sorted next tokens, and identifier -> items in catalog order."""
     following, items = {}, {}
-    for item, row in enumerate(identifiers.tolist()):
+    for item, row in enumerate(map(unpadded, identifiers.tolist())):
         for depth in range(len(row)):
             following.setdefault(tuple(row[:depth]), set()).add(row[depth])
         items.setdefault(tuple(row), []).append(item)
@@ -59,13 +83,17 @@ def test_leaves_hold_their_items_in_catalog_order(identifiers, data):
     trie = ItemTrie.build(identifiers)
     _, items = naive(identifiers)
     paths = prefixes(trie)
-    leaves = np.arange(trie.level_start[trie.length], trie.level_start[trie.length + 1])
+    leaves = np.flatnonzero(trie.child_count == 0)
+    assert [paths[leaf] in items for leaf in leaves] == [True] * trie.identifiers
     leaves = np.array(data.draw(st.lists(st.sampled_from(leaves.tolist()), max_size=12)), np.int64)
     which, found = trie.items_of(leaves)
     expected = [(place, item) for place, leaf in enumerate(leaves) for item in items[paths[leaf]]]
     assert list(zip(which.tolist(), found.tolist(), strict=True)) == expected
     assert trie.identifiers == len(items)
-    assert sorted(trie.leaf_item.tolist()) == list(range(len(identifiers)))
+    assert sorted(trie.item.tolist()) == list(range(len(identifiers)))
+    assert [paths[leaf] for leaf in trie.leaf_of] == [unpadded(row) for row in identifiers.tolist()]
+    inner = np.flatnonzero(trie.child_count)
+    assert trie.items_of(inner)[1].tolist() == []
 
 
 @settings(deadline=None)
@@ -82,7 +110,7 @@ def test_the_numbering_is_breadth_first_and_sorted(identifiers):
     trie = ItemTrie.build(identifiers)
     paths = prefixes(trie)
     assert trie.length == identifiers.shape[1]
-    assert trie.vocabulary.tolist() == sorted(set(identifiers.ravel().tolist()))
+    assert trie.vocabulary.tolist() == sorted(set(identifiers[identifiers != PAD].tolist()))
     assert paths == sorted(paths, key=lambda path: (len(path), path))
     for depth in range(trie.length + 1):
         assert set(trie.depth[trie.level_start[depth] : trie.level_start[depth + 1]].tolist()) == {depth}
@@ -115,3 +143,34 @@ def test_items_that_share_an_identifier_share_a_leaf():
 def test_an_empty_catalog_is_refused(shape):
     with pytest.raises(CatalogError, match="at least one item"):
         ItemTrie.build(np.zeros(shape, np.int64))
+
+
+@settings(deadline=None)
+@given(token_rows())
+def test_an_identifier_that_is_the_beginning_of_another_is_refused(rows):
+    distinct = {tuple(row) for row in rows}
+    beginnings = {row for row in distinct for other in distinct if row != other and other[: len(row)] == row}
+    if not beginnings:
+        assert ItemTrie.build(padded(rows)).identifiers == len(distinct)
+        return
+    count = sum(tuple(row) in beginnings for row in rows)
+    with pytest.raises(CatalogError, match=rf"^{count} identifiers are the beginning of others .*end token") as caught:
+        ItemTrie.build(padded(rows))
+    named = int(re.search(r"item (\d+)", str(caught.value))[1])
+    assert tuple(rows[named]) in beginnings
+
+
+@pytest.mark.parametrize("rows", [[[1, 2], [PAD, PAD]], [[1, 2], [PAD, 2]], [[1, PAD, 3], [1, 2, 3]]])
+def test_padding_stands_behind_an_identifier_only(rows):
+    with pytest.raises(CatalogError, match="padding behind its end only"):
+        ItemTrie.build(np.array(rows))
+
+
+def test_leaves_of_many_depths():
+    trie = ItemTrie.build(padded([[7, 2], [5, 6, 2], [7, 2], [2], [5, 2]]))
+    assert (trie.length, trie.identifiers) == (3, 4)
+    assert trie.item_offset.dtype == trie.item.dtype == np.int32
+    assert prefixes(trie) == [(), (2,), (5,), (7,), (5, 2), (5, 6), (7, 2), (5, 6, 2)]
+    assert trie.leaf_of.tolist() == [6, 7, 6, 1, 4]
+    assert trie.item.tolist() == [3, 4, 0, 2, 1]
+    assert trie.item_offset.tolist() == [0, 0, 1, 1, 1, 2, 2, 4, 5]

@@ -8,9 +8,14 @@ from hypothesis import strategies as st
 
 from scripted_search import random_catalog
 from specrec.catalog.trie import ItemTrie
+from specrec.runtime.draft import empty_tree
 from specrec.runtime.nodes import EvaluatedNodes
+from specrec.runtime.scoring import Scoring
+from specrec.runtime.session import beginning
+from specrec.runtime.stats import DecodeStats
 from specrec.runtime.types import Frontier, NodeList, Verdict
-from specrec.runtime.verify import verify_strict
+from specrec.runtime.verify import StrictVerifier
+from specrec.runtime.view import TrieView
 
 # 0 -> 1, 2, 3; 1 -> 4, 5; 2 -> 6; 3 -> 7, 8, 9; leaves are at depth 3, one below each of 4 to 9
 TRIE = ItemTrie.build(np.array([[1, 5, 8], [1, 6, 8], [2, 5, 8], [3, 5, 8], [3, 6, 8], [3, 7, 8]]))
@@ -24,8 +29,9 @@ def scores_of(trie: ItemTrie, seed: int = 0) -> np.ndarray:
 
 def evaluated(trie: ItemTrie, known: Known, scores: np.ndarray) -> EvaluatedNodes:
     """Nodes as an engine that gives every child its score would have entered them."""
-    nodes = EvaluatedNodes(trie)
+    nodes = EvaluatedNodes(TrieView(trie), Scoring())
     array = np.array(sorted(known), np.int64).reshape(-1, 2)
+    array = array[trie.child_count[array[:, 1]] > 0]
     entered = NodeList(array[:, 0], array[:, 1])
     nodes.add(entered, np.arange(len(entered)))
     rows = np.zeros((len(entered), len(trie.vocabulary)), np.float32)
@@ -37,9 +43,17 @@ def evaluated(trie: ItemTrie, known: Known, scores: np.ndarray) -> EvaluatedNode
 
 
 def start(batch: int, width: int) -> Frontier:
-    nodes = np.full((batch, width), -1)
-    nodes[:, 0] = 0
-    return Frontier(nodes, np.where(nodes == 0, 0.0, -np.inf), np.zeros(batch, np.int64))
+    return beginning(np.full(batch, width), np.zeros(batch))
+
+
+def verify_strict(frontier: Frontier, known: EvaluatedNodes, trie: ItemTrie) -> Verdict:
+    return StrictVerifier("strict", TrieView(trie)).verify(frontier, known, empty_tree("strict"))
+
+
+def counted(verdict: Verdict, length: int = 3) -> DecodeStats:
+    stats = DecodeStats(length)
+    stats.count(verdict)
+    return stats
 
 
 def lacking(verdict: Verdict) -> list[tuple[int, int]]:
@@ -48,25 +62,26 @@ def lacking(verdict: Verdict) -> list[tuple[int, int]]:
 
 def test_nothing_evaluated_is_no_step() -> None:
     frontier = start(2, 3)
-    verdict = verify_strict(frontier, EvaluatedNodes(TRIE), TRIE)
-    assert verdict.frontier.nodes.tolist() == frontier.nodes.tolist()
+    verdict = verify_strict(frontier, EvaluatedNodes(TrieView(TRIE), Scoring()), TRIE)
+    assert verdict.frontier.running.nodes.tolist() == frontier.running.nodes.tolist()
     assert verdict.frontier.depth.tolist() == [0, 0]
     assert lacking(verdict) == [(0, 0), (1, 0)]
-    assert verdict.needed.tolist() == verdict.found.tolist() == verdict.levels.tolist() == [0, 0, 0]
+    stats = counted(verdict)
+    assert stats.needed.tolist() == stats.found.tolist() == stats.levels.tolist() == [0, 0, 0]
 
 
 def test_the_root_alone_is_one_step() -> None:
     scores = np.zeros((1, 16), np.float32)
     scores[0, 1:4] = [-2, -1, -3]
     verdict = verify_strict(start(1, 2), evaluated(TRIE, [(0, 0)], scores), TRIE)
-    assert verdict.frontier.nodes.tolist() == [[2, 1]]
-    assert verdict.frontier.scores.tolist() == [[-1, -2]]
+    assert verdict.frontier.running.nodes.tolist() == [[2, 1]]
+    assert verdict.frontier.running.scores.tolist() == [[-1, -2]]
     assert verdict.frontier.depth.tolist() == [1]
     assert lacking(verdict) == [(0, 2), (0, 1)]
-    assert verdict.needed.tolist() == [0, 2, 0]
-    assert verdict.found.tolist() == [0, 0, 0]
-    assert verdict.levels.tolist() == [0, 1, 0]
-    assert verdict.levels_found.tolist() == [0, 0, 0]
+    assert counted(verdict).needed.tolist() == [0, 2, 0]
+    assert counted(verdict).found.tolist() == [0, 0, 0]
+    assert counted(verdict).levels.tolist() == [0, 1, 0]
+    assert counted(verdict).levels_found.tolist() == [0, 0, 0]
 
 
 def test_one_missing_node_holds_the_frontier_and_what_is_beyond_stays_known() -> None:
@@ -75,21 +90,21 @@ def test_one_missing_node_holds_the_frontier_and_what_is_beyond_stays_known() ->
     # node 2 was drafted with its child, node 1 was not
     known = [(0, 0), (0, 2), (0, 3), (0, 6)]
     held = verify_strict(start(1, 2), evaluated(TRIE, known, scores), TRIE)
-    assert (held.frontier.nodes.tolist(), held.frontier.depth.tolist()) == ([[2, 1]], [1])
+    assert (held.frontier.running.nodes.tolist(), held.frontier.depth.tolist()) == ([[2, 1]], [1])
     assert lacking(held) == [(0, 1)]
-    assert (held.needed.tolist(), held.found.tolist()) == ([0, 2, 0], [0, 1, 0])
-    assert (held.levels.tolist(), held.levels_found.tolist()) == ([0, 1, 0], [0, 0, 0])
+    assert (counted(held).needed.tolist(), counted(held).found.tolist()) == ([0, 2, 0], [0, 1, 0])
+    assert (counted(held).levels.tolist(), counted(held).levels_found.tolist()) == ([0, 1, 0], [0, 0, 0])
     # once node 1 is evaluated, depth 2 needs nodes 6 (known) and 4 (not)
     on = verify_strict(held.frontier, evaluated(TRIE, [*known, (0, 1)], scores), TRIE)
-    assert (on.frontier.nodes.tolist(), on.frontier.depth.tolist()) == ([[6, 4]], [2])
+    assert (on.frontier.running.nodes.tolist(), on.frontier.depth.tolist()) == ([[6, 4]], [2])
     assert lacking(on) == [(0, 4)]
-    assert (on.needed.tolist(), on.found.tolist()) == ([0, 0, 2], [0, 0, 1])
+    assert (counted(on).needed.tolist(), counted(on).found.tolist()) == ([0, 0, 2], [0, 0, 1])
     done = verify_strict(on.frontier, evaluated(TRIE, [*known, (0, 1), (0, 4)], scores), TRIE)
-    assert TRIE.depth[done.frontier.nodes].tolist() == [[3, 3]]
+    assert TRIE.depth[done.frontier.running.nodes].tolist() == [[3, 3]]
     assert (done.frontier.depth.tolist(), lacking(done)) == ([3], [])
-    assert done.needed.tolist() == [0, 0, 0]  # leaves need nothing
+    assert counted(done).needed.tolist() == [0, 0, 0]  # leaves need nothing
     again = verify_strict(done.frontier, evaluated(TRIE, known, scores), TRIE)
-    assert (again.frontier.nodes.tolist(), lacking(again)) == (done.frontier.nodes.tolist(), [])
+    assert (again.frontier.running.nodes.tolist(), lacking(again)) == (done.frontier.running.nodes.tolist(), [])
 
 
 def test_everything_evaluated_is_all_steps_at_once() -> None:
@@ -97,8 +112,8 @@ def test_everything_evaluated_is_all_steps_at_once() -> None:
     known = [(0, node) for node in range(10)]
     verdict = verify_strict(start(1, 4), evaluated(TRIE, known, scores), TRIE)
     assert verdict.frontier.depth.tolist() == [3]
-    assert (verdict.needed.tolist(), verdict.found.tolist()) == ([0, 3, 4], [0, 3, 4])
-    assert (verdict.levels.tolist(), verdict.levels_found.tolist()) == ([0, 1, 1], [0, 1, 1])
+    assert (counted(verdict).needed.tolist(), counted(verdict).found.tolist()) == ([0, 3, 4], [0, 3, 4])
+    assert (counted(verdict).levels.tolist(), counted(verdict).levels_found.tolist()) == ([0, 1, 1], [0, 1, 1])
 
 
 def test_requests_stand_at_different_depths() -> None:
@@ -107,21 +122,21 @@ def test_requests_stand_at_different_depths() -> None:
     frontier = start(3, 6)
     verdict = verify_strict(frontier, evaluated(TRIE, whole + root, scores), TRIE)
     assert verdict.frontier.depth.tolist() == [3, 0, 1]
-    assert verdict.frontier.nodes[1].tolist() == frontier.nodes[1].tolist()
-    assert sorted(verdict.frontier.nodes[2, :3].tolist()) == [1, 2, 3]
-    assert verdict.frontier.nodes[2, 3:].tolist() == [-1, -1, -1]
-    assert np.isneginf(verdict.frontier.scores[2, 3:]).all()
+    assert verdict.frontier.running.nodes[1].tolist() == frontier.running.nodes[1].tolist()
+    assert sorted(verdict.frontier.running.nodes[2, :3].tolist()) == [1, 2, 3]
+    assert verdict.frontier.running.nodes[2, 3:].tolist() == [-1, -1, -1]
+    assert np.isneginf(verdict.frontier.running.scores[2, 3:]).all()
     assert sorted(lacking(verdict)) == [(1, 0), (2, 1), (2, 2), (2, 3)]
-    assert verdict.needed.tolist() == [0, 3 + 3, 6]
-    assert verdict.found.tolist() == [0, 3, 6]
-    assert verdict.levels.tolist() == [0, 2, 1]
-    assert verdict.levels_found.tolist() == [0, 1, 1]
+    assert counted(verdict).needed.tolist() == [0, 3 + 3, 6]
+    assert counted(verdict).found.tolist() == [0, 3, 6]
+    assert counted(verdict).levels.tolist() == [0, 2, 1]
+    assert counted(verdict).levels_found.tolist() == [0, 1, 1]
     # the request that is done stays as it is while the others go on
     more = [(1, node) for node in range(10)] + [(2, 1), (2, 2), (2, 3)]
     later = verify_strict(verdict.frontier, evaluated(TRIE, whole + root + more, scores), TRIE)
     assert later.frontier.depth.tolist() == [3, 3, 2]
-    assert later.frontier.nodes[0].tolist() == verdict.frontier.nodes[0].tolist()
-    assert later.needed.tolist() == [0, 3, 6 + 6]
+    assert later.frontier.running.nodes[0].tolist() == verdict.frontier.running.nodes[0].tolist()
+    assert counted(later).needed.tolist() == [0, 3, 6 + 6]
 
 
 @given(
@@ -162,11 +177,14 @@ def test_against_one_step_at_a_time(seed: int, length: int, items: int, width: i
         if depth < length:
             missing += [(request, node) for node, _ in beams if (request, node) not in known]
         assert verdict.frontier.depth[request] == depth
-        nodes = verdict.frontier.nodes[request]
+        frontier = verdict.frontier
+        hypotheses = frontier.running if depth < length else frontier.finished
+        nodes = hypotheses.nodes[request]
         assert nodes[nodes >= 0].tolist() == [node for node, _ in beams]
-        assert verdict.frontier.scores[request][nodes >= 0].tolist() == [score for _, score in beams]
+        assert hypotheses.scores[request][nodes >= 0].tolist() == [score for _, score in beams]
+        assert frontier.active[request] == (depth < length)
     assert lacking(verdict) == missing
-    assert verdict.needed.tolist() == needed.tolist()
-    assert verdict.found.tolist() == found.tolist()
-    assert verdict.levels.tolist() == levels.tolist()
-    assert verdict.levels_found.tolist() == levels_found.tolist()
+    assert counted(verdict, length).needed.tolist() == needed.tolist()
+    assert counted(verdict, length).found.tolist() == found.tolist()
+    assert counted(verdict, length).levels.tolist() == levels.tolist()
+    assert counted(verdict, length).levels_found.tolist() == levels_found.tolist()

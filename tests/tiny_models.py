@@ -1,16 +1,18 @@
 """Tiny random checkpoints, tokenizers and catalogs, the same in every run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import ByteLevel, Whitespace
 from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import BpeTrainer
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -31,6 +33,10 @@ KINDS: Mapping[str, tuple[type, type]] = {
     "mistral": (MistralConfig, MistralForCausalLM),
 }
 WORDS = ("<unk>", "<pad>", "<s>", "</s>", "user", "likes", "then", "next", ":", ",")
+SPECIAL = WORDS[:4]
+END = WORDS.index("</s>")
+GOODS = ("desk lamp", "desk", "lamp", "armchair", "wall clock", "folding chair", "teapot", "kettle")
+STYLES = ("", " walnut", " oak", " wrought iron")  # behind the goods, so that one is the beginning of another
 
 
 def identifier_tokens(levels: int = 3, codes: int = 6) -> list[str]:
@@ -42,9 +48,32 @@ def make_tokenizer(identifiers: list[str]) -> PreTrainedTokenizerFast:
     """A word tokenizer that puts <s> first and has `identifiers` as added tokens, behind its words."""
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.add_special_tokens(["<unk>", "<pad>", "<s>", "</s>"])
+    tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in identifiers])
     tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", WORDS.index("<s>"))])
+    return _wrap(tokenizer)
+
+
+def make_text_tokenizer(*, vocabulary: int = 300, corpus: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer that knows any text and writes the words of `text_catalog` in several tokens.
+
+    Its special tokens have the ids of `make_tokenizer`'s; <s> is put first.
+    """
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    trainer = BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([f" {goods}{style}," for goods in GOODS for style in STYLES] + list(corpus), trainer)
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", WORDS.index("<s>"))])
+    return _wrap(tokenizer)
+
+
+def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
     )
@@ -96,20 +125,40 @@ def tiny_checkpoint(
     seed: int = 0,
     tied: bool = False,
     spare_rows: int = 3,
+    tokenizer: PreTrainedTokenizerFast | None = None,
     **settings: Any,
 ) -> Path:
-    """Save a tiny model with its tokenizer to `directory`; `spare_rows` rows of the matrices stand for no token."""
-    tokenizer = make_tokenizer(identifier_tokens(levels, codes))
+    """Save a tiny model with its tokenizer to `directory`; `spare_rows` rows of the matrices stand for no token.
+
+    tokenizer: default `make_tokenizer` of `levels` and `codes`.
+    """
+    tokenizer = tokenizer or make_tokenizer(identifier_tokens(levels, codes))
     model = make_model(kind, rows=len(tokenizer) + spare_rows, seed=seed, tied=tied, **settings)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
 
 
-def tiny_catalog(path: Path, *, items: int = 40, levels: int = 3, codes: int = 6, seed: int = 0) -> Path:
-    """Write an index.json of random identifiers (some shared by several items) to `path`."""
+def tiny_catalog(
+    path: Path, *, items: int = 40, levels: int = 3, codes: int = 6, seed: int = 0, ragged: bool = False
+) -> Path:
+    """Write an index.json of random identifiers (some shared by several items) to `path`.
+
+    ragged: cut them to random lengths, so that some are the beginning of others.
+    """
     rng = np.random.default_rng(seed)
     chosen = rng.integers(0, codes, (items, levels))
-    index = {str(i): [f"<{chr(ord('a') + d)}_{code}>" for d, code in enumerate(row)] for i, row in enumerate(chosen)}
+    lengths = rng.integers(1, levels + 1, items) if ragged else [levels] * items
+    index = {
+        str(i): [f"<{chr(ord('a') + d)}_{code}>" for d, code in enumerate(row[: lengths[i]])]
+        for i, row in enumerate(chosen)
+    }
     path.write_text(json.dumps(index), encoding="utf-8")
+    return path
+
+
+def text_catalog(path: Path) -> Path:
+    """Write an index.json of identifiers that are words, such as [" desk lamp", " walnut"], to `path`."""
+    names = [[f" {goods}", style] if style else [f" {goods}"] for goods in GOODS for style in STYLES]
+    path.write_text(json.dumps(dict(zip(map(str, range(len(names))), names, strict=True))), encoding="utf-8")
     return path

@@ -1,0 +1,117 @@
+"""Speculation planned by cost, beside no draft and fixed drafts: K x batch x prompt length, taking turns.
+
+Every cell's figure for `auto` is its time over that of the best other contestant *of that cell*, chosen with
+hindsight. "no draft" runs twice; the ratio of its two runs is the noise that a perfect planner would show.
+"""
+
+from argparse import ArgumentParser
+from functools import partial
+from itertools import cycle, islice
+from statistics import median
+
+import numpy as np
+from tqdm import tqdm
+
+from reference import arguments, dump, print_table, real_users
+from specrec.engines.bundle import Bundle
+from specrec.engines.registry import default_engine
+from specrec.runtime import DraftShape, Recommender
+from specrec.runtime.planning import FixedPlanning, Planning
+from specrec.runtime.tune import tune
+from specrec.runtime.tuning import tuning_file
+from specrec.runtime.verification import Verification
+from speed import timed
+
+LONGEST = 100  # items of the longest history
+TUNING_USERS = 256
+
+
+def of_length(histories: list[list[str]], tokens: int, length: int, count: int) -> list[list[str]]:
+    """`count` histories of as many items as make about `tokens` tokens; short ones go on with the next user's."""
+    items = max(tokens // length, 1)
+    chosen = []
+    for user in range(count):
+        following = (item for history in islice(cycle(histories), user, None) for item in history)
+        chosen.append(list(islice(following, items)))
+    return chosen
+
+
+def contestants(k: int, auto: Planning, widest: int) -> dict[str, Planning]:
+    """No draft, fixed drafts from small to large, and auto."""
+    shapes = {(width, length) for width in (max(k // 2, 1), k, 2 * k, widest) for length in (1, 3)}
+    fixed = {f"{w}x{n}": FixedPlanning(DraftShape(w, n)) for w, n in sorted(shapes)}
+    return {"no draft": FixedPlanning(None), **fixed, "auto": auto, "no draft again": FixedPlanning(None)}
+
+
+def cell(
+    recommender: Recommender, plans: dict[str, Planning], histories: list[list[str]], batch: int, k: int, rounds: int
+) -> dict[str, float]:
+    """Median milliseconds a request of every contestant over `rounds` batches, in an order that changes."""
+    loops = {name: recommender.variant(planning, batch) for name, planning in plans.items()}
+    times: dict[str, list[float]] = {name: [] for name in loops}
+    rng = np.random.default_rng(0)
+    for number in range(rounds + 2):
+        group = list(islice(cycle(histories), number * batch, (number + 1) * batch))
+        for i in rng.permutation(len(loops)):
+            name = list(loops)[i]
+            elapsed = timed(partial(loops[name].recommend, group, k)) / batch
+            if number >= 2:  # the first allocate, and let auto plan
+                times[name].append(elapsed)
+    return {name: median(values) for name, values in times.items()}
+
+
+def row_of(
+    k: int, batch: int, prompt: int, times: dict[str, float], plan: str
+) -> tuple[list[object], dict[str, object]]:
+    """One cell as a line of the table, and as JSON."""
+    others = {name: ms for name, ms in times.items() if name not in ("auto", "no draft again")}
+    best = min(others, key=lambda name: others[name])
+    ratio, gap = times["auto"] / others[best], times["auto"] - others[best]
+    noise = times["no draft again"] / times["no draft"]
+    within = ratio <= 1.03 or gap <= 0.1
+    shown = [k, batch, prompt, f"{times['no draft']:.2f}", f"{best}: {others[best]:.2f}", f"{times['auto']:.2f}"]
+    shown += [f"{ratio:.3f}", f"{gap:+.2f}", f"{noise:.3f}", plan, "yes" if within else "NO"]
+    facts = {"k": k, "batch": batch, "prompt": prompt, "milliseconds": times, "ratio": ratio, "noise": noise}
+    return shown, {**facts, "within": within, "plan": plan}
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--prompts", type=int, nargs="+", default=[20, 80, 400], help="tokens")
+    parser.add_argument(
+        "--rounds", type=int, default=24, help="batches of every contestant in a cell (large ones: fewer)"
+    )
+    parser.add_argument("--widest", type=int, default=40, help="of the fixed drafts")
+
+
+def main() -> None:
+    options = arguments(__doc__, users=400, more=add_options, history_length=LONGEST)
+    bundle = Bundle.open(options.bundle)
+    name = options.engine or default_engine(bundle)
+    _, histories, _ = real_users(options.data)
+    if not tuning_file(bundle, name, "strict", bundle.manifest.scoring).is_file():
+        others = [history[-20:] for history in histories[options.users :][:TUNING_USERS]]
+        print(tune(bundle, others, engine=name, top_k=options.top_k, threads=options.threads)[1].fits)
+    recommender = Recommender.open(
+        bundle, engine=name, threads=options.threads, speculation="auto", verification=Verification()
+    )
+    auto, length = recommender.planning, recommender.trie.length
+    cells = [(k, batch, prompt) for prompt in options.prompts for batch in options.batches for k in options.top_k]
+    rows, result = [], []
+    for k, batch, prompt in tqdm(cells, desc="cells", disable=None):
+        rounds = max(4, options.rounds * 80 // max(80, batch * (prompt + 4 * k) // 8))
+        asked = of_length(histories[: options.users], prompt, length, min(rounds + 2, 40) * batch)
+        times = cell(recommender, contestants(k, auto, options.widest), asked, batch, k, rounds)
+        policy = auto.policy(batch, len(recommender.encode(asked[0]).prompt), k)
+        plan = " ".join("all" if p.enumerate else "+".join(map(str, p.widths)) or "-" for p in policy[: length - 1])
+        shown, facts = row_of(k, batch, prompt, times, plan)
+        rows.append(shown)
+        result.append(facts)
+        dump(options.output, result)
+    print(f"{name}, ms a request, medians; at most 1.03 times the best other, or 0.1 ms more:\n")
+    heads = ["K", "batch", "prompt", "no draft", "best other", "auto", "auto / best", "gap", "noise", "plan", "within"]
+    print_table(heads, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""How much to draft, decided by cost: the measured time of calls and the observed acceptance of drafts."""
+
+from math import log
+from threading import Lock
+from typing import Unpack
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from .acceptance import Acceptance
+from .costs import CallCosts
+from .estimates import GRID, PRIOR_REQUESTS
+from .forecast import ENUMERATE, NOTHING, Forecast, Plan, Policy, Situation, expected_milliseconds
+from .planning import Planning
+from .types import Bool, DraftTree, Float64, Frontier, Int64, Verdict
+
+__all__ = ["ENUMERATE", "NOTHING", "Plan", "Planner", "Policy", "choose", "expected_milliseconds", "rationale"]
+WORTH = 0.01  # a plan must save this share of the time to be preferred to a simpler one
+SWEEPS = 2
+ROUNDING = 1.1  # prompts that differ by less than this factor are planned for as one
+
+
+def choose(**situation: Unpack[Situation]) -> Policy:
+    """The policy that should finish one batch soonest.
+
+    By coordinate descent from drafting nothing at all: the plan for each depth, the deepest first, is the
+    best of nothing, all children, and the same width at each of some levels; then each level's width is
+    chosen by itself. Where drafting pays only at several depths together (the draft reads the prompt once),
+    descent starts from one shape everywhere instead. No worse, by more than the share `WORTH`, than nothing
+    or any one width and length everywhere.
+    """
+    forecast = Forecast(**situation)
+    drafting = situation["draft"] is not None and forecast.length > 1
+    plain = (NOTHING,) * forecast.length
+    options = [plain, _descended(forecast, plain, drafting)]  # the simpler first
+    costs = [float(_costs(forecast, option, 0, option[:1])[0]) for option in options]
+    if drafting:
+        uniform = _uniform(forecast.length - 1)
+        everywhere = forecast.milliseconds([forecast.outcome(s, uniform) for s in range(forecast.length)])
+        best = int(everywhere.argmin())
+        if everywhere[best] < costs[1] * (1 - WORTH):
+            shape = (uniform[best],) * forecast.length
+            options += [_descended(forecast, shape, drafting), shape]
+            costs += [float(_costs(forecast, options[2], 0, options[2][:1])[0]), float(everywhere[best])]
+    least = min(costs)
+    return next(option for option, cost in zip(options, costs, strict=True) if cost * (1 - WORTH) <= least)
+
+
+def _descended(forecast: Forecast, policy: Policy, drafting: bool) -> Policy:
+    """What coordinate descent makes of a policy."""
+    for _ in range(SWEEPS):
+        before = policy
+        for s in reversed(range(forecast.length)):
+            policy = (*policy[:s], _chosen(forecast, policy, s, drafting), *policy[s + 1 :])
+        if policy == before:
+            break
+    return policy
+
+
+def _chosen(forecast: Forecast, policy: Policy, s: int, drafting: bool) -> Plan:
+    """The best plan at depth s, those of the other depths given."""
+    simple = (NOTHING, ENUMERATE) if forecast.can_enumerate(s) else (NOTHING,)
+    plans: tuple[Plan, ...] = (*simple, *(_uniform(forecast.length - 1 - s) if drafting else ()))
+    if len(plans) == 1:
+        return NOTHING
+    plan = plans[_simplest(_costs(forecast, policy, s, plans), len(simple))]
+    for level in range(len(plan.widths)):
+        plans = tuple(Plan((*plan.widths[:level], width, *plan.widths[level + 1 :])) for width in GRID)
+        plan = plans[int(_costs(forecast, policy, s, plans).argmin())]
+    return plan
+
+
+def _simplest(costs: Float64, simple: int) -> int:
+    """The best plan, unless a simpler one costs hardly more: the first `simple`, in this order, before all others."""
+    best = 0
+    for start in range(1, simple + 1):
+        rivals = costs[start : start + 1] if start < simple else costs[start:]
+        if len(rivals) and rivals.min() < costs[best] * (1 - WORTH):
+            best = start + int(rivals.argmin())
+    return best
+
+
+def _costs(forecast: Forecast, policy: Policy, s: int, plans: tuple[Plan, ...]) -> Float64:
+    """[C] expected milliseconds with each of the plans at depth s."""
+    return forecast.milliseconds(
+        [forecast.outcome(d, plans if d == s else (policy[d],)) for d in range(forecast.length)]
+    )
+
+
+def _uniform(levels: int) -> tuple[Plan, ...]:
+    """The same width at each of 1 to `levels` levels; short ones first."""
+    return tuple(Plan((width,) * length) for length in range(1, levels + 1) for width in GRID)
+
+
+def rationale(policy: Policy, **situation: Unpack[Situation]) -> str:
+    """A policy as a table for people: at every depth, what its plan and the other kinds of plan cost.
+
+    Each row gives the expected milliseconds of the whole batch, the plans at other depths as they are.
+    """
+    forecast = Forecast(**situation)
+    rows: list[tuple[str, ...]] = [("depth", "nothing", "enumerate", "best draft", "chosen")]
+    for s in range(forecast.length):
+        plans = (NOTHING, ENUMERATE) if forecast.can_enumerate(s) else (NOTHING,)
+        drafts = _uniform(forecast.length - 1 - s) if situation["draft"] is not None else ()
+        costs = _costs(forecast, policy, s, (*plans, *drafts, policy[s]))
+        simple = [f"{cost:.2f}" for cost in costs[: len(plans)]] + ["-"] * (2 - len(plans))
+        best = "-"
+        if drafts:
+            at = int(costs[len(plans) : -1].argmin())
+            best = f"{costs[len(plans) + at]:.2f} ({_named(drafts[at])})"
+        rows.append((str(s), *simple, best, f"{costs[-1]:.2f} ({_named(policy[s])})"))
+    sizes = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(size) for cell, size in zip(row, sizes, strict=True)) for row in rows]
+    batch, prompt, width = situation["batch"], situation["prompt"], situation["width"]
+    return "\n".join([f"Expected ms: batch {batch}, prompt {prompt}, top {width}", *lines])
+
+
+def _named(plan: Plan) -> str:
+    drafted = "draft " + "+".join(map(str, plan.widths)) if plan.widths else "nothing"
+    return "enumerate" if plan.enumerate else drafted
+
+
+class Planner(Planning):
+    """Plans rounds by cost, and learns from what becomes of them. Safe to share between threads."""
+
+    def __init__(
+        self, target: CallCosts, draft: CallCosts | None, acceptance: Acceptance, *, shared_prefix: int = 0
+    ) -> None:
+        """draft: None where no model drafts; shared_prefix: tokens that the engines have cached of every prompt."""
+        self.target, self.draft, self.acceptance, self.shared_prefix = target, draft, acceptance, shared_prefix
+        self._policies: dict[tuple[int, int, int], tuple[int, Policy]] = {}
+        self._enumerated: WeakKeyDictionary[Frontier, Bool] = WeakKeyDictionary()  # of rounds that are under way
+        self._lock = Lock()
+
+    def policy(self, batch: int, prompt: int, width: int) -> Policy:
+        """The policy for batches of about this size, prompts of about this length and lists of this many.
+
+        It is chosen anew when half as many requests again were observed as it was chosen by.
+        """
+        key = _rounded(batch, 2.0), _rounded(prompt, ROUNDING), width
+        requests = self.acceptance.requests(width)
+        then, policy = self._policies.get(key, (0, ()))
+        if not policy or not then <= requests < 1.5 * max(then, PRIOR_REQUESTS):
+            policy = choose(**self._situation(*key))
+            self._policies[key] = requests, policy
+        return policy
+
+    def plan(self, frontier: Frontier, prompt: int) -> tuple[Int64, Bool]:
+        """See `Planning`: every request by its depth and K."""
+        batch, active, first = len(frontier.depth), frontier.active, int(frontier.width[0])
+        if (frontier.width == first).all() and not any(map(any, self.policy(batch, prompt, first))):
+            return np.zeros((batch, 0), np.int64), np.zeros(batch, bool)  # where nothing pays, planning costs nothing
+        every, plans = np.zeros(batch, bool), list[tuple[Bool, Plan]]()
+        for width in np.unique(frontier.width[active]).tolist():
+            policy = self.policy(batch, prompt, width)
+            mine = active & (frontier.width == width)
+            plans += [(mine & (frontier.depth == s), policy[s]) for s in np.unique(frontier.depth[mine]).tolist()]
+        widths = np.zeros((batch, max((len(plan.widths) for _, plan in plans), default=0)), np.int64)
+        for mine, plan in plans:
+            every |= mine & plan.enumerate
+            widths[mine, : len(plan.widths)] = plan.widths
+        with self._lock:
+            self._enumerated[frontier] = every
+        return widths, every
+
+    def observe(self, before: Frontier, tree: DraftTree, verdict: Verdict) -> None:
+        """See `Planning`; rounds of policies that never draft anything are not looked at."""
+        with self._lock:
+            enumerated = self._enumerated.pop(before, None)
+            if enumerated is not None:
+                self.acceptance.observe(before, tree, verdict, enumerated)
+
+    def rationale(self, batch: int, prompt: int, width: int) -> str:
+        """The policy for such batches as a table for people; see `rationale`."""
+        situation = self._situation(_rounded(batch, 2.0), _rounded(prompt, ROUNDING), width)
+        return rationale(self.policy(batch, prompt, width), **situation)
+
+    def _situation(self, batch: int, prompt: int, width: int) -> Situation:
+        return Situation(
+            batch=batch, prompt=max(prompt, self.shared_prefix + 1), width=width, shared_prefix=self.shared_prefix,
+            target=self.target, draft=self.draft, acceptance=self.acceptance,
+        )  # fmt: skip
+
+
+def _rounded(count: int, factor: float) -> int:
+    """The nearest power of the factor, the same for all counts near it."""
+    return round(float(factor ** round(log(count, factor))))

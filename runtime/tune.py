@@ -1,0 +1,162 @@
+"""Measuring what the planner decides by: how often drafts hold what the target needs, and what calls cost."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from ..catalog.errors import HistoryError, OptionError
+from ..engines.bundle import SCHEMA_VERSION, Bundle, LatencyPoint
+from ..engines.registry import available_threads, default_engine
+from .acceptance import GRID, Acceptance
+from .costs import CallCosts, fit_host
+from .planning import FixedPlanning, Planning
+from .recommender import Recommender
+from .stats import Call, DecodeStats
+from .tuning import CallFit, Tuning, graphs_of, planner_for, write_tuning
+from .types import Bool, DraftShape, DraftTree, Frontier, Int64, Request, Verdict
+from .verification import Verification
+
+TOP_K = (1, 5, 10, 20)
+USERS = 256
+WIDEST = 80  # nodes drafted a level while acceptance is measured
+BATCHES = (1, 8, 32)  # for the costs
+SHAPES = (None, DraftShape(10, 1), DraftShape(40, 3))  # for the costs: plain, little, much
+TIMED_BATCHES = 6  # of each kind
+
+Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
+
+
+class Probe(Planning):
+    """Drafts widely from one depth and nothing elsewhere, and counts what became of it."""
+
+    def __init__(self, start: int, acceptance: Acceptance) -> None:
+        self._start, self._acceptance = start, acceptance
+        self._widths = np.full(acceptance.length - 1 - start, min(WIDEST, GRID[-1]))
+
+    def plan(self, frontier: Frontier, prompt: int) -> tuple[Int64, Bool]:
+        here = frontier.active & (frontier.depth == self._start)
+        return np.where(here[:, None], self._widths, 0), np.zeros(len(here), bool)
+
+    def observe(self, before: Frontier, tree: DraftTree, verdict: Verdict) -> None:
+        self._acceptance.observe(before, tree, verdict)
+
+
+def tune(
+    bundle: str | Path | Bundle,
+    histories: Sequence[Sequence[str]],
+    *,
+    engine: str | None = None,
+    top_k: Sequence[int] = TOP_K,
+    verification: Verification | None = None,
+    threads: int | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> tuple[Path, Tuning]:
+    """Measure one engine of a bundle on histories and keep the result in its folder.
+
+    For every K of `top_k` and every depth the histories are run with wide drafts from there; then batches of 1,
+    8 and 32 are timed. Histories without a known item are left out. Raises `OptionError` for modes whose
+    answer depends on what is drafted, and `HistoryError` where no history can be used.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    verification = verification or Verification()
+    if not verification.lossless:
+        raise OptionError(f"{verification.mode} verification drafts a fixed shape: there is nothing to tune.")
+    engine, threads = engine or default_engine(bundle), threads or available_threads()
+    facts = bundle.engine_facts(engine)
+    with_draft = bundle.manifest.draft is not None
+    recommender = Recommender.open(
+        bundle, engine=engine, drafter="model" if with_draft else "none", speculation="fixed", threads=threads,
+        verification=verification,
+    )  # fmt: skip
+    requests = _encoded(recommender, histories)
+    acceptance = Acceptance(recommender.trie, recommender.scoring)
+    starts = range(max(acceptance.length - 1, 1)) if with_draft else range(1)
+    steps = [(k, start) for k in top_k for start in starts]
+    for done, (k, start) in enumerate(steps):
+        told = partial(_told, progress, done * len(requests), len(steps) * len(requests))
+        recommender.variant(Probe(start, acceptance), 16).run(requests, k, progress=told)
+    fits = _fits(recommender, requests, max(top_k), {r: f.latency for r, f in facts.roles.items()}, progress)
+    tuning = Tuning(
+        schema_version=SCHEMA_VERSION, graphs=graphs_of(facts), mode=verification.mode, scoring=recommender.scoring,
+        users=len(requests), threads=threads, fits=fits, acceptance=acceptance.snapshot(),
+    )  # fmt: skip
+    return write_tuning(bundle, engine, tuning), tuning
+
+
+def _told(progress: Progress, before: int, total: int, done: int) -> None:
+    progress("acceptance", before + done, total)
+
+
+def _encoded(recommender: Recommender, histories: Sequence[Sequence[str]]) -> list[Request]:
+    requests = []
+    for number, history in enumerate(histories):
+        try:
+            requests.append(recommender.encode(history, user=str(number)))
+        except HistoryError:
+            continue
+    if not requests:
+        raise HistoryError(f"None of {len(histories)} histories has an item of the catalog; expected some to tune on.")
+    return requests
+
+
+def _fits(
+    recommender: Recommender,
+    requests: Sequence[Request],
+    k: int,
+    latency: Mapping[str, tuple[LatencyPoint, ...]],
+    progress: Progress,
+) -> dict[str, CallFit]:
+    """How calls in the loop compare with those measured alone, and what the host needs for them."""
+    work: list[tuple[float, float, float]] = []  # calls, nodes and seconds of the host, of every timed batch
+    ratios: dict[str, list[float]] = defaultdict(list)
+    alone = {role: CallCosts(latency=points) for role, points in latency.items()}
+    kinds = [(batch, shape) for batch in BATCHES for shape in SHAPES]
+    for done, (batch, shape) in enumerate(kinds):
+        progress("cost of calls", done, len(kinds))
+        for begin in range(TIMED_BATCHES):
+            chosen = [requests[(begin * batch + i) % len(requests)] for i in range(batch)]
+            variant = recommender.variant(FixedPlanning(shape), batch)
+            variant.stats.log = log = list[Call]()
+            variant.run(chosen, k)
+            if begin:  # the first allocates
+                work.append(_host_work(log, variant.stats))
+                for call in log:
+                    predicted = alone[call.role].milliseconds(call.batch, call.past, call.new)
+                    ratios[call.role].append(1000 * call.seconds / predicted)
+    progress("cost of calls", len(kinds), len(kinds))
+    host_call, host_node = fit_host(*zip(*work, strict=True))
+    return {
+        role: CallFit(
+            scale=round(median(of_role), 4), host_call_ms=round(host_call, 5), host_node_ms=round(host_node, 7)
+        )
+        for role, of_role in ratios.items()
+    }
+
+
+def _host_work(log: Sequence[Call], stats: DecodeStats) -> tuple[float, float, float]:
+    nodes = sum(call.batch * (call.new - call.prompt) for call in log)
+    return float(len(log)), float(nodes), stats.host_seconds
+
+
+def described(bundle: str | Path, path: Path, tuning: Tuning) -> str:
+    """What was measured and what it leads to, for people."""
+    opened = Bundle.open(bundle)
+    trie = opened.trie()
+    drafting = opened.manifest.draft is not None
+    planner = planner_for(
+        opened, path.parent.name, trie, tuning.mode, tuning.scoring, draft=drafting, threads=tuning.threads
+    )
+    fits = (f"{role} {fit.scale:.2f} times as long as alone" for role, fit in sorted(tuning.fits.items(), reverse=True))
+    lines = [f"{tuning.users} users, {tuning.mode} verification, {tuning.scoring} scoring: kept in {path}"]
+    host = next(iter(tuning.fits.values()))
+    lines.append(f"calls in the loop: {', '.join(fits)}; host {host.host_call_ms:.2f} ms a call")
+    prompt = opened.manifest.prompt
+    tokens = len(prompt.prefix_ids) + len(prompt.suffix_ids)
+    tokens += prompt.history_length * (trie.length + len(prompt.separator_ids))
+    for k in sorted(width.k for width in tuning.acceptance.widths):
+        lines += ["", planner.rationale(8, min(tokens, opened.manifest.max_prompt_tokens), k)]
+    return "\n".join(lines)
