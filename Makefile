@@ -20,14 +20,14 @@ lint: $(VENV)/.package
 
 bench: $(VENV)/.package
 	rm -rf $(VENV)/beauty
-	for name in lossless calls speed; do $(BIN)/python benchmarks/$$name.py --bundle $(VENV)/beauty || exit; done
+	for name in lossless calls speed modes filters; do $(BIN)/python benchmarks/$$name.py --bundle $(VENV)/beauty || exit; done
 
 # torch first and by itself: the rest then finds it installed and resolves no other.
 $(VENV)/.dependencies: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SpecRec needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Set PYTHON=...")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt torch
-	$(PIP) install --quiet --constraint constraints.txt ".[cpu,export,parquet,dev]"
+	$(PIP) install --quiet --constraint constraints.txt ".[cpu,export,parquet,explain,dev]"
 	touch $@
 
 # Installed as a wheel, not as a link to the checkout; `build` would keep modules that were removed.

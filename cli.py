@@ -425,6 +425,8 @@ def write_results(lines: Iterable[Any], output: Path, rejects: Path | None) -> N
 
 def summary(recommender: "Recommender", counts: "InferCounts", seconds: float, rejects: Path | None) -> str:
     """What a run did, in a few lines."""
+    from specrec.runtime.planner import Planner
+
     stats = recommender.stats
     served = max(counts.served, 1)
     lines = [f"{counts.served} users in {seconds:.1f} s: {counts.served / seconds:.1f} users/s"]
@@ -435,6 +437,8 @@ def summary(recommender: "Recommender", counts: "InferCounts", seconds: float, r
     if stats.draft_calls:
         rates = (f"{depth}: {'-' if r is None else f'{r:.1%}'}" for depth, r in enumerate(stats.acceptance(), 1))
         lines.append(f"acceptance (needed nodes that had been drafted) by depth: {', '.join(rates)}")
+    if not stats.draft_calls and isinstance(recommender.planning, Planner) and recommender.planning.draft:
+        lines.append("auto had the model draft nothing: by what is known it does not pay here (see `specrec tune`)")
     if stats.stand_ins:
         lines.append(f"{stats.stand_ins} nodes stood in for better ones that had not been drafted")
     if counts.short_lists:

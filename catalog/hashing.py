@@ -11,7 +11,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 def mix(x: UInt64) -> UInt64:
     """SplitMix64's finaliser (Steele, Lea and Flood 2014): every input bit reaches every output bit."""
-    x = (x + _GOLDEN).astype(np.uint64)
+    x = x + _GOLDEN
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -19,7 +19,7 @@ def mix(x: UInt64) -> UInt64:
 
 def uniform(bits: UInt64) -> NDArray[np.float64]:
     """Hashes as numbers between 0 and 1, both excluded; same shape."""
-    inside: NDArray[np.float64] = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    inside: NDArray[np.float64] = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52
     return inside
 
 

@@ -225,7 +225,6 @@ def _proposals(levels: Sequence[Level]) -> Proposals | None:
     candidates = [level.candidates for level in levels if level.candidates is not None]
     if not candidates:
         return None
-    number = np.repeat(np.arange(1, len(levels) + 1), [len(beams.node) for beams in candidates])
     request, node, _, log_q = (np.concatenate(part) for part in zip(*candidates, strict=True))
     drawn = np.concatenate([level.drawn for level in levels if level.drawn is not None])
-    return Proposals(NodeList(request, node), number, log_q, drawn)
+    return Proposals(NodeList(request, node), log_q, drawn)

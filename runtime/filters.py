@@ -1,7 +1,6 @@
 """What a request may be recommended: allow- and deny-lists as masks on the trie, which is never rebuilt."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -47,15 +46,10 @@ class FilterCompiler:
         self._lock = Lock()
         self._everything = CompiledFilter(np.ones(len(trie.item), bool), np.ones(len(trie.parent), bool))
 
-    def compile(self, wanted: ItemFilter | None, excluded: Sequence[int] = ()) -> CompiledFilter | None:
-        """A filter, and items (catalog positions) to exclude on top of it; None where all is allowed."""
-        shared = None if wanted is None or wanted == ItemFilter() else self._list(wanted)
-        if not len(excluded):
-            return shared
-        return self._without(shared or self._everything, np.unique(np.asarray(excluded, np.int64)))
-
-    def _list(self, wanted: ItemFilter) -> CompiledFilter:
-        """A compiled list, remembered."""
+    def compile(self, wanted: ItemFilter | None) -> CompiledFilter | None:
+        """A filter as masks, remembered; None where all is allowed."""
+        if wanted is None or wanted == ItemFilter():
+            return None
         with self._lock:
             if wanted in self._seen:
                 self._seen.move_to_end(wanted)
@@ -71,8 +65,11 @@ class FilterCompiler:
                 self._seen.popitem(last=False)
         return compiled
 
-    def _without(self, base: CompiledFilter, excluded: Int64) -> CompiledFilter:
-        """`base` without a few items: only their paths are looked at."""
+    def without(self, base: CompiledFilter | None, excluded: Int64) -> CompiledFilter | None:
+        """`base` without a few items (catalog positions, in any order): only their paths are looked at."""
+        if not len(excluded):
+            return base
+        base = base or self._everything
         trie, items, live = self._trie, base.items.copy(), base.live.copy()
         items[excluded] = False
         nodes = np.unique(trie.leaf_of[excluded])

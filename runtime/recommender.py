@@ -31,6 +31,7 @@ from .speculation import planning_for
 from .stats import DecodeStats
 from .types import (
     Bool,
+    CompiledFilter,
     DraftShape,
     Float64,
     Frontier,
@@ -192,8 +193,9 @@ class Recommender:
             raise HistoryError(f"A history cannot be used: {reason}. Expected item ids that are keys of the catalog.")
         prompt = self._prompts.encode(known)
         key = text_key(user if user is not None else "\0".join(history))
-        allowed = self._filters.compile(item_filter, known if exclude_history else ())
-        return Request(prompt.ids, len(history) - len(known), prompt.shortened, key, k, allowed)
+        excluded = np.array(known if exclude_history else (), np.int64)
+        allowed = self._filters.compile(item_filter)
+        return Request(prompt.ids, len(history) - len(known), prompt.shortened, key, k, allowed, excluded)
 
     def run(
         self, requests: Sequence[Request], k: int = 20, *, progress: Callable[[int], None] = lambda done: None
@@ -233,7 +235,8 @@ class Recommender:
         self, requests: list[Request], k: int, stats: DecodeStats, rounds: list[Round] | None = None
     ) -> list[Recommendation]:
         prompts = [request.prompt for request in requests]
-        filters = [request.filter for request in requests]
+        # Masks of one request only are made for its batch: those of all that wait would be large.
+        filters = [self._filters.without(request.filter, request.excluded) for request in requests]
         view = TrieView(self.trie, self._scoring.kind, [None if f is None else f.live for f in filters])
         keys = np.array([request.key for request in requests], np.uint64)
         noise = Noise(self.verification.seed or 0, keys, self._hashes)
@@ -254,7 +257,7 @@ class Recommender:
         stats.nodes_evaluated += int(target.evaluated.sum())
         counters = zip(target.calls.tolist(), drafter.calls.tolist(), target.evaluated.tolist(), strict=True)
         return [
-            self._recommendation(request, int(wanted[i]), frontier, i, RequestStats(*counts))
+            self._recommendation(request, int(wanted[i]), frontier, i, filters[i], RequestStats(*counts))
             for i, (request, counts) in enumerate(zip(requests, counters, strict=True))
         ]
 
@@ -279,9 +282,15 @@ class Recommender:
         return StrictVerifier(verification.mode, view)
 
     def _recommendation(
-        self, request: Request, k: int, frontier: Frontier, row: int, stats: RequestStats
+        self,
+        request: Request,
+        k: int,
+        frontier: Frontier,
+        row: int,
+        allowed: CompiledFilter | None,
+        stats: RequestStats,
     ) -> Recommendation:
-        finished, allowed = frontier.finished, request.filter
+        finished = frontier.finished
         items = self._items(finished.nodes[row], finished.scores[row], k, None if allowed is None else allowed.items)
         available = len(self.trie.item) if allowed is None else allowed.count
         return Recommendation(

@@ -38,8 +38,8 @@ class RelaxedVerifier(Verifier):
         def choose(kids: Beams, at: Frontier, ready: Bool) -> Choice:
             nonlocal trusted
             log_p = self._normalised(kids.request, kids.score / self._temperature, len(start))
-            log_q, drawn = self._drafted(kids, tree.proposals, (at.depth - start + 1)[kids.request])
-            # Where all are leaves the target has said all there is to say, whatever was drafted for others' sake.
+            log_q, drawn = self._drafted(kids, tree.proposals)
+            # Where all are leaves the target has said all there is to say: no guess is needed.
             inner = ~self.view.is_leaf(kids.node)
             drafted = np.bincount(kids.request, trusted[kids.request] & inner & np.isfinite(log_q), len(start)) > 0
             log_q = self._normalised(kids.request, log_q, len(start))
@@ -73,21 +73,17 @@ class RelaxedVerifier(Verifier):
             parts.append(np.where(ranked >= 0, part[ranked], -1) if len(part) else np.full((batch, 1), -1))
         return Choice(*parts)
 
-    def _drafted(self, kids: Beams, proposals: Proposals | None, level: Int64) -> tuple[Float64, Bool]:
-        """The draft's unnormalised log-probability of every kid (-inf: not one of its candidates), and what it drew.
-
-        level [m]: at which each kid would have been drafted.
-        """
+    def _drafted(self, kids: Beams, proposals: Proposals | None) -> tuple[Float64, Bool]:
+        """The draft's unnormalised log-probability of every kid (-inf: not one of its candidates), and what it drew."""
         log_q, drawn = np.full(len(kids.node), -np.inf), np.zeros(len(kids.node), bool)
         if proposals is None:
             return log_q, drawn
         stride = len(self.view.trie.parent)
-        # A node's depth is its level, so that one key serves all levels of a round.
         keys = proposals.nodes.request * stride + proposals.nodes.node
         order = np.argsort(keys, kind="stable")
         wanted = kids.request * stride + kids.node
         at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
-        match = (keys[at] == wanted) & (proposals.level[at] == level)
+        match = keys[at] == wanted
         log_q[match], drawn[match] = proposals.log_q[at][match], proposals.drawn[at][match]
         return log_q, drawn
 

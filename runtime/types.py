@@ -67,10 +67,12 @@ class NodeList:
 
 @dataclass(frozen=True, eq=False)
 class Proposals:
-    """What a sampled draft drew from, level by level: the distribution that relaxed verification needs."""
+    """What a sampled draft drew from, level by level: the distribution that relaxed verification needs.
+
+    A node's depth is its level, so none occurs twice.
+    """
 
     nodes: NodeList  # [m] everything that could have been drawn
-    level: Int64  # [m]
     log_q: Float64  # [m] unnormalised log-probability of each
     drawn: Bool  # [m] what was drawn
 
@@ -113,7 +115,8 @@ class Request:
     shortened: bool
     key: int  # 64 bits of the user's name, for sampling
     k: int | None  # items it asks for; None: as many as all others
-    filter: CompiledFilter | None  # None: all items
+    filter: CompiledFilter | None  # None: all items; requests may share one
+    excluded: Int64  # [n] items it may not be recommended either, by catalog order
 
 
 @dataclass(frozen=True, eq=False)

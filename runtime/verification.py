@@ -8,6 +8,7 @@ from ..catalog.errors import OptionError
 from .types import Mode, ScoringKind
 
 SAMPLING = ("relaxed", "sampled")
+COLDEST = 1e-3  # by then the best items are as good as certain
 LOSSLESS = ("strict", "sampled")  # whose answer does not depend on what is drafted
 
 
@@ -54,13 +55,13 @@ class Verification:
         for name, value in (("temperature", self.temperature), ("seed", self.seed)):
             if value is not None and self.mode not in SAMPLING:
                 raise OptionError(
-                    f"a {name} of {value:g} is for {' and '.join(SAMPLING)} verification; got {self.mode}, which "
+                    f"a {name} of {value} is for {' and '.join(SAMPLING)} verification; got {self.mode}, which "
                     "samples nothing. Leave it out."
                 )
-        if self.temperature is not None and not (isfinite(self.temperature) and self.temperature > 0):
+        if self.temperature is not None and not (isfinite(self.temperature) and self.temperature >= COLDEST):
             raise OptionError(
-                f"got a temperature of {self.temperature:g}; expected more than 0 (for the best items without chance "
-                "use strict verification)."
+                f"got a temperature of {self.temperature:g}; expected more than 0, at least {COLDEST:g} (for the best "
+                "items without chance use strict verification)."
             )
 
     @property

@@ -165,7 +165,9 @@ REFUSED: list[tuple[list[object], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("options", "message"), REFUSED, ids=lambda value: " ".join(map(str, value)))
+@pytest.mark.parametrize(
+    ("options", "message"), REFUSED, ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else ""
+)
 def test_what_cannot_be_is_refused_before_an_engine_is_loaded(
     tiny: Tiny, histories: Path, output: Path, monkeypatch: pytest.MonkeyPatch, options: list[object], message: str
 ) -> None:

@@ -14,7 +14,7 @@ from scripted_search import live_mask, ragged_catalog, random_catalog
 from specrec.catalog.errors import OptionError
 from specrec.catalog.trie import ItemTrie
 from specrec.runtime import DraftShape, ItemFilter
-from specrec.runtime.filters import REMEMBERED, FilterCompiler, live_nodes
+from specrec.runtime.filters import REMEMBERED, FilterCompiler
 from specrec.runtime.types import CompiledFilter
 
 UNKNOWN = frozenset({"nobody", ""})
@@ -75,7 +75,8 @@ def test_a_compiled_filter_is_brute_force(catalog: dict[str, int], seed: int, ex
     excluded = sorted(some(rng, items, excluding))
     places = [items.index(item) for item in excluded]
     rng.shuffle(places)
-    compiled = compiler.compile(wanted, [*places, *places[:2]])  # a history may hold an item twice
+    base = compiler.compile(wanted)
+    compiled = compiler.without(base, np.array([*places, *places[:2]], int))  # a history may hold an item twice
     if compiled is None:
         assert wanted in (None, ItemFilter())
         assert not excluded
@@ -92,7 +93,7 @@ def test_a_compiled_filter_is_brute_force(catalog: dict[str, int], seed: int, ex
 def test_a_leaf_lives_while_any_of_its_items_is_allowed() -> None:
     compiler, trie, _ = compiler_of(np.array([[1, 5], [2, 5], [1, 5], [1, 6]]))
     shared = int(trie.leaf_of[0])
-    one, both = compiler.compile(ItemFilter(deny=frozenset({"i0"}))), compiler.compile(None, [2, 0])
+    one, both = compiler.compile(ItemFilter(deny=frozenset({"i0"}))), compiler.without(None, np.array([2, 0]))
     assert one is not None
     assert both is not None
     assert (one.live[shared], both.live[shared]) == (True, False)
@@ -106,7 +107,7 @@ def test_lists_are_compiled_once_and_shared() -> None:
     first = compiler.compile(lists[0])
     assert first is not None
     assert compiler.compile(ItemFilter(deny=frozenset({"i0"}))) is first  # by what it says
-    excluded = compiler.compile(lists[0], [7])
+    excluded = compiler.without(first, np.array([7]))
     assert excluded is not None
     check(first, trie, items, items[1:])  # the shared one is as it was
     check(excluded, trie, items, [*items[1:7], *items[8:]])
@@ -118,6 +119,17 @@ def test_lists_are_compiled_once_and_shared() -> None:
     assert compiler.compile(lists[0]) is first
     assert compiler.compile(lists[1]) is not second
     assert compiler.compile(None) is compiler.compile(ItemFilter()) is None
+    assert compiler.without(first, np.array([], int)) is first
+
+
+def test_requests_that_wait_hold_no_masks_of_their_own() -> None:
+    recommender = make(np.arange(100)[:, None])
+    wanted = ItemFilter(deny=frozenset({"i5"}))
+    requests = [recommender.encode([f"i{i}"], item_filter=wanted, exclude_history=True) for i in range(50)]
+    assert len({id(request.filter) for request in requests}) == 1
+    assert recommender.encode(["i1"], exclude_history=True).filter is None
+    for i, result in enumerate(recommender.run(requests, 100)):
+        assert {item for item, _ in pairs(result)} == set(recommender.catalog.item_ids) - {"i5", f"i{i}"}
 
 
 def test_threads_share_a_compiler() -> None:
@@ -154,12 +166,6 @@ def test_a_filter_takes_any_collection_but_no_text() -> None:
     for options in ({"allow": "ab"}, {"deny": "ab"}):
         with pytest.raises(OptionError, match=r"(allow|deny) is a set of item ids; got the text 'ab'. Put it"):
             ItemFilter(**options)  # type: ignore[arg-type]
-
-
-def test_live_nodes_of_nothing_and_of_everything() -> None:
-    trie = ItemTrie.build(ragged_catalog(np.random.default_rng(0), 40, 4, 3))
-    assert live_nodes(trie, np.ones(40, bool)).all()
-    assert np.flatnonzero(live_nodes(trie, np.zeros(40, bool))).tolist() == [0]
 
 
 # --- recommending
@@ -216,7 +222,7 @@ def test_a_filter_gives_what_a_catalog_without_the_forbidden_items_gives(
         whole.encode(rng.choice(items, rng.integers(1, 4)).tolist(), user=str(user), item_filter=ItemFilter(allow))
         for user in range(5)
     ]
-    expected = rebuilt.run([replace(request, filter=None) for request in requests], k)  # the prompts stay the same
+    expected = rebuilt.run([replace(request, filter=None) for request in requests], k)  # of the same prompts
     for got, wanted in zip(whole.run(requests, k), expected, strict=True):
         assert_same(pairs(got), pairs(wanted))
         assert (got.available, got.stats.target_calls) == (wanted.available, wanted.stats.target_calls)

@@ -6,6 +6,7 @@ from subprocess import run
 import pytest
 
 HEAVY = {"torch", "transformers", "tensorrt", "peft", "onnx", "onnxscript", "tokenizers", "accelerate", "pyarrow"}
+HEAVY |= {"altair", "vl_convert"}
 
 
 def loaded_by(statement: str) -> set[str]:

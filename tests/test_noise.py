@@ -32,7 +32,7 @@ def families(draw: st.DrawFn) -> Iterator[tuple[float, list[float]]]:
             raw = draw(st.lists(st.sampled_from([0.0, -1e-12, -1.0, -700.0, -1e4]), min_size=count, max_size=count))
         else:
             raw = [i * 1e-12 for i in range(count)]
-        yield draw(st.floats(-1e4, 50)), raw
+        yield draw(st.one_of(st.floats(-1e4, 50), st.floats(30, 50))), raw
 
 
 @given(data=st.data(), seed=st.integers(0, 10**6), noisy=st.booleans())
@@ -141,7 +141,6 @@ def paths(trie: ItemTrie) -> list[tuple[int, ...]]:
     return result
 
 
-@pytest.mark.xfail(strict=True, reason="53 bits and a half do not fit into a double: the largest hash gives 1")
 def test_uniform_numbers_exclude_0_and_1() -> None:
     ends = uniform(np.array([0, 2**64 - 1], np.uint64))
     assert (ends > 0).all()

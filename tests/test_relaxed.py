@@ -214,3 +214,22 @@ def test_seeds_and_users_draw_anew() -> None:
     first, second = lists(0), lists(1)
     assert len(set(first)) == 50
     assert len(set(first) & set(second)) < 5  # by chance
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_filter_gives_what_a_rebuilt_catalog_gives(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    catalog = ragged_catalog(rng, 200, 4, 4)
+    kept = rng.random(200) < 0.3
+    whole, rebuilt = ItemTrie.build(catalog), ItemTrie.build(catalog[kept])
+    assert whole.vocabulary.tolist() == rebuilt.vocabulary.tolist()  # the scripted engines see the same columns
+    (target, draft), prompts = pair(whole, 0.4), [PROMPT] * 30
+    live = [live_mask(whole, np.unique(whole.leaf_of[kept]).tolist())] * len(prompts)
+    options: dict[str, Any] = {"draft": draft, "shape": DraftShape(9, 3), "verification": Verification("relaxed")}
+    lists = []
+    for trie, filters in ((whole, live), (rebuilt, None)):
+        found, _, _ = search(trie, target, prompts, 6, live=filters, **options)
+        first_items = {leaf: int(trie.item[trie.item_offset[leaf]]) for ranked in found for leaf, _ in ranked}
+        rows = trie.item_tokens()
+        lists.append([[rows[first_items[leaf]].tolist() for leaf, _ in ranked] for ranked in found])
+    assert lists[0] == lists[1]
