@@ -1,0 +1,134 @@
+"""`specrec tune`: what it measures, where it is kept, and who reads it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from commands import bad, good, run
+from specrec.catalog.errors import BundleError, HistoryError, OptionError
+from specrec.engines.bundle import Bundle
+from specrec.runtime import DraftShape, Recommender, Verification
+from specrec.runtime.planner import Planner
+from specrec.runtime.planning import FixedPlanning
+from specrec.runtime.tune import tune
+from specrec.runtime.tuning import UNTUNED, tuning_file
+from tiny_bundle import ENGINE, edit_engine
+
+HISTORIES = [[str(i), str((7 * i) % 40)] for i in range(24)]
+
+
+@pytest.fixture
+def tuned(bundle: Path) -> Path:
+    tune(bundle, HISTORIES, top_k=[3, 10], threads=1)
+    return bundle
+
+
+def test_what_is_measured(bundle: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    path, tuning = tune(
+        bundle, [*HISTORIES, ["unknown"]], top_k=[3, 10], threads=1, progress=lambda *step: told.append(step)
+    )
+    assert path == tuning_file(Bundle.open(bundle), ENGINE, "strict", "full")
+    assert (tuning.users, tuning.mode, tuning.scoring, tuning.threads) == (24, "strict", "full", 1)
+    assert set(tuning.fits) == {"target", "draft"}
+    assert all(fit.scale > 0 and fit.host_call_ms >= 0 for fit in tuning.fits.values())
+    widths = {width.k: width for width in tuning.acceptance.widths}
+    assert set(widths) == {3, 10}
+    for width in widths.values():
+        # every request is drafted for from every depth, once each
+        starts = {(level.start, level.level) for level in width.levels}
+        assert starts == {(0, 1), (0, 2), (1, 1)}
+        first = next(level for level in width.levels if (level.start, level.level) == (0, 1))
+        assert first.trials[0] == 24
+    assert told[-1][1] == told[-1][2]
+    assert {what for what, _, _ in told} == {"acceptance", "cost of calls"}
+
+
+def test_what_was_tuned_is_planned_by(tuned: Path) -> None:
+    recommender = Recommender.open(tuned, threads=1)
+    assert isinstance(recommender.planning, Planner)
+    assert recommender.planning.acceptance.requests(10) >= 24
+    assert recommender.planning.target.scale != 1
+    answers = recommender.recommend(HISTORIES, 10)
+    plain = Recommender.open(tuned, drafter="none", threads=1).recommend(HISTORIES, 10)
+    assert [[item.item for item in a.items] for a in answers] == [[item.item for item in p.items] for p in plain]
+
+
+def test_what_is_tuned_for_one_mode_serves_its_costs_to_others(tuned: Path) -> None:
+    strict, other = (
+        Recommender.open(tuned, threads=1, verification=verification).planning
+        for verification in (Verification(), Verification("sampled"))
+    )
+    assert isinstance(strict, Planner)
+    assert isinstance(other, Planner)
+    assert other.target == strict.target
+    assert other.acceptance.requests(10) == 0
+    tune(tuned, HISTORIES, top_k=[10], threads=1, verification=Verification("sampled"))
+    again = Recommender.open(tuned, threads=1, verification=Verification("sampled")).planning
+    assert isinstance(again, Planner)
+    assert again.acceptance.requests(10) >= 24
+
+
+def test_an_engine_that_was_never_tuned_is_planned_for_by_its_latency(bundle: Path) -> None:
+    planning = Recommender.open(bundle, threads=1).planning
+    assert isinstance(planning, Planner)
+    assert planning.target.host_call_ms == UNTUNED.host_call_ms
+    assert planning.acceptance.requests(10) == 0
+
+
+def test_files_that_cannot_be_trusted(tuned: Path) -> None:
+    path = tuning_file(Bundle.open(tuned), ENGINE, "strict", "full")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"users": 24', b'"users": 25'))
+    with pytest.raises(BundleError, match="specrec tune"):
+        Recommender.open(tuned, threads=1)
+    path.write_bytes(whole)
+
+    def other_graph(engine: dict[str, object]) -> None:
+        engine["roles"]["draft"]["source_sha256"] = "0" * 64  # type: ignore[index]
+
+    edit_engine(tuned, other_graph)  # of another pair: not an error, but nothing to go by
+    assert json.loads(path.read_bytes())["graphs"]["draft"] != "0" * 64
+    planning = Recommender.open(tuned, threads=1, drafter="none").planning
+    assert isinstance(planning, FixedPlanning)
+
+
+def test_what_cannot_be_tuned(bundle: Path) -> None:
+    with pytest.raises(OptionError, match="nothing to tune"):
+        tune(bundle, HISTORIES, verification=Verification("relaxed"))
+    with pytest.raises(HistoryError, match="None of 1 histories"):
+        tune(bundle, [["unknown"]], threads=1)
+    assert not tuning_file(Bundle.open(bundle), ENGINE, "strict", "full").exists()
+
+
+def test_what_was_asked_for_decides_the_planning(bundle: Path) -> None:
+    def planning(**options: object) -> object:
+        return Recommender.open(bundle, threads=1, **options).planning  # type: ignore[arg-type]
+
+    fixed = planning(speculation="fixed")
+    assert isinstance(fixed, FixedPlanning)
+    assert fixed.shape == DraftShape()
+    by_hand = planning(shape=DraftShape(7, 2))
+    assert isinstance(by_hand, FixedPlanning)
+    assert by_hand.shape == DraftShape(7, 2)
+    assert isinstance(planning(verification=Verification("relaxed")), FixedPlanning)
+    assert isinstance(planning(verification=Verification("tolerant", slack=0.1)), FixedPlanning)
+    assert isinstance(planning(engine="torch-cpu-fp32"), FixedPlanning)
+    nothing = planning(drafter="none")
+    assert isinstance(nothing, FixedPlanning)
+    assert nothing.shape is None
+    with pytest.raises(OptionError, match="no measured latency"):
+        planning(engine="torch-cpu-fp32", speculation="auto")
+
+
+def test_the_verb(bundle: Path, tmp_path: Path) -> None:
+    histories = tmp_path / "histories.jsonl"
+    histories.write_text("".join(json.dumps({"user": str(i), "items": h}) + "\n" for i, h in enumerate(HISTORIES)))
+    shown = good("tune", bundle, histories, "--top-k", 3, "--threads", 1).output
+    assert "24 users, strict verification, full scoring" in shown
+    assert "Expected ms: batch 8" in shown
+    refused = run("tune", bundle, histories, "--verify", "relaxed")
+    assert refused.exit_code == 2
+    assert "'strict', 'sampled'" in refused.stderr
+    assert "temperature" in bad("tune", bundle, histories, "--temperature", 0.5)
