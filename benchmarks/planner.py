@@ -38,7 +38,7 @@ def of_length(histories: list[list[str]], tokens: int, length: int, count: int) 
 
 def contestants(k: int, auto: Planning, widest: int) -> dict[str, Planning]:
     """No draft, fixed drafts from small to large, and auto."""
-    shapes = {(width, length) for width in (max(k // 2, 1), k, 2 * k, widest) for length in (1, 3)}
+    shapes = {(k, 1), (2 * k, 1), (widest, 1), (k, 3), (widest, 3)}
     fixed = {f"{w}x{n}": FixedPlanning(DraftShape(w, n)) for w, n in sorted(shapes)}
     return {"no draft": FixedPlanning(None), **fixed, "auto": auto, "no draft again": FixedPlanning(None)}
 

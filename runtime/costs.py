@@ -1,6 +1,5 @@
 """What a call of an engine costs, from points measured when the engine was built and the host's work around it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
@@ -24,7 +23,7 @@ class CallCosts(Frozen, frozen=True, dict=True):
 
     latency: tuple[LatencyPoint, ...]
     scale: float = 1.0  # the engine's time as observed in the loop, over its time as measured alone
-    host_call_ms: float = 0.0  # the host's work for one call
+    host_call_ms: float = 0.0  # what a call costs beyond that: the host's work, and waking the engine up
     host_node_ms: float = 0.0  # and for every node of it
 
     def __post_init__(self) -> None:
@@ -86,24 +85,24 @@ class CallCosts(Frozen, frozen=True, dict=True):
         return beyond
 
 
-def fit_host(calls: Sequence[float], nodes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
-    """`host_call_ms` and `host_node_ms` from observed runs: least squares, neither negative.
+def fit_nonnegative(work: Float64, time: Float64) -> Float64:
+    """Costs [p] of units of work, none negative, that explain times best: work [n, p], time [n], both above 0.
 
-    calls, nodes, seconds: of every run its calls, its nodes (of all requests) and its seconds outside the
-    engines. Raises `ValueError` where the three are not of one length, or empty.
+    Least squares of relative errors, so that short runs count as much as long ones. With few unknowns the best
+    is the best of the unconstrained fits of all subsets of them. Raises `ValueError` where nothing was measured.
     """
-    if not len(calls) == len(nodes) == len(seconds) > 0:
-        raise ValueError(f"got {len(calls)} calls, {len(nodes)} nodes and {len(seconds)} seconds; expected as many")
-    work = np.array([calls, nodes], np.float64).T
-    time = 1000 * np.array(seconds, np.float64)
-    # With two unknowns the best is inside, or on one of the two edges, or nothing.
-    both = np.linalg.lstsq(work, time)[0]
-    if (both >= 0).all():
-        return float(both[0]), float(both[1])
-    norm = np.maximum((work**2).sum(axis=0), np.finfo(np.float64).tiny)
-    edges = np.diag(np.maximum(work.T @ time / norm, 0))
-    best = edges[((work @ edges.T - time[:, None]) ** 2).sum(axis=0).argmin()]
-    return float(best[0]), float(best[1])
+    if not len(work) == len(time) > 0 or not (time > 0).all():
+        raise ValueError(f"got {len(work)} runs and times {time}; expected as many, and positive times")
+    relative, one = work / time[:, None], np.ones(len(time))
+    best, least = np.zeros(work.shape[1]), float(len(time))
+    for chosen in range(1, 2 ** work.shape[1]):
+        columns = np.flatnonzero([chosen >> i & 1 for i in range(work.shape[1])])
+        costs = np.zeros(work.shape[1])
+        costs[columns] = np.linalg.lstsq(relative[:, columns], one)[0]
+        error = float(((relative @ costs - one) ** 2).sum())
+        if (costs >= 0).all() and error < least:
+            best, least = costs, error
+    return best
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,9 @@ from .types import Bool, DraftTree, Float64, Frontier, Int64, Verdict
 
 __all__ = ["ENUMERATE", "NOTHING", "Plan", "Planner", "Policy", "choose", "expected_milliseconds", "rationale"]
 WORTH = 0.01  # a plan must save this share of the time to be preferred to a simpler one
+DOUBT, LEAST_MS = 0.03, 0.1  # and any, to be preferred to none, this share and so much a request: forecasts err
 SWEEPS = 2
+WELL_KNOWN, SOME = 200, 7  # once so many requests of a K were looked at, one round in so many is
 ROUNDING = 1.1  # prompts that differ by less than this factor are planned for as one
 
 
@@ -26,8 +28,9 @@ def choose(**situation: Unpack[Situation]) -> Policy:
     By coordinate descent from drafting nothing at all: the plan for each depth, the deepest first, is the
     best of nothing, all children, and the same width at each of some levels; then each level's width is
     chosen by itself. Where drafting pays only at several depths together (the draft reads the prompt once),
-    descent starts from one shape everywhere instead. No worse, by more than the share `WORTH`, than nothing
-    or any one width and length everywhere.
+    descent starts from one shape everywhere instead. Nothing is drafted unless that saves the share `DOUBT`
+    and `LEAST_MS` a request; what is drafted is no worse, by more than the share `WORTH`, than any one width
+    and length everywhere.
     """
     forecast = Forecast(**situation)
     drafting = situation["draft"] is not None and forecast.length > 1
@@ -43,6 +46,8 @@ def choose(**situation: Unpack[Situation]) -> Policy:
             options += [_descended(forecast, shape, drafting), shape]
             costs += [float(_costs(forecast, options[2], 0, options[2][:1])[0]), float(everywhere[best])]
     least = min(costs)
+    if costs[0] - max(DOUBT * costs[0], LEAST_MS * situation["batch"]) <= least:
+        return plain
     return next(option for option, cost in zip(options, costs, strict=True) if cost * (1 - WORTH) <= least)
 
 
@@ -130,6 +135,7 @@ class Planner(Planning):
         self.target, self.draft, self.acceptance, self.shared_prefix = target, draft, acceptance, shared_prefix
         self._policies: dict[tuple[int, int, int], tuple[int, Policy]] = {}
         self._enumerated: WeakKeyDictionary[Frontier, Bool] = WeakKeyDictionary()  # of rounds that are under way
+        self._turn = 0
         self._lock = Lock()
 
     def policy(self, batch: int, prompt: int, width: int) -> Policy:
@@ -147,21 +153,39 @@ class Planner(Planning):
 
     def plan(self, frontier: Frontier, prompt: int) -> tuple[Int64, Bool]:
         """See `Planning`: every request by its depth and K."""
-        batch, active, first = len(frontier.depth), frontier.active, int(frontier.width[0])
-        if (frontier.width == first).all() and not any(map(any, self.policy(batch, prompt, first))):
-            return np.zeros((batch, 0), np.int64), np.zeros(batch, bool)  # where nothing pays, planning costs nothing
-        every, plans = np.zeros(batch, bool), list[tuple[Bool, Plan]]()
-        for width in np.unique(frontier.width[active]).tolist():
-            policy = self.policy(batch, prompt, width)
-            mine = active & (frontier.width == width)
-            plans += [(mine & (frontier.depth == s), policy[s]) for s in np.unique(frontier.depth[mine]).tolist()]
+        batch, active, k = len(frontier.depth), frontier.active, int(frontier.width.max())
+        if (frontier.width == k).all():
+            policy = self.policy(batch, prompt, k)
+            if not any(map(any, policy)):  # where nothing pays, planning costs nothing
+                return np.zeros((batch, 0), np.int64), np.zeros(batch, bool)
+            depth = frontier.depth[active]
+            plans = [(active & (frontier.depth == s), policy[s]) for s in set(depth.tolist())]
+        else:
+            plans = self._plans(frontier, prompt)
         widths = np.zeros((batch, max((len(plan.widths) for _, plan in plans), default=0)), np.int64)
+        every = np.zeros(batch, bool)
         for mine, plan in plans:
             every |= mine & plan.enumerate
             widths[mine, : len(plan.widths)] = plan.widths
-        with self._lock:
-            self._enumerated[frontier] = every
+        self._watch(frontier, every, k)
         return widths, every
+
+    def _plans(self, frontier: Frontier, prompt: int) -> list[tuple[Bool, Plan]]:
+        """Which requests [B] have which plan."""
+        batch, plans = len(frontier.depth), list[tuple[Bool, Plan]]()
+        for k in set(frontier.width[frontier.active].tolist()):
+            policy = self.policy(batch, prompt, k)
+            mine = frontier.active & (frontier.width == k)
+            plans += [(mine & (frontier.depth == s), policy[s]) for s in set(frontier.depth[mine].tolist())]
+        return plans
+
+    def _watch(self, frontier: Frontier, enumerated: Bool, k: int) -> None:
+        """Take note of a round that is to be looked at; that costs as much as planning several, so once much is known
+        some are enough."""
+        with self._lock:
+            self._turn += 1
+            if self._turn % SOME == 0 or self.acceptance.requests(k) < WELL_KNOWN:
+                self._enumerated[frontier] = enumerated
 
     def observe(self, before: Frontier, tree: DraftTree, verdict: Verdict) -> None:
         """See `Planning`; rounds of policies that never draft anything are not looked at."""

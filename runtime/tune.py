@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
@@ -12,12 +11,12 @@ from ..catalog.errors import HistoryError, OptionError
 from ..engines.bundle import SCHEMA_VERSION, Bundle, LatencyPoint
 from ..engines.registry import available_threads, default_engine
 from .acceptance import GRID, Acceptance
-from .costs import CallCosts, fit_host
+from .costs import CallCosts, fit_nonnegative
 from .planning import FixedPlanning, Planning
 from .recommender import Recommender
-from .stats import Call, DecodeStats
+from .stats import DecodeStats
 from .tuning import CallFit, Tuning, graphs_of, planner_for, write_tuning
-from .types import Bool, DraftShape, DraftTree, Frontier, Int64, Request, Verdict
+from .types import Bool, DraftShape, DraftTree, Float64, Frontier, Int64, Request, Verdict
 from .verification import Verification
 
 TOP_K = (1, 5, 10, 20)
@@ -25,7 +24,7 @@ USERS = 256
 WIDEST = 80  # nodes drafted a level while acceptance is measured
 BATCHES = (1, 8, 32)  # for the costs
 SHAPES = (None, DraftShape(10, 1), DraftShape(40, 3))  # for the costs: plain, little, much
-TIMED_BATCHES = 6  # of each kind
+TIMED_REQUESTS, FEWEST_BATCHES = 24, 5  # of each kind of batch: so many requests, but at least so many batches
 
 Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
 
@@ -111,35 +110,47 @@ def _fits(
     progress: Progress,
 ) -> dict[str, CallFit]:
     """How calls in the loop compare with those measured alone, and what the host needs for them."""
-    work: list[tuple[float, float, float]] = []  # calls, nodes and seconds of the host, of every timed batch
-    ratios: dict[str, list[float]] = defaultdict(list)
+    host: list[tuple[float, float, float]] = []  # calls, nodes and milliseconds of the host, of every timed batch
+    calls: dict[str, list[tuple[float, float]]] = defaultdict(list)  # by role: predicted and real milliseconds
     alone = {role: CallCosts(latency=points) for role, points in latency.items()}
     kinds = [(batch, shape) for batch in BATCHES for shape in SHAPES]
     for done, (batch, shape) in enumerate(kinds):
         progress("cost of calls", done, len(kinds))
-        for begin in range(TIMED_BATCHES):
+        variant = recommender.variant(FixedPlanning(shape), batch)
+        for begin in range(max(TIMED_REQUESTS // batch, FEWEST_BATCHES) + 1):
             chosen = [requests[(begin * batch + i) % len(requests)] for i in range(batch)]
-            variant = recommender.variant(FixedPlanning(shape), batch)
-            variant.stats.log = log = list[Call]()
+            variant.stats = DecodeStats(recommender.trie.length, log=[])
             variant.run(chosen, k)
             if begin:  # the first allocates
-                work.append(_host_work(log, variant.stats))
-                for call in log:
+                host.append(_host_work(variant.stats))
+                for call in variant.stats.log or []:
                     predicted = alone[call.role].milliseconds(call.batch, call.past, call.new)
-                    ratios[call.role].append(1000 * call.seconds / predicted)
+                    calls[call.role].append((predicted, 1000 * call.seconds))
     progress("cost of calls", len(kinds), len(kinds))
-    host_call, host_node = fit_host(*zip(*work, strict=True))
-    return {
-        role: CallFit(
-            scale=round(median(of_role), 4), host_call_ms=round(host_call, 5), host_node_ms=round(host_node, 7)
-        )
-        for role, of_role in ratios.items()
-    }
+    work, spent = np.array([(call, node, 1) for call, node, _ in host]), np.array([ms for _, _, ms in host])
+    host_call, host_node, _ = fit_nonnegative(work, spent)  # what a batch costs besides changes nothing
+    return {role: _fit(np.array(of_role), float(host_call), float(host_node)) for role, of_role in calls.items()}
 
 
-def _host_work(log: Sequence[Call], stats: DecodeStats) -> tuple[float, float, float]:
+def _fit(calls: Float64, host_call: float, host_node: float) -> CallFit:
+    """One role's calls [n, 2] (predicted, real): so many times as long, and so much more for each.
+
+    The extra of a call is the lower quartile of what was seen: it varies, and believing in more than there is
+    would have calls saved that are cheap.
+    """
+    predicted, real = calls.T
+    scale, _ = fit_nonnegative(np.stack([predicted, np.ones_like(real)], axis=1), real)
+    extra = max(float(np.quantile(real - scale * predicted, 0.25)), 0.0)
+    return CallFit(
+        scale=max(round(float(scale), 4), 0.01), host_call_ms=round(extra + host_call, 5),
+        host_node_ms=round(host_node, 7),
+    )  # fmt: skip
+
+
+def _host_work(stats: DecodeStats) -> tuple[float, float, float]:
+    log = stats.log or []
     nodes = sum(call.batch * (call.new - call.prompt) for call in log)
-    return float(len(log)), float(nodes), stats.host_seconds
+    return float(len(log)), float(nodes), 1000 * stats.host_seconds
 
 
 def described(bundle: str | Path, path: Path, tuning: Tuning) -> str:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specrec.engines.bundle import LatencyPoint
-from specrec.runtime.costs import CallCosts, fit_host
+from specrec.runtime.costs import CallCosts, fit_nonnegative
 
 GRID = [(b, p, n) for b in (1, 8) for p in (0, 80, 200) for n in (1, 8, 20, 40, 80, 120, 160, 240)]
 
@@ -127,24 +127,23 @@ def test_what_cannot_be_is_refused() -> None:
             CallCosts(latency=good, scale=scale, host_call_ms=call, host_node_ms=node)
 
 
-def test_the_host_s_work_is_found_again() -> None:
-    calls, nodes = [4, 4, 2, 3], [60, 100, 200, 10]
-    seconds = [(0.7 * c + 0.01 * n) / 1000 for c, n in zip(calls, nodes, strict=True)]
-    assert fit_host(calls, nodes, seconds) == pytest.approx((0.7, 0.01))
-    assert fit_host([1], [10], [0.002]) == pytest.approx(fit_host([1, 1], [10, 10], [0.002, 0.002]))
-    assert fit_host([1, 2], [0, 0], [0.0, 0.0]) == (0.0, 0.0)
-    for bad in (([], [], []), ([1], [1, 2], [1.0])):
-        with pytest.raises(ValueError, match="expected as many"):
-            fit_host(*bad)
+def test_what_work_costs_is_found_again() -> None:
+    work = np.array([[4, 60, 1], [4, 480, 1], [10, 900, 1], [2, 3, 1], [7, 20, 1]], float)
+    assert fit_nonnegative(work, work @ [0.7, 0.01, 0.2]) == pytest.approx([0.7, 0.01, 0.2])
+    assert fit_nonnegative(work, work @ [0.7, 0, 0.2]) == pytest.approx([0.7, 0, 0.2])
+    assert fit_nonnegative(np.zeros((2, 2)), np.ones(2)).tolist() == [0, 0]
+    for work, time in ((np.ones((0, 2)), np.ones(0)), (np.ones((2, 1)), np.ones(1)), (np.ones((1, 1)), np.zeros(1))):
+        with pytest.raises(ValueError, match="expected as many, and positive"):
+            fit_nonnegative(work, time)
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 99), st.floats(0, 1)), min_size=1, max_size=8))
-def test_no_other_host_of_no_negative_work_fits_better(runs: list[tuple[int, int, float]]) -> None:
-    calls, nodes, seconds = map(np.array, zip(*runs, strict=True))
-    best = fit_host(list(calls), list(nodes), list(seconds))
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 99), st.floats(0.01, 1)), min_size=1, max_size=8))
+def test_no_other_costs_of_no_negative_work_fit_better(runs: list[tuple[int, int, float]]) -> None:
+    calls, nodes, time = np.array(runs).T
+    best = fit_nonnegative(np.stack([calls, nodes], axis=1), time)
 
     def error(call: float, node: float) -> float:
-        return float(((call * calls + node * nodes - 1000 * seconds) ** 2).sum())
+        return float((((call * calls + node * nodes) / time - 1) ** 2).sum())
 
     assert min(best) >= 0
     for scale in (0.0, 0.5, 0.9, 0.99, 1.01, 1.1, 2.0):
