@@ -1,7 +1,8 @@
 """Speculation planned by cost, beside no draft and fixed drafts: K x batch x prompt length, taking turns.
 
 Every cell's figure for `auto` is its time over that of the best other contestant *of that cell*, chosen with
-hindsight. "no draft" runs twice; the ratio of its two runs is the noise that a perfect planner would show.
+hindsight: the median over batches of the ratio of the two on the same batch. "no draft" runs twice; the same
+figure of its two runs is the noise that a perfect planner would show.
 """
 
 from argparse import ArgumentParser
@@ -45,8 +46,8 @@ def contestants(k: int, auto: Planning, widest: int) -> dict[str, Planning]:
 
 def cell(
     recommender: Recommender, plans: dict[str, Planning], histories: list[list[str]], batch: int, k: int, rounds: int
-) -> dict[str, float]:
-    """Median milliseconds a request of every contestant over `rounds` batches, in an order that changes."""
+) -> dict[str, list[float]]:
+    """Milliseconds a request of every contestant for each of `rounds` batches, in an order that changes."""
     loops = {name: recommender.variant(planning, batch) for name, planning in plans.items()}
     times: dict[str, list[float]] = {name: [] for name in loops}
     rng = np.random.default_rng(0)
@@ -57,22 +58,28 @@ def cell(
             elapsed = timed(partial(loops[name].recommend, group, k)) / batch
             if number >= 2:  # the first allocate, and let auto plan
                 times[name].append(elapsed)
-    return {name: median(values) for name, values in times.items()}
+    return times
+
+
+def against(times: list[float], others: list[float]) -> tuple[float, float]:
+    """Median ratio and median difference of times for the same batches."""
+    pairs = list(zip(times, others, strict=True))
+    return median(a / b for a, b in pairs), median(a - b for a, b in pairs)
 
 
 def row_of(
-    k: int, batch: int, prompt: int, times: dict[str, float], plan: str
+    k: int, batch: int, prompt: int, times: dict[str, list[float]], plan: str
 ) -> tuple[list[object], dict[str, object]]:
     """One cell as a line of the table, and as JSON."""
-    others = {name: ms for name, ms in times.items() if name not in ("auto", "no draft again")}
-    best = min(others, key=lambda name: others[name])
-    ratio, gap = times["auto"] / others[best], times["auto"] - others[best]
-    noise = times["no draft again"] / times["no draft"]
+    medians = {name: median(values) for name, values in times.items()}
+    best = min((name for name in times if name not in ("auto", "no draft again")), key=lambda name: medians[name])
+    ratio, gap = against(times["auto"], times[best])
+    noise, _ = against(times["no draft again"], times["no draft"])
     within = ratio <= 1.03 or gap <= 0.1
-    shown = [k, batch, prompt, f"{times['no draft']:.2f}", f"{best}: {others[best]:.2f}", f"{times['auto']:.2f}"]
+    shown = [k, batch, prompt, f"{medians['no draft']:.2f}", f"{best}: {medians[best]:.2f}", f"{medians['auto']:.2f}"]
     shown += [f"{ratio:.3f}", f"{gap:+.2f}", f"{noise:.3f}", plan, "yes" if within else "NO"]
-    facts = {"k": k, "batch": batch, "prompt": prompt, "milliseconds": times, "ratio": ratio, "noise": noise}
-    return shown, {**facts, "within": within, "plan": plan}
+    facts = {"k": k, "batch": batch, "prompt": prompt, "milliseconds": medians, "ratio": ratio, "noise": noise}
+    return shown, {**facts, "gap": gap, "within": within, "plan": plan}
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -99,7 +106,7 @@ def main() -> None:
     cells = [(k, batch, prompt) for prompt in options.prompts for batch in options.batches for k in options.top_k]
     rows, result = [], []
     for k, batch, prompt in tqdm(cells, desc="cells", disable=None):
-        rounds = max(4, options.rounds * 80 // max(80, batch * (prompt + 4 * k) // 8))
+        rounds = max(8, min(options.rounds, 320 * options.rounds // (batch * (prompt + 60))))
         asked = of_length(histories[: options.users], prompt, length, min(rounds + 2, 40) * batch)
         times = cell(recommender, contestants(k, auto, options.widest), asked, batch, k, rounds)
         policy = auto.policy(batch, len(recommender.encode(asked[0]).prompt), k)

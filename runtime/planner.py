@@ -133,7 +133,7 @@ class Planner(Planning):
     ) -> None:
         """draft: None where no model drafts; shared_prefix: tokens that the engines have cached of every prompt."""
         self.target, self.draft, self.acceptance, self.shared_prefix = target, draft, acceptance, shared_prefix
-        self._policies: dict[tuple[int, int, int], tuple[int, Policy]] = {}
+        self._policies: dict[tuple[int, int, int], tuple[int, int, Policy]] = {}
         self._enumerated: WeakKeyDictionary[Frontier, Bool] = WeakKeyDictionary()  # of rounds that are under way
         self._turn = 0
         self._lock = Lock()
@@ -144,11 +144,13 @@ class Planner(Planning):
         It is chosen anew when half as many requests again were observed as it was chosen by.
         """
         key = _rounded(batch, 2.0), _rounded(prompt, ROUNDING), width
+        turn, then, policy = self._policies.get(key, (-1, 0, ()))
+        if turn == self._turn:  # nothing was looked at since
+            return policy
         requests = self.acceptance.requests(width)
-        then, policy = self._policies.get(key, (0, ()))
         if not policy or not then <= requests < 1.5 * max(then, PRIOR_REQUESTS):
-            policy = choose(**self._situation(*key))
-            self._policies[key] = requests, policy
+            policy, then = choose(**self._situation(*key)), requests
+        self._policies[key] = self._turn, then, policy
         return policy
 
     def plan(self, frontier: Frontier, prompt: int) -> tuple[Int64, Bool]:
@@ -189,6 +191,8 @@ class Planner(Planning):
 
     def observe(self, before: Frontier, tree: DraftTree, verdict: Verdict) -> None:
         """See `Planning`; rounds of policies that never draft anything are not looked at."""
+        if not self._enumerated:
+            return
         with self._lock:
             enumerated = self._enumerated.pop(before, None)
             if enumerated is not None:

@@ -32,8 +32,10 @@ def planning_for(
             raise OptionError("without a drafter nothing is drafted. Leave the speculation, the width and length out.")
         return FixedPlanning(None)
     has_draft = bundle.manifest.draft is not None
-    if shape is not None and not has_draft:
-        raise OptionError(f"{bundle.path} has no draft model: leave the draft's width and length out.")
+    if (shape is not None or speculation == "fixed") and not has_draft:
+        raise OptionError(
+            f"{bundle.path} has no draft model: leave out the draft's width and length, and --speculation fixed."
+        )
     if speculation == "auto":
         _check_auto(verification, shape)
     by_hand = speculation == "fixed" or shape is not None or not verification.lossless

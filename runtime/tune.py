@@ -68,7 +68,8 @@ def tune(
     facts = bundle.engine_facts(engine)
     with_draft = bundle.manifest.draft is not None
     recommender = Recommender.open(
-        bundle, engine=engine, drafter="model" if with_draft else "none", speculation="fixed", threads=threads,
+        bundle, engine=engine, drafter="model" if with_draft else "none",
+        speculation="fixed" if with_draft else None, threads=threads,
         verification=verification,
     )  # fmt: skip
     requests = _encoded(recommender, histories)
