@@ -77,6 +77,7 @@ class Acceptance:
         inner, needing = (np.add.reduceat(n.astype(np.int64), starts) for n in (trie.child_count > 0, needs))
         self._census = Census(inner, needing)
         self._counts: dict[int, Counts] = {}
+        self.version = 0  # grows with every count
         self._cache: dict[int, tuple[Counts | None, Estimates]] = {}
 
     def observe(self, before: Frontier, tree: DraftTree, verdict: Verdict, enumerated: Bool | None = None) -> None:
@@ -171,6 +172,7 @@ class Acceptance:
 
     def _add(self, k: int, counts: Counts) -> None:
         self._counts[k] = counts + self._counts[k] if k in self._counts else counts
+        self.version += 1
 
     def snapshot(self) -> AcceptanceCounts:
         """All counts, to be kept in a file."""

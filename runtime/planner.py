@@ -144,13 +144,14 @@ class Planner(Planning):
         It is chosen anew when half as many requests again were observed as it was chosen by.
         """
         key = _rounded(batch, 2.0), _rounded(prompt, ROUNDING), width
-        turn, then, policy = self._policies.get(key, (-1, 0, ()))
-        if turn == self._turn:  # nothing was looked at since
+        version, then, policy = self._policies.get(key, (-1, 0, ()))
+        if version == self.acceptance.version:
             return policy
+        version = self.acceptance.version
         requests = self.acceptance.requests(width)
         if not policy or not then <= requests < 1.5 * max(then, PRIOR_REQUESTS):
             policy, then = choose(**self._situation(*key)), requests
-        self._policies[key] = self._turn, then, policy
+        self._policies[key] = version, then, policy
         return policy
 
     def plan(self, frontier: Frontier, prompt: int) -> tuple[Int64, Bool]:

@@ -8,7 +8,7 @@ from ..catalog.errors import OptionError
 from .types import Mode, ScoringKind
 
 SAMPLING = ("relaxed", "sampled")
-COLDEST = 1e-3  # by then the best items are as good as certain
+COLDEST = 1e-6  # by then the best items are certain; colder, numbers overflow
 LOSSLESS = ("strict", "sampled")  # whose answer does not depend on what is drafted
 
 
@@ -55,7 +55,7 @@ class Verification:
         for name, value in (("temperature", self.temperature), ("seed", self.seed)):
             if value is not None and self.mode not in SAMPLING:
                 raise OptionError(
-                    f"a {name} of {value} is for {' and '.join(SAMPLING)} verification; got {self.mode}, which "
+                    f"a {name} of {value:{'g' if name == 'temperature' else 'd'}} is for {' and '.join(SAMPLING)} verification; got {self.mode}, which "
                     "samples nothing. Leave it out."
                 )
         if self.temperature is not None and not (isfinite(self.temperature) and self.temperature >= COLDEST):

@@ -150,6 +150,7 @@ def _stepped(frontier: Frontier, kids: Beams, choice: Choice, ready: Bool) -> Fr
     finished = frontier.finished
     if (choice.finished >= 0).any():
         finished = _with(finished, kids, choice.finished, frontier.width)
+    if (finished.nodes >= 0).any():
         # A key never rises along a path: what ranks behind K finished ones cannot become one of them.
         worst = np.take_along_axis(finished.keys, frontier.width[:, None] - 1, axis=1)[:, 0]
         hopeless = ready & (running.keys[:, 0] <= worst)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scripted_search import Ranked, all_leaves, live_mask, naive_beam_search, ragged_catalog, random_catalog, search
 from specrec.catalog.trie import ItemTrie
 from specrec.engines.scripted import ScriptedEngine
-from specrec.runtime.types import DraftShape
+from specrec.runtime.types import DraftShape, Round
 from specrec.runtime.verification import Verification
 
 
@@ -105,6 +105,18 @@ def test_a_filter_gives_what_a_rebuilt_catalog_gives() -> None:
         b, _, _ = search(rebuilt, target, prompts, 12, verification=verification)
         assert [tokens(whole, x) for x in a] == [tokens(rebuilt, y) for y in b]
         assert stats.rejections > 0
+
+
+def test_a_request_stops_when_nothing_that_runs_can_be_among_the_finished() -> None:
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        trie = ItemTrie.build(ragged_catalog(rng, 100, 5, 5))
+        target, prompt = ScriptedEngine(len(trie.vocabulary), seed=seed), rng.integers(0, 99, 4)
+        rounds: list[Round] = []
+        ranked, _, _ = search(trie, target, [prompt], 2, rounds=rounds)
+        assert_same(ranked[0], naive_beam_search(trie, target, prompt, 2))
+        for one in rounds:
+            assert one.before.running.scores[0, 0] > one.before.finished.scores[0, -1]
 
 
 def test_only_children_cost_nothing_under_constrained_scoring() -> None:
