@@ -194,8 +194,8 @@ def infer(
     """Write the top-K items for every history: one JSON line a request, in the input's order.
 
     A line of HISTORIES is such as {"user": "u1", "items": ["11", "4"]}, oldest item first. It may hold a "k" of its
-    own, and "allow" and "deny", lists of item ids. A result that is shorter than was asked for, because no more items
-    are allowed, says how many are "available".
+    own, "allow" and "deny", lists of item ids, and "exclude_history": true; other keys are ignored. A result that is
+    shorter than was asked for, because no more items are allowed, says how many are "available".
 
     \b
     Examples:
@@ -262,7 +262,8 @@ def tune(
     """Measure on real histories what drafting is worth here, for --speculation auto.
 
     Counts how often the draft's nodes are needed, at every depth and width, and what calls cost in the loop. The
-    result is kept in the engine's folder; `infer` uses it from then on. Lists stay the same, only their speed changes.
+    result is kept in the engine's folder, in place of an earlier one of the same mode and scoring; `infer` uses it
+    from then on. Lists stay the same, only their speed changes.
 
     \b
     Examples:
@@ -275,7 +276,10 @@ def tune(
     from specrec.runtime.tune import tune as measure
 
     entries = read_histories(histories, format=format, item_base=item_base)
-    requests = [entry.items for entry in islice((e for e in entries if isinstance(e, HistoryRequest)), limit)]
+    read = list(islice(entries, limit))
+    requests = [entry.items for entry in read if isinstance(entry, HistoryRequest)]
+    if len(requests) < len(read):
+        click.echo(f"{len(read) - len(requests)} lines are no requests and are left out (infer tells why)", err=True)
     with Bars() as bars:
         path, tuning = measure(
             bundle, requests, engine=engine, top_k=top_k or TOP_K, threads=threads, progress=bars,
@@ -431,13 +435,18 @@ def summary(recommender: "Recommender", counts: "InferCounts", seconds: float, r
     served = max(counts.served, 1)
     lines = [f"{counts.served} users in {seconds:.1f} s: {counts.served / seconds:.1f} users/s"]
     lines.append(
-        f"target calls per user {stats.target_calls / served:.2f} (without drafting {stats.length}), "
+        f"target calls per user {stats.target_calls / served:.2f} (plain beam search: up to {stats.length}), "
         f"draft calls {stats.draft_calls / served:.2f}, nodes evaluated {stats.nodes_evaluated / served:.1f}"
     )
     if stats.draft_calls:
         rates = (f"{depth}: {'-' if r is None else f'{r:.1%}'}" for depth, r in enumerate(stats.acceptance(), 1))
         lines.append(f"acceptance (needed nodes that had been drafted) by depth: {', '.join(rates)}")
-    if not stats.draft_calls and isinstance(recommender.planning, Planner) and recommender.planning.draft:
+    if (
+        stats.target_calls
+        and not stats.draft_calls
+        and isinstance(recommender.planning, Planner)
+        and recommender.planning.draft
+    ):
         lines.append("auto had the model draft nothing: by what is known it does not pay here (see `specrec tune`)")
     if stats.stand_ins:
         lines.append(f"{stats.stand_ins} nodes stood in for better ones that had not been drafted")

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from .catalog.errors import SpecRecError
 from .catalog.items import Catalog
 from .catalog.trie import ItemTrie
 from .runtime import Recommendation, RecommendedItem, Recommender
@@ -112,9 +113,14 @@ class Explanation:
 def explain(recommender: Recommender, history: Sequence[str], k: int = 10) -> Explanation:
     """Recommend k items for one history (item ids, oldest first) and tell how the list came about.
 
-    Raises `HistoryError` as `Recommender.encode` does.
+    Raises `HistoryError` as `Recommender.encode` does, and `SpecRecError` where there is nothing to draw.
     """
     answer, rounds = recommender.trace(recommender.encode(history), k)
+    if not rounds:
+        raise SpecRecError(
+            "There is nothing to draw: the catalog leaves no choice under this scoring, so the target was never asked. "
+            "Use --scoring full."
+        )
     return explained(rounds, answer, history, recommender.catalog, recommender.trie)
 
 

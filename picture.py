@@ -87,6 +87,7 @@ def save(picture: alt.VConcatChart, path: Path) -> None:
     """
     check_kind(path)
     text, binary = StringIO(), BytesIO()
+    picture = alt.VConcatChart.from_dict(_harmless(picture.to_dict()))
     match path.suffix.lower():
         case ".png":
             picture.save(binary, format="png", scale_factor=2)  # sharp on a dense screen
@@ -96,6 +97,19 @@ def save(picture: alt.VConcatChart, path: Path) -> None:
             picture.save(text, format="html", inline=True, embed_options={"renderer": "svg", "actions": False})
     with whole_file(path) as file:
         file.write(binary.getvalue() or text.getvalue().encode())
+
+
+def _harmless(value: Any) -> Any:
+    """A specification whose texts (titles may hold anything) neither end a page's script nor stop the renderer."""
+    if isinstance(value, dict):
+        return {key: _harmless(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_harmless(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    if not value.isprintable():
+        value = "".join(c if c.isprintable() or c == "\n" else " " for c in value)
+    return value.replace("</", "<\u2215").replace("<!", "<\u01c3")  # letters that look the same
 
 
 def check_kind(path: Path) -> None:

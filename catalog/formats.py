@@ -27,6 +27,7 @@ class HistoryRequest:
     k: int | None = None  # items it asks for, where the format can say so
     allow: frozenset[str] | None = None  # what it may be recommended; None: everything
     deny: frozenset[str] = frozenset()  # what it may not
+    exclude_history: bool = False  # nor what its history holds
 
 
 @dataclass(frozen=True)
@@ -47,20 +48,21 @@ class _Entry(msgspec.Struct):
     k: Annotated[int, msgspec.Meta(ge=1)] | None = None
     allow: list[str | int] | None = None
     deny: list[str | int] | None = None
+    exclude_history: bool | None = None
 
 
 Outcome = HistoryRequest | Reject
 SPACE = re.compile(r"[ \t\r\n]*")
 EXPECTED = (
     'expected {"user": "u1", "items": ["11", ...]}, ids being strings or integers (and if wanted "k": 10, '
-    '"allow": [...], "deny": [...])'
+    '"allow": [...], "deny": [...], "exclude_history": true)'
 )
 
 
 def request_or_reject(user: Any, items: Any, line: int, raw: str, source: str, **asked: Any) -> Outcome:
     """A request, if `user` is an id and `items` a list of at least one id; ids are strings or integers.
 
-    asked: "k", "allow" and "deny", where the format has them.
+    asked: "k", "allow", "deny" and "exclude_history", where the format has them.
     """
     try:
         entry = msgspec.convert({"user": user, "items": items, **asked}, _Entry)
@@ -78,7 +80,7 @@ def _accept(entry: _Entry, line: int, raw: str, source: str) -> Outcome:
     items = tuple(map(str, entry.items))
     allow = None if entry.allow is None else frozenset(map(str, entry.allow))
     deny = frozenset(map(str, entry.deny or ()))
-    return HistoryRequest(str(entry.user), items, line, source, entry.k, allow, deny)
+    return HistoryRequest(str(entry.user), items, line, source, entry.k, allow, deny, bool(entry.exclude_history))
 
 
 def _lines(name: str, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -96,7 +98,8 @@ def _shown(line: bytes) -> str:
 
 
 def read_jsonl(name: str, file: IO[bytes]) -> Iterator[Outcome]:
-    """JSON lines: {"user": ..., "items": [...]}, if wanted with "k", "allow" and "deny"; blank lines are skipped."""
+    """JSON lines: {"user": ..., "items": [...]}, if wanted with "k", "allow", "deny" and
+    "exclude_history"; blank lines are skipped."""
     decoder = msgspec.json.Decoder(_Entry)
     for number, line in _lines(name, file):
         if not line.strip():

@@ -161,13 +161,14 @@ def _encode(
     own = ItemFilter(entry.allow, entry.deny)
     try:
         return recommender.encode(
-            entry.items, k=entry.k, user=entry.user, exclude_history=exclude_history,
+            entry.items, k=entry.k, user=entry.user, exclude_history=exclude_history or entry.exclude_history,
             item_filter=own if shared is None else shared.both(own),
         )  # fmt: skip
     except (HistoryError, OptionError) as error:
         # an item that is half a surrogate pair (JSON can write one) becomes its escape again
         allow = None if entry.allow is None else sorted(entry.allow)
         asked = {"k": entry.k, "allow": allow, "deny": sorted(entry.deny) or None}
+        asked["exclude_history"] = entry.exclude_history or None
         given = {name: value for name, value in asked.items() if value is not None}
         raw = json.dumps({"user": entry.user, "items": entry.items, **given}, ensure_ascii=False)
         return Reject(entry.line, str(error), raw.encode("utf-8", "backslashreplace").decode(), entry.source)

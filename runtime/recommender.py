@@ -108,6 +108,8 @@ class Recommender:
         """
         bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         verification = verification or Verification()
+        if not isinstance(verification, Verification):
+            raise OptionError(f"got the verification {verification!r}; expected such as Verification('sampled').")
         if verification.scoring is None and verification.mode != "sampled":
             verification = replace(verification, scoring=bundle.manifest.scoring)
         if threads is not None and threads < 1:
@@ -192,7 +194,7 @@ class Recommender:
             )
             raise HistoryError(f"A history cannot be used: {reason}. Expected item ids that are keys of the catalog.")
         prompt = self._prompts.encode(known)
-        key = text_key(user if user is not None else "\0".join(history))
+        key = text_key(str(user) if user is not None else "\0".join(history))
         excluded = np.array(known if exclude_history else (), np.int64)
         allowed = self._filters.compile(item_filter)
         return Request(prompt.ids, len(history) - len(known), prompt.shortened, key, k, allowed, excluded)
@@ -311,8 +313,8 @@ class Recommender:
 
 def check_k(k: int, most: int | None) -> None:
     """Raise `OptionError` for a list's length that cannot be asked for."""
-    if k < 1:
-        raise OptionError(f"k is {k}, expected at least 1.")
+    if not isinstance(k, int | np.integer) or k < 1:
+        raise OptionError(f"k is {k!r}, expected a whole number, at least 1.")
     if most is not None and k > most:
         raise OptionError(
             f"k is {k}, but this bundle serves lists of at most {most} items. Ask for fewer, or export it again with "

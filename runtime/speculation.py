@@ -25,8 +25,6 @@ def planning_for(
         raise OptionError(f"got the drafter {drafter!r}; expected 'model' or 'none'.")
     if speculation not in ("auto", "fixed", None):
         raise OptionError(f"got the speculation {speculation!r}; expected 'auto' or 'fixed'.")
-    if shape is not None and min(shape.width, shape.length) < 1:
-        raise OptionError(f"got {shape}; expected a width and a length of at least 1.")
     if drafter == "none":
         if speculation or shape:
             raise OptionError("without a drafter nothing is drafted. Leave the speculation, the width and length out.")

@@ -1,5 +1,6 @@
 """Measuring what the planner decides by: how often drafts hold what the target needs, and what calls cost."""
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -66,6 +67,8 @@ def tune(
         raise OptionError(f"{verification.mode} verification drafts a fixed shape: there is nothing to tune.")
     engine, threads = engine or default_engine(bundle), threads or available_threads()
     facts = bundle.engine_facts(engine)
+    if not os.access(bundle.path / "engines" / engine, os.W_OK):  # before the work, not after it
+        raise OptionError(f"{bundle.path} cannot be written to; the result is kept in it. Tune a copy, or change that.")
     with_draft = bundle.manifest.draft is not None
     recommender = Recommender.open(
         bundle, engine=engine, drafter="model" if with_draft else "none",
@@ -128,6 +131,8 @@ def _fits(
                     predicted = alone[call.role].milliseconds(call.batch, call.past, call.new)
                     calls[call.role].append((predicted, 1000 * call.seconds))
     progress("cost of calls", len(kinds), len(kinds))
+    if not calls:  # a catalog without choices
+        return {}
     work, spent = np.array([(call, node, 1) for call, node, _ in host]), np.array([ms for _, _, ms in host])
     host_call, host_node, _ = fit_nonnegative(work, spent)  # what a batch costs besides changes nothing
     return {role: _fit(np.array(of_role), float(host_call), float(host_node)) for role, of_role in calls.items()}
@@ -164,8 +169,9 @@ def described(bundle: str | Path, path: Path, tuning: Tuning) -> str:
     )
     fits = (f"{role} {fit.scale:.2f} times as long as alone" for role, fit in sorted(tuning.fits.items(), reverse=True))
     lines = [f"{tuning.users} users, {tuning.mode} verification, {tuning.scoring} scoring: kept in {path}"]
-    host = next(iter(tuning.fits.values()))
-    lines.append(f"calls in the loop: {', '.join(fits)}; host {host.host_call_ms:.2f} ms a call")
+    if tuning.fits:
+        lines.append(f"calls in the loop: {', '.join(fits)}")
+    lines.append("milliseconds of a batch of 8; to be chosen, drafting must save 3 % and 0.1 ms a request")
     prompt = opened.manifest.prompt
     tokens = len(prompt.prefix_ids) + len(prompt.suffix_ids)
     tokens += prompt.history_length * (trie.length + len(prompt.separator_ids))

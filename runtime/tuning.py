@@ -83,7 +83,9 @@ def read_tuning(bundle: Bundle, engine: str, facts: EngineFacts, mode: Mode, sco
     path = tuning_file(bundle, engine, mode, scoring)
     if not path.is_file():
         return None
-    tuning = read_sealed(path, Tuning, f"specrec tune {bundle.path} HISTORIES --engine {engine}")
+    tuning = read_sealed(
+        path, Tuning, f"specrec tune {bundle.path} HISTORIES --engine {engine} (or do without it: --speculation fixed)"
+    )
     return tuning if tuning.graphs == graphs_of(facts) else None
 
 

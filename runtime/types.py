@@ -11,6 +11,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog.errors import OptionError
+
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -157,6 +159,11 @@ class DraftShape:
 
     width: int = 40
     length: int = 3
+
+    def __post_init__(self) -> None:
+        for name, value in (("width", self.width), ("length", self.length)):
+            if not isinstance(value, int) or value < 1:
+                raise OptionError(f"got a draft {name} of {value!r}; expected a whole number, at least 1.")
 
 
 class RequestStats(msgspec.Struct, frozen=True):

@@ -29,6 +29,11 @@ class Verification:
     seed: int | None = None  # relaxed and sampled: 0 by default
 
     def __post_init__(self) -> None:
+        for name, value in (("slack", self.slack), ("temperature", self.temperature)):
+            if not isinstance(value, int | float | None):
+                raise OptionError(f"got the {name} {value!r}; expected a number.")
+        if not isinstance(self.seed, int | None):
+            raise OptionError(f"got the seed {self.seed!r}; expected a whole number.")
         if self.mode not in get_args(Mode):
             raise OptionError(f"got the verification {self.mode!r}; expected one of {', '.join(get_args(Mode))}.")
         if self.scoring not in (None, *get_args(ScoringKind)):
@@ -52,10 +57,12 @@ class Verification:
             raise OptionError(f"got a slack of {self.slack:g}; expected nats, 0 or more (0 is strict).")
 
     def _check_sampling(self) -> None:
-        for name, value in (("temperature", self.temperature), ("seed", self.seed)):
+        given = {"temperature": self.temperature, "seed": self.seed}
+        for name, value in given.items():
             if value is not None and self.mode not in SAMPLING:
+                shown = f"{value:g}" if name == "temperature" else value
                 raise OptionError(
-                    f"a {name} of {value:{'g' if name == 'temperature' else 'd'}} is for {' and '.join(SAMPLING)} verification; got {self.mode}, which "
+                    f"a {name} of {shown} is for {' and '.join(SAMPLING)} verification; got {self.mode}, which "
                     "samples nothing. Leave it out."
                 )
         if self.temperature is not None and not (isfinite(self.temperature) and self.temperature >= COLDEST):

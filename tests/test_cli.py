@@ -43,7 +43,7 @@ def test_infer_writes_one_line_a_request_in_the_input_s_order(tiny: Tiny, histor
     assert "6 users in " in result.stdout
     assert "users/s" in result.stdout
     assert "target calls per user" in result.stdout
-    assert "(without drafting 3)" in result.stdout
+    assert "(plain beam search: up to 3)" in result.stdout
     assert "rejected" not in result.stdout
     assert "short" not in result.stdout
 
@@ -234,9 +234,12 @@ def test_excluding_the_history_is_denying_it(tiny: Tiny, histories: Path, output
     good("infer", tiny.bundle, histories, "-o", output, "--exclude-history", "-k", 38)
     denied = write(tmp_path / "denied.jsonl", *(entry | {"deny": entry["items"]} for entry in lines(histories)))
     good("infer", tiny.bundle, denied, "-o", tmp_path / "b.jsonl", "-k", 38, "--drafter", "none")
-    for a, b in zip(lines(output), lines(tmp_path / "b.jsonl"), strict=True):
-        assert same_items(a["items"], b["items"])
-        assert a.get("available") == b.get("available")
+    asked = write(tmp_path / "asked.jsonl", *(entry | {"exclude_history": True} for entry in lines(histories)))
+    good("infer", tiny.bundle, asked, "-o", tmp_path / "c.jsonl", "-k", 38)
+    for a, *others in zip(*(lines(tmp_path / name) for name in (output.name, "b.jsonl", "c.jsonl")), strict=True):
+        for b in others:
+            assert same_items(a["items"], b["items"])
+            assert a.get("available") == b.get("available")
 
 
 @pytest.mark.parametrize("mode", ["sampled", "relaxed"])

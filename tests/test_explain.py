@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from commands import bad, good, only
+from scripted_recommender import make
 from scripted_search import ragged_catalog, random_catalog, search
 from specrec.catalog.errors import SpecRecError
 from specrec.catalog.items import Catalog
 from specrec.catalog.trie import ItemTrie
 from specrec.engines.scripted import ScriptedEngine
-from specrec.explain import ExplainedNode, Explanation, explained, rows
+from specrec.explain import ExplainedNode, Explanation, explain, explained, rows
 from specrec.picture import STYLES, TOP, chart, save
 from specrec.runtime.types import (
     DraftShape,
@@ -351,3 +353,21 @@ def test_the_command_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setitem(sys.modules, "altair", None)
     message = bad("explain", tmp_path, "--history", "1", "-o", tmp_path / "tree.svg")
     assert "altair is not installed. Run: pip install 'specrec[explain]'" in message
+
+
+def test_a_title_can_neither_end_the_page_s_script_nor_stop_the_renderer(tmp_path: Path) -> None:
+    facts = explanation(FIRST, SECOND)
+    hostile = "</script><script>x()</script><!-- \x00\x07\x1b[31m"
+    facts = replace(facts, items=tuple(structs.replace(item, title=hostile) for item in facts.items))
+    for suffix in ("html", "svg", "png"):
+        save(chart(facts), tmp_path / f"tree.{suffix}")
+    content = (tmp_path / "tree.html").read_text("utf-8")
+    assert "<script>x" in content  # as a text
+    assert "</script><script>x" not in content
+    assert any("[31m" in text for text in texts(tmp_path / "tree.svg"))
+
+
+def test_where_the_target_is_never_asked_there_is_nothing_to_draw() -> None:
+    recommender = make(np.array([[11, 12]]), verification=Verification(scoring="constrained"))
+    with pytest.raises(SpecRecError, match="nothing to draw"):
+        explain(recommender, ["i0"], 3)

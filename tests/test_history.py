@@ -58,11 +58,13 @@ def test_jsonl_requests_may_say_how_many_and_which(tmp_path):
         b'{"user": 1, "items": [2], "k": 3, "allow": [4, "5", 4], "deny": ["6", 7]}\n'
         b'{"user": 1, "items": [2], "k": null, "allow": null, "deny": null}\n'
         b'{"user": 1, "items": [2], "allow": [], "deny": []}\n'
+        b'{"user": 1, "items": [2], "exclude_history": true}\n'
     )
     assert read(tmp_path, "h.jsonl", content) == [
         Request("1", ("2",), 1, k=3, allow=frozenset({"4", "5"}), deny=frozenset({"6", "7"})),
         Request("1", ("2",), 2),
         Request("1", ("2",), 3, allow=frozenset()),  # nothing at all, which is not the same as no list
+        Request("1", ("2",), 4, exclude_history=True),
     ]
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,7 +126,7 @@ def test_arguments_that_look_right_are_refused() -> None:
 
 def test_k_must_be_positive() -> None:
     recommender = make()
-    with pytest.raises(ValueError, match="k is 0, expected at least 1"):
+    with pytest.raises(ValueError, match="k is 0, expected a whole number, at least 1"):
         recommender.recommend([["a"]], 0)
     with pytest.raises(OptionError, match="k is -1, expected at least 1"):
         recommender.encode(["a"], k=-1)
@@ -261,3 +262,20 @@ def test_threads_share_a_recommender() -> None:
     assert recommender.stats.requests == 3 * (4 + 3 + 2 + 1)
     calls = sum(result.stats.target_calls for results in answers for result in results)
     assert recommender.stats.target_calls == calls
+
+
+@pytest.mark.parametrize("k", ["5", 2.5, None])
+def test_a_k_that_is_no_whole_number_is_refused(k: Any) -> None:
+    with pytest.raises(OptionError, match="expected a whole number"):
+        make().recommend([["a"]], k)
+
+
+def test_settings_of_the_wrong_kind_are_refused() -> None:
+    for wrong in ({"temperature": "1"}, {"seed": "a"}, {"seed": 1.5}):
+        with pytest.raises(OptionError, match="number"):
+            Verification("sampled", **wrong)  # type: ignore[arg-type]
+    for shape in ((0, 1), (2.5, 1), (3, 0)):
+        with pytest.raises(OptionError, match="whole number, at least 1"):
+            DraftShape(*shape)  # type: ignore[arg-type]
+    (named,), (numbered,) = (make().recommend([["a"]], 3, users=[user]) for user in ("5", 5))  # type: ignore[list-item]
+    assert named == numbered

@@ -132,3 +132,16 @@ def test_the_verb(bundle: Path, tmp_path: Path) -> None:
     assert refused.exit_code == 2
     assert "'strict', 'sampled'" in refused.stderr
     assert "temperature" in bad("tune", bundle, histories, "--temperature", 0.5)
+
+
+def test_where_nothing_can_be_kept_nothing_is_measured(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specrec.runtime.tune.os.access", lambda path, mode: False)
+    with pytest.raises(OptionError, match="cannot be written to"):
+        tune(bundle, HISTORIES, threads=1, progress=lambda *step: pytest.fail("began to work"))
+
+
+def test_lines_that_are_no_requests_are_counted(bundle: Path, tmp_path: Path) -> None:
+    histories = tmp_path / "histories.jsonl"
+    histories.write_text('{"user": "u", "items": ["1"]}\nnonsense\n')
+    told = good("tune", bundle, histories, "--top-k", 3, "--threads", 1)
+    assert "1 lines are no requests" in told.stderr
