@@ -128,7 +128,7 @@ def test_k_must_be_positive() -> None:
     recommender = make()
     with pytest.raises(ValueError, match="k is 0, expected a whole number, at least 1"):
         recommender.recommend([["a"]], 0)
-    with pytest.raises(OptionError, match="k is -1, expected at least 1"):
+    with pytest.raises(OptionError, match="k is -1, expected a whole number, at least 1"):
         recommender.encode(["a"], k=-1)
 
 
