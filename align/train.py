@@ -15,6 +15,7 @@ from transformers import LlamaForCausalLM
 from ..catalog.errors import SpecRecError
 from ..catalog.files import Frozen
 from ..catalog.items import Catalog
+from ..catalog.trie import PAD as NO_TOKEN
 from .decoder import BOS, PAD, ModelSize, build_decoder, build_tokenizer, save_checkpoint
 
 Int64 = NDArray[np.int64]
@@ -73,6 +74,8 @@ def train_decoder(
         raise SpecRecError(f"{output} exists already. Choose another name or pass replace=True.")
     tokenizer = build_tokenizer(catalog.tokens)
     table = catalog.token_ids(tokenizer.get_vocab())
+    if (table == NO_TOKEN).any():
+        raise SpecRecError("This trainer takes identifiers of one length only; the catalog has several lengths.")
     longest = 1 + (history_length + 1) * table.shape[1]
     if longest > size.context:
         raise SpecRecError(

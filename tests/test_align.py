@@ -241,3 +241,10 @@ def test_a_checkpoint_is_not_replaced_unasked(catalog: Catalog, tmp_path: Path) 
     (tmp_path / "model").mkdir()
     with pytest.raises(SpecRecError, match="exists already"):
         train_decoder([[1, 2]], catalog, TINY, tmp_path / "model", budget=TrainingBudget(steps=1), history_length=5)
+
+
+def test_identifiers_of_several_lengths_are_refused(tmp_path: Path) -> None:
+    ragged = Catalog(("1", "2"), (("<a_1>",), ("<a_2>", "<b_1>")), (None, None))
+    size = ModelSize(layers=1, hidden=8, heads=1, intermediate=8)
+    with pytest.raises(SpecRecError, match="one length only"):
+        train_decoder([[0, 1]], ragged, size, tmp_path / "m", budget=TrainingBudget(steps=1))
