@@ -21,15 +21,18 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder for target/ and draft/")
     parser.add_argument("--data", default="games", choices=["beauty", "games"])
-    parser.add_argument("--seconds", type=float, nargs=2, default=[1500, 400], help="of target and draft")
+    parser.add_argument("--seconds", type=float, nargs=2, default=[2400, 600], help="of target and draft")
     options = parser.parse_args()
     shared = shared_data()
     if shared is None:
         parser.exit(2, "The data/ folder is absent: name the folder that holds it in SPECREC_DATA.\n")
     folder = shared / "data" / options.data
     catalog = Catalog.load(folder / "index.json", folder / "items.json")
-    train = [[int(item) for item in items] for items in rows_of(folder, "train").values() if len(items) > 1]
-    valid = [[int(item) for item in items][-20:] for items in rows_of(folder, "valid").values() if len(items) > 1]
+    train, valid = (
+        [[catalog.position[item] for item in items] for items in rows_of(folder, part).values() if len(items) > 1]
+        for part in ("train", "valid")
+    )
+    valid = [items[-20:] for items in valid]
     for role, size, seconds, rate in zip(
         ("target", "draft"), (TARGET, DRAFT), options.seconds, (2e-3, 4e-3), strict=True
     ):

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.errors import OptionError
+from ..engines.bundle import Scoring
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Mode = Literal["strict", "tolerant", "relaxed", "sampled"]
-ScoringKind = Literal["full", "constrained"]
+ScoringKind = Scoring
 
 
 class Beams(NamedTuple):
