@@ -38,6 +38,13 @@ VERIFY_HELP = (
     "distribution. tolerant and relaxed trade exactness for fewer calls (docs/modes.md)."
 )
 PICTURE_HELP = "A .html (opens offline, tells more on hovering), .svg or .png; may be given several times."
+SEVERAL_HELP = f"Several may be given; differences are to the first. {VERIFY_HELP}"
+BASELINES = ("plain", "generate")
+BASELINE_HELP = "plain: our beam search without drafting, whose lists strict ones must be. generate: transformers'."
+RULES = click.Choice(["reuse", "all-or-nothing", "both"])
+RULE_HELP = "all-or-nothing: discard a round's evaluations at the first missing node, as AtSpeed does. both: compare."
+TIMED_HELP = "Rounds of the walltime, all modes taking turns: users at batch 1, batches at --batch-size. 0: none."
+AUTO_HELP = "auto: draft what pays, in modes whose lists do not depend on it (strict, sampled)."
 TOP_K_HELP = "Items for each request that does not ask for a number of its own."
 SLACK_HELP = "tolerant (which needs it): how much lower than the node it replaces a stand-in may score, e.g. 0.1."
 SPECULATION_HELP = (
@@ -45,6 +52,20 @@ SPECULATION_HELP = (
     "same in every round. Default: auto where the lists do not depend on it (strict, sampled), unless a width or "
     "length is given."
 )
+
+CONFIG_HELP = (
+    "Fresh weights of this shape: LAYERSxHIDDEN such as 4x192, llama-tiny, -small, -medium, -68m or -160m, a "
+    "config.json, or a checkpoint directory."
+)
+RATE_HELP = "Default: 0.5 (--config), 0.08 (--from) or 1 (--lora) divided by the hidden width."
+OBJECTIVES = click.Choice(["path-kd", "atspeed-s", "atspeed-r", "seq-kd", "word-kd", "tvd-kd", "sft"])
+OBJECTIVE_HELP = "What the draft learns (docs/alignment.md)."
+DRAFT_HELP = "A draft to start from, or the shape of a fresh one as for `specrec train --config`."
+LAYERS_HELP = "Start from the target's first N layers and its embeddings instead."
+WINDOWS_HELP = "Places of each history to learn from: the last one, and others at random."
+ON_POLICY_HELP = "Share of batches on the draft's own trees, judged by the target."
+ALIGN_RATE_HELP = "Default: 0.5 (fresh), 0.25 (target layers) or 0.08 (checkpoint) divided by the hidden width."
+TRAIN_PRECISION_HELP = "Of computing; weights stay in fp32. Default: bf16 on a GPU that has it, else fp32."
 
 
 class Verbs(click.Group):
@@ -85,7 +106,7 @@ def ends_when_terminated() -> Iterator[None]:
 EXTRAS = {
     "onnxruntime": "cpu", "torch": "export", "transformers": "export", "peft": "export", "onnx": "export",
     "onnxscript": "export", "onnx_ir": "export", "tokenizers": "export", "pyarrow": "parquet",
-    "altair": "explain", "vl_convert": "explain",
+    "altair": "explain", "vl_convert": "explain", "accelerate": "align",
 }  # fmt: skip
 
 
@@ -290,6 +311,76 @@ def tune(
 
 @main.command()
 @click.argument("bundle", type=PathType)
+@click.argument("dataset", type=PathType)
+@click.option(
+    "--top-k", "-k", multiple=True, type=click.IntRange(1), help="Several may be given. Default: 1 3 5 10 20."
+)
+@click.option("--verify", "modes", multiple=True, default=["strict"], show_default=True, type=MODES, help=SEVERAL_HELP)
+@click.option("--rule", default="reuse", show_default=True, type=RULES, help=RULE_HELP)
+@click.option(
+    "--against", multiple=True, default=BASELINES, show_default=True, type=click.Choice(BASELINES), help=BASELINE_HELP
+)
+@click.option("--split", default="test", show_default=True, type=click.Choice(["test", "valid"]))
+@click.option("--users", type=click.IntRange(1), metavar="N", help="A random draw of N requests. Default: all.")
+@click.option("--timed-users", default=32, show_default=True, type=click.IntRange(0), help=TIMED_HELP)
+@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Requests in one call.")
+@click.option("--scoring", type=SCORINGS, help="Default: the bundle's; always constrained with --verify sampled.")
+@click.option("--slack", type=float, metavar="NATS", help="tolerant: as for `specrec infer`.")
+@click.option("--temperature", type=float, help="relaxed, sampled: as for `specrec infer`.")
+@click.option("--seed", default=0, show_default=True, help="Of the draw of users, of intervals and sampling modes.")
+@click.option("--speculation", default="fixed", show_default=True, type=click.Choice(["auto", "fixed"]), help=AUTO_HELP)
+@click.option("--draft-width", type=click.IntRange(1), help="fixed: nodes drafted a depth. Default: 40.")
+@click.option("--draft-length", type=click.IntRange(1), help="fixed: depths drafted in a round. Default: 3.")
+@click.option("--engine", metavar="NAME", help="As `specrec inspect` lists; or torch-cpu-fp32. Default: the only one.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of each engine. Default: all processors.")
+@click.option("--item-base", type=int, help="First item's number in AtSpeed files. Default: 1, as published.")
+@click.option("--output", "-o", type=PathType, help="All numbers, settings and versions as JSON.")
+@click.option("--per-user", type=PathType, help="A JSON line for every request, mode and K.")
+@click.option("--plot", "plots", multiple=True, type=PathType, help=PICTURE_HELP)
+@click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+def evaluate(
+    bundle: Path, dataset: Path, top_k: tuple[int, ...], modes: tuple[Any, ...], draft_width: int | None,
+    draft_length: int | None, item_base: int | None, output: Path | None, per_user: Path | None,
+    plots: tuple[Path, ...], overwrite: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Measure a bundle on a dataset's held-out users: ranking quality, target calls and speed, with intervals.
+
+    DATASET is a folder with index.json and a test split. For every mode and K: Recall and NDCG, warm and cold items
+    apart, coverage, target calls, accept steps (AS@K), and the walltime speed-up (WS@K) over plain beam search and
+    over transformers' generate with the same item trie (docs/evaluate.md).
+
+    \b
+    Examples:
+      specrec evaluate bundle beauty --output results.json --plot speed.svg
+      specrec evaluate bundle beauty --verify strict --verify relaxed --rule both -k 10 -k 20 --timed-users 0
+      specrec evaluate bundle beauty --users 500 --draft-width 24 --per-user users.jsonl
+    """
+    from specrec.catalog.dataset import Dataset
+    from specrec.engines.bundle import Bundle
+    from specrec.evaluate import Outputs, Settings
+    from specrec.evaluate import evaluate as measure
+    from specrec.evaluate.settings import TOP_K
+    from specrec.evaluate.table import described
+    from specrec.runtime import DraftShape
+
+    outputs = Outputs(output, per_user, plots)
+    outputs.check(overwrite=overwrite)
+    by_hand = {"width": draft_width, "length": draft_length}
+    given = {name: value for name, value in by_hand.items() if value is not None}
+    settings = Settings(
+        top_k=tuple(sorted(top_k or TOP_K)), verify=modes, shape=DraftShape(**given) if given else None, **options
+    )
+    opened, held_out = Bundle.open(bundle), Dataset.open(dataset, item_base=item_base)
+    with Bars() as bars, outputs.lines() as each:
+        evaluation = measure(opened, held_out, settings, each=each, progress=bars)
+    outputs.write(evaluation)
+    click.echo(described(evaluation))
+    if outputs.paths:
+        click.echo(f"\nWrote {', '.join(map(str, outputs.paths))}")
+
+
+@main.command()
+@click.argument("bundle", type=PathType)
 @click.option("--json", "as_json", is_flag=True, help="The manifest and the engines' facts as JSON.")
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show what is in a bundle: models, catalog, prompt, engines and their latency.
@@ -302,6 +393,144 @@ def inspect(bundle: Path, as_json: bool) -> None:
     from specrec.engines.inspect import describe, describe_json
 
     click.echo(describe_json(bundle) if as_json else describe(bundle))
+
+
+@main.command()
+@click.option("--data", required=True, type=PathType, metavar="DATASET", help="Folder with index.json and histories.")
+@click.option("--output", "-o", required=True, type=PathType, help="Directory of the checkpoint to write.")
+@click.option("--config", metavar="NAME", help=CONFIG_HELP)
+@click.option("--from", "start", type=PathType, metavar="CHECKPOINT", help="Train this checkpoint's weights further.")
+@click.option("--lora", type=click.IntRange(1), metavar="RANK", help="With --from: train LoRA adapters of this rank.")
+@click.option("--tokenizer", type=PathType, metavar="CHECKPOINT", help="With --config: a draft's must be its target's.")
+@click.option("--prompt", metavar="TEXT", help="As for export. Default: <bos> and the items' tokens.")
+@click.option("--separator", default="", show_default=True, metavar="TEXT", help="Between two items of the history.")
+@click.option("--chat", is_flag=True, help="Wrap the prompt into the tokenizer's chat template.")
+@click.option("--history-length", default=20, show_default=True, type=click.IntRange(1), help="Most recent items kept.")
+@click.option("--end-token", default="auto", show_default=True, type=END_TOKENS, help=END_TOKEN_HELP)
+@click.option("--epochs", type=float, help="Default: 10 from fresh weights, 3 from a checkpoint's.")
+@click.option("--steps", type=click.IntRange(1), help="In place of --epochs.")
+@click.option("--batch-size", "batch", type=click.IntRange(1), help="Sequences in one forward pass. Default: 16.")
+@click.option("--gradient-accumulation", type=click.IntRange(1), help="Forward passes a step. Default: 1.")
+@click.option("--learning-rate", type=float, help=RATE_HELP)
+@click.option("--weight-decay", type=float, help="Default: 0.05.")
+@click.option("--checks", type=click.IntRange(1), help="Looks at the validation loss, and checkpoints. Default: 10.")
+@click.option("--patience", type=click.IntRange(1), help="Checks without a better loss before it stops. Default: 3.")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help=TRAIN_PRECISION_HELP)
+@click.option("--seed", type=click.IntRange(0), help="Default: 0.")
+@click.option("--item-base", type=int, help="First item's number in AtSpeed files. Default: 1, as published.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier checkpoint of this verb.")
+def train(
+    data: Path, output: Path, config: str | None, start: Path | None, lora: int | None, tokenizer: Path | None,
+    prompt: str | None, separator: str, chat: bool, history_length: int, end_token: Any, item_base: int | None,
+    overwrite: bool, **budget: Any,
+) -> None:  # fmt: skip
+    """Train a target or a draft on a dataset's histories: from fresh weights, or a checkpoint's, whole or with LoRA.
+
+    The checkpoint of the best validation loss is written, with training.json and TensorBoard events beside it. Ctrl-C
+    keeps what is done in OUTPUT.work; the same command goes on from there.
+
+    \b
+    Examples:
+      specrec train --data beauty --config 4x192 --output target
+      specrec train --data beauty --config 1x96 --output draft
+      specrec train --data beauty --from Qwen3-0.6B --lora 16 --precision bf16 --output target
+      specrec train --data beauty --from Qwen3-0.6B --prompt 'Bought: {history} Next:' --separator ' ' -o target
+      specrec train --data beauty --config llama-68m --tokenizer target --output draft
+    """
+    from specrec.align.samples import PromptOptions
+    from specrec.align.sources import find_source
+    from specrec.align.train import train as trained
+    from specrec.catalog.dataset import Dataset
+
+    source = find_source(config, start, lora, tokenizer)
+    report = trained(
+        Dataset.open(data, item_base=item_base), source, output,
+        budget={name: value for name, value in budget.items() if value is not None},
+        prompt=PromptOptions(
+            prompt=prompt, separator=separator, chat=chat, history_length=history_length, end_token=end_token
+        ),
+        overwrite=overwrite, progress="training",
+    )  # fmt: skip
+    click.echo(report.summary())
+    click.echo(
+        f"Wrote {output}. Next: specrec export --target {output} --catalog {data / 'index.json'} --output bundle"
+    )
+
+
+@main.command()
+@click.option("--target", required=True, type=PathType, metavar="CHECKPOINT", help="The target, or its LoRA adapter.")
+@click.option("--draft", metavar="CHECKPOINT|CONFIG", help=DRAFT_HELP)
+@click.option("--from-target-layers", "layers", type=click.IntRange(1), metavar="N", help=LAYERS_HELP)
+@click.option("--share-embeddings", "shared", is_flag=True, help="With --from-target-layers: embeddings and head stay.")
+@click.option("--data", required=True, type=PathType, metavar="DATASET", help="Folder with index.json and histories.")
+@click.option("--output", "-o", required=True, type=PathType, help="Directory of the aligned draft.")
+@click.option("--objective", default="path-kd", show_default=True, type=OBJECTIVES, help=OBJECTIVE_HELP)
+@click.option("--alpha", type=float, help="The objective's share of the loss, the data's having the rest.")
+@click.option("--temperature", type=float, help="atspeed-r: divides both models' logits. Default: 1.")
+@click.option("--softened", type=float, help="atspeed-s: temperature of a softmax over probabilities, as published.")
+@click.option(
+    "--top-k", "-k", default=20, show_default=True, type=click.IntRange(1), help="Width of the target's beams."
+)
+@click.option("--windows", default=1, show_default=True, type=click.IntRange(1), help=WINDOWS_HELP)
+@click.option("--on-policy", default=0.0, show_default=True, metavar="SHARE", help=ON_POLICY_HELP)
+@click.option(
+    "--teacher", type=PathType, help="Folder that keeps the target's trees for other runs. Default: not kept."
+)
+@click.option("--prompt", metavar="TEXT", help="As for export. Default: <bos> and the items' tokens.")
+@click.option("--separator", default="", show_default=True, metavar="TEXT", help="Between two items of the history.")
+@click.option("--chat", is_flag=True, help="Wrap the prompt into the tokenizer's chat template.")
+@click.option("--history-length", default=20, show_default=True, type=click.IntRange(1), help="Most recent items kept.")
+@click.option("--end-token", default="auto", show_default=True, type=END_TOKENS, help=END_TOKEN_HELP)
+@click.option("--epochs", type=float, help="Default: 10 for a fresh draft or target layers, 3 for a checkpoint.")
+@click.option("--steps", type=click.IntRange(1), help="In place of --epochs.")
+@click.option("--batch-size", "batch", type=click.IntRange(1), help="Prompts in one forward pass. Default: 32.")
+@click.option("--learning-rate", type=float, help=ALIGN_RATE_HELP)
+@click.option("--weight-decay", type=float, help="Default: 0.01.")
+@click.option("--checks", type=click.IntRange(1), help="Looks at the validation acceptance. Default: 10.")
+@click.option("--patience", type=click.IntRange(1), help="Checks without a better one before it stops. Default: 3.")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help=TRAIN_PRECISION_HELP)
+@click.option("--seed", type=click.IntRange(0), help="Default: 0.")
+@click.option("--item-base", type=int, help="First item's number in AtSpeed files. Default: 1, as published.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier draft of this verb.")
+def align(
+    target: Path, draft: str | None, layers: int | None, shared: bool, data: Path, output: Path, objective: Any,
+    alpha: float | None, temperature: float | None, softened: float | None, top_k: int, windows: int,
+    on_policy: float, teacher: Path | None, prompt: str | None, separator: str, chat: bool, history_length: int,
+    end_token: Any, item_base: int | None, overwrite: bool, **budget: Any,
+) -> None:  # fmt: skip
+    """Align a draft to its target: it learns what the target's beam search ranks highest, so that more is accepted.
+
+    The target's beam trees over the training histories are made first and stored compactly; then the draft is
+    trained on prompts and trees in one pass. The weights that have most of what validation users need among
+    40 drafted nodes a depth are written, with alignment.json and TensorBoard events beside them. Ctrl-C keeps what
+    is done in OUTPUT.work; the same command goes on from there. Objectives: docs/alignment.md.
+
+    \b
+    Examples:
+      specrec align --target target --draft draft --data beauty --output aligned
+      specrec align --target target --from-target-layers 1 --data beauty --output aligned --epochs 10
+      specrec align --target target --draft 2x128 --data beauty --objective atspeed-s --teacher trees --output s
+    """
+    from specrec.align.align import AlignOptions
+    from specrec.align.align import align as run
+    from specrec.align.drafts import find_draft
+    from specrec.align.objectives import find_objective
+    from specrec.align.samples import PromptOptions
+    from specrec.catalog.dataset import Dataset
+
+    settings = find_objective(objective, alpha=alpha, temperature=temperature, softened=softened, top_k=top_k)
+    source = find_draft(draft, target, layers, shared)
+    dataset = Dataset.open(data, item_base=item_base)
+    form = PromptOptions(
+        prompt=prompt, separator=separator, chat=chat, history_length=history_length, end_token=end_token
+    )
+    with Bars() as bars:
+        report = run(
+            dataset, target, source, settings, output, prompt=form, teacher=teacher, overwrite=overwrite,
+            options=AlignOptions(top_k=top_k, windows=windows, on_policy=on_policy),
+            budget={name: value for name, value in budget.items() if value is not None}, progress=bars, bar="aligning",
+        )  # fmt: skip
+    click.echo(f"{report.summary()}\nWrote {output}. Next: specrec export --target {target} --draft {output} ...")
 
 
 @main.command()

@@ -9,9 +9,11 @@ from typing import Literal
 
 import numpy as np
 
-from .align.decoder import ModelSize
+from .align.configs import ModelSize
+from .align.sources import FreshDecoder
 from .align.synthetic import ShopSize, write_shop
-from .align.train import TrainingBudget, train_decoder
+from .align.train import train
+from .catalog.dataset import Dataset
 from .catalog.errors import SpecRecError
 from .catalog.files import whole_directory
 from .catalog.history import HistoryRequest, read_histories
@@ -23,7 +25,6 @@ from .runtime import Recommendation, Recommender
 TARGET = ModelSize(layers=4, hidden=128, heads=4, intermediate=352)
 DRAFT = ModelSize(layers=1, hidden=64, heads=2, intermediate=176)
 STEPS = (600, 700)  # of target and draft: about half a minute and a few seconds on two cores
-TARGET_SHARE = 0.8  # of the seconds
 SCORE = 1e-3  # how far the scores of one item may lie apart
 TIE = 1e-4  # items whose scores are this close may change places (docs/design.md, "Proof")
 SHOWN_USERS, SHOWN_HISTORY, SHOWN_ITEMS = 3, 5, 5
@@ -48,7 +49,6 @@ class Run:
 def run_demo(
     directory: Path,
     *,
-    seconds: float = 240.0,
     steps: tuple[int, int] = STEPS,
     users: int = 200,
     k: int = 10,
@@ -58,9 +58,8 @@ def run_demo(
 ) -> None:
     """Write a shop, two checkpoints, a bundle and its engine to `directory`, and print what they can do.
 
-    The pair is trained for `steps`, and for no more than `seconds` together. Raises `SpecRecError`
-    where `directory` exists and `overwrite` is false, and where drafting changed a list; then nothing
-    is left behind.
+    The pair is trained for `steps`. Raises `SpecRecError` where `directory` exists and `overwrite` is
+    false, and where drafting changed a list; then nothing is left behind.
     """
     with whole_directory(directory, kind="bundle", replace=overwrite) as part:
         index, items = part / "shop" / "index.json", part / "shop" / "items.json"
@@ -69,14 +68,14 @@ def run_demo(
         catalog = Catalog.load(index, items)
         echo(f"   {len(catalog.item_ids)} items, such as {catalog.titles[0]!r}: {''.join(catalog.identifiers[0])}")
         echo("2. Training a target and a draft from scratch")
-        train_pair(part, catalog, steps, seconds, echo)
+        train_pair(part, steps, echo)
         echo("3. Exporting both to ONNX and building engines")
         bundle = part / "bundle"
         export_bundle(part / "target", part / "draft", index, items, bundle, progress=lambda stage: echo(f"   {stage}"))
         build_engine(bundle)
         echo("4. Recommending to users the models have never seen")
         asked = read_requests(part / "shop" / "test.jsonl", users)
-        answers = [answer.items[0] for answer in read_requests(part / "shop" / "test_next.jsonl", users)]
+        answers = [request.labels[0] for request in asked]
         histories = [request.items for request in asked]
         speculative, plain = serve(bundle, histories, k, "model"), serve(bundle, histories, k, "none")
         check_same(speculative, plain)
@@ -88,19 +87,16 @@ def run_demo(
     echo(f"See one search: specrec explain {directory / 'bundle'} --history 3,17 --speculation fixed -o tree.html")
 
 
-def train_pair(part: Path, catalog: Catalog, steps: tuple[int, int], seconds: float, echo: Echo) -> None:
+def train_pair(part: Path, steps: tuple[int, int], echo: Echo) -> None:
     """Train `part`/target and `part`/draft on the shop's histories."""
-    train, valid = (positions(part / "shop" / f"{split}.jsonl", catalog) for split in ("train", "valid"))
-    shares = (TARGET_SHARE, 1 - TARGET_SHARE)
-    for role, size, count, share in zip(("target", "draft"), (TARGET, DRAFT), steps, shares, strict=True):
-        rate = 4e-3 if role == "target" else 1e-2  # the smaller, the faster
-        budget = TrainingBudget(steps=count, seconds=share * seconds, learning_rate=rate)
-        report = train_decoder(
-            train, catalog, size, part / role, budget=budget, validation=valid, progress=f"   {role}"
-        )
+    dataset = Dataset.open(part / "shop")
+    for role, size, count in zip(("target", "draft"), (TARGET, DRAFT), steps, strict=True):
+        budget = {"steps": count, "checks": 5, "patience": 2}
+        report = train(dataset, FreshDecoder(size), part / role, budget=budget, progress=f"   {role}")
+        fit = report.fit
         echo(
-            f"   {role}: {report.parameters:,} parameters, {report.steps} steps in {report.seconds:.0f} s, "
-            f"loss a token {report.first_loss:.2f} -> {report.last_loss:.2f}, validation {report.validation_loss:.2f}"
+            f"   {role}: {report.parameters:,} parameters, {fit.steps} steps in {fit.seconds:.0f} s, "
+            f"loss a token {fit.first_loss:.2f} -> {fit.last_loss:.2f}, validation {fit.best:.2f}"
         )
 
 

@@ -122,8 +122,8 @@ def draw_histories(shop: Shop, size: ShopSize, users: int, stream: int) -> tuple
 def write_shop(output: Path, size: ShopSize | None = None, *, replace: bool = False) -> None:
     """Write a shop's files into the new directory `output`.
 
-    `index.json` and `items.json` (the catalog), `train.jsonl` (whole histories), and for other users
-    `valid.jsonl`, `test.jsonl` (histories) with `valid_next.jsonl`, `test_next.jsonl` (the one item
+    A dataset (`catalog.dataset`): `index.json` and `items.json` (the catalog), `train.jsonl` (whole
+    histories), and for other users `valid.jsonl` and `test.jsonl` (histories, and as label the one item
     that came next). Raises `SpecRecError` where `output` exists and `replace` is false.
     """
     size = size or ShopSize()
@@ -137,10 +137,8 @@ def write_shop(output: Path, size: ShopSize | None = None, *, replace: bool = Fa
         for stream, (split, users) in enumerate(splits.items()):
             items, lengths = draw_histories(shop, size, users, stream)
             rows = [row[:length] for row, length in zip(items.tolist(), lengths.tolist(), strict=True)]
-            _write_lines(part / f"{split}.jsonl", split, rows)
-            if split != "train":
-                answers = items[np.arange(users), lengths]
-                _write_lines(part / f"{split}_next.jsonl", split, [[answer] for answer in answers.tolist()])
+            answers = items[np.arange(users), lengths].tolist()
+            _write_lines(part / f"{split}.jsonl", split, rows, None if split == "train" else answers)
 
 
 def _draw_codes(rng: np.random.Generator, size: ShopSize) -> Int64:
@@ -172,7 +170,10 @@ def _accessory(kind: Int64) -> Int64:
     return neighbour
 
 
-def _write_lines(path: Path, split: str, rows: list[list[int]]) -> None:
+def _write_lines(path: Path, split: str, rows: list[list[int]], answers: list[int] | None) -> None:
     with path.open("w", encoding="utf-8") as file:
         for user, row in enumerate(rows):
-            file.write(json.dumps({"user": f"{split}-{user}", "items": [str(item) for item in row]}) + "\n")
+            line: dict[str, object] = {"user": f"{split}-{user}", "items": [str(item) for item in row]}
+            if answers is not None:
+                line["labels"] = [str(answers[user])]
+            file.write(json.dumps(line) + "\n")

@@ -28,6 +28,7 @@ class HistoryRequest:
     allow: frozenset[str] | None = None  # what it may be recommended; None: everything
     deny: frozenset[str] = frozenset()  # what it may not
     exclude_history: bool = False  # nor what its history holds
+    labels: tuple[str, ...] = ()  # what came next, where a file of a dataset says so
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class _Entry(msgspec.Struct):
     allow: list[str | int] | None = None
     deny: list[str | int] | None = None
     exclude_history: bool | None = None
+    labels: list[str | int] | None = None
 
 
 Outcome = HistoryRequest | Reject
@@ -62,7 +64,7 @@ EXPECTED = (
 def request_or_reject(user: Any, items: Any, line: int, raw: str, source: str, **asked: Any) -> Outcome:
     """A request, if `user` is an id and `items` a list of at least one id; ids are strings or integers.
 
-    asked: "k", "allow", "deny" and "exclude_history", where the format has them.
+    asked: "k", "allow", "deny", "exclude_history" and "labels", where the format has them.
     """
     try:
         entry = msgspec.convert({"user": user, "items": items, **asked}, _Entry)
@@ -80,7 +82,10 @@ def _accept(entry: _Entry, line: int, raw: str, source: str) -> Outcome:
     items = tuple(map(str, entry.items))
     allow = None if entry.allow is None else frozenset(map(str, entry.allow))
     deny = frozenset(map(str, entry.deny or ()))
-    return HistoryRequest(str(entry.user), items, line, source, entry.k, allow, deny, bool(entry.exclude_history))
+    labels = tuple(map(str, entry.labels or ()))
+    return HistoryRequest(
+        str(entry.user), items, line, source, entry.k, allow, deny, bool(entry.exclude_history), labels
+    )
 
 
 def _lines(name: str, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -98,8 +103,8 @@ def _shown(line: bytes) -> str:
 
 
 def read_jsonl(name: str, file: IO[bytes]) -> Iterator[Outcome]:
-    """JSON lines: {"user": ..., "items": [...]}, if wanted with "k", "allow", "deny" and
-    "exclude_history"; blank lines are skipped."""
+    """JSON lines: {"user": ..., "items": [...]}, if wanted with "k", "allow", "deny", "exclude_history" and,
+    in a dataset, "labels"; blank lines are skipped."""
     decoder = msgspec.json.Decoder(_Entry)
     for number, line in _lines(name, file):
         if not line.strip():
@@ -210,7 +215,7 @@ def _atspeed_line(line: bytes, number: int, name: str, item_base: int) -> list[s
 
 
 def read_minionerec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
-    """MiniOneRec's CSV: one request a row, `history_item_id` being a Python list literal.
+    """MiniOneRec's CSV: one request a row, `history_item_id` being a Python list literal, `item_id` its label.
 
     Raises `HistoryError` when the header lacks `user_id` or `history_item_id`.
     """
@@ -263,4 +268,6 @@ def _csv_row(row: list[str], header: list[str], user: int, history: int, line: i
     if not isinstance(items, list):
         reason = f"history_item_id is {row[history][:80]!r}; expected a list such as [926, 38]"
         return Reject(line, reason, raw, name)
-    return request_or_reject(row[user], items, line, raw, name)
+    label = row[header.index("item_id")] if "item_id" in header else ""
+    labels = [label] if label else None
+    return request_or_reject(row[user], items, line, raw, name, labels=labels)

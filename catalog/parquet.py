@@ -9,14 +9,14 @@ import msgspec
 from .errors import HistoryError
 from .formats import Outcome, request_or_reject
 
-REQUIRED, OPTIONAL = ("user", "items"), ("k", "allow", "deny", "exclude_history")
+REQUIRED, OPTIONAL = ("user", "items"), ("k", "allow", "deny", "exclude_history", "labels")
 ROWS = 1024  # decoded at a time
 
 
 def read_parquet(path: Path) -> Iterator[Outcome]:
     """The columns `user` (strings or integers) and `items` (lists of them), one request a row.
 
-    The columns `k`, `allow`, `deny` and `exclude_history` are read where they are, as in JSON lines; other
+    The columns `k`, `allow`, `deny`, `exclude_history` and `labels` are read where they are, as in JSON lines; other
     columns are ignored. Line numbers are rows, counted from 1. Raises `HistoryError` when pyarrow is not installed, the
     file is not Parquet, or it lacks the columns.
     """

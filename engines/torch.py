@@ -163,7 +163,7 @@ class TorchEngine(Engine):
         """`model` holds its weights in `precision` already; `threads` 0 leaves PyTorch's number as it is."""
         super().__init__(columns=len(vocabulary), mask_type=MASK_TYPES[precision])
         self._graph = GraphModule(model, vocabulary).to(model.device).eval()
-        self._device = model.device
+        self.device = model.device
         self._threads = threads
         config = model.config
         self._layers = int(config.num_hidden_layers)
@@ -172,7 +172,7 @@ class TorchEngine(Engine):
 
     def new_cache(self, batch: int) -> TorchCache:
         shape = (batch, *self._slot)
-        return TorchCache([torch.empty(shape, dtype=self._dtype, device=self._device)] * (2 * self._layers))
+        return TorchCache([torch.empty(shape, dtype=self._dtype, device=self.device)] * (2 * self._layers))
 
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
         if not isinstance(cache, TorchCache):
@@ -187,7 +187,7 @@ class TorchEngine(Engine):
             torch.from_numpy(inputs.logit_rows),
         )
         with torch.inference_mode(), torch_threads(self._threads):
-            logprobs, *cache.tensors = self._graph(*(t.to(self._device) for t in tensors), cache.tensors)
+            logprobs, *cache.tensors = self._graph(*(t.to(self.device) for t in tensors), cache.tensors)
             result: Float32 = logprobs.cpu().numpy()
         return result
 

@@ -1,19 +1,34 @@
-"""Ranking metrics for several labels per user, of binary relevance: Recall@K and NDCG@K.
+"""Ranking metrics for several labels per user, of binary relevance, and how sure they are.
 
 Users are independent: the `..._per_user` variants return one number each (for bootstrap intervals),
 the others their mean. All raise ValueError where a metric is not defined: no users, as many lists as
 label sets expected, a user without labels, k below 1, an item twice in a list's first k.
+
+Intervals are 95 % percentile bootstrap intervals (Efron and Tibshirani 1993): users are drawn with replacement,
+all rows of a user together, and numbers of the same draw may be subtracted (paired differences).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
+import msgspec
 import numpy as np
 
 from .types import Bool, Float64, Int64
 
 Ranked = Sequence[Sequence[str]]  # [U] item ids, best first; lists may be shorter than k
 Labels = Sequence[AbstractSet[str]]  # [U] the items that count as found
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+CHUNK = 1 << 22  # drawn users held at once: 32 MB
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """A number and its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def recall_at_k(ranked: Ranked, labels: Labels, k: int) -> float:
@@ -45,6 +60,54 @@ def ndcg_per_user(ranked: Ranked, labels: Labels, k: int) -> Float64:
     gain = 1 / np.log2(np.arange(2, k + 2))  # [k]
     ndcg: Float64 = (hits @ gain) / np.cumsum(gain)[np.minimum(count, k) - 1]
     return ndcg
+
+
+def coverage(ranked: Iterable[Sequence[str]], items: int) -> float:
+    """Share of a catalog's `items` items that occur in any of the lists."""
+    return len({item for shown in ranked for item in shown}) / items
+
+
+def resampled_means(values: Float64, users: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0) -> Float64:
+    """[S, M] means of the columns of `values` [n, M] in S resamples of the users, who may have several rows each.
+
+    NaN stands for a row that has no such value; a resample in which no row has one gets NaN. The same seed
+    and users draw the same resamples, whatever the values are.
+    """
+    group = np.unique(np.asarray(users), return_inverse=True)[1]
+    present = ~np.isnan(values)
+    parts = np.zeros((int(group.max()) + 1, 2, values.shape[1]))  # of every user: sum, rows
+    np.add.at(parts, group, np.stack([np.where(present, values, 0), present], axis=1))
+    means = [_means(times, parts) for times in _draws(len(parts), resamples, seed)]
+    return np.concatenate(means)
+
+
+def resampled_medians(values: Float64, *, resamples: int = RESAMPLES, seed: int = 0) -> Float64:
+    """[S, M] medians of the columns of `values` [n, M] in S resamples of the rows; for few rows."""
+    drawn = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
+    medians: Float64 = np.median(values[drawn], axis=1)
+    return medians
+
+
+def estimate(value: float, resampled: Float64) -> Estimate:
+    """A number and the interval of its resamples [S], of which NaN are left out."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(resampled[~np.isnan(resampled)], [tail, 1 - tail]).tolist()
+    return Estimate(float(value), low, high)
+
+
+def _draws(users: int, resamples: int, seed: int) -> Iterator[Int64]:
+    """How often each user is drawn [s, U], for s resamples at a time."""
+    rng, step = np.random.default_rng(seed), max(1, CHUNK // users)
+    for start in range(0, resamples, step):
+        drawn = rng.integers(0, users, (min(step, resamples - start), users))
+        drawn += users * np.arange(len(drawn))[:, None]
+        yield np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+
+
+def _means(times: Int64, parts: Float64) -> Float64:
+    """[s, M] means for users drawn so often [s, U], from their sums and rows [U, 2, M]."""
+    sums, rows = (times.astype(np.float64) @ parts[:, i] for i in (0, 1))
+    return np.divide(sums, rows, out=np.full_like(sums, np.nan), where=rows > 0)
 
 
 def _hits(ranked: Ranked, labels: Labels, k: int) -> tuple[Bool, Int64]:

@@ -38,6 +38,10 @@ class EvaluatedNodes:
         """Entry of each pair, or -1; any shape. A node of -1 is not found."""
         return np.where(node >= 0, self._find(request * self._stride + node), -1)
 
+    def listed(self) -> NodeList:
+        """All evaluated nodes, sorted by request and then by trie node, so parents first."""
+        return NodeList(*np.divmod(self._keys, self._stride))
+
     def lacks(self, request: Int64, node: Int64) -> Bool:
         """Whether nodes have children whose scores are not known yet; any shape (node may be -1)."""
         needs = self._view.needs_scores(request, node)

@@ -68,6 +68,17 @@ def test_jsonl_requests_may_say_how_many_and_which(tmp_path):
     ]
 
 
+def test_jsonl_rows_of_a_dataset_may_say_what_came_next(tmp_path):
+    content = (
+        b'{"user": 1, "items": [2], "labels": [3, "4"]}\n'
+        b'{"user": 1, "items": [2], "labels": null}\n'
+        b'{"user": 1, "items": [2], "labels": []}\n'
+    )
+    assert read(tmp_path, "h.jsonl", content) == [
+        Request("1", ("2",), 1, labels=("3", "4")), Request("1", ("2",), 2), Request("1", ("2",), 3),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -77,6 +88,8 @@ def test_jsonl_requests_may_say_how_many_and_which(tmp_path):
         ),
         (b'{"user": "u", "items": [1], "allow": "7"}', "Expected `array | null`, got `str` - at `$.allow`; expected"),
         (b'{"user": "u", "items": [1], "deny": {"7": 1}}', "got `object` - at `$.deny`; expected"),
+        (b'{"user": "u", "items": [1], "labels": 7}', "Expected `array | null`, got `int` - at `$.labels`; expected"),
+        (b'{"user": "u", "items": [1], "labels": [null]}', "got `null` - at `$.labels[0]`; expected"),
         (b'{"user": "u", "items": [1], "deny": [1.5]}', "got `float` - at `$.deny[0]`; expected"),
         (b'{"user": "u", "items": [1]', "truncated"),
         (b'{"user": "u", "items": [1]} {}', "JSON is malformed"),
@@ -251,10 +264,15 @@ def test_minionerec(tmp_path):
         b"A1,[],t,\"['x', 5]\",7"
     )
     assert read(tmp_path, "valid.csv", b"\xef\xbb\xbf" + HEADER + rows) == [
-        Request("A1", ("2122", "243"), 2),
-        Request("A2", ("926",), 3),
-        Request("A1", ("x", "5"), 7),
+        Request("A1", ("2122", "243"), 2, labels=("7",)),
+        Request("A2", ("926",), 3, labels=("38",)),
+        Request("A1", ("x", "5"), 7, labels=("7",)),
     ]
+
+
+@pytest.mark.parametrize("rows", ["user_id,history_item_id\nA,[1]\n", "user_id,history_item_id,item_id\nA,[1],\n"])
+def test_minionerec_without_an_item_id_has_no_labels(tmp_path, rows):
+    assert read(tmp_path, "valid.csv", rows.encode()) == [Request("A", ("1",), 2)]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +293,7 @@ def test_minionerec(tmp_path):
 def test_a_bad_csv_row_is_rejected_and_reading_goes_on(tmp_path, row, reason):
     content = HEADER + b"A,t,t,[1],7\n" + row + b"\nB,t,t,[2],7\n"
     first, bad, last = read(tmp_path, "valid.csv", content)
-    assert (first, last) == (Request("A", ("1",), 2), Request("B", ("2",), 4))
+    assert (first, last) == (Request("A", ("1",), 2, labels=("7",)), Request("B", ("2",), 4, labels=("7",)))
     assert rejected(bad, 3, reason, row.decode("utf-8", "backslashreplace"), tmp_path / "valid.csv")
 
 
@@ -283,7 +301,7 @@ def test_an_open_quote_is_reported_with_all_it_swallows(tmp_path):
     content = HEADER + b'A,"t,t,[1],7\nB,"t",t,[2],7\nC,t,t,[3],7\n'
     bad, last = read(tmp_path, "valid.csv", content)
     assert rejected(bad, 2, "Is a quote not closed?", 'A,"t,t,[1],7\nB,"t",t,[2],7', tmp_path / "valid.csv")
-    assert last == Request("C", ("3",), 4)
+    assert last == Request("C", ("3",), 4, labels=("7",))
 
 
 @pytest.mark.parametrize("content", [b"", b"user,items\n1,[2]\n", b'"user_id"x,history_item_id\n'])
@@ -324,6 +342,17 @@ def test_parquet_requests_may_say_how_many_and_which(tmp_path):
     path = write_parquet(tmp_path / "h.parquet", user=[1], items=[[2]], k=["3"])
     (bad,) = unsourced(read_histories([path]))
     assert rejected(bad, 1, "got `str` - at `$.k`", '{"user":1,"items":[2],"k":"3"}', path)
+
+
+def test_parquet_rows_of_a_dataset_may_say_what_came_next(tmp_path):
+    path = write_parquet(
+        tmp_path / "h.parquet", labels=[["5", "6"], None, [], ["7", None]], user=[1, 2, 3, 4], items=[[1]] * 4
+    )
+    *requests, bad = unsourced(read_histories([path]))
+    assert requests == [
+        Request("1", ("1",), 1, labels=("5", "6")), Request("2", ("1",), 2), Request("3", ("1",), 3),
+    ]  # fmt: skip
+    assert rejected(bad, 4, "`$.labels[1]`", '{"user":4,"items":[1],"labels":["7",null]}', path)
 
 
 def test_bad_parquet_rows_are_rejected(tmp_path):

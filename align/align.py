@@ -1,0 +1,198 @@
+"""`specrec align`: a draft learns what its target ranks highest."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from .. import __version__
+from ..catalog.dataset import Dataset
+from ..catalog.errors import OptionError
+from ..catalog.files import Frozen, check_replaceable, whole_directory
+from ..catalog.prompt import PromptEncoder
+from ..engines.torch import TorchEngine
+from ..export.bundle import check_same_tokens
+from ..export.checkpoint import Checkpoint
+from ..export.quiet import quiet
+from ..runtime.types import DraftShape, Int64
+from .batch import child_logprobs
+from .budget import TrainingBudget, usable_precision
+from .decoder import check_context, hidden_width
+from .fit import FitReport, fit
+from .lessons import Lessons, Places, batch_of
+from .objectives import Objective
+from .policy import AcceptanceCheck, Policy
+from .samples import Format, PromptOptions
+from .sources import Source
+from .teach import fill, open_store
+from .teacher import Searcher
+from .train import settle, split
+from .trees import joined
+from .work import EVENTS
+
+RECORD = "alignment.json"
+TEACHER = "teacher"
+CHECKED = 256  # prompts that acceptance is validated on
+
+Progress = Callable[[str, int, int | None], None]
+
+
+class AlignOptions(Frozen, frozen=True, kw_only=True):
+    """What is taught, besides the objective."""
+
+    top_k: int = 20  # K: the width of the target's beam search
+    windows: int = 1  # places of a history that are learned from, the last one included
+    on_policy: float = 0.0  # share of batches whose trees the draft draws itself
+
+    def __post_init__(self) -> None:
+        for name in ("top_k", "windows"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"got {name.replace('_', ' ')} {getattr(self, name)}; expected at least 1.")
+        if not 0 <= self.on_policy <= 1:
+            raise OptionError(f"got an on-policy share of {self.on_policy:g}; expected 0 to 1.")
+
+
+@dataclass(frozen=True)
+class AlignReport:
+    """What came of an alignment."""
+
+    parameters: int
+    objective: Objective
+    options: AlignOptions
+    budget: TrainingBudget
+    before: dict[str, float]  # validation metrics of the draft as it came
+    fit: FitReport
+    samples: int
+    teacher_bytes: int
+
+    def summary(self) -> str:
+        """What to tell of it, in a few lines."""
+        fit = self.fit
+        best = next((check for check in fit.checks if check["step"] == fit.best_step), self.before)
+        return "\n".join(
+            [
+                f"{self.parameters:,} parameters; {fit.steps} steps in {fit.seconds:.0f} s"
+                f"{' (stopped early)' if fit.stopped_early else ''} on {self.samples:,} places of histories "
+                f"({self.teacher_bytes / 1e6:.0f} MB of teacher data), loss {fit.first_loss:.3f} -> "
+                f"{fit.last_loss:.3f}",
+                f"needed nodes that are drafted (top {self.options.top_k}, {DraftShape().width} a depth, validation): "
+                f"{self.before['acceptance']:.1%} -> {best['acceptance']:.1%}; depths of which all are: "
+                f"{self.before['accepted_levels']:.2f} -> {best['accepted_levels']:.2f}",
+            ]
+        )
+
+
+def align(
+    dataset: Dataset,
+    target: Path,
+    draft: Source,
+    objective: Objective,
+    output: Path,
+    *,
+    options: AlignOptions | None = None,
+    budget: Mapping[str, Any] | None = None,
+    prompt: PromptOptions | None = None,
+    teacher: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda stage, done, total: None,
+    bar: str | None = None,
+) -> AlignReport:
+    """Align `draft` to the checkpoint `target` over the dataset's training histories, and write it to `output`.
+
+    The target's beam trees are made first, by the runtime that serves it, and kept in the folder `teacher`
+    (default: the work folder `output`.work, which is removed at the end); what is there is used again. The
+    weights that have the most accepted levels on validation users are kept. `budget` changes settings of
+    `TrainingBudget` from what is usual for the draft. An interrupted alignment goes on when called again.
+    `progress` is told of the teacher data, `bar` names the training's own. Raises `SpecRecError`: where
+    the tokens of draft and target differ, there is nothing to learn from, and as `train` does.
+    """
+    check_replaceable(output, kind=RECORD, replace=overwrite)
+    dataset.require_training()
+    options, prompt = options or AlignOptions(), prompt or PromptOptions()
+    chosen = {"weight_decay": 0.01, "batch": 32, **(budget or {})}
+    seed = int(chosen.get("seed", 0))
+    work = output.with_name(f"{output.name}.work")
+    with quiet():
+        source = Checkpoint.open(target)
+        form = Format.compile(source.tokenizer, dataset.catalog, prompt)
+        tokenizer = draft.tokenizer(dataset.catalog, "")
+        check_same_tokens(dataset.catalog, form.identifiers, source.tokenizer, tokenizer)
+        model = draft.model(tokenizer, dataset.catalog, form.longest, seed)
+        settings = settle(draft, hidden_width(model), chosen)
+        engine = target_engine(source, dataset, form, settings)
+    check_context(model, form.longest, prompt.history_length)
+    histories, held_out, _ = split(dataset, seed)
+    places = Places.choose(histories, options.windows, seed)
+    searcher = Searcher(engine, form.identifiers.trie, form.spec.prefix_ids, options.top_k)
+    store = open_store(teacher or work / TEACHER, target, form, places, options.top_k)
+    fill(store, searcher, places, form, progress)
+    encoder = PromptEncoder(form.spec, form.identifiers.tokens, form.longest)
+    lessons = Lessons(places, form, encoder, store, leaves=objective.reaches_leaves or options.on_policy > 0)
+    torch.nn.Module.to(model, engine.device)
+    policy = Policy(model, form)
+    check = acceptance_check(policy, searcher, [encoder.encode(history).ids for history, _ in held_out], form, seed)
+    before = check(model)
+
+    def loss(model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        if options.on_policy and float(torch.rand(())) < options.on_policy:
+            inputs = policy.lesson(inputs, lessons, searcher, options.top_k)
+        batch = batch_of(inputs)
+        return objective(batch, child_logprobs(model, batch))
+
+    report = fit(
+        model, lessons, lessons.collate, loss, settings, work / "fit", validate=check, best="accepted_levels",
+        larger_is_better=True, progress=bar, fingerprint=f"{draft}, {objective}, {options}, {store.settings}",
+    )  # fmt: skip
+    parameters = sum(weight.numel() for weight in model.parameters())
+    result = AlignReport(parameters, objective, options, settings, before, report, len(places), store.bytes())
+    with whole_directory(output, kind=RECORD, replace=overwrite) as part, quiet():
+        draft.save(model, tokenizer, part)
+        if (work / "fit" / EVENTS).is_dir():
+            shutil.copytree(work / "fit" / EVENTS, part / EVENTS)
+        (part / RECORD).write_bytes(record(result, dataset, target, draft, prompt))
+    shutil.rmtree(work)
+    return result
+
+
+def target_engine(source: Checkpoint, dataset: Dataset, form: Format, budget: TrainingBudget) -> TorchEngine:
+    """The target, where there is a GPU on it, in the precision that the draft trains in."""
+    precision = usable_precision(budget.precision)
+    model = source.load(precision, dataset.catalog.tokens)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.nn.Module.to(model, device)
+    return TorchEngine(model, form.identifiers.trie.vocabulary, precision=precision, threads=0)
+
+
+def acceptance_check(
+    policy: Policy, searcher: Searcher, prompts: list[Int64], form: Format, seed: int
+) -> AcceptanceCheck:
+    """Acceptance on up to `CHECKED` of the prompts, drawn by the seed."""
+    rng = np.random.default_rng([seed, 3])
+    drawn = [prompts[i] for i in rng.permutation(len(prompts))[:CHECKED]]
+    drawn.sort(key=len)
+    needed = joined([searcher.trees(drawn[at : at + 32]) for at in range(0, len(drawn), 32)])
+    return AcceptanceCheck(policy, drawn, needed, form.identifiers.trie, DraftShape().width)
+
+
+def record(report: AlignReport, dataset: Dataset, target: Path, draft: Source, prompt: PromptOptions) -> bytes:
+    """The content of alignment.json."""
+    content = {
+        "specrec_version": __version__,
+        "data": str(dataset.folder),
+        "target": str(target),
+        "draft": str(draft),
+        "prompt": prompt,
+        "objective": {"name": type(report.objective).__name__, **vars(report.objective)},
+        "options": report.options,
+        "budget": report.budget,
+        "parameters": report.parameters,
+        "places": report.samples,
+        "before": report.before,
+        "fit": report.fit,
+    }
+    return msgspec.json.format(msgspec.json.encode(content), indent=1)

@@ -1,0 +1,66 @@
+"""Where a draft comes from: a checkpoint, a shape, or the target's own first layers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..catalog.errors import OptionError
+from ..catalog.items import Catalog
+from ..export.checkpoint import Checkpoint
+from .sources import FreshDecoder, Pretrained, Source
+
+
+@final
+@dataclass(frozen=True)
+class TargetLayers(Source):
+    """The target's embeddings, its first layers, its last norm and its head, as a draft of their own.
+
+    shared: embeddings and head stay the target's, and only the layers learn (an early exit of the target);
+    no pretrained small model is needed either way.
+    """
+
+    target: Path
+    layers: int
+    shared: bool = False
+    epochs: ClassVar[float] = 10
+    rate: ClassVar[float] = 0.25
+
+    def tokenizer(self, catalog: Catalog, text: str) -> PreTrainedTokenizerBase:
+        return Checkpoint.open(self.target).tokenizer
+
+    def model(self, tokenizer: PreTrainedTokenizerBase, catalog: Catalog, context: int, seed: int) -> PreTrainedModel:
+        model = Checkpoint.open(self.target).load("fp32", catalog.tokens)
+        count = int(model.config.num_hidden_layers)
+        if not 1 <= self.layers <= count:
+            raise OptionError(f"got {self.layers} of the target's layers; {self.target} has {count}.")
+        body = model.get_decoder()  # type: ignore[no-untyped-call]
+        body.layers = body.layers[: self.layers]
+        model.config.num_hidden_layers = self.layers
+        if getattr(model.config, "layer_types", None):
+            model.config.layer_types = model.config.layer_types[: self.layers]
+        model.requires_grad_(True)
+        if self.shared:
+            for module in (model.get_input_embeddings(), model.get_output_embeddings()):  # type: ignore[no-untyped-call]
+                module.requires_grad_(False)
+        return model
+
+
+def find_draft(draft: str | None, target: Path, layers: int | None, shared: bool) -> Source:
+    """The draft that a command asks for. Raises `OptionError` for what cannot be combined."""
+    if (draft is None) == (layers is None):
+        got = "neither" if draft is None else "both"
+        raise OptionError(
+            "a draft is either --draft (a checkpoint's directory, or the shape of a fresh one) or "
+            f"--from-target-layers; got {got}."
+        )
+    if layers is not None:
+        return TargetLayers(target, layers, shared)
+    if shared:
+        raise OptionError("--share-embeddings is for --from-target-layers: another draft's embeddings are its own.")
+    assert draft is not None
+    directory = Path(draft)
+    if directory.is_dir() and (any(directory.glob("*.safetensors")) or any(directory.glob("*.bin"))):
+        return Pretrained(directory)
+    return FreshDecoder(draft, target)

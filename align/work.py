@@ -1,0 +1,130 @@
+"""A training run's work folder: checkpoints that are whole or absent, and whose settings they belong to."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..catalog.errors import SpecRecError
+from ..catalog.files import whole_directory, whole_file
+
+SETTINGS, STATE = "settings.json", "state.json"
+TRAINER = "trainer_state.json"  # the name that transformers reads
+WEIGHTS, BEST, OPTIMIZER, RANDOM = (f"{name}.safetensors" for name in ("weights", "best", "optimizer", "random"))
+EVENTS = "events"  # TensorBoard's
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint holds besides the best weights."""
+
+    weights: Tensors
+    optimizer: Tensors
+    random: Tensors
+    state: Mapping[str, Any]  # as JSON
+    trainer: Mapping[str, Any]  # transformers' `TrainerState`, as JSON
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """The folder of one run; it outlives an interruption."""
+
+    path: Path
+
+    def claim(self, settings: Mapping[str, Any], *, resume: bool) -> Path | None:
+        """Take the folder for a run of `settings`; returns the checkpoint to go on from, if there is one.
+
+        Raises `SpecRecError` where the folder belongs to a run of other settings, or to something else.
+        """
+        file = self.path / SETTINGS
+        settings = json.loads(json.dumps(settings))
+        if self.path.exists() and not file.is_file() and any(self.path.iterdir()):
+            raise SpecRecError(f"{self.path} is no training run's folder: it has no {SETTINGS}. Move it away.")
+        for part in self.path.glob(".checkpoint-*"):  # of a run that was killed while it wrote
+            shutil.rmtree(part)
+        if not resume or not file.is_file():
+            self._clear()
+            with whole_file(file) as out:
+                out.write(json.dumps(settings, indent=1).encode())
+            return None
+        before = json.loads(file.read_text(encoding="utf-8"))
+        differing = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
+        if differing:
+            shown = "; ".join(f"{name} {before.get(name)}, now {settings.get(name)}" for name in differing)
+            raise SpecRecError(
+                f"{self.path} holds an interrupted training run of other settings ({shown}). Remove the folder to "
+                "start anew, or repeat the earlier command to go on with it."
+            )
+        return self.last()
+
+    def last(self) -> Path | None:
+        """The newest checkpoint."""
+        return max(self._checkpoints(), key=_step, default=None)
+
+    def save(self, step: int, snapshot: Snapshot, *, is_best: bool) -> None:
+        """Write a checkpoint, whole or not at all, then remove the earlier ones.
+
+        `is_best`: its weights are the best so far; otherwise the best are the last checkpoint's. Raises
+        `SpecRecError` where it cannot be written; then the earlier checkpoint is still there.
+        """
+        before = self.last()
+        try:
+            with whole_directory(self.path / f"checkpoint-{step}", kind=STATE, replace=True) as part:
+                for name, tensors in ((WEIGHTS, snapshot.weights), (OPTIMIZER, snapshot.optimizer)):
+                    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, part / name)
+                save_file(dict(snapshot.random), part / RANDOM)
+                best = part / WEIGHTS if is_best else before / BEST if before is not None else None
+                if best is not None and best.is_file():
+                    _link(best, part / BEST)
+                (part / TRAINER).write_text(json.dumps(snapshot.trainer), encoding="utf-8")
+                (part / STATE).write_text(json.dumps(snapshot.state), encoding="utf-8")
+        except (OSError, SafetensorError) as error:
+            kept = f"The checkpoint of step {_step(before)} is intact" if before is not None else "There is none yet"
+            raise SpecRecError(
+                f"The checkpoint of step {step} could not be written to {self.path}: {error}. {kept}. Free some space "
+                "there and run the same command again to go on."
+            ) from error
+        for checkpoint in self._checkpoints():
+            if _step(checkpoint) != step:
+                shutil.rmtree(checkpoint)
+
+    def _checkpoints(self) -> list[Path]:
+        return [path for path in self.path.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name)]
+
+    def _clear(self) -> None:
+        """Remove what an earlier run has left."""
+        for path in (*self._checkpoints(), self.path / EVENTS):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def load_tensors(checkpoint: Path, name: str) -> dict[str, torch.Tensor]:
+    """`WEIGHTS`, `BEST`, `OPTIMIZER` or `RANDOM` of a checkpoint."""
+    return load_file(checkpoint / name)
+
+
+def load_json(checkpoint: Path, name: str) -> dict[str, Any]:
+    """`STATE` or `TRAINER` of a checkpoint."""
+    content: dict[str, Any] = json.loads((checkpoint / name).read_text(encoding="utf-8"))
+    return content
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)  # the same bytes twice would cost a large model's disk dearly
+    except OSError:
+        shutil.copyfile(source, target)

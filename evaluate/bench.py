@@ -1,0 +1,112 @@
+"""A bundle's engines, loaded once, and what serves requests with them: our searches and `generate`."""
+
+import platform
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import msgspec
+import numpy as np
+
+from .. import __version__
+from ..catalog.errors import BundleError, EngineError
+from ..catalog.items import Catalog
+from ..catalog.trie import ItemTrie
+from ..engines.base import Engine
+from ..engines.bundle import Bundle
+from ..engines.registry import available_threads, backend_version, default_engine, load_engine
+from ..runtime import Recommender
+from ..runtime.recommender import check_k
+from ..runtime.speculation import planning_for
+from ..runtime.types import Int64
+from .settings import Search, Settings, searches_of
+
+Generate = Callable[[Int64, int], list[tuple[int, float]]]  # prompt [P] and K in, ranked leaves and scores out
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """What was measured, and where."""
+
+    bundle: str
+    sha256: str  # the manifest's, which holds those of all files
+    engine: str
+    threads: int
+    target_parameters: int
+    draft_parameters: int | None
+    identifier_length: int  # L
+    versions: dict[str, str]
+    machine: str
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """See `open`."""
+
+    bundle: Bundle
+    settings: Settings
+    searches: tuple[Search, ...]
+    engine: str
+    threads: int
+    catalog: Catalog
+    trie: ItemTrie
+    target: Engine
+    draft: Engine | None
+
+    @classmethod
+    def open(cls, bundle: Bundle, settings: Settings) -> "Bench":
+        """Load the engines. Raises `OptionError` first where the bundle cannot do what the settings ask for."""
+        manifest = bundle.manifest
+        for k in settings.top_k:
+            check_k(k, manifest.max_top_k)
+        searches = searches_of(settings, manifest.scoring, has_draft=manifest.draft is not None)
+        engine, threads = settings.engine or default_engine(bundle), settings.threads or available_threads()
+        target = load_engine(bundle, "target", engine, threads=threads)
+        draft = load_engine(bundle, "draft", engine, threads=threads) if manifest.draft else None
+        return cls(bundle, settings, searches, engine, threads, bundle.catalog(), bundle.trie(), target, draft)
+
+    def recommender(self, search: Search) -> Recommender:
+        """One search over the engines."""
+        plain = search.drafting == "nothing"
+        planning = planning_for(
+            self.bundle, self.engine, self.trie, search.verification, threads=self.threads,
+            drafter="none" if plain else None, speculation="fixed" if search.drafting == "fixed" else None,
+            shape=search.shape,
+        )  # fmt: skip
+        return Recommender(
+            self.catalog, self.trie, self.bundle.prompts(self.trie), self.target, None if plain else self.draft,
+            planning=planning, verification=search.verification, batch_size=self.settings.batch_size,
+            max_k=self.bundle.manifest.max_top_k, reuse=search.rule == "reuse",
+        )  # fmt: skip
+
+    def generate(self) -> Generate | str:
+        """`transformers` `generate` over the bundle's checkpoint with as many threads, or why it cannot be had."""
+        try:
+            from ..engines.torch import torch_threads
+            from ..generate import TrieGenerate
+
+            device = "cuda" if "-cuda-" in self.engine else "cpu"
+            scoring = self.settings.scoring or self.bundle.manifest.scoring
+            generate = TrieGenerate.open(self.bundle, device=device, scoring=scoring)
+        except ModuleNotFoundError as error:
+            return f"{error.name} is not installed; run: pip install 'specrec[export]'"
+        except (BundleError, EngineError, ValueError) as error:
+            return str(error)
+
+        def run(prompt: Int64, k: int) -> list[tuple[int, float]]:
+            with torch_threads(self.threads):
+                return generate(prompt, k)
+
+        return run
+
+    def setup(self) -> Setup:
+        """What the figures are of."""
+        manifest, backend = self.bundle.manifest, self.engine.partition("-")[0]
+        versions = {"specrec": __version__, "python": platform.python_version(), "numpy": np.__version__}
+        with suppress(PackageNotFoundError):
+            versions |= {name: version(name) for name in ("torch", "transformers")}
+        return Setup(
+            str(self.bundle.path), manifest.checksum, self.engine, self.threads, manifest.target.parameters,
+            manifest.draft.parameters if manifest.draft else None, manifest.identifier_length,
+            versions | {backend: backend_version(backend)}, platform.platform(),
+        )  # fmt: skip

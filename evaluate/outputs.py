@@ -1,0 +1,62 @@
+"""The files that an evaluation writes, each whole or absent."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from ..catalog.errors import OptionError
+from ..catalog.files import whole_file
+from ..engines.bundle import to_json
+from ..runtime.files import check_outputs
+from .run import Evaluation, UserLine
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where everything goes; None: it is not wanted."""
+
+    figures: Path | None = None  # JSON
+    per_user: Path | None = None  # JSON lines
+    plots: tuple[Path, ...] = ()
+
+    @property
+    def paths(self) -> list[Path]:
+        return [*filter(None, (self.figures, self.per_user)), *self.plots]
+
+    def check(self, *, overwrite: bool) -> None:
+        """Raise `SpecRecError`, before any work, for what could not be written."""
+        if len({path.resolve() for path in self.paths}) < len(self.paths):
+            raise OptionError(f"got {', '.join(map(str, self.paths))}; expected another name for every output.")
+        if self.plots:
+            from ..picture import check_kind
+
+            for plot in self.plots:
+                check_kind(plot)
+        for path in self.paths:
+            check_outputs(path, None, [], overwrite)
+
+    @contextmanager
+    def lines(self) -> Iterator[Callable[[UserLine], object]]:
+        """Takes every request's result as it comes."""
+        if self.per_user is None:
+            yield lambda line: None
+            return
+        encoder = msgspec.json.Encoder()
+        with whole_file(self.per_user) as file:
+            yield lambda line: file.write(encoder.encode(line) + b"\n")
+
+    def write(self, evaluation: Evaluation) -> None:
+        """Write the figures and the pictures."""
+        if self.figures is not None:
+            with whole_file(self.figures) as file:
+                file.write(to_json(evaluation))
+        if self.plots:
+            from ..picture import save
+            from .picture import chart
+
+            picture = chart(evaluation)
+            for plot in self.plots:
+                save(picture, plot)

@@ -1,0 +1,185 @@
+"""An evaluation from its settings to its figures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from ..catalog.dataset import Dataset, Example
+from ..engines.bundle import Bundle
+from ..runtime import Recommendation, Recommender
+from ..runtime.types import Request
+from .bench import Bench, Generate, Setup
+from .data import DataFacts, HeldOut
+from .figures import QUALITY, AtK, Outcome, Pace, at_k, paces, per_request, same_list
+from .settings import GENERATE, PLAIN, Search, Settings
+from .speed import Contestant, rounds_of, served_by, take_turns
+
+Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
+
+
+class ModeFigures(msgspec.Struct, frozen=True):
+    """One mode's figures for every K."""
+
+    search: Search
+    at: tuple[AtK, ...]
+
+
+class Evaluation(msgspec.Struct, frozen=True):
+    """All that an evaluation found."""
+
+    setup: Setup
+    data: DataFacts
+    settings: Settings
+    modes: tuple[ModeFigures, ...]
+    paces: tuple[Pace, ...]
+    notes: tuple[str, ...]  # what was skipped, or is not as it should be
+
+
+class UserLine(msgspec.Struct, frozen=True):
+    """One request under one mode."""
+
+    user: str
+    mode: str
+    k: int
+    recall: float
+    ndcg: float
+    target_calls: int
+    draft_calls: int
+    nodes: int
+    items: tuple[str, ...]
+
+
+def evaluate(
+    bundle: str | Path | Bundle,
+    dataset: Dataset,
+    settings: Settings | None = None,
+    *,
+    each: Callable[[UserLine], object] = lambda line: None,
+    progress: Progress = lambda what, done, total: None,
+) -> Evaluation:
+    """Measure every mode and K of `settings` on held-out users.
+
+    each: is told every request's result under every mode. Raises `SpecRecError` where dataset and bundle do
+    not belong together or there is nobody to evaluate, `OptionError` for what the bundle cannot do.
+    """
+    settings = settings or Settings()
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    held = HeldOut.of(dataset, settings, bundle.path, bundle.catalog(), bundle.manifest.identifier_length)
+    bench = Bench.open(bundle, settings)
+    recommenders = {search.name: bench.recommender(search) for search in bench.searches}
+    figures = _figures(bench, recommenders, held, each, progress)
+    timed, notes = _timed(bench, recommenders, held.examples, progress) if settings.timed_users else ([], [])
+    notes = [*_remarks(held.facts, figures), *notes]
+    return Evaluation(bench.setup(), held.facts, settings, figures, tuple(timed), tuple(notes))
+
+
+def _figures(
+    bench: Bench,
+    recommenders: Mapping[str, Recommender],
+    held: HeldOut,
+    each: Callable[[UserLine], object],
+    progress: Progress,
+) -> tuple[ModeFigures, ...]:
+    """Everything but the walltime."""
+    encode = next(iter(recommenders.values())).encode
+    requests = [encode(example.history, user=example.user) for example in held.examples]
+    strict = {search.name for search in bench.searches if search.exact}
+    found: dict[str, list[AtK]] = {name: [] for name in recommenders}
+    total, step = len(bench.settings.top_k) * len(recommenders) * len(requests), 0
+    for k in bench.settings.top_k:
+        outcomes: dict[str, Outcome] = {}
+        for name, recommender in recommenders.items():
+            told = partial(_told, progress, "lists", step * len(requests), total)
+            outcomes[name] = _outcome(recommender, requests, k, told)
+            step += 1
+        plain = PLAIN if PLAIN in outcomes else None
+        for name, at in at_k(outcomes, held.truth, k, plain=plain, strict=strict, seed=bench.settings.seed).items():
+            found[name].append(at)
+            _tell(name, outcomes[name], held, k, each)
+    return tuple(ModeFigures(search, tuple(found[search.name])) for search in bench.searches)
+
+
+def _outcome(recommender: Recommender, requests: Sequence[Request], k: int, told: Callable[[int], None]) -> Outcome:
+    fresh = recommender.variant(recommender.planning, recommender.batch_size)  # with counters of its own
+    return Outcome.of(fresh.run(requests, k, progress=told), fresh.stats)
+
+
+def _told(progress: Progress, what: str, before: int, total: int, done: int) -> None:
+    progress(what, before + done, total)
+
+
+def _tell(name: str, outcome: Outcome, held: HeldOut, k: int, each: Callable[[UserLine], object]) -> None:
+    quality = per_request(outcome, held.truth, k)[:, : len(QUALITY)].tolist()
+    rows = zip(held.truth.users, quality, outcome.counts.tolist(), outcome.ranked, strict=True)
+    for user, (recall, ndcg), (target_calls, draft_calls, nodes), items in rows:
+        each(UserLine(user, name, k, recall, ndcg, target_calls, draft_calls, nodes, items))
+
+
+def _timed(
+    bench: Bench, recommenders: Mapping[str, Recommender], examples: Sequence[Example], progress: Progress
+) -> tuple[list[Pace], list[str]]:
+    """Everybody's pace at batch 1 and at the settings' batch size, and what there is to say about it."""
+    settings, notes = bench.settings, []
+    generate = bench.generate() if GENERATE in settings.against else None
+    if isinstance(generate, str):
+        notes.append(f"generate was not timed: {generate}")
+        generate = None
+    found: list[Pace] = []
+    races = [(batch, k) for batch in sorted({1, settings.batch_size}) for k in settings.top_k]
+    for number, (batch, k) in enumerate(races):
+        rounds = rounds_of(examples, batch, settings.timed_users)
+        contestants = {name: served_by(own, k) for name, own in recommenders.items()}
+        if generate is not None and batch == 1:
+            contestants[GENERATE] = _generating(generate, recommenders, k)
+        told = partial(_told, progress, "rounds of walltime", number * len(rounds), len(races) * len(rounds))
+        seconds, answers = take_turns(contestants, rounds, progress=told)
+        of_batch = paces(seconds, settings.against, k, batch, seed=settings.seed)
+        found += [replace(p, differing=_unlike(bench, answers)) if p.name == GENERATE else p for p in of_batch]
+    unlike = sum(pace.differing or 0 for pace in found)
+    if unlike:
+        notes.append(f"{unlike} strict lists are not those of generate; expected none")
+    return found, notes
+
+
+def _generating(generate: Generate, recommenders: Mapping[str, Recommender], k: int) -> Contestant:
+    encode = next(iter(recommenders.values())).encode
+    return lambda users: generate(encode(users[0].history).prompt, k)
+
+
+def _unlike(bench: Bench, answers: Mapping[str, list[object]]) -> int | None:
+    """Lists of `generate` that are not our exact ones; None where no search is exact."""
+    exact = next((search.name for search in bench.searches if search.exact or search.name == PLAIN), None)
+    if exact is None:
+        return None
+    leaf_of, position = bench.trie.leaf_of, bench.catalog.position
+    count = 0
+    for ours, theirs in zip(answers[exact], answers[GENERATE], strict=True):
+        assert isinstance(ours, list)
+        assert isinstance(theirs, list)
+        (result,) = ours
+        assert isinstance(result, Recommendation)
+        leaves = {int(leaf_of[position[entry.item]]): entry.score for entry in result.items}  # items may share one
+        expected = theirs[: len(leaves)]
+        same = same_list(list(leaves), list(leaves.values()), [x for x, _ in expected], [y for _, y in expected])
+        count += not same
+    return count
+
+
+def _remarks(data: DataFacts, figures: Sequence[ModeFigures]) -> list[str]:
+    """What is not as one would expect."""
+    notes = []
+    if data.left_out:
+        notes.append(f"{data.left_out} requests are left out: no item of their history is in the bundle's catalog")
+    if data.unknown_labels:
+        notes.append(f"{data.unknown_labels} of {data.labels} labels are not in the bundle's catalog: always missed")
+    if data.rejects:
+        notes.append(f"{data.rejects} lines of the dataset could not be used")
+    for mode in figures:
+        unlike = sum(at.differing or 0 for at in mode.at)
+        if unlike:
+            total = data.requests * len(mode.at)
+            notes.append(f"{unlike} of {total} {mode.search.name} lists are not those of plain beam search")
+    return notes

@@ -1,0 +1,106 @@
+"""What an evaluation measures: the settings, and the searches that they ask for."""
+
+from typing import Final, Literal
+
+from ..catalog.errors import OptionError
+from ..catalog.files import Frozen
+from ..runtime import DraftShape, Verification
+from ..runtime.types import Mode, ScoringKind
+from ..runtime.verification import SAMPLING
+
+Rule = Literal["reuse", "all-or-nothing"]
+Baseline = Literal["plain", "generate"]
+PLAIN: Final = "plain"
+GENERATE: Final = "generate"
+TOP_K: Final = (1, 3, 5, 10, 20)
+
+
+class Settings(Frozen, frozen=True):
+    """What is measured, and how. Raises `OptionError` for what cannot be combined."""
+
+    top_k: tuple[int, ...] = TOP_K
+    verify: tuple[Mode, ...] = ("strict",)
+    rule: Literal["reuse", "all-or-nothing", "both"] = "reuse"
+    against: tuple[Baseline, ...] = (PLAIN, GENERATE)
+    split: Literal["test", "valid"] = "test"
+    users: int | None = None  # requests to draw at random; None: all
+    timed_users: int = 32  # rounds of the walltime at each batch size; 0: none
+    batch_size: int = 8
+    threads: int | None = None  # of each engine; None: all processors
+    engine: str | None = None
+    speculation: Literal["auto", "fixed"] = "fixed"  # auto: for modes whose lists do not depend on it
+    shape: DraftShape | None = None
+    scoring: ScoringKind | None = None  # None: the bundle's
+    slack: float | None = None
+    temperature: float | None = None
+    seed: int = 0  # of the draw of requests, of the intervals and of sampling modes
+
+    def __post_init__(self) -> None:
+        for name, values in (("K", self.top_k), ("modes", self.verify)):
+            if not values or len(set(values)) != len(values):
+                raise OptionError(f"got the {name} {values}; expected at least one, and each once.")
+        for name, number, least in (("users", self.users, 1), ("timed users", self.timed_users, 0)):
+            if number is not None and number < least:
+                raise OptionError(f"got {number} {name}; expected at least {least}.")
+        if self.slack is not None and "tolerant" not in self.verify:
+            raise OptionError("a slack is for tolerant verification, which is not asked for. Leave it out.")
+        if self.temperature is not None and not set(SAMPLING) & set(self.verify):
+            raise OptionError(f"a temperature is for {' and '.join(SAMPLING)} verification. Leave it out.")
+        if self.speculation == "auto" and self.shape is not None:
+            raise OptionError(f"auto decides how much to draft; got {self.shape} as well. Leave one of the two out.")
+
+
+class Search(Frozen, frozen=True):
+    """One way to serve requests: a line of the figures."""
+
+    name: str
+    mode: Mode
+    scoring: ScoringKind
+    drafting: Literal["nothing", "auto", "fixed"]
+    shape: DraftShape | None = None  # of fixed drafting
+    rule: Rule = "reuse"
+    slack: float | None = None
+    temperature: float | None = None
+    seed: int | None = None
+
+    @property
+    def verification(self) -> Verification:
+        return Verification(self.mode, self.scoring, self.slack, self.temperature, self.seed)
+
+    @property
+    def exact(self) -> bool:
+        """Whether its lists must be plain beam search's."""
+        return self.mode == "strict" and self.name != PLAIN
+
+
+def searches_of(settings: Settings, scoring: ScoringKind, *, has_draft: bool) -> tuple[Search, ...]:
+    """Every mode that is asked for, under each rule; behind them, if wanted, plain beam search.
+
+    scoring: the bundle's. Raises `OptionError` for what needs a draft that is not there.
+    """
+    if not has_draft and "relaxed" in settings.verify:
+        raise OptionError(
+            "relaxed verification needs a draft, and the bundle has none. Leave it out, or export with --draft."
+        )
+    if not has_draft and settings.shape is not None:
+        raise OptionError("the bundle has no draft model: leave the draft's width and length out.")
+    rules: tuple[Rule, ...] = ("reuse", "all-or-nothing") if settings.rule == "both" else (settings.rule,)
+    scoring = settings.scoring or scoring
+    searches = [_search(settings, mode, rule, scoring, has_draft) for mode in settings.verify for rule in rules]
+    if PLAIN in settings.against:
+        searches.append(Search(name=PLAIN, mode="strict", scoring=scoring, drafting="nothing"))
+    return tuple(searches)
+
+
+def _search(settings: Settings, mode: Mode, rule: Rule, scoring: ScoringKind, has_draft: bool) -> Search:
+    sampling = mode in SAMPLING
+    chosen = Verification(
+        mode, "constrained" if mode == "sampled" else scoring, settings.slack if mode == "tolerant" else None,
+        settings.temperature if sampling else None, settings.seed if sampling else None,
+    )  # fmt: skip
+    auto = not has_draft or (settings.speculation == "auto" and chosen.lossless)
+    return Search(
+        name=mode if rule == "reuse" else f"{mode}, {rule}", mode=mode, scoring=chosen.scoring or scoring, rule=rule,
+        drafting="auto" if auto else "fixed", shape=None if auto else settings.shape or DraftShape(),
+        slack=chosen.slack, temperature=chosen.temperature, seed=chosen.seed,
+    )  # fmt: skip

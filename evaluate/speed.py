@@ -1,0 +1,57 @@
+"""Walltime: contestants that take turns on the same users, so that all of them meet the same state of the machine."""
+
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter, sleep
+
+import numpy as np
+
+from ..catalog.dataset import Example
+from ..runtime import Recommendation, Recommender
+from ..runtime.types import Float64
+
+WARM_UP = 3  # rounds that do not count
+PAUSE = 0.01  # seconds before each turn: the threads of the contestant before stop spinning meanwhile
+Contestant = Callable[[Sequence[Example]], object]
+
+
+def rounds_of(examples: Sequence[Example], batch: int, rounds: int) -> list[list[Example]]:
+    """As many groups of `batch` users, from the first on, and again from the first where they do not suffice."""
+    return [[examples[(i * batch + j) % len(examples)] for j in range(batch)] for i in range(rounds)]
+
+
+def take_turns(
+    contestants: Mapping[str, Contestant],
+    rounds: Sequence[Sequence[Example]],
+    *,
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[dict[str, Float64], dict[str, list[object]]]:
+    """Every contestant's seconds [R] and answers [R], one a round.
+
+    In a round all of them serve the same users, one after another, every round beginning with another one.
+    `progress` is told how many rounds are done.
+    """
+    names = list(contestants)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    answers: dict[str, list[object]] = {name: [] for name in names}
+    warm_up = rounds[:WARM_UP]
+    for number, users in enumerate([*warm_up, *rounds]):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            sleep(PAUSE)
+            start = perf_counter()
+            answer = contestants[name](users)
+            elapsed = perf_counter() - start
+            if number >= len(warm_up):
+                seconds[name].append(elapsed)
+                answers[name].append(answer)
+        progress(max(0, number + 1 - len(warm_up)))
+    return {name: np.array(times) for name, times in seconds.items()}, answers
+
+
+def served_by(recommender: Recommender, k: int) -> Contestant:
+    """A recommender as a contestant: histories in, lists of items out."""
+
+    def serve(users: Sequence[Example]) -> list[Recommendation]:
+        return recommender.recommend([user.history for user in users], k, users=[user.user for user in users])
+
+    return serve
