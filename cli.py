@@ -64,7 +64,7 @@ DRAFT_HELP = "A draft to start from, or the shape of a fresh one as for `specrec
 LAYERS_HELP = "Start from the target's first N layers and its embeddings instead."
 WINDOWS_HELP = "Places of each history to learn from: the last one, and others at random."
 ON_POLICY_HELP = "Share of batches on the draft's own trees, judged by the target."
-ALIGN_RATE_HELP = "Default: 0.5 (fresh), 0.25 (target layers) or 0.08 (checkpoint) divided by the hidden width."
+ALIGN_RATE_HELP = "Default: 0.4 divided by the hidden width."
 TRAIN_PRECISION_HELP = "Of computing; weights stay in fp32. Default: bf16 on a GPU that has it, else fp32."
 
 
@@ -472,6 +472,7 @@ def train(
     "--top-k", "-k", default=20, show_default=True, type=click.IntRange(1), help="Width of the target's beams."
 )
 @click.option("--windows", default=1, show_default=True, type=click.IntRange(1), help=WINDOWS_HELP)
+@click.option("--places", type=click.IntRange(1), metavar="N", help="At most so many places in all. Default: all.")
 @click.option("--on-policy", default=0.0, show_default=True, metavar="SHARE", help=ON_POLICY_HELP)
 @click.option(
     "--teacher", type=PathType, help="Folder that keeps the target's trees for other runs. Default: not kept."
@@ -495,8 +496,8 @@ def train(
 def align(
     target: Path, draft: str | None, layers: int | None, shared: bool, data: Path, output: Path, objective: Any,
     alpha: float | None, temperature: float | None, softened: float | None, top_k: int, windows: int,
-    on_policy: float, teacher: Path | None, prompt: str | None, separator: str, chat: bool, history_length: int,
-    end_token: Any, item_base: int | None, overwrite: bool, **budget: Any,
+    places: int | None, on_policy: float, teacher: Path | None, prompt: str | None, separator: str, chat: bool,
+    history_length: int, end_token: Any, item_base: int | None, overwrite: bool, **budget: Any,
 ) -> None:  # fmt: skip
     """Align a draft to its target: it learns what the target's beam search ranks highest, so that more is accepted.
 
@@ -527,7 +528,7 @@ def align(
     with Bars() as bars:
         report = run(
             dataset, target, source, settings, output, prompt=form, teacher=teacher, overwrite=overwrite,
-            options=AlignOptions(top_k=top_k, windows=windows, on_policy=on_policy),
+            options=AlignOptions(top_k=top_k, windows=windows, places=places, on_policy=on_policy),
             budget={name: value for name, value in budget.items() if value is not None}, progress=bars, bar="aligning",
         )  # fmt: skip
     click.echo(f"{report.summary()}\nWrote {output}. Next: specrec export --target {target} --draft {output} ...")

@@ -9,8 +9,10 @@ from typing import Literal
 
 import numpy as np
 
+from .align.align import AlignOptions, align
 from .align.configs import ModelSize
-from .align.sources import FreshDecoder
+from .align.objectives import PathKd
+from .align.sources import FreshDecoder, Pretrained
 from .align.synthetic import ShopSize, write_shop
 from .align.train import train
 from .catalog.dataset import Dataset
@@ -24,7 +26,8 @@ from .runtime import Recommendation, Recommender
 
 TARGET = ModelSize(layers=4, hidden=128, heads=4, intermediate=352)
 DRAFT = ModelSize(layers=1, hidden=64, heads=2, intermediate=176)
-STEPS = (600, 700)  # of target and draft: about half a minute and a few seconds on two cores
+STEPS = (600, 700, 200)  # of target, draft and alignment: half a minute and twice a few seconds on two cores
+TAUGHT = 3000  # places of histories that the target teaches the draft at
 SCORE = 1e-3  # how far the scores of one item may lie apart
 TIE = 1e-4  # items whose scores are this close may change places (docs/design.md, "Proof")
 SHOWN_USERS, SHOWN_HISTORY, SHOWN_ITEMS = 3, 5, 5
@@ -49,17 +52,18 @@ class Run:
 def run_demo(
     directory: Path,
     *,
-    steps: tuple[int, int] = STEPS,
+    steps: tuple[int, int, int] = STEPS,
     users: int = 200,
     k: int = 10,
     shop: ShopSize | None = None,
     overwrite: bool = False,
     echo: Echo = print,
 ) -> None:
-    """Write a shop, two checkpoints, a bundle and its engine to `directory`, and print what they can do.
+    """Write a shop, its checkpoints, a bundle and its engine to `directory`, and print what they can do.
 
-    The pair is trained for `steps`. Raises `SpecRecError` where `directory` exists and `overwrite` is
-    false, and where drafting changed a list; then nothing is left behind.
+    Target and draft are trained, and the draft aligned, for `steps`. Raises `SpecRecError` where
+    `directory` exists and `overwrite` is false, and where drafting changed a list; then nothing is left
+    behind.
     """
     with whole_directory(directory, kind="bundle", replace=overwrite) as part:
         index, items = part / "shop" / "index.json", part / "shop" / "items.json"
@@ -68,12 +72,16 @@ def run_demo(
         catalog = Catalog.load(index, items)
         echo(f"   {len(catalog.item_ids)} items, such as {catalog.titles[0]!r}: {''.join(catalog.identifiers[0])}")
         echo("2. Training a target and a draft from scratch")
-        train_pair(part, steps, echo)
-        echo("3. Exporting both to ONNX and building engines")
+        train_pair(part, steps[:2], echo)
+        echo("3. Aligning the draft to the target's beam search")
+        align_draft(part, steps[2], k, echo)
+        echo("4. Exporting both to ONNX and building engines")
         bundle = part / "bundle"
-        export_bundle(part / "target", part / "draft", index, items, bundle, progress=lambda stage: echo(f"   {stage}"))
+        export_bundle(
+            part / "target", part / "aligned", index, items, bundle, progress=lambda stage: echo(f"   {stage}")
+        )
         build_engine(bundle)
-        echo("4. Recommending to users the models have never seen")
+        echo("5. Recommending to users the models have never seen")
         asked = read_requests(part / "shop" / "test.jsonl", users)
         answers = [request.labels[0] for request in asked]
         histories = [request.items for request in asked]
@@ -98,6 +106,17 @@ def train_pair(part: Path, steps: tuple[int, int], echo: Echo) -> None:
             f"   {role}: {report.parameters:,} parameters, {fit.steps} steps in {fit.seconds:.0f} s, "
             f"loss a token {fit.first_loss:.2f} -> {fit.last_loss:.2f}, validation {fit.best:.2f}"
         )
+
+
+def align_draft(part: Path, steps: int, k: int, echo: Echo) -> None:
+    """Align `part`/draft to `part`/target, as `part`/aligned."""
+    report = align(
+        Dataset.open(part / "shop"), part / "target", Pretrained(part / "draft"), PathKd(top_k=k), part / "aligned",
+        options=AlignOptions(top_k=k, places=TAUGHT), bar="   aligned",
+        budget={"steps": steps, "learning_rate": 5e-3, "checks": 4},
+    )  # fmt: skip
+    for line in report.summary().splitlines():
+        echo(f"   {line}")
 
 
 def serve(bundle: Path, histories: Sequence[Sequence[str]], k: int, drafter: Literal["model", "none"]) -> Run:
@@ -172,11 +191,6 @@ def read_requests(path: Path, limit: int | None = None) -> list[HistoryRequest]:
         entry for entry in read_histories([path]) if isinstance(entry, HistoryRequest)
     )
     return list(islice(requests, limit))
-
-
-def positions(path: Path, catalog: Catalog) -> list[list[int]]:
-    """Histories as positions in the catalog."""
-    return [[catalog.position[item] for item in request.items] for request in read_requests(path)]
 
 
 def most_popular(path: Path, k: int) -> set[str]:

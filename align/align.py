@@ -37,6 +37,8 @@ from .work import EVENTS
 
 RECORD = "alignment.json"
 TEACHER = "teacher"
+RATE = 0.4  # the default learning rate, times the hidden width
+PLACES_SEED = 0  # the same places whatever a run's seed is, so that runs can share the teacher data
 CHECKED = 256  # prompts that acceptance is validated on
 
 Progress = Callable[[str, int, int | None], None]
@@ -47,12 +49,14 @@ class AlignOptions(Frozen, frozen=True, kw_only=True):
 
     top_k: int = 20  # K: the width of the target's beam search
     windows: int = 1  # places of a history that are learned from, the last one included
+    places: int | None = None  # at most so many of them in all, drawn by the seed
     on_policy: float = 0.0  # share of batches whose trees the draft draws itself
 
     def __post_init__(self) -> None:
-        for name in ("top_k", "windows"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"got {name.replace('_', ' ')} {getattr(self, name)}; expected at least 1.")
+        for name in ("top_k", "windows", "places"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"got {value} for {name.replace('_', ' ')}; expected at least 1.")
         if not 0 <= self.on_policy <= 1:
             raise OptionError(f"got an on-policy share of {self.on_policy:g}; expected 0 to 1.")
 
@@ -123,11 +127,11 @@ def align(
         tokenizer = draft.tokenizer(dataset.catalog, "")
         check_same_tokens(dataset.catalog, form.identifiers, source.tokenizer, tokenizer)
         model = draft.model(tokenizer, dataset.catalog, form.longest, seed)
-        settings = settle(draft, hidden_width(model), chosen)
+        settings = settle(draft, hidden_width(model), {"learning_rate": RATE / hidden_width(model), **chosen})
         engine = target_engine(source, dataset, form, settings)
     check_context(model, form.longest, prompt.history_length)
-    histories, held_out, _ = split(dataset, seed)
-    places = Places.choose(histories, options.windows, seed)
+    histories, held_out, _ = split(dataset, PLACES_SEED)
+    places = Places.choose(histories, options.windows, options.places, seed=PLACES_SEED)
     searcher = Searcher(engine, form.identifiers.trie, form.spec.prefix_ids, options.top_k)
     store = open_store(teacher or work / TEACHER, target, form, places, options.top_k)
     fill(store, searcher, places, form, progress)

@@ -27,8 +27,10 @@ class Places:
     place: Int64  # [N] at least 1
 
     @classmethod
-    def choose(cls, histories: Sequence[Int64], windows: int, seed: int) -> "Places":
-        """The last place of every history and `windows` - 1 others of it at random, all in random order."""
+    def choose(cls, histories: Sequence[Int64], windows: int, most: int | None, seed: int) -> "Places":
+        """The last place of every history and `windows` - 1 others of it at random, all in random order; the
+        first `most` of them.
+        """
         rng = np.random.default_rng([seed, 2])
         users, places = [], []
         for user, history in enumerate(histories):
@@ -38,7 +40,7 @@ class Places:
             chosen = [last, *(1 + rng.permutation(last - 1)[: windows - 1])]
             users.extend([user] * len(chosen))
             places.extend(chosen)
-        order = rng.permutation(len(users))
+        order = rng.permutation(len(users))[:most]
         return cls(histories, np.array(users, np.int64)[order], np.array(places, np.int64)[order])
 
     def __len__(self) -> int:

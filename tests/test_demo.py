@@ -19,14 +19,17 @@ def ranked(*pairs: tuple[str, float]) -> Recommendation:
 
 def test_the_whole_way(tmp_path: Path) -> None:
     lines: list[str] = []
-    demo.run_demo(tmp_path / "demo", steps=(20, 20), users=10, k=5, shop=SHOP, echo=lines.append)
+    demo.run_demo(tmp_path / "demo", steps=(20, 20, 10), users=10, k=5, shop=SHOP, echo=lines.append)
     text = "\n".join(lines)
     assert "Lists equal to plain beam search: 10 of 10" in text
+    assert "needed nodes that are drafted (top 5," in text
     assert "Target calls a user" in text
     assert "speed ratio" in text
     assert text.count("is recommended") == demo.SHOWN_USERS
     assert str(tmp_path / "demo" / "bundle") in text
-    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == ["bundle", "draft", "shop", "target"]
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == [
+        "aligned", "bundle", "draft", "shop", "target",
+    ]  # fmt: skip
     with pytest.raises(SpecRecError, match="exists already"):
         demo.run_demo(tmp_path / "demo")
 
