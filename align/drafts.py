@@ -34,7 +34,9 @@ class TargetLayers(Source):
         model = Checkpoint.open(self.target).load("fp32", catalog.tokens)
         count = int(model.config.num_hidden_layers)
         if not 1 <= self.layers <= count:
-            raise OptionError(f"got {self.layers} of the target's layers; {self.target} has {count}.")
+            raise OptionError(
+                f"got {self.layers} of the target's layers; expected 1 to {count}, as many as {self.target} has."
+            )
         body = model.get_decoder()  # type: ignore[no-untyped-call]
         body.layers = body.layers[: self.layers]
         model.config.num_hidden_layers = self.layers

@@ -116,8 +116,7 @@ class AtSpeedS(Objective):
         super().__post_init__()
         if self.softened is not None:
             check_temperature(self.softened)
-        if self.top_k < 1:
-            raise OptionError(f"got a top K of {self.top_k} for AtSpeed-S; expected at least 1.")
+        check_top_k(self.top_k)
 
     def aligned(self, batch: TreeBatch, q: torch.Tensor) -> torch.Tensor:
         p, q = allowed(batch, batch.teacher), allowed(batch, q)
@@ -150,6 +149,12 @@ class PathKd(Objective):
     top_k: int = 20
     row_weight: float = 1.0
     reaches_leaves: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_top_k(self.top_k)
+        if not 0 <= self.row_weight < float("inf"):
+            raise OptionError(f"got a row weight of {self.row_weight:g}; expected a number, at least 0.")
 
     def aligned(self, batch: TreeBatch, q: torch.Tensor) -> torch.Tensor:
         row = by_row(batch, batch.teacher.exp() * (batch.teacher - q), "beams") + self._rest(batch, q)
@@ -210,3 +215,9 @@ def check_temperature(value: float) -> None:
     """Raise `OptionError` unless it is a finite number above 0."""
     if not 0 < value < float("inf"):
         raise OptionError(f"got a temperature of {value:g}; expected a number above 0.")
+
+
+def check_top_k(value: int) -> None:
+    """Raise `OptionError` unless there is something to rank."""
+    if value < 1:
+        raise OptionError(f"got a top K of {value}; expected at least 1.")

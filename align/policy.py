@@ -9,11 +9,21 @@ from transformers import PreTrainedModel
 
 from ..catalog.trie import ItemTrie
 from ..engines.torch import TorchEngine
-from ..runtime.types import Bool, Int64
+from ..runtime.draft import ModelDrafter
+from ..runtime.evaluator import TreeEvaluator
+from ..runtime.nodes import EvaluatedNodes
+from ..runtime.prefix import SharedPrefix
+from ..runtime.scoring import Scoring
+from ..runtime.session import beginning
+from ..runtime.stats import DecodeStats
+from ..runtime.types import Int64, NodeList
+from ..runtime.view import TrieView
 from .lessons import Lessons
 from .samples import Format
 from .teacher import Searcher, truth_paths
 from .trees import Trees
+
+BATCH = 32  # prompts a call
 
 
 class Policy:
@@ -36,6 +46,23 @@ class Policy:
         batch = lessons.packed(prompts, teacher.at(prompts, own), truth)
         return vars(batch.to(inputs["input_ids"].device))
 
+    def drafted(self, prompts: Sequence[Int64], width: int) -> NodeList:
+        """What the runtime's first round drafts with it for each prompt [P]: `width` nodes at every depth."""
+        prefix = SharedPrefix(self._engine, np.array(self._form.spec.prefix_ids, np.int64))
+        parts = []
+        for first in range(0, len(prompts), BATCH):
+            nodes = self._first_round(prefix, prompts[first : first + BATCH], width)
+            parts.append(NodeList(first + nodes.request, nodes.node))
+        return NodeList(np.concatenate([part.request for part in parts]), np.concatenate([part.node for part in parts]))
+
+    def _first_round(self, prefix: SharedPrefix, prompts: Sequence[Int64], width: int) -> NodeList:
+        view, batch = TrieView(self._trie), len(prompts)
+        own, targets = (EvaluatedNodes(view, Scoring("full")) for _ in range(2))
+        evaluator = TreeEvaluator(prefix, view, own, prompts, DecodeStats(self._trie.length), "draft")
+        frontier = beginning(np.full(batch, width), np.zeros(batch))
+        widths = np.full((batch, self._trie.length - 1), width)
+        return ModelDrafter("strict", evaluator, view).propose(frontier, targets, widths).nodes
+
 
 class AcceptanceCheck:
     """Validation: of the nodes that the target's beam search needs, how many a draft's first tree holds."""
@@ -48,20 +75,13 @@ class AcceptanceCheck:
         """acceptance: share of needed nodes that are drafted; accepted_levels: depths, counted from the first,
         of which all are, mean a prompt (AtSpeed's accept steps of the first round).
         """
-        searcher = self._policy.searcher(self._width)
-        drafted = [searcher.trees(self._prompts[at : at + 32]) for at in range(0, len(self._prompts), 32)]
-        owner, node, found = held(self._needed, drafted, len(self._trie.parent))
-        depth = self._trie.depth[node]
-        asked = (depth > 0) & (self._trie.child_count[node] > 0)
-        levels = np.ones((len(self._prompts), self._trie.length), bool)
-        np.logical_and.at(levels, (owner[asked], depth[asked] - 1), found[asked])
-        leading = np.logical_and.accumulate(levels[:, : self._trie.length - 1], axis=1).sum(axis=1)
-        return {"acceptance": float(found[asked].mean()), "accepted_levels": float(leading.mean())}
-
-
-def held(needed: Trees, drafted: Sequence[Trees], stride: int) -> tuple[Int64, Int64, Bool]:
-    """Prompt and node of every needed node, and whether the drafted trees (of the same prompts) hold it."""
-    count = np.concatenate([trees.count for trees in drafted])
-    keys = np.repeat(np.arange(len(count)), count) * stride + np.concatenate([trees.node for trees in drafted])
-    owner, node = np.repeat(np.arange(len(needed)), needed.count), needed.node.astype(np.int64)
-    return owner, node, np.isin(owner * stride + node, keys)
+        needed, trie, stride = self._needed, self._trie, len(self._trie.parent)
+        drafted = self._policy.drafted(self._prompts, self._width)
+        owner, node = np.repeat(np.arange(len(needed)), needed.count), needed.node.astype(np.int64)
+        found = np.isin(owner * stride + node, drafted.request * stride + drafted.node)
+        asked = node > 0  # the root is everybody's
+        levels = np.ones((len(self._prompts), trie.length), bool)
+        np.logical_and.at(levels, (owner[asked], trie.depth[node[asked]] - 1), found[asked])
+        leading = np.logical_and.accumulate(levels[:, : trie.length - 1], axis=1).sum(axis=1)
+        share = float(found[asked].mean()) if asked.any() else 1.0  # identifiers of one token: nothing is needed
+        return {"acceptance": share, "accepted_levels": float(leading.mean())}

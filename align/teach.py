@@ -35,7 +35,7 @@ def open_store(folder: Path, target: Path, form: Format, places: Places, width: 
         fingerprint=f"target {weights_digest(target)}, prompts {form_digest(form)}, histories {places.digest()}",
         width=width, samples=len(places), part=PART,
     )  # fmt: skip
-    file = folder / SETTINGS
+    store, file = TreeStore(folder, form.identifiers.trie, settings), folder / SETTINGS
     if file.is_file():
         try:
             before = msgspec.json.decode(file.read_bytes(), type=TeacherSettings)
@@ -46,9 +46,9 @@ def open_store(folder: Path, target: Path, form: Format, places: Places, width: 
             differing = "; ".join(f"{name} {old[name]}, now {new[name]}" for name in new if old[name] != new[name])
             raise SpecRecError(f"{folder} holds other trees ({differing}). Remove it or choose another --teacher.")
     else:
-        with _room(folder, 0, 0), whole_file(file) as out:
+        with _room(folder, 0, store.parts), whole_file(file) as out:
             out.write(msgspec.json.format(msgspec.json.encode(settings), indent=1))
-    return TreeStore(folder, form.identifiers.trie, settings)
+    return store
 
 
 def fill(store: TreeStore, teacher: Searcher, places: Places, form: Format, progress: Progress) -> None:

@@ -15,21 +15,22 @@ from specrec.align.train import train
 from specrec.catalog.dataset import Dataset
 
 TARGET = ModelSize(layers=4, hidden=192, heads=4, intermediate=512)
-DRAFT = ModelSize(layers=1, hidden=96, heads=2, intermediate=256)
+DRAFT = "1x128"
 
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder for target/ and draft/")
     parser.add_argument("--data", default="games", choices=["beauty", "games"])
-    parser.add_argument("--steps", type=int, nargs=2, default=[24_000, 12_000], help="of target and draft, at most")
+    parser.add_argument("--steps", type=int, nargs=2, default=[24_000, 6_000], help="of target and draft, at most")
     options = parser.parse_args()
     shared = shared_data()
     if shared is None:
         parser.exit(2, "The data/ folder is absent: name the folder that holds it in SPECREC_DATA.\n")
     dataset = Dataset.open(shared / "data" / options.data)
-    for role, size, steps in zip(("target", "draft"), (TARGET, DRAFT), options.steps, strict=True):
-        report = train(dataset, FreshDecoder(size), options.output / role, budget={"steps": steps}, progress=role)
+    sources = (FreshDecoder(TARGET), FreshDecoder(DRAFT, options.output / "target"))
+    for role, source, steps in zip(("target", "draft"), sources, options.steps, strict=True):
+        report = train(dataset, source, options.output / role, budget={"steps": steps}, progress=role)
         print(f"{role}: {report.summary()}", flush=True)
 
 

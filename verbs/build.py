@@ -1,0 +1,97 @@
+"""To a bundle and its engines, and what is in them: export, build-engine, inspect, demo."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import PRECISIONS, SCORINGS, PathType, bundle_argument, prompt_options
+from .output import Bars, Stages
+
+SCORING_HELP = (
+    "The bundle's default. full: log-softmax over the model's whole vocabulary, as generate does; constrained: "
+    "renormalised over the tokens that the catalog allows."
+)
+
+
+@click.command()
+@click.option("--target", required=True, type=PathType, help="Checkpoint directory of the target model.")
+@click.option("--draft", type=PathType, help="Checkpoint directory of the draft model (without it: plain beam search).")
+@click.option("--catalog", required=True, type=PathType, help="Identifiers of the items: an LC-Rec style index.json.")
+@click.option("--items", type=PathType, help="Titles of the items: items.json.")
+@prompt_options("Prompt with {history} in it.")
+@click.option("--scoring", default="full", show_default=True, type=SCORINGS, help=SCORING_HELP)
+@click.option("--max-top-k", default=200, show_default=True, type=click.IntRange(1), help="Longest list to ask for.")
+@click.option("--precision", default="fp32", show_default=True, type=PRECISIONS)
+@click.option("--checkpoints/--no-checkpoints", default=True, help="Keep the checkpoints for the torch engine.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle, its engines included.")
+@click.option("--output", "-o", required=True, type=PathType, help="Directory of the bundle to write.")
+def export(target: Path, draft: Path | None, catalog: Path, items: Path | None, output: Path, **options: Any) -> None:
+    """Export a target and a draft checkpoint for one catalog to a bundle of ONNX graphs.
+
+    \b
+    Examples:
+      specrec export --target lcrec-7b --draft lcrec-68m --catalog index.json --items items.json -o bundle
+      specrec export --target T --draft D --catalog index.json --prompt 'Bought: {history}. Next:' --separator ', ' -o b
+      specrec export --target T --catalog titles.json --prompt 'Bought:{history}. Next:' --separator , -o b
+
+    \b
+    The catalog's identifiers are tokens of the models' tokenizer ("<a_47>") or text of several tokens (" desk lamp").
+    """
+    from ..export import export_bundle
+
+    export_bundle(target, draft, catalog, items, output, progress=Stages(), **options)
+    click.echo(f"Wrote {output}. Next: specrec build-engine {output}")
+
+
+@click.command("build-engine")
+@bundle_argument
+@click.option("--backend", default="onnxruntime", show_default=True, type=click.Choice(["onnxruntime"]))
+@click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
+@click.option("--precision", type=PRECISIONS, help="Default: the bundle's.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of the engine. Default: all processors.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing engine.")
+def build_engine(bundle: Path, **options: Any) -> None:
+    """Optimise a bundle's graphs for this machine, check them and measure their latency.
+
+    \b
+    Examples:
+      specrec build-engine bundle
+      specrec build-engine bundle --device cuda
+    """
+    from ..engines.build import build_engine as build
+
+    with Bars() as bars:
+        folder = build(bundle, progress=bars, **options)
+    click.echo(f"Built {folder}. Next: specrec infer {bundle} HISTORIES --output recs.jsonl")
+
+
+@click.command()
+@bundle_argument
+@click.option("--json", "as_json", is_flag=True, help="The manifest and the engines' facts as JSON.")
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Show what is in a bundle: models, catalog, prompt, engines and their latency.
+
+    \b
+    Examples:
+      specrec inspect bundle
+      specrec inspect bundle --json | python -m json.tool
+    """
+    from ..engines.inspect import describe, describe_json
+
+    click.echo(describe_json(bundle) if as_json else describe(bundle))
+
+
+@click.command()
+@click.option("--output", "-o", default="demo", show_default=True, type=PathType, help="Directory for all it makes.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier demo's files.")
+def demo(output: Path, overwrite: bool) -> None:
+    """Train a tiny pair on generated histories, export, build, infer and check it: about two minutes.
+
+    \b
+    Example:
+      specrec demo --output demo
+    """
+    from ..demo import run_demo
+
+    run_demo(output, overwrite=overwrite)

@@ -1,0 +1,181 @@
+"""Models learn: train a target or a draft on histories, align a draft to its target."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import PathType, Verb, given, item_base_option, prompt_options, together
+from .output import Bars
+
+CONFIG_HELP = (
+    "Fresh weights of this shape: LAYERSxHIDDEN such as 4x192, llama-tiny, -small, -medium, -68m or -160m, a "
+    "config.json, or a checkpoint directory."
+)
+RATE_HELP = "Default: 0.5 (--config), 0.08 (--from) or 1 (--lora) divided by the hidden width."
+OBJECTIVES = click.Choice(["path-kd", "atspeed-s", "atspeed-r", "seq-kd", "word-kd", "tvd-kd", "sft"])
+OBJECTIVE_HELP = "What the draft learns (docs/alignment.md)."
+DRAFT_HELP = "A draft to start from, or the shape of a fresh one as for `specrec train --config`."
+LAYERS_HELP = "Start from the target's first N layers and its embeddings instead."
+WINDOWS_HELP = "Places of each history to learn from: the last one, and others at random."
+ON_POLICY_HELP = "Share of batches on the draft's own trees, judged by the target."
+ALIGN_RATE_HELP = "Default: 0.4 divided by the hidden width."
+TRAIN_PRECISION_HELP = "Of computing; weights stay in fp32. Default: bf16 on a GPU that has it, else fp32."
+
+data_option = click.option(
+    "--data", required=True, type=PathType, metavar="DATASET", help="Folder with index.json and histories."
+)
+
+
+def amount_options(epochs: str, batch_size: str) -> Callable[[Verb], Verb]:
+    """How much to learn from, with the help texts of those options that differ between verbs."""
+    return together(
+        click.option("--epochs", type=float, help=epochs),
+        click.option("--steps", type=click.IntRange(1), help="In place of --epochs."),
+        click.option("--batch-size", "batch", type=click.IntRange(1), help=batch_size),
+    )
+
+
+def fit_options(learning_rate: str, weight_decay: str, checks: str, patience: str) -> Callable[[Verb], Verb]:
+    """How to learn it, with the help texts of those options that differ between verbs."""
+    return together(
+        click.option("--learning-rate", type=float, help=learning_rate),
+        click.option("--weight-decay", type=float, help=weight_decay),
+        click.option("--checks", type=click.IntRange(1), help=checks),
+        click.option("--patience", type=click.IntRange(1), help=patience),
+        click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help=TRAIN_PRECISION_HELP),
+        click.option("--seed", type=click.IntRange(0), help="Default: 0."),
+    )
+
+
+@click.command()
+@data_option
+@click.option("--output", "-o", required=True, type=PathType, help="Directory of the checkpoint to write.")
+@click.option("--config", metavar="NAME", help=CONFIG_HELP)
+@click.option("--from", "start", type=PathType, metavar="CHECKPOINT", help="Train this checkpoint's weights further.")
+@click.option("--lora", type=click.IntRange(1), metavar="RANK", help="With --from: train LoRA adapters of this rank.")
+@click.option("--tokenizer", type=PathType, metavar="CHECKPOINT", help="With --config: a draft's must be its target's.")
+@prompt_options("As for export.")
+@amount_options(
+    epochs="Default: 10 from fresh weights, 3 from a checkpoint's.",
+    batch_size="Sequences in one forward pass. Default: 16.",
+)
+@click.option("--gradient-accumulation", type=click.IntRange(1), help="Forward passes a step. Default: 1.")
+@fit_options(
+    learning_rate=RATE_HELP,
+    weight_decay="Default: 0.05.",
+    checks="Looks at the validation loss, and checkpoints. Default: 10.",
+    patience="Checks without a better loss before it stops. Default: 3.",
+)
+@item_base_option
+@click.option("--overwrite", is_flag=True, help="Replace an earlier checkpoint of this verb.")
+def train(
+    data: Path, output: Path, config: str | None, start: Path | None, lora: int | None, tokenizer: Path | None,
+    prompt: str | None, separator: str, chat: bool, history_length: int, end_token: Any, item_base: int | None,
+    overwrite: bool, **budget: Any,
+) -> None:  # fmt: skip
+    """Train a target or a draft on a dataset's histories: from fresh weights, or a checkpoint's, whole or with LoRA.
+
+    The checkpoint of the best validation loss is written, with training.json and TensorBoard events beside it. Ctrl-C
+    keeps what is done in OUTPUT.work; the same command goes on from there.
+
+    \b
+    Examples:
+      specrec train --data beauty --config 4x192 --output target
+      specrec train --data beauty --config 1x96 --output draft
+      specrec train --data beauty --from Qwen3-0.6B --lora 16 --precision bf16 --output target
+      specrec train --data beauty --from Qwen3-0.6B --prompt 'Bought: {history} Next:' --separator ' ' -o target
+      specrec train --data beauty --config llama-68m --tokenizer target --output draft
+    """
+    from ..align.samples import PromptOptions
+    from ..align.sources import find_source
+    from ..align.train import train as trained
+    from ..catalog.dataset import Dataset
+
+    source = find_source(config, start, lora, tokenizer)
+    report = trained(
+        Dataset.open(data, item_base=item_base), source, output, budget=given(budget),
+        prompt=PromptOptions(
+            prompt=prompt, separator=separator, chat=chat, history_length=history_length, end_token=end_token
+        ),
+        overwrite=overwrite, progress="training",
+    )  # fmt: skip
+    click.echo(report.summary())
+    click.echo(
+        f"Wrote {output}. Next: specrec export --target {output} --catalog {data / 'index.json'} --output bundle"
+    )
+
+
+@click.command()
+@click.option("--target", required=True, type=PathType, metavar="CHECKPOINT", help="The target, or its LoRA adapter.")
+@click.option("--draft", metavar="CHECKPOINT|CONFIG", help=DRAFT_HELP)
+@click.option("--from-target-layers", "layers", type=click.IntRange(1), metavar="N", help=LAYERS_HELP)
+@click.option("--share-embeddings", "shared", is_flag=True, help="With --from-target-layers: embeddings and head stay.")
+@data_option
+@click.option("--output", "-o", required=True, type=PathType, help="Directory of the aligned draft.")
+@click.option("--objective", default="path-kd", show_default=True, type=OBJECTIVES, help=OBJECTIVE_HELP)
+@click.option("--alpha", type=float, help="The objective's share of the loss, the data's having the rest.")
+@click.option("--temperature", type=float, help="atspeed-r: divides both models' logits. Default: 1.")
+@click.option("--softened", type=float, help="atspeed-s: temperature of a softmax over probabilities, as published.")
+@click.option(
+    "--top-k", "-k", default=20, show_default=True, type=click.IntRange(1), help="Width of the target's beams."
+)
+@click.option("--windows", default=1, show_default=True, type=click.IntRange(1), help=WINDOWS_HELP)
+@click.option("--places", type=click.IntRange(1), metavar="N", help="At most so many places in all. Default: all.")
+@click.option("--on-policy", default=0.0, show_default=True, metavar="SHARE", help=ON_POLICY_HELP)
+@click.option(
+    "--teacher", type=PathType, help="Folder that keeps the target's trees for other runs. Default: not kept."
+)
+@prompt_options("As for export.")
+@amount_options(
+    epochs="Default: 10 for a fresh draft or target layers, 3 for a checkpoint.",
+    batch_size="Prompts in one forward pass. Default: 32.",
+)
+@fit_options(
+    learning_rate=ALIGN_RATE_HELP,
+    weight_decay="Default: 0.01.",
+    checks="Looks at the validation acceptance. Default: 10.",
+    patience="Checks without a better one before it stops. Default: 3.",
+)
+@item_base_option
+@click.option("--overwrite", is_flag=True, help="Replace an earlier draft of this verb.")
+def align(
+    target: Path, draft: str | None, layers: int | None, shared: bool, data: Path, output: Path, objective: Any,
+    alpha: float | None, temperature: float | None, softened: float | None, top_k: int, windows: int,
+    places: int | None, on_policy: float, teacher: Path | None, prompt: str | None, separator: str, chat: bool,
+    history_length: int, end_token: Any, item_base: int | None, overwrite: bool, **budget: Any,
+) -> None:  # fmt: skip
+    """Align a draft to its target: it learns what the target's beam search ranks highest, so that more is accepted.
+
+    The target's beam trees over the training histories are made first and stored compactly; then the draft is
+    trained on prompts and trees in one pass. The weights that have most of what validation users need among
+    40 drafted nodes a depth are written, with alignment.json and TensorBoard events beside them. Ctrl-C keeps what
+    is done in OUTPUT.work; the same command goes on from there. Objectives: docs/alignment.md.
+
+    \b
+    Examples:
+      specrec align --target target --draft draft --data beauty --output aligned
+      specrec align --target target --from-target-layers 1 --data beauty --output aligned --epochs 10
+      specrec align --target target --draft 2x128 --data beauty --objective atspeed-s --teacher trees --output s
+    """
+    from ..align.align import AlignOptions
+    from ..align.align import align as run
+    from ..align.drafts import find_draft
+    from ..align.objectives import find_objective
+    from ..align.samples import PromptOptions
+    from ..catalog.dataset import Dataset
+
+    settings = find_objective(objective, alpha=alpha, temperature=temperature, softened=softened, top_k=top_k)
+    source = find_draft(draft, target, layers, shared)
+    dataset = Dataset.open(data, item_base=item_base)
+    form = PromptOptions(
+        prompt=prompt, separator=separator, chat=chat, history_length=history_length, end_token=end_token
+    )
+    with Bars() as bars:
+        report = run(
+            dataset, target, source, settings, output, prompt=form, teacher=teacher, overwrite=overwrite,
+            options=AlignOptions(top_k=top_k, windows=windows, places=places, on_policy=on_policy),
+            budget=given(budget), progress=bars, bar="aligning",
+        )  # fmt: skip
+    click.echo(f"{report.summary()}\nWrote {output}. Next: specrec export --target {target} --draft {output} ...")

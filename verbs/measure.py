@@ -1,0 +1,146 @@
+"""A bundle on real histories, measured: tune, evaluate."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import (
+    MODES,
+    PICTURE_HELP,
+    SPECULATIONS,
+    VERIFY_HELP,
+    PathType,
+    batch_option,
+    bundle_argument,
+    engine_option,
+    format_options,
+    histories_argument,
+    item_base_option,
+    mode_options,
+    scoring_option,
+    shape_by_hand,
+    shape_options,
+    threads_option,
+)
+from .output import Bars
+
+SEVERAL_HELP = f"Several may be given; differences are to the first. {VERIFY_HELP}"
+BASELINES = ("plain", "generate")
+BASELINE_HELP = "plain: our beam search without drafting, whose lists strict ones must be. generate: transformers'."
+RULES = click.Choice(["reuse", "all-or-nothing", "both"])
+RULE_HELP = "all-or-nothing: discard a round's evaluations at the first missing node, as AtSpeed does. both: compare."
+TIMED_HELP = "Rounds of the walltime, all modes taking turns: users at batch 1, batches at --batch-size. 0: none."
+AUTO_HELP = "auto: draft what pays, in modes whose lists do not depend on it (strict, sampled)."
+
+
+@click.command()
+@bundle_argument
+@histories_argument
+@click.option("--verify", "mode", default="strict", show_default=True, type=click.Choice(["strict", "sampled"]))
+@scoring_option
+@click.option("--temperature", type=float, help="sampled: that of the requests to come. Default: 1.")
+@click.option("--top-k", "-k", multiple=True, type=click.IntRange(1), help="Several may be given. Default: 1 5 10 20.")
+@click.option(
+    "--limit", default=256, show_default=True, type=click.IntRange(1), help="How many requests to learn from."
+)
+@click.option("--engine", metavar="NAME", help="As `specrec inspect` lists. Default: the only one.")
+@threads_option
+@format_options
+def tune(
+    bundle: Path, histories: tuple[Path, ...], mode: Any, scoring: Any, temperature: float | None,
+    top_k: tuple[int, ...], limit: int, engine: str | None, threads: int | None, format: str | None, item_base: int,
+) -> None:  # fmt: skip
+    """Measure on real histories what drafting is worth here, for --speculation auto.
+
+    Counts how often the draft's nodes are needed, at every depth and width, and what calls cost in the loop. The
+    result is kept in the engine's folder, in place of an earlier one of the same mode and scoring; `infer` uses it
+    from then on. Lists stay the same, only their speed changes.
+
+    \b
+    Examples:
+      specrec tune bundle histories.jsonl
+      specrec tune bundle histories.jsonl --verify sampled --top-k 10 --limit 500
+    """
+    from ..catalog.history import HistoryRequest, read_histories
+    from ..runtime import Verification
+    from ..runtime.tune import TOP_K, described
+    from ..runtime.tune import tune as measure
+
+    entries = read_histories(histories, format=format, item_base=item_base)
+    read = list(islice(entries, limit))
+    requests = [entry.items for entry in read if isinstance(entry, HistoryRequest)]
+    if len(requests) < len(read):
+        click.echo(f"{len(read) - len(requests)} lines are no requests and are left out (infer tells why)", err=True)
+    with Bars() as bars:
+        path, tuning = measure(
+            bundle, requests, engine=engine, top_k=top_k or TOP_K, threads=threads, progress=bars,
+            verification=Verification(mode, scoring, temperature=temperature),
+        )  # fmt: skip
+    click.echo(described(bundle, path, tuning))
+
+
+@click.command()
+@bundle_argument
+@click.argument("dataset", type=PathType)
+@click.option(
+    "--top-k", "-k", multiple=True, type=click.IntRange(1), help="Several may be given. Default: 1 3 5 10 20."
+)
+@click.option("--verify", "modes", multiple=True, default=["strict"], show_default=True, type=MODES, help=SEVERAL_HELP)
+@click.option("--rule", default="reuse", show_default=True, type=RULES, help=RULE_HELP)
+@click.option(
+    "--against", multiple=True, default=BASELINES, show_default=True, type=click.Choice(BASELINES), help=BASELINE_HELP
+)
+@click.option("--split", default="test", show_default=True, type=click.Choice(["test", "valid"]))
+@click.option("--users", type=click.IntRange(1), metavar="N", help="A random draw of N requests. Default: all.")
+@click.option("--timed-users", default=32, show_default=True, type=click.IntRange(0), help=TIMED_HELP)
+@batch_option
+@scoring_option
+@mode_options
+@click.option("--seed", default=0, show_default=True, help="Of the draw of users, of intervals and sampling modes.")
+@click.option("--speculation", default="fixed", show_default=True, type=SPECULATIONS, help=AUTO_HELP)
+@shape_options
+@engine_option
+@threads_option
+@item_base_option
+@click.option("--output", "-o", type=PathType, help="All numbers, settings and versions as JSON.")
+@click.option("--per-user", type=PathType, help="A JSON line for every request, mode and K.")
+@click.option("--plot", "plots", multiple=True, type=PathType, help=PICTURE_HELP)
+@click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+def evaluate(
+    bundle: Path, dataset: Path, top_k: tuple[int, ...], modes: tuple[Any, ...], draft_width: int | None,
+    draft_length: int | None, item_base: int | None, output: Path | None, per_user: Path | None,
+    plots: tuple[Path, ...], overwrite: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Measure a bundle on a dataset's held-out users: ranking quality, target calls and speed, with intervals.
+
+    DATASET is a folder with index.json and a test split. For every mode and K: Recall and NDCG, warm and cold items
+    apart, coverage, target calls, accept steps (AS@K), and the walltime speed-up (WS@K) over plain beam search and
+    over transformers' generate with the same item trie (docs/evaluate.md).
+
+    \b
+    Examples:
+      specrec evaluate bundle beauty --output results.json --plot speed.svg
+      specrec evaluate bundle beauty --verify strict --verify relaxed --rule both -k 10 -k 20 --timed-users 0
+      specrec evaluate bundle beauty --users 500 --draft-width 24 --per-user users.jsonl
+    """
+    from ..catalog.dataset import Dataset
+    from ..engines.bundle import Bundle
+    from ..evaluate import Outputs, Settings
+    from ..evaluate import evaluate as measure
+    from ..evaluate.settings import TOP_K
+    from ..evaluate.table import described
+
+    outputs = Outputs(output, per_user, plots)
+    outputs.check(overwrite=overwrite)
+    settings = Settings(
+        top_k=tuple(sorted(top_k or TOP_K)), verify=modes, shape=shape_by_hand(draft_width, draft_length), **options
+    )
+    opened, held_out = Bundle.open(bundle), Dataset.open(dataset, item_base=item_base)
+    with Bars() as bars, outputs.lines() as each:
+        evaluation = measure(opened, held_out, settings, each=each, progress=bars)
+    outputs.write(evaluation)
+    click.echo(described(evaluation))
+    if outputs.paths:
+        click.echo(f"\nWrote {', '.join(map(str, outputs.paths))}")

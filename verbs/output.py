@@ -1,0 +1,100 @@
+"""What a verb shows: progress, results, and a summary of the run."""
+
+import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..runtime import Recommender
+    from ..runtime.files import InferCounts
+
+
+class Stages:
+    """Prints each stage of a long verb on standard error as it begins."""
+
+    def __call__(self, stage: str) -> None:
+        click.echo(f"  {stage}", err=True)
+
+
+class Bars:
+    """Progress bars on standard error (where it is a terminal), one for each named stage."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._bar: Any = None
+
+    def __enter__(self) -> "Bars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        from tqdm import tqdm
+
+        if stage != self._stage:
+            self.__exit__()
+            self._stage, self._bar = stage, tqdm(total=total, desc=stage, file=sys.stderr, disable=None)
+        self._bar.update(done - self._bar.n)
+
+
+def write_results(lines: Iterable[Any], output: Path, rejects: Path | None) -> None:
+    """Results to `output`, rejects to `rejects` or standard error; a file is whole, or absent if nothing is in it."""
+    from ..catalog.files import whole_file
+    from ..runtime.files import RejectLine, write_line
+
+    with ExitStack() as stack:
+        results: IO[bytes] | None = sys.stdout.buffer if str(output) == "-" else None
+        rejected: IO[bytes] | None = None
+        for line in lines:
+            if not isinstance(line, RejectLine):
+                results = results or stack.enter_context(whole_file(output))
+                write_line(results, line)
+            elif rejects is None:
+                click.echo(f"{line.file}, line {line.line}: {line.reason}", err=True)
+            else:
+                rejected = rejected or stack.enter_context(whole_file(rejects))
+                write_line(rejected, line)
+        if results is not None:
+            results.flush()
+    if rejects is not None and rejected is None:
+        rejects.unlink(missing_ok=True)  # an earlier run's
+
+
+def summary(recommender: "Recommender", counts: "InferCounts", seconds: float, rejects: Path | None) -> str:
+    """What a run did, in a few lines."""
+    from ..runtime.planner import Planner
+
+    stats = recommender.stats
+    served = max(counts.served, 1)
+    lines = [f"{counts.served} users in {seconds:.1f} s: {counts.served / seconds:.1f} users/s"]
+    lines.append(
+        f"target calls per user {stats.target_calls / served:.2f} (plain beam search: up to {stats.length}), "
+        f"draft calls {stats.draft_calls / served:.2f}, nodes evaluated {stats.nodes_evaluated / served:.1f}"
+    )
+    if stats.draft_calls:
+        rates = (f"{depth}: {'-' if r is None else f'{r:.1%}'}" for depth, r in enumerate(stats.acceptance(), 1))
+        lines.append(f"acceptance (needed nodes that had been drafted) by depth: {', '.join(rates)}")
+    if (
+        stats.target_calls
+        and not stats.draft_calls
+        and isinstance(recommender.planning, Planner)
+        and recommender.planning.draft
+    ):
+        lines.append("auto had the model draft nothing: by what is known it does not pay here (see `specrec tune`)")
+    if stats.stand_ins:
+        lines.append(f"{stats.stand_ins} nodes stood in for better ones that had not been drafted")
+    if counts.short_lists:
+        lines.append(f"{counts.short_lists} lists are short: fewer items are allowed than were asked for")
+    if counts.unknown_items:
+        lines.append(f"{counts.unknown_items} items of the histories are not in the catalog and were dropped")
+    if counts.shortened:
+        lines.append(f"{counts.shortened} histories were shortened to the model's context")
+    if counts.rejected:
+        lines.append(f"{counts.rejected} lines were rejected" + (f": see {rejects}" if rejects else ""))
+    return "\n".join(lines)
