@@ -1,7 +1,7 @@
 """WS@K of differently taught drafts over one target: all of them, the plain loop and `generate` take turns."""
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from specrec.catalog.errors import SpecRecError
 from specrec.engines.build import build_engine
 from specrec.engines.bundle import Bundle
 from specrec.engines.registry import load_engine
-from specrec.evaluate.bench import Bench
+from specrec.evaluate.bench import Bench, Generate
 from specrec.evaluate.data import HeldOut
 from specrec.evaluate.figures import Pace, paces
 from specrec.evaluate.settings import GENERATE, PLAIN, Settings
@@ -34,8 +34,13 @@ def measure_speed(options: Namespace, setup: Setup, drafts: dict[str, Path]) -> 
     }
     first = next(iter(bundles.values()))
     bench = Bench.open(first, settings)
+    benches = {name: with_draft(bench, bundle) for name, bundle in bundles.items()}
+    generate = bench.generate()
+    if isinstance(generate, str):
+        raise SpecRecError(f"generate cannot be timed: {generate}.")
     users = HeldOut.of(dataset, settings, first.path, bench.catalog, first.manifest.identifier_length).examples
-    found = [pace for k in setup.top_k for pace in race(bench, bundles, users, k, options.rounds)]
+    rounds = rounds_of(users, 1, options.rounds)
+    found = [pace for k in setup.top_k for pace in race(benches, generate, rounds, k)]
     write(options.work / "speed.json", Speed(options.seeds[0], bench.engine, bench.threads, tuple(found)))
 
 
@@ -49,20 +54,21 @@ def built(path: Path, target: Path, draft: Path, dataset: Dataset) -> Bundle:
     return Bundle.open(path)
 
 
-def race(bench: Bench, bundles: dict[str, Bundle], examples: Sequence[Example], k: int, rounds: int) -> list[Pace]:
+def with_draft(bench: Bench, bundle: Bundle) -> Bench:
+    """The same target in memory with the draft of another bundle, so that all drafts meet the same caches."""
+    return replace(bench, bundle=bundle, draft=load_engine(bundle, "draft", bench.engine, threads=bench.threads))
+
+
+def race(benches: Mapping[str, Bench], generate: Generate, rounds: Sequence[Sequence[Example]], k: int) -> list[Pace]:
     """Everybody's pace at batch 1; strict contestants have their objective's name, relaxed ones a suffix."""
     contestants: dict[str, Contestant] = {}
-    for name, bundle in bundles.items():
-        own = replace(bench, bundle=bundle, draft=load_engine(bundle, "draft", bench.engine, threads=bench.threads))
-        for search in bench.searches:
-            called = {"strict": name, PLAIN: PLAIN}.get(search.name, f"{name}, {search.name}")
-            contestants.setdefault(called, served_by(own.recommender(search), k))
-    generate, encode = bench.generate(), bench.recommender(bench.searches[0]).encode
-    if isinstance(generate, str):
-        raise SpecRecError(f"generate cannot be timed: {generate}.")
+    for name, bench in benches.items():
+        loops = {search.name: bench.recommender(search) for search in bench.searches}
+        encode = loops[PLAIN].encode
+        contestants[name] = served_by(loops["strict"], k)
+        contestants[f"{name}, relaxed"] = served_by(loops["relaxed"], k)
+        contestants.setdefault(PLAIN, served_by(loops[PLAIN], k))
     contestants[GENERATE] = lambda users: generate(encode(users[0].history).prompt, k)
-    with tqdm(total=rounds, desc=f"rounds, K={k}", disable=None, leave=False) as bar:
-        seconds, _ = take_turns(
-            contestants, rounds_of(examples, 1, rounds), progress=lambda done: bar.update(done - bar.n)
-        )
+    with tqdm(total=len(rounds), desc=f"rounds, K={k}", disable=None, leave=False) as bar:
+        seconds, _ = take_turns(contestants, rounds, progress=lambda done: bar.update(done - bar.n))
     return paces(seconds, (PLAIN, GENERATE), k, 1, seed=0)

@@ -1,0 +1,394 @@
+"""Objectives: what a packed tree gives is what every sequence by itself gives, position by position."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedModel
+
+from scripted_search import ragged_catalog, random_catalog
+from specrec.align.batch import TreeBatch, TreeBatcher, child_logprobs
+from specrec.align.lessons import shallow
+from specrec.align.objectives import OBJECTIVES, AtSpeedR, AtSpeedS, Objective, PathKd, data_loss, find_objective
+from specrec.align.segments import LEAST, log_shares, log_total, ranks, total
+from specrec.align.teacher import Searcher, truth_paths
+from specrec.align.trees import Trees
+from specrec.catalog.errors import OptionError
+from specrec.catalog.trie import ItemTrie
+from specrec.engines.base import MASK_TYPES
+from specrec.engines.torch import TorchEngine
+from tiny_models import make_model
+
+ROWS = 34  # of the models: tokens below 30, and some that are never used
+WIDTH = 4  # K of the target's beam search
+
+# --- sums, log-sums and ranks of groups
+
+Grouped = tuple[list[float], list[int], int]
+
+
+@st.composite
+def grouped(draw: st.DrawFn) -> Grouped:
+    """Values, many of them equal, each one's group, and how many groups there are: some empty."""
+    values = draw(st.lists(st.one_of(st.sampled_from([0.0, -1.0, -700.0]), st.floats(-50, 0)), max_size=12))
+    groups = draw(st.integers(1, 5))
+    return values, draw(st.lists(st.integers(0, groups - 1), min_size=len(values), max_size=len(values))), groups
+
+
+@settings(deadline=None)
+@given(grouped())
+def test_groups_are_summed_and_ranked_as_by_a_loop(case: Grouped) -> None:
+    numbers, members, groups = case
+    values, group = torch.tensor(numbers, dtype=torch.float64), torch.tensor(members, dtype=torch.int64)
+    mine = [[value for value, g in zip(numbers, members, strict=True) if g == wanted] for wanted in range(groups)]
+    np.testing.assert_allclose(total(values, group, groups), [sum(part) for part in mine], rtol=1e-12)
+    logs = [float(np.logaddexp.reduce(part)) if part else LEAST for part in mine]
+    np.testing.assert_allclose(log_total(values, group, groups), logs, rtol=1e-12, atol=1e-12)
+    shares = [value - logs[g] for value, g in zip(numbers, members, strict=True)]
+    np.testing.assert_allclose(log_shares(values, group, groups), shares, rtol=1e-12, atol=1e-12)
+    expected = [0] * len(numbers)
+    for wanted in range(groups):
+        inside = [i for i, g in enumerate(members) if g == wanted]
+        for rank, i in enumerate(sorted(inside, key=lambda i: -numbers[i])):  # stable: earlier first among equals
+            expected[i] = rank
+    assert ranks(values, group).tolist() == expected
+
+
+@settings(deadline=None)
+@given(grouped())
+def test_gradients_of_shares_are_those_of_a_softmax(case: Grouped) -> None:
+    numbers, members, groups = case
+    values = torch.tensor(numbers, dtype=torch.float64, requires_grad=True)
+    group = torch.tensor(members, dtype=torch.int64)
+    weight = torch.arange(1.0, len(numbers) + 1, dtype=torch.float64)
+    (log_shares(values, group, groups) * weight).sum().backward()
+    assert values.grad is not None
+    got, values.grad = values.grad, None
+    for wanted in set(members):
+        inside = torch.nonzero(group == wanted)[:, 0]
+        (values[inside].log_softmax(0) * weight[inside]).sum().backward()
+    torch.testing.assert_close(got, values.grad if values.grad is not None else torch.zeros_like(got))
+
+
+def test_what_is_impossible_has_no_share_and_breaks_no_gradient() -> None:
+    values = torch.tensor([-1.0, -torch.inf, -torch.inf, LEAST], dtype=torch.float64, requires_grad=True)
+    group = torch.tensor([0, 0, 1, 2])
+    assert log_total(values, group, 4).tolist() == [-1.0, LEAST, LEAST, LEAST]
+    shares = log_shares(values, group, 4)
+    assert shares.exp().tolist() == [1.0, 0.0, 0.0, 1.0]
+    shares[[0, 3]].sum().backward()
+    assert values.grad is not None
+    assert values.grad.isfinite().all()
+
+
+# --- the naive book: every sequence by itself, as the sources have it
+
+
+class Position(NamedTuple):
+    """One position of one sequence: log-probabilities (over the whole vocabulary) of the tokens allowed there."""
+
+    p: torch.Tensor  # the target's
+    q: torch.Tensor  # the draft's
+    taken: int  # which of them comes next in the sequence
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A pair, prompts, and the target's trees over them."""
+
+    trie: ItemTrie
+    target: PreTrainedModel
+    draft: PreTrainedModel
+    prompts: list[np.ndarray]
+    trees: Trees
+    truth: np.ndarray
+
+    def batch(self, *, leaves: bool = True) -> TreeBatch:
+        trees = self.trees if leaves else shallow(self.trees, self.trie)
+        return TreeBatcher(self.trie, MASK_TYPES["fp32"])(self.prompts, trees, self.truth)
+
+    def beams(self, *, leaves: bool = True) -> list[Position]:
+        """Every position of the target's K final sequences of every prompt."""
+        ends = [(prompt, int(leaf)) for prompt, row in enumerate(self.trees.leaves) for leaf in row if leaf >= 0]
+        return [position for end in ends for position in self.sequence(*end, leaves=leaves)]
+
+    def truths(self) -> list[Position]:
+        """Every position of the sequences that really came next."""
+        ends = [(prompt, int(leaf)) for prompt, leaf in enumerate(self.truth) if leaf >= 0]
+        return [position for end in ends for position in self.sequence(*end)]
+
+    def sequence(self, prompt: int, end: int, *, leaves: bool = True) -> list[Position]:
+        """The positions of one sequence, each model run once over prompt and tokens."""
+        nodes = path(self.trie, end)
+        tokens = [*self.prompts[prompt].tolist(), *self.trie.tokens(np.array(nodes, np.int64)).tolist()]
+        with torch.no_grad():
+            p = self.target(torch.tensor([tokens])).logits[0].log_softmax(-1)
+        q = self.draft(torch.tensor([tokens])).logits[0].log_softmax(-1)
+        positions = []
+        for depth, node in enumerate([0, *nodes[:-1]]):
+            below = children(self.trie, node)
+            if leaves or node == 0 or any(children(self.trie, child) for child in below):
+                at, columns = len(self.prompts[prompt]) - 1 + depth, self.trie.tokens(np.array(below))
+                positions.append(Position(p[at, columns], q[at, columns], below.index(nodes[depth])))
+        return positions
+
+
+def path(trie: ItemTrie, node: int) -> list[int]:
+    """The nodes from below the root to a node."""
+    nodes: list[int] = []
+    while node > 0:
+        nodes, node = [node, *nodes], int(trie.parent[node])
+    return nodes
+
+
+def children(trie: ItemTrie, node: int) -> list[int]:
+    return list(range(int(trie.first_child[node]), int(trie.first_child[node] + trie.child_count[node])))
+
+
+def make_case(ragged: bool, seed: int = 0) -> Case:
+    rng = np.random.default_rng(seed)
+    trie = ItemTrie.build((ragged_catalog if ragged else random_catalog)(rng, 40, 3, 5))
+    target, draft = make_model(rows=ROWS), make_model(rows=ROWS, seed=1, num_hidden_layers=1)
+    prompts = [rng.integers(3, 30, length).astype(np.int64) for length in (1, 4, 7)]
+    truth = np.append(rng.choice(np.flatnonzero(trie.child_count == 0), 2), -1)
+    engine = TorchEngine(target, trie.vocabulary, precision="fp32", threads=0)
+    trees = Searcher(engine, trie, [], WIDTH).trees(prompts, truth_paths(trie, truth))
+    draft.requires_grad_(True)
+    return Case(trie, make_model(rows=ROWS), draft, prompts, trees, truth)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["even", "ragged"])
+def case(request: pytest.FixtureRequest) -> Case:
+    return make_case(request.param)
+
+
+Naive = Callable[[Case], torch.Tensor]
+
+
+def mean(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(list(values)).mean()
+
+
+def cross_entropy(positions: Sequence[Position]) -> torch.Tensor:
+    return mean([-position.q[position.taken] for position in positions])
+
+
+def variation(positions: Sequence[Position], temperature: float = 1.0) -> torch.Tensor:
+    pairs = (((p / temperature).softmax(0), (q / temperature).softmax(0)) for p, q, _ in positions)
+    return mean([0.5 * (p - q).abs().sum() for p, q in pairs])
+
+
+def forward_kl(positions: Sequence[Position]) -> torch.Tensor:
+    pairs = ((p.log_softmax(0), q.log_softmax(0)) for p, q, _ in positions)
+    return mean([(p.exp() * (p - q)).sum() for p, q in pairs])
+
+
+def atspeed_s(positions: Sequence[Position], k: int, softened: float | None) -> torch.Tensor:
+    values = []
+    for raw_p, raw_q, _ in positions:
+        p, q = raw_p.softmax(0), raw_q.softmax(0)
+        chosen = q.topk(min(k, len(q))).indices  # best first
+        p, q = p[chosen], q[chosen]
+        p, q = (p / p.sum(), q / q.sum()) if softened is None else ((x / softened).softmax(0) for x in (p, q))
+        kl, entropy = (q * (q / p).log()).sum(), -(q * q.log()).sum()
+        values.append(kl + p[-1] * entropy)
+    return mean(values)
+
+
+def path_kd(case: Case, k: int, row_weight: float, *, leaves: bool) -> torch.Tensor:
+    rows = []
+    for p, q, _ in case.beams(leaves=leaves):
+        rest_p, rest_q = 1 - p.exp().sum(), 1 - q.exp().sum()
+        rows.append((p.exp() * (p - q)).sum() + rest_p * (rest_p / rest_q).log())
+    return row_weight * mean(rows) + levels(case, k)
+
+
+def levels(case: Case, k: int) -> torch.Tensor:
+    """Huber distance of the paths' scores, over the target's best 2 K known nodes that are no leaves, by depth."""
+    distances = []
+    owner = np.repeat(np.arange(len(case.prompts)), case.trees.count)
+    for prompt in range(len(case.prompts)):
+        by_depth: dict[int, list[tuple[float, torch.Tensor]]] = {}
+        for node in (child for known in case.trees.node[owner == prompt] for child in children(case.trie, int(known))):
+            if children(case.trie, node):
+                sequence = case.sequence(prompt, node)
+                p, q = (torch.stack([getattr(x, name)[x.taken] for x in sequence]).sum() for name in "pq")
+                gap = (p - q).abs()
+                distance = 0.5 * gap**2 if gap < 1 else gap - 0.5
+                by_depth.setdefault(len(sequence), []).append((float(p), distance))
+        for known in by_depth.values():
+            distances += [distance for _, distance in sorted(known, key=lambda pair: -pair[0])[: 2 * k]]
+    return mean(distances)
+
+
+def gradients(loss: torch.Tensor, model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    found = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    model.zero_grad()
+    return found
+
+
+def assert_same(case: Case, objective: Objective, naive: torch.Tensor, *, leaves: bool = True) -> None:
+    """The tree's value and its gradient on every weight of the draft are the naive ones."""
+    batch = case.batch(leaves=leaves)
+    loss = objective(batch, child_logprobs(case.draft, batch))
+    torch.testing.assert_close(loss, naive, atol=1e-5, rtol=1e-5)
+    got, expected = gradients(loss, case.draft), gradients(naive, case.draft)
+    assert got.keys() == expected.keys() == dict(case.draft.named_parameters()).keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(got[name], gradient, atol=2e-5, rtol=1e-4)
+
+
+TREE_OBJECTIVES: dict[str, tuple[dict[str, Any], Naive]] = {
+    "sft": ({}, lambda case: cross_entropy(case.truths())),
+    "seq-kd": ({}, lambda case: cross_entropy(case.beams())),
+    "word-kd": ({}, lambda case: forward_kl(case.truths())),
+    "tvd-kd": ({}, lambda case: variation(case.truths())),
+    "atspeed-r": ({}, lambda case: variation(case.beams())),
+    "atspeed-r, cold": ({"temperature": 0.4}, lambda case: variation(case.beams(), 0.4)),
+    "atspeed-s": ({"top_k": 3}, lambda case: atspeed_s(case.beams(), 3, None)),
+    "atspeed-s, all": ({}, lambda case: atspeed_s(case.beams(), 20, None)),
+    "atspeed-s, one": ({"top_k": 1}, lambda case: atspeed_s(case.beams(), 1, None)),
+    "atspeed-s, softened": ({"top_k": 3, "softened": 0.2}, lambda case: atspeed_s(case.beams(), 3, 0.2)),
+    "path-kd": ({"top_k": 1}, lambda case: path_kd(case, 1, 1.0, leaves=True)),
+    "path-kd, all": ({"row_weight": 0.3}, lambda case: path_kd(case, 20, 0.3, leaves=True)),
+}
+
+
+@pytest.mark.parametrize("name", TREE_OBJECTIVES)
+def test_a_tree_gives_what_its_sequences_give(case: Case, name: str) -> None:
+    chosen, naive = TREE_OBJECTIVES[name]
+    objective = find_objective(name.partition(",")[0], alpha=1.0, **chosen)  # type: ignore[arg-type]
+    assert_same(case, objective, naive(case))
+
+
+def test_the_published_softmax_over_probabilities(case: Case) -> None:
+    """At a temperature of 0.001 rounding of probabilities counts a thousandfold."""
+    batch = case.batch()
+    with torch.no_grad():
+        loss = AtSpeedS(alpha=1.0, top_k=3, softened=0.001)(batch, child_logprobs(case.draft, batch))
+        torch.testing.assert_close(loss, atspeed_s_by_logs(case.beams(), 3, 0.001), atol=1e-2, rtol=1e-3)
+
+
+def atspeed_s_by_logs(positions: Sequence[Position], k: int, softened: float) -> torch.Tensor:
+    """As `atspeed_s`, where restricted probabilities are too small for a logarithm."""
+    values = []
+    for raw_p, raw_q, _ in positions:
+        q = raw_q.softmax(0)
+        chosen = q.topk(min(k, len(q))).indices
+        p, q = ((x[chosen].double() / softened).log_softmax(0) for x in (raw_p.softmax(0), q))
+        values.append((q.exp() * (q - p)).sum() - p[-1].exp() * (q.exp() * q).sum())
+    return mean(values).float()
+
+
+def test_path_kd_without_the_rows_above_leaves(case: Case) -> None:
+    """As it is trained: no draft is asked for a leaf, so nodes that lead to nothing else are left out."""
+    objective = PathKd(top_k=1)
+    assert not objective.reaches_leaves
+    assert len(case.batch(leaves=False).owner) < len(case.batch().owner)
+    assert_same(case, objective, path_kd(case, 1, 1.0, leaves=False), leaves=False)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+@pytest.mark.parametrize("name", ["seq-kd", "atspeed-s"])
+def test_alpha_is_the_objectives_share(case: Case, name: Any, alpha: float) -> None:
+    chosen, naive = TREE_OBJECTIVES[name]
+    expected = alpha * naive(case) + (1 - alpha) * cross_entropy(case.truths())
+    assert_same(case, find_objective(name, alpha=alpha, **chosen), expected)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_without_a_truth_only_the_beams_teach(name: Any) -> None:
+    known = make_case(False)
+    unknown = replace(known, truth=np.full(3, -1))
+    batch = unknown.batch()
+    q = child_logprobs(known.draft, batch)
+    with torch.no_grad():
+        assert float(data_loss(batch, q)) == 0
+        beams = float(find_objective(name).aligned(batch, q))
+    assert (beams == 0) == (name in ("sft", "word-kd", "tvd-kd"))
+    loss = find_objective(name, alpha=0.7)(batch, q)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0.7 * beams)
+    assert all(weight.grad is None or bool(weight.grad.isfinite().all()) for weight in known.draft.parameters())
+    known.draft.zero_grad()
+
+
+@pytest.mark.parametrize("name", ["word-kd", "tvd-kd", "atspeed-r", "path-kd"])
+def test_a_draft_that_is_the_target_has_nothing_to_learn(case: Case, name: Any) -> None:
+    batch = case.batch()
+    q = batch.teacher.clone().requires_grad_()
+    loss = find_objective(name, alpha=1.0)(batch, q)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0, abs=1e-6)
+    assert q.grad is not None
+    assert float(q.grad.abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_gradients_are_finite_far_from_the_target(case: Case, name: Any, scale: float) -> None:
+    """Also where one token has all the probability, of the children or of the rest of the vocabulary."""
+    batch = case.batch()
+    logits = scale * torch.randn(len(batch.owner), ROWS, generator=torch.Generator().manual_seed(0))
+    logits.requires_grad_()
+    q = logits.log_softmax(-1)[batch.parent, batch.token]
+    loss = find_objective(name)(batch, q)
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert logits.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_one_level_of_items_is_no_special_case(name: Any) -> None:
+    rng = np.random.default_rng(0)
+    trie = ItemTrie.build(random_catalog(rng, 8, 1, 9))
+    engine = TorchEngine(make_model(rows=ROWS), trie.vocabulary, precision="fp32", threads=0)
+    prompts = [np.array([3, 4], np.int64)]
+    trees = shallow(Searcher(engine, trie, [], WIDTH).trees(prompts), trie)
+    batch = TreeBatcher(trie, MASK_TYPES["fp32"])(prompts, trees, np.array([2]))
+    q = batch.teacher.clone().requires_grad_()
+    find_objective(name)(batch, q).backward()
+    assert q.grad is not None
+    assert q.grad.isfinite().all()
+
+
+# --- settings
+
+
+def test_settings_that_are_not_given_are_the_defaults() -> None:
+    for name, kind in OBJECTIVES.items():
+        assert find_objective(name, alpha=None, temperature=None, softened=None, top_k=20) == kind()
+    assert find_objective("atspeed-s", top_k=5) == AtSpeedS(top_k=5)
+    assert find_objective("sft", top_k=5) == OBJECTIVES["sft"]()  # K is the beams' too
+    assert AtSpeedR().alpha == 0.7
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen", "message"),
+    [
+        ("magic", {}, "got the objective 'magic'; expected one of atspeed-s, atspeed-r, seq-kd"),
+        ("path-kd", {"temperature": 2.0}, "path-kd has no temperature; it has alpha, row_weight, top_k"),
+        ("atspeed-r", {"softened": 0.1, "row_weight": 1}, "atspeed-r has no row_weight and no softened"),
+        ("atspeed-r", {"alpha": 1.5}, "alpha of 1.5; expected a share of the loss, 0 to 1"),
+        ("atspeed-r", {"alpha": float("nan")}, "alpha of nan"),
+        ("atspeed-r", {"temperature": 0.0}, "temperature of 0; expected a number above 0"),
+        ("atspeed-r", {"temperature": float("inf")}, "temperature of inf"),
+        ("atspeed-s", {"softened": -1.0}, "temperature of -1"),
+        ("atspeed-s", {"top_k": 0}, "top K of 0"),
+        ("path-kd", {"top_k": 0}, "top K of 0"),
+        ("path-kd", {"row_weight": -1.0}, "row weight of -1; expected"),
+        ("path-kd", {"row_weight": float("nan")}, "row weight of nan; expected"),
+    ],
+)
+def test_bad_settings_are_refused(name: Any, chosen: dict[str, float], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        find_objective(name, **chosen)
