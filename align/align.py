@@ -12,7 +12,7 @@ import torch
 
 from .. import __version__
 from ..catalog.dataset import Dataset
-from ..catalog.errors import OptionError
+from ..catalog.errors import HistoryError, OptionError
 from ..catalog.files import Frozen, check_replaceable, whole_directory
 from ..catalog.prompt import PromptEncoder
 from ..engines.torch import TorchEngine
@@ -129,9 +129,16 @@ def align(
         model = draft.model(tokenizer, dataset.catalog, form.longest, seed)
         settings = settle(draft, hidden_width(model), {"learning_rate": RATE / hidden_width(model), **chosen})
         engine = target_engine(source, dataset, form, settings)
-    check_context(model, form.longest, prompt.history_length)
+    for context in (source.context, int(model.config.max_position_embeddings)):
+        check_context(context, form.longest, prompt.history_length)
     histories, held_out, _ = split(dataset, PLACES_SEED)
     places = Places.choose(histories, options.windows, options.places, seed=PLACES_SEED)
+    if not len(places) or not held_out:
+        raise HistoryError(
+            f"{dataset.folder} has {len(places)} places in training histories where an item follows another (histories "
+            f"of at least two items), and {len(held_out)} users to validate on (a validation split, or two training "
+            "histories of at least three items); expected at least one of each."
+        )
     searcher = Searcher(engine, form.identifiers.trie, form.spec.prefix_ids, options.top_k)
     store = open_store(teacher or work / TEACHER, target, form, places, options.top_k)
     fill(store, searcher, places, form, progress)

@@ -88,9 +88,8 @@ def hidden_width(model: PreTrainedModel) -> int:
     return int(model.config.hidden_size)
 
 
-def check_context(model: PreTrainedModel, longest: int, history_length: int) -> None:
-    """Raise `OptionError` where prompts and answers do not fit."""
-    context = int(model.config.max_position_embeddings)
+def check_context(context: int, longest: int, history_length: int) -> None:
+    """Raise `OptionError` where prompts and answers do not fit into a model's context."""
     if longest > context:
         raise OptionError(
             f"{history_length} items of history and the answer are up to {longest} tokens; the model's context is "

@@ -85,7 +85,7 @@ def train(
         chosen = dict(budget or {})
         seed = int(chosen.get("seed", 0))
         model = source.model(tokenizer, dataset.catalog, form.longest, seed)
-    check_context(model, form.longest, options.history_length)
+    check_context(int(model.config.max_position_embeddings), form.longest, options.history_length)
     settings = settle(source, hidden_width(model), chosen)
     histories, held_out, validated_on = split(dataset, seed)
     rows = held_out_rows(held_out, form)
