@@ -29,7 +29,7 @@ def measure_speed(options: Namespace, setup: Setup, drafts: dict[str, Path]) -> 
     )
     dataset = Dataset.open(options.data)
     bundles = {
-        name: built(options.work / "bundles" / name, options.pair / "target", draft, dataset)
+        name: built(options.work / "bundles" / name, options.pair / "target", draft, dataset, options.threads)
         for name, draft in tqdm(drafts.items(), desc="bundles", disable=None)
     }
     first = next(iter(bundles.values()))
@@ -44,13 +44,13 @@ def measure_speed(options: Namespace, setup: Setup, drafts: dict[str, Path]) -> 
     write(options.work / "speed.json", Speed(options.seeds[0], bench.engine, bench.threads, tuple(found)))
 
 
-def built(path: Path, target: Path, draft: Path, dataset: Dataset) -> Bundle:
+def built(path: Path, target: Path, draft: Path, dataset: Dataset, threads: int | None) -> Bundle:
     """The bundle at `path` with its engine; what of it is there already is not made again."""
     with quiet():
         if not path.exists():
             export_bundle(target, draft, dataset.index, dataset.items, path)
         if not Bundle.open(path).engine_names():
-            build_engine(path)
+            build_engine(path, threads=threads)
     return Bundle.open(path)
 
 
