@@ -49,7 +49,7 @@ class AlignOptions(Frozen, frozen=True, kw_only=True):
 
     top_k: int = 20  # K: the width of the target's beam search
     windows: int = 1  # places of a history that are learned from, the last one included
-    places: int | None = None  # at most so many of them in all, drawn by the seed
+    places: int | None = None  # at most so many of them in all, drawn at random, the same for every seed
     on_policy: float = 0.0  # share of batches whose trees the draft draws itself
 
     def __post_init__(self) -> None:
@@ -140,10 +140,11 @@ def align(
             "histories of at least three items); expected at least one of each."
         )
     searcher = Searcher(engine, form.identifiers.trie, form.spec.prefix_ids, options.top_k)
-    store = open_store(teacher or work / TEACHER, target, form, places, options.top_k)
+    folders = [target] if source.adapter is None else [target, source.adapter.base]
+    store = open_store(teacher or work / TEACHER, folders, form, places, options.top_k)
     fill(store, searcher, places, form, progress)
     encoder = PromptEncoder(form.spec, form.identifiers.tokens, form.longest)
-    lessons = Lessons(places, form, encoder, store, leaves=objective.reaches_leaves or options.on_policy > 0)
+    lessons = Lessons(places, form, encoder, store, leaves=objective.reaches_leaves or objective.alpha < 1)
     torch.nn.Module.to(model, engine.device)
     policy = Policy(model, form)
     check = acceptance_check(policy, searcher, [encoder.encode(history).ids for history, _ in held_out], form, seed)
@@ -156,7 +157,7 @@ def align(
         return objective(batch, child_logprobs(model, batch))
 
     report = fit(
-        model, lessons, lessons.collate, loss, settings, work / "fit", validate=check, best="accepted_levels",
+        model, lessons, lessons.collate, loss, settings, work / "fit", validate=check, best="agreement",
         larger_is_better=True, progress=bar, fingerprint=f"{draft}, {objective}, {options}, {store.settings}",
     )  # fmt: skip
     parameters = sum(weight.numel() for weight in model.parameters())

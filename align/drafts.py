@@ -17,8 +17,8 @@ from .sources import FreshDecoder, Pretrained, Source
 class TargetLayers(Source):
     """The target's embeddings, its first layers, its last norm and its head, as a draft of their own.
 
-    shared: embeddings and head stay the target's, and only the layers learn (an early exit of the target);
-    no pretrained small model is needed either way.
+    shared: embeddings and head stay the target's, and only the layers and the last norm learn (an early
+    exit of the target). No pretrained small model is needed either way.
     """
 
     target: Path

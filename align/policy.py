@@ -73,7 +73,8 @@ class AcceptanceCheck:
 
     def __call__(self, model: torch.nn.Module) -> dict[str, float]:
         """acceptance: share of needed nodes that are drafted; accepted_levels: depths, counted from the first,
-        of which all are, mean a prompt (AtSpeed's accept steps of the first round).
+        of which all are, mean a prompt (AtSpeed's accept steps of the first round); agreement: accepted levels,
+        ties broken by acceptance.
         """
         needed, trie, stride = self._needed, self._trie, len(self._trie.parent)
         drafted = self._policy.drafted(self._prompts, self._width)
@@ -84,4 +85,5 @@ class AcceptanceCheck:
         np.logical_and.at(levels, (owner[asked], trie.depth[node[asked]] - 1), found[asked])
         leading = np.logical_and.accumulate(levels[:, : trie.length - 1], axis=1).sum(axis=1)
         share = float(found[asked].mean()) if asked.any() else 1.0  # identifiers of one token: nothing is needed
-        return {"acceptance": share, "accepted_levels": float(leading.mean())}
+        levels_found = float(leading.mean())
+        return {"acceptance": share, "accepted_levels": levels_found, "agreement": levels_found + share / 1000}

@@ -2,7 +2,7 @@
 
 import errno
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -26,8 +26,8 @@ BATCH = 32  # prompts a call
 Progress = Callable[[str, int, int | None], None]
 
 
-def open_store(folder: Path, target: Path, form: Format, places: Places, width: int) -> TreeStore:
-    """The store for the trees of a target at these places; what is in it already is kept.
+def open_store(folder: Path, target: Sequence[Path], form: Format, places: Places, width: int) -> TreeStore:
+    """The store for the trees of a target (its folders of weights) at these places; what is in it already is kept.
 
     Raises `SpecRecError` where the folder holds trees of another target, other prompts or other histories.
     """
@@ -54,7 +54,8 @@ def open_store(folder: Path, target: Path, form: Format, places: Places, width: 
 def fill(store: TreeStore, teacher: Searcher, places: Places, form: Format, progress: Progress) -> None:
     """Make the trees that the store lacks.
 
-    Raises `SpecRecError` where the disk is full; the parts that were written stay and are not made again.
+    Raises `SpecRecError` where the disk is full or it is interrupted; the parts that were written stay and are not
+    made again.
     """
     prompts = PromptEncoder(form.spec, form.identifiers.tokens, form.longest)
     missing = store.missing()
@@ -62,7 +63,13 @@ def fill(store: TreeStore, teacher: Searcher, places: Places, form: Format, prog
     for part in missing:
         progress("teacher trees", done, store.settings.samples)
         samples = np.array(store.span(part))
-        trees = _searched(teacher, places, form.identifiers.trie, prompts, samples)
+        try:
+            trees = _searched(teacher, places, form.identifiers.trie, prompts, samples)
+        except KeyboardInterrupt:
+            raise SpecRecError(
+                f"Interrupted with {store.parts - len(store.missing())} of {store.parts} parts of the teacher data in "
+                f"{store.folder}. They stay: run the same command again to go on from there."
+            ) from None
         with _room(store.folder, store.parts - len(store.missing()), store.parts):
             store.write(part, trees)
         done += len(samples)
@@ -95,10 +102,10 @@ def _room(folder: Path, done: int, parts: int) -> Iterator[None]:
         ) from error
 
 
-def weights_digest(checkpoint: Path) -> str:
-    """Tells one checkpoint's weights from another's."""
+def weights_digest(folders: Sequence[Path]) -> str:
+    """Tells one target's weights from another's: a checkpoint's, or an adapter's and its base model's."""
     hashed = blake2b(digest_size=8)
-    for path in sorted(checkpoint.glob("*.safetensors")):
+    for path in (path for folder in folders for path in sorted(folder.glob("*.safetensors"))):
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 hashed.update(block)

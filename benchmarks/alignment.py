@@ -1,9 +1,10 @@
 """AtSpeed's comparison again: drafts taught by every objective, measured at every K against one target.
 
 All start from the same draft (plain next-token training) and have as many steps of the same size at the same
-learning rate, from the same places of the training histories; "none" is that draft itself. Everything lies in
-one work folder: the target's trees (teacher/), drafts/ and results/. What is there is not made again, and
-processes may share the folder: each takes the runs that no other has begun. Three steps:
+learning rate, from the same places of the training histories; "none" is that draft itself, "target" the target
+as its own draft, which no alignment can better. Everything lies in one work folder: the target's trees
+(teacher/), drafts/ and results/. What is there is not made again, and processes may share the folder: each
+takes the runs that no other has begun. Three steps:
 
     alignment.py --data beauty --work DIR            as often side by side as there are processors
     alignment.py --data beauty --work DIR --speed    WS@K of the first seed's drafts, on a quiet machine
@@ -23,7 +24,20 @@ import torch
 from tqdm import tqdm
 
 from alignment_report import draw, tables
-from alignment_results import MODES, NONE, ORDER, Measured, Report, Result, Setup, claim, result_file, run_name, write
+from alignment_results import (
+    MODES,
+    NONE,
+    ORDER,
+    UNTAUGHT,
+    Measured,
+    Report,
+    Result,
+    Setup,
+    claim,
+    result_file,
+    run_name,
+    write,
+)
 from reference import shared_data
 from specrec.align.align import PLACES_SEED, TEACHER, AlignOptions, align
 from specrec.align.lessons import Places
@@ -134,7 +148,7 @@ def make_teacher(lab: Lab, work: Path) -> None:
     histories, _, _ = split(lab.dataset, PLACES_SEED)
     places = Places.choose(histories, setup.windows, setup.places, seed=PLACES_SEED)
     with held(work / "locks" / TEACHER, wait=True):
-        store = open_store(work / TEACHER, lab.folder, lab.form, places, width)
+        store = open_store(work / TEACHER, [lab.folder], lab.form, places, width)
         searcher = Searcher(lab.target, lab.form.identifiers.trie, lab.form.spec.prefix_ids, width)
         with tqdm(total=len(places), desc="teacher trees", disable=None) as bar:
             fill(store, searcher, places, lab.form, lambda stage, done, total: bar.update(done - bar.n))
@@ -142,8 +156,8 @@ def make_teacher(lab: Lab, work: Path) -> None:
 
 def aligned(lab: Lab, pair: Path, work: Path, objective: str, seed: int) -> Path:
     """The draft of one run, taught now if it is not there yet."""
-    if objective == NONE:
-        return pair / "draft"
+    if objective in UNTAUGHT:
+        return pair / ("draft" if objective == NONE else "target")
     setup, output = lab.setup, work / "drafts" / run_name(objective, seed)
     if not output.is_dir():
         budget = {"steps": setup.steps, "batch": setup.batch, "learning_rate": setup.learning_rate, "seed": seed}
@@ -169,8 +183,8 @@ def run(lab: Lab, options: Namespace) -> None:
 
 
 def runs_of(objectives: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
-    """Seed by seed; the untaught draft has the first alone."""
-    return [(objective, seed) for seed in seeds for objective in objectives if objective != NONE or seed == seeds[0]]
+    """Seed by seed; untaught drafts have the first alone."""
+    return [(name, seed) for seed in seeds for name in objectives if name not in UNTAUGHT or seed == seeds[0]]
 
 
 def parsed() -> Namespace:
@@ -228,7 +242,8 @@ def main() -> None:
             from alignment_speed import measure_speed
 
             seed, drafts = options.seeds[0], options.work / "drafts"
-            paths = {name: options.pair / "draft" if name == NONE else drafts / run_name(name, seed) for name in ORDER}
+            taught = (name for name in ORDER if name not in UNTAUGHT)
+            paths = {NONE: options.pair / "draft", **{name: drafts / run_name(name, seed) for name in taught}}
             chosen = {name: path for name, path in paths.items() if name in options.objectives and path.is_dir()}
             measure_speed(options, setup, chosen)
             return

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import altair as alt
 import numpy as np
 
-from alignment_results import BASELINE, NONE, ORDER, Report
+from alignment_results import BASELINE, NONE, ORDER, UNTAUGHT, Report
 from reference import print_table
 from specrec.evaluate.picture import COLOURS, SHAPES
 from specrec.picture import FONT, INK, PALE, save
@@ -59,7 +59,7 @@ def gain(report: Report, objective: str, base: str, k: int) -> Gain:
 def shared(report: Report, objective: str, base: str) -> set[int]:
     """The seeds that both have; the draft that was taught nothing has all."""
     own, other = ({result.seed for result in report.runs.get(name, [])} for name in (objective, base))
-    return own if base == NONE and other else own & other
+    return own if base in UNTAUGHT and other else own & other
 
 
 def tables(report: Report) -> None:
@@ -112,7 +112,7 @@ def quality_tables(report: Report) -> None:
 def gain_tables(report: Report) -> None:
     """What every taught draft saves against plain further training, and against the draft as it came."""
     for base in (BASELINE, NONE):
-        others = [name for name in report.runs if name not in (NONE, base) and shared(report, name, base)]
+        others = [name for name in report.runs if name not in (*UNTAUGHT, base) and shared(report, name, base)]
         if not others:
             continue
         gains = {(name, k): gain(report, name, base, k) for name in others for k in report.setup.top_k}

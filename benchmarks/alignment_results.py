@@ -13,9 +13,11 @@ from specrec.evaluate.figures import AtK, Pace
 from specrec.runtime.types import Float64
 
 NONE = "none"  # the draft as it came
+PERFECT = "target"  # the target as its own draft: what no alignment can better
+UNTAUGHT = (NONE, PERFECT)  # no seed makes a difference to them
 BASELINE = "sft"  # the same training without the target
-ORDER = (NONE, "sft", "seq-kd", "word-kd", "tvd-kd", "atspeed-s", "atspeed-r", "path-kd")
-assert set(ORDER) == {NONE, *OBJECTIVES}
+ORDER = (NONE, "sft", "seq-kd", "word-kd", "tvd-kd", "atspeed-s", "atspeed-r", "path-kd", PERFECT)
+assert set(ORDER) == {*UNTAUGHT, *OBJECTIVES}
 MODES = ("strict", "all-or-nothing", "relaxed")
 
 
@@ -117,7 +119,7 @@ class Report:
         return [at for result in self.runs[objective] for at in result.at if at.k == k]
 
     def calls(self, objective: str, k: int, seeds: Collection[int]) -> Float64:
-        """[U] every user's target calls by strict verification, mean of some seeds (of `NONE`: its only one)."""
-        runs = [result for result in self.runs[objective] if objective == NONE or result.seed in seeds]
+        """[U] every user's target calls by strict verification, mean of some seeds (an untaught draft has one)."""
+        runs = [result for result in self.runs[objective] if objective in UNTAUGHT or result.seed in seeds]
         mean: Float64 = np.mean([at.calls["strict"] for run in runs for at in run.at if at.k == k], axis=0)
         return mean

@@ -102,7 +102,7 @@ def test_what_is_counted_is_what_the_first_round_finds(pair: Pair, width: int) -
 def test_a_draft_that_is_the_target_drafts_all(pair: Pair) -> None:
     model, trie, prompts = make_model(rows=pair.rows, initializer_range=0.6), pair.form.identifiers.trie, pair.prompts()
     check = AcceptanceCheck(Policy(model, pair.form), prompts, pair.searcher().trees(prompts), trie, K)
-    assert check(model) == {"acceptance": 1.0, "accepted_levels": trie.length - 1}
+    assert check(model) == {"acceptance": 1.0, "accepted_levels": trie.length - 1, "agreement": trie.length - 0.999}
 
 
 def test_identifiers_of_one_token_need_nothing(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_identifiers_of_one_token_need_nothing(tmp_path: Path) -> None:
     model, trie, prompts = make_model(rows=28), form.identifiers.trie, [np.array([2, 11])]
     policy = Policy(model, form)
     check = AcceptanceCheck(policy, prompts, policy.searcher(K).trees(prompts), trie, 4)
-    assert check(model) == {"acceptance": 1.0, "accepted_levels": 0.0}
+    assert check(model) == {"acceptance": 1.0, "accepted_levels": 0.0, "agreement": 0.001}
 
 
 def test_prompts_of_many_batches_keep_their_places(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def lessons(pair: Pair, tmp_path: Path) -> Lessons:
 def make_lessons(pair: Pair, folder: Path, *, leaves: bool = True) -> Lessons:
     (folder / "target").mkdir(exist_ok=True)
     places = Places.choose(pair.histories, 1, None, seed=0)
-    store = open_store(folder / "trees", folder / "target", pair.form, places, K)
+    store = open_store(folder / "trees", [folder / "target"], pair.form, places, K)
     fill(store, pair.searcher(), places, pair.form, lambda stage, done, total: None)
     encoder = PromptEncoder(pair.form.spec, pair.form.identifiers.tokens, pair.form.longest)
     return Lessons(places, pair.form, encoder, store, leaves=leaves)
