@@ -12,7 +12,7 @@ import torch
 
 from .. import __version__
 from ..catalog.dataset import Dataset
-from ..catalog.errors import HistoryError, OptionError
+from ..catalog.errors import HistoryError, OptionError, SpecRecError
 from ..catalog.files import Frozen, check_replaceable, whole_directory
 from ..catalog.prompt import PromptEncoder
 from ..engines.torch import TorchEngine
@@ -36,7 +36,7 @@ from .trees import joined
 from .work import EVENTS
 
 RECORD = "alignment.json"
-TEACHER = "teacher"
+TEACHER, FIT = OWN = ("teacher", "fit")  # what a work folder holds
 RATE = 0.4  # the default learning rate, times the hidden width
 PLACES_SEED = 0  # the same places whatever a run's seed is, so that runs can share the teacher data
 CHECKED = 256  # prompts that acceptance is validated on
@@ -78,8 +78,10 @@ class AlignReport:
         """What to tell of it, in a few lines."""
         fit = self.fit
         best = next((check for check in fit.checks if check["step"] == fit.best_step), self.before)
+        worse = fit.best is not None and fit.best < self.before["agreement"]
         return "\n".join(
             [
+                *["WARNING: it agrees less than it did. Lower the learning rate, or train longer."] * worse,
                 f"{self.parameters:,} parameters; {fit.steps} steps in {fit.seconds:.0f} s"
                 f"{' (stopped early)' if fit.stopped_early else ''} on {self.samples:,} places of histories "
                 f"({self.teacher_bytes / 1e6:.0f} MB of teacher data), loss {fit.first_loss:.3f} -> "
@@ -116,11 +118,16 @@ def align(
     the tokens of draft and target differ, there is nothing to learn from, and as `train` does.
     """
     check_replaceable(output, kind=RECORD, replace=overwrite)
+    if options is not None and options.on_policy and not objective.judged:
+        raise OptionError(
+            f"{type(objective).__name__} learns from what a tree holds and not from what the target thinks of it: on "
+            "its own trees the draft would learn itself. Leave the on-policy share out, or choose another objective."
+        )
     dataset.require_training()
     options, prompt = options or AlignOptions(), prompt or PromptOptions()
     chosen = {"weight_decay": 0.01, "batch": 32, **(budget or {})}
     seed = int(chosen.get("seed", 0))
-    work = output.with_name(f"{output.name}.work")
+    work = claimed(output.with_name(f"{output.name}.work"))
     with quiet():
         source = Checkpoint.open(target)
         form = Format.compile(source.tokenizer, dataset.catalog, prompt)
@@ -157,18 +164,31 @@ def align(
         return objective(batch, child_logprobs(model, batch))
 
     report = fit(
-        model, lessons, lessons.collate, loss, settings, work / "fit", validate=check, best="agreement",
+        model, lessons, lessons.collate, loss, settings, work / FIT, validate=check, best="agreement",
         larger_is_better=True, progress=bar, fingerprint=f"{draft}, {objective}, {options}, {store.settings}",
     )  # fmt: skip
     parameters = sum(weight.numel() for weight in model.parameters())
     result = AlignReport(parameters, objective, options, settings, before, report, len(places), store.bytes())
     with whole_directory(output, kind=RECORD, replace=overwrite) as part, quiet():
         draft.save(model, tokenizer, part)
-        if (work / "fit" / EVENTS).is_dir():
-            shutil.copytree(work / "fit" / EVENTS, part / EVENTS)
+        if (work / FIT / EVENTS).is_dir():
+            shutil.copytree(work / FIT / EVENTS, part / EVENTS)
         (part / RECORD).write_bytes(record(result, dataset, target, draft, prompt))
-    shutil.rmtree(work)
+    for name in OWN:
+        shutil.rmtree(work / name, ignore_errors=True)
+    work.rmdir()
     return result
+
+
+def claimed(work: Path) -> Path:
+    """The work folder. Raises `SpecRecError` where it holds something that no alignment put there."""
+    strange = sorted(path.name for path in work.iterdir() if path.name not in OWN) if work.is_dir() else []
+    if strange:
+        raise SpecRecError(
+            f"{work} holds {', '.join(strange[:3])}, which no alignment put there; expected {' and '.join(OWN)} of an "
+            "interrupted one. Move it away, or choose another --output."
+        )
+    return work
 
 
 def target_engine(source: Checkpoint, dataset: Dataset, form: Format, budget: TrainingBudget) -> TorchEngine:

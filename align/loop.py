@@ -16,7 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 from ..catalog.errors import SpecRecError
 from .events import Events
 from .order import EpochBatches
-from .work import OPTIMIZER, RANDOM, STATE, WEIGHTS, Snapshot, WorkFolder, load_json, load_tensors
+from .work import BEST, OPTIMIZER, RANDOM, STATE, WEIGHTS, Snapshot, WorkFolder, load_json, load_tensors
 
 SAVE_SECONDS = 120.0  # between checkpoints at most
 RECENT = 20  # steps that the reported loss is the mean of
@@ -114,8 +114,13 @@ class Loop(Trainer):
             remedy += ", or train in bf16 or fp32 (--precision)"
         return SpecRecError(
             f"Training diverged in step {step} of {self.state.max_steps}: {what}. The weights of that "
-            f"step were not kept. {remedy}, remove {self.folder.path} and start again."
+            f"step were not kept{self._kept()}. {remedy}, remove {self.folder.path} and start again."
         )
+
+    def _kept(self) -> str:
+        """Where the last good weights are."""
+        last = self.folder.last()
+        return "" if last is None else f"; the best before it are in {last / BEST}"
 
     def end_step(self, control: TrainerControl) -> None:
         """Take note of a finished step and decide what follows it."""

@@ -27,6 +27,7 @@ class Objective(ABC):
     """
 
     alpha: float = 0.7  # AtSpeed's
+    judged: ClassVar[bool] = True  # whether the target's judgement of a tree counts, and not the tree alone
     reaches_leaves: ClassVar[bool] = True  # whether nodes matter whose children are all leaves: no draft needs them
 
     def __post_init__(self) -> None:
@@ -54,6 +55,7 @@ class Sft(Objective):
     """Plain supervised fine-tuning: the data's loss alone."""
 
     alpha: float = 0.0
+    judged: ClassVar[bool] = False
 
     def aligned(self, batch: TreeBatch, q: torch.Tensor) -> torch.Tensor:
         return data_loss(batch, q)
@@ -62,6 +64,8 @@ class Sft(Objective):
 @dataclass(frozen=True)
 class SeqKd(Objective):
     """Sequence-level distillation (Kim and Rush 2016): cross-entropy of the target's K beams."""
+
+    judged: ClassVar[bool] = False
 
     def aligned(self, batch: TreeBatch, q: torch.Tensor) -> torch.Tensor:
         return -(q * batch.beams).sum() / batch.beams.sum().clamp(min=1)
@@ -195,7 +199,7 @@ def find_objective(name: Name, **settings: float | None) -> Objective:
     given = {key: value for key, value in settings.items() if value is not None}
     strange = sorted(given.keys() - known - {"top_k"})  # K is the beams' too
     if strange:
-        raise OptionError(f"{name} has no {' and no '.join(strange)}; it has {', '.join(sorted(known))}.")
+        raise OptionError(f"{name} has no {' and no '.join(strange)}. Leave it out, or choose another objective.")
     return OBJECTIVES[name](**{key: value for key, value in given.items() if key in known})
 
 

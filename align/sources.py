@@ -119,10 +119,10 @@ class LoraDecoder(Source):
             r=self.rank, lora_alpha=2 * self.rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM",
             trainable_token_indices=dict.fromkeys(modules, ids) if ids else None,
         )  # fmt: skip
-        config.base_model_name_or_path = str(self.directory.resolve())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             wrapped: Any = get_peft_model(model, config)
+        wrapped.peft_config["default"].base_model_name_or_path = str(self.directory.resolve())
         return wrapped  # type: ignore[no-any-return]  # behaves as a model
 
     def save(self, model: Any, tokenizer: PreTrainedTokenizerBase, part: Path) -> None:

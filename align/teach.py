@@ -59,7 +59,7 @@ def fill(store: TreeStore, teacher: Searcher, places: Places, form: Format, prog
     """
     prompts = PromptEncoder(form.spec, form.identifiers.tokens, form.longest)
     missing = store.missing()
-    done = store.settings.samples - sum(len(store.span(part)) for part in missing)
+    done, kept = store.settings.samples - sum(len(store.span(part)) for part in missing), store.parts - len(missing)
     for part in missing:
         progress("teacher trees", done, store.settings.samples)
         samples = np.array(store.span(part))
@@ -67,12 +67,12 @@ def fill(store: TreeStore, teacher: Searcher, places: Places, form: Format, prog
             trees = _searched(teacher, places, form.identifiers.trie, prompts, samples)
         except KeyboardInterrupt:
             raise SpecRecError(
-                f"Interrupted with {store.parts - len(store.missing())} of {store.parts} parts of the teacher data in "
-                f"{store.folder}. They stay: run the same command again to go on from there."
+                f"Interrupted with {kept} of {store.parts} parts of the teacher data in {store.folder}. They stay: run "
+                "the same command again to go on from there."
             ) from None
-        with _room(store.folder, store.parts - len(store.missing()), store.parts):
+        with _room(store.folder, kept, store.parts):
             store.write(part, trees)
-        done += len(samples)
+        done, kept = done + len(samples), kept + 1
     progress("teacher trees", done, store.settings.samples)
 
 

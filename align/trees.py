@@ -1,10 +1,12 @@
 """Beam trees: what a model thinks of the nodes of a search, for many prompts, flat; and how they lie on disk."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -17,6 +19,7 @@ from ..runtime.types import Int64
 
 SETTINGS = "teacher.json"
 PART = "part-{:05d}.safetensors"
+SEAL = "seal"  # what a part was made of, and a digest of its content
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,7 @@ class TreeStore:
 
     def __init__(self, folder: Path, trie: ItemTrie, settings: TeacherSettings) -> None:
         self.folder, self._trie, self.settings = folder, trie, settings
+        self._of = blake2b(msgspec.json.encode(settings), digest_size=8).hexdigest()
         self._open: dict[int, tuple[Any, Int64, Int64]] = {}
 
     @property
@@ -70,8 +74,8 @@ class TreeStore:
         return -(-self.settings.samples // self.settings.part)
 
     def missing(self) -> list[int]:
-        """Parts that are not there yet."""
-        return [part for part in range(self.parts) if not self._path(part).is_file()]
+        """Parts that are not there yet, are damaged, or were made of something else."""
+        return [part for part in range(self.parts) if not self._sound(part)]
 
     def span(self, part: int) -> range:
         """The prompts of a part."""
@@ -80,12 +84,11 @@ class TreeStore:
 
     def write(self, part: int, trees: Trees) -> None:
         """Write one part, whole or not at all."""
-        content = save(
-            {
-                "count": trees.count.astype(np.int32), "node": trees.node.astype(np.int32),
-                "logprob": trees.logprob.astype(np.float16), "leaves": trees.leaves.astype(np.int32),
-            }
-        )  # fmt: skip
+        arrays: dict[str, NDArray[np.generic]] = {
+            "count": trees.count.astype(np.int32), "node": trees.node.astype(np.int32),
+            "logprob": trees.logprob.astype(np.float16), "leaves": trees.leaves.astype(np.int32),
+        }  # fmt: skip
+        content = save(arrays, {SEAL: f"{self._of} {_digest(arrays)}"})  # one key: their order would vary
         with whole_file(self._path(part)) as file:
             file.write(content)
         self._open.pop(part, None)  # what was read of it before
@@ -104,6 +107,15 @@ class TreeStore:
     def bytes(self) -> int:
         """Size on disk of what is there."""
         return sum(path.stat().st_size for path in self.folder.glob("part-*.safetensors"))
+
+    def _sound(self, part: int) -> bool:
+        """Whether a part is there, made of the same settings, and as it was written."""
+        try:
+            with safe_open(self._path(part), framework="numpy") as file:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return bool((file.metadata() or {}).get(SEAL) == f"{self._of} {_digest(arrays)}")
+        except (SafetensorError, OSError, ValueError, SystemError):
+            return False
 
     def _path(self, part: int) -> Path:
         return self.folder / PART.format(part)
@@ -136,6 +148,14 @@ def joined(trees: Sequence[Trees]) -> Trees:
         np.concatenate([part.count for part in trees]), np.concatenate([part.node for part in trees]),
         np.concatenate([part.logprob for part in trees]), np.concatenate(leaves),
     )  # fmt: skip
+
+
+def _digest(arrays: Mapping[str, NDArray[np.generic]]) -> str:
+    """Tells damaged arrays from whole ones."""
+    hashed = blake2b(digest_size=8)
+    for name in sorted(arrays):
+        hashed.update(name.encode() + arrays[name].tobytes())
+    return hashed.hexdigest()
 
 
 def _starts(count: NDArray[np.integer]) -> Int64:

@@ -49,6 +49,9 @@ def whole_directory(path: Path, *, kind: str, replace: bool = False) -> Iterator
     try:
         yield part
         os.chmod(part, 0o777 & ~_umask())
+        for file in part.rglob("*"):
+            if file.is_file():  # some libraries write for their owner alone, and servers read artifacts, too
+                os.chmod(file, 0o666 & ~_umask())
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
             os.replace(path, old / path.name)

@@ -167,7 +167,13 @@ class _Source:
     def encode(self, histories: Iterable[Iterable[int]]) -> list[list[int]]:
         """The tokenizer's ids of the full prompts."""
         texts = [self.text(items) for items in histories]
-        return list(self.tokenizer(texts, add_special_tokens=self.special)["input_ids"])
+        try:
+            return list(self.tokenizer(texts, add_special_tokens=self.special)["input_ids"])
+        except Exception as error:  # the tokenizers library's own, of no better class
+            raise PromptError(
+                f"the tokenizer cannot take the prompt {self.template!r} (separator {self.separator!r}) apart: "
+                f"{error}. Use the words that the model was trained with, or no template."
+            ) from None
 
 
 def _chat(tokenizer: Tokenizer, text: str) -> str:

@@ -95,15 +95,7 @@ def export_bundle(
         progress("writing the manifest")
         manifest = _manifest(part, facts, spec, identifiers, precision, scoring, room, max_top_k)
         (part / MANIFEST).write_bytes(sealed(manifest))
-        _open_to_readers(part)
     return manifest
-
-
-def _open_to_readers(part: Path) -> None:
-    """Give every file the manifest's mode: safetensors writes for its owner alone, and servers read bundles, too."""
-    for path in part.rglob("*"):
-        if path.is_file():
-            path.chmod((part / MANIFEST).stat().st_mode)
 
 
 def _check_options(max_top_k: int, **choices: str) -> None:

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import PathType, Verb, given, item_base_option, prompt_options, together
 from .output import Bars
+
+if TYPE_CHECKING:
+    from ..catalog.dataset import Dataset
 
 CONFIG_HELP = (
     "Fresh weights of this shape: LAYERSxHIDDEN such as 4x192, llama-tiny, -small, -medium, -68m or -160m, a "
@@ -16,6 +19,7 @@ CONFIG_HELP = (
 RATE_HELP = "Default: 0.5 (--config), 0.08 (--from) or 1 (--lora) divided by the hidden width."
 OBJECTIVES = click.Choice(["path-kd", "atspeed-s", "atspeed-r", "seq-kd", "word-kd", "tvd-kd", "sft"])
 OBJECTIVE_HELP = "What the draft learns (docs/alignment.md)."
+ALPHA_HELP = "The objective's share of the loss, the data's having the rest. Default: 0.7, path-kd 1."
 DRAFT_HELP = "A draft to start from, or the shape of a fresh one as for `specrec train --config`."
 LAYERS_HELP = "Start from the target's first N layers and its embeddings instead."
 WINDOWS_HELP = "Places of each history to learn from: the last one, and others at random."
@@ -26,6 +30,21 @@ TRAIN_PRECISION_HELP = "Of computing; weights stay in fp32. Default: bf16 on a G
 data_option = click.option(
     "--data", required=True, type=PathType, metavar="DATASET", help="Folder with index.json and histories."
 )
+
+
+def opened(data: Path, item_base: int | None) -> "Dataset":
+    """The dataset; lines of it that are unusable are told of."""
+    from ..catalog.dataset import Dataset
+
+    dataset = Dataset.open(data, item_base=item_base)
+    if dataset.rejects:
+        first = dataset.rejects[0]
+        click.echo(
+            f"{len(dataset.rejects)} lines of {data} are unusable and left out; the first is {first.source}, line "
+            f"{first.line}: {first.reason}",
+            err=True,
+        )
+    return dataset
 
 
 def amount_options(epochs: str, batch_size: str) -> Callable[[Verb], Verb]:
@@ -91,11 +110,10 @@ def train(
     from ..align.samples import PromptOptions
     from ..align.sources import find_source
     from ..align.train import train as trained
-    from ..catalog.dataset import Dataset
 
     source = find_source(config, start, lora, tokenizer)
     report = trained(
-        Dataset.open(data, item_base=item_base), source, output, budget=given(budget),
+        opened(data, item_base), source, output, budget=given(budget),
         prompt=PromptOptions(
             prompt=prompt, separator=separator, chat=chat, history_length=history_length, end_token=end_token
         ),
@@ -103,7 +121,8 @@ def train(
     )  # fmt: skip
     click.echo(report.summary())
     click.echo(
-        f"Wrote {output}. Next: specrec export --target {output} --catalog {data / 'index.json'} --output bundle"
+        f"Wrote {output}. Next, as a target: specrec export --target {output} --catalog {data / 'index.json'} --output "
+        f"bundle; as a draft: specrec align --target TARGET --draft {output} --data {data} --output aligned"
     )
 
 
@@ -115,7 +134,7 @@ def train(
 @data_option
 @click.option("--output", "-o", required=True, type=PathType, help="Directory of the aligned draft.")
 @click.option("--objective", default="path-kd", show_default=True, type=OBJECTIVES, help=OBJECTIVE_HELP)
-@click.option("--alpha", type=float, help="The objective's share of the loss, the data's having the rest.")
+@click.option("--alpha", type=float, help=ALPHA_HELP)
 @click.option("--temperature", type=float, help="atspeed-r: divides both models' logits. Default: 1.")
 @click.option("--softened", type=float, help="atspeed-s: temperature of a softmax over probabilities, as published.")
 @click.option(
@@ -164,11 +183,10 @@ def align(
     from ..align.drafts import find_draft
     from ..align.objectives import find_objective
     from ..align.samples import PromptOptions
-    from ..catalog.dataset import Dataset
 
     settings = find_objective(objective, alpha=alpha, temperature=temperature, softened=softened, top_k=top_k)
     source = find_draft(draft, target, layers, shared)
-    dataset = Dataset.open(data, item_base=item_base)
+    dataset = opened(data, item_base)
     form = PromptOptions(
         prompt=prompt, separator=separator, chat=chat, history_length=history_length, end_token=end_token
     )
@@ -178,4 +196,7 @@ def align(
             options=AlignOptions(top_k=top_k, windows=windows, places=places, on_policy=on_policy),
             budget=given(budget), progress=bars, bar="aligning",
         )  # fmt: skip
-    click.echo(f"{report.summary()}\nWrote {output}. Next: specrec export --target {target} --draft {output} ...")
+    click.echo(
+        f"{report.summary()}\nWrote {output}. Next: specrec export --target {target} --draft {output} --catalog "
+        f"{dataset.index} --output bundle"
+    )
