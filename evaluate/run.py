@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from os import getloadavg
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ from msgspec.structs import replace
 
 from ..catalog.dataset import Dataset, Example
 from ..engines.bundle import Bundle
+from ..engines.registry import available_threads
 from ..runtime import Recommendation, Recommender
 from ..runtime.types import Request
 from .bench import Bench, Generate, Setup
@@ -118,11 +120,21 @@ def _tell(name: str, outcome: Outcome, held: HeldOut, k: int, each: Callable[[Us
         each(UserLine(user, name, k, recall, ndcg, target_calls, draft_calls, nodes, items))
 
 
+def busy() -> list[str]:
+    """A note where others compute on this machine: torch's threads then spin for processors that they do not get."""
+    load, processors = getloadavg()[0], available_threads()
+    if load <= processors + 0.5:
+        return []
+    return [
+        f"the machine was busy when timing began (load {load:.1f} on {processors} processors): do not trust walltimes"
+    ]
+
+
 def _timed(
     bench: Bench, recommenders: Mapping[str, Recommender], examples: Sequence[Example], progress: Progress
 ) -> tuple[list[Pace], list[str]]:
     """Everybody's pace at batch 1 and at the settings' batch size, and what there is to say about it."""
-    settings, notes = bench.settings, []
+    settings, notes = bench.settings, busy()
     generate = bench.generate() if GENERATE in settings.against else None
     if isinstance(generate, str):
         notes.append(f"generate was not timed: {generate}")

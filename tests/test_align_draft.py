@@ -416,3 +416,31 @@ def test_the_command_says_what_is_wrong(shared: Path, tmp_path: Path) -> None:
     assert "expected one of llama-tiny" in bad(*common, "--draft", tmp_path / "nowhere")
     assert "fp16 training needs a GPU" in bad(*drafted, "--precision", "fp16") or torch.cuda.is_available()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_work_folder_that_holds_something_else_is_not_touched(
+    run: Callable[..., AlignReport], tmp_path: Path
+) -> None:
+    mine = tmp_path / "aligned.work" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("precious")
+    with pytest.raises(SpecRecError, match=r"aligned.work holds notes.txt, which no alignment put there"):
+        run()
+    assert mine.read_text() == "precious"
+
+
+def test_a_draft_that_got_worse_is_told_of(run: Callable[..., AlignReport], shared: Path) -> None:
+    good = run("good", source=Pretrained(shared / "target"), budget={**FEW, "learning_rate": 1.0})
+    assert good.summary().startswith("WARNING: it agrees less than it did.")
+
+
+@pytest.mark.parametrize("name", ["sft", "seq-kd"])
+def test_what_learns_from_trees_alone_is_not_taught_on_its_own(run: Callable[..., AlignReport], name: Any) -> None:
+    with pytest.raises(OptionError, match="the draft would learn itself"):
+        run(objective=find_objective(name), on_policy=0.5)
+
+
+def test_everybody_may_read_what_is_written(run: Callable[..., AlignReport], tmp_path: Path) -> None:
+    run()
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "aligned").rglob("*") if path.is_file()}
+    assert len(modes) == 1

@@ -292,3 +292,18 @@ def test_places_are_the_last_ones_and_others_of_their_histories() -> None:
     assert few.place.tolist() == every.place[:3].tolist()
     assert every.digest() != few.digest() != Places.choose(histories, 9, 3, seed=1).digest()
     assert len(Places.choose([np.arange(1)], 3, None, seed=0)) == 0
+
+
+def test_a_damaged_part_and_one_of_other_trees_are_made_anew(lecture: Lecture, whole: dict[str, bytes]) -> None:
+    lecture.fill()
+    damaged = lecture.folder / "part-00001.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 0xFF
+    damaged.write_bytes(content)
+    other = replace(lecture, folder=lecture.folder / "other", width=lecture.width - 1)
+    other.fill()
+    foreign = lecture.folder / "part-00000.safetensors"
+    foreign.write_bytes((other.folder / foreign.name).read_bytes())
+    assert lecture.store().missing() == [0, 1]
+    lecture.fill()
+    assert {name: lecture.files()[name] for name in whole} == whole

@@ -290,6 +290,8 @@ def test_what_lora_trained_is_what_export_loads(
     assert report.fit.last_loss < report.fit.first_loss
     names = {path.name for path in (tmp_path / "adapter").iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "training.json"} <= names
+    told = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert told == str(base.resolve())  # found from any folder
     checkpoint = Checkpoint.open(tmp_path / "adapter")
     merged = checkpoint.load("fp32", dataset.catalog.tokens)
     count = len(checkpoint.tokenizer)
