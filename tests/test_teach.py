@@ -300,7 +300,7 @@ def test_a_damaged_part_and_one_of_other_trees_are_made_anew(lecture: Lecture, w
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 0xFF
     damaged.write_bytes(content)
-    other = replace(lecture, folder=lecture.folder / "other", width=lecture.width - 1)
+    other = replace(lecture, folder=lecture.folder.with_name("other"), width=lecture.width - 1)
     other.fill()
     foreign = lecture.folder / "part-00000.safetensors"
     foreign.write_bytes((other.folder / foreign.name).read_bytes())
