@@ -27,7 +27,7 @@ from specrec.align.samples import (
 from specrec.align.sources import FreshDecoder, LoraDecoder, Pretrained, Source, find_source
 from specrec.align.train import split, train
 from specrec.catalog.dataset import Dataset
-from specrec.catalog.errors import HistoryError, OptionError, SpecRecError
+from specrec.catalog.errors import HistoryError, OptionError, PromptError, SpecRecError
 from specrec.export.bundle import check_same_tokens
 from specrec.export.checkpoint import Checkpoint
 from tiny_models import make_text_tokenizer, make_tokenizer, text_catalog, tiny_catalog, tiny_checkpoint
@@ -346,7 +346,13 @@ def test_the_command_trains_a_pair_of_one_vocabulary(dataset: Dataset, tmp_path:
     common = ("--data", dataset.folder, "--steps", 3, "--checks", 1, "--batch-size", 4, *prompt)
     target, draft = tmp_path / "target", tmp_path / "draft"
     shown = good("train", *common, "--config", "2x32", "--output", target).output
-    for part in ("parameters", "best validation loss", "3 steps in", "tensorboard --logdir", "Next: specrec export"):
+    for part in (
+        "parameters",
+        "best validation loss",
+        "3 steps in",
+        "tensorboard --logdir",
+        "Next, as a target: specrec export",
+    ):
         assert part in shown
     good("train", *common, "--config", "1x32", "--tokenizer", target, "-o", draft)
     pair = [Checkpoint.open(path) for path in (target, draft)]
@@ -369,3 +375,9 @@ def test_the_command_says_what_is_wrong(dataset: Dataset, tmp_path: Path) -> Non
     )
     assert "has no config.json" in bad("train", "--data", dataset.folder, "--from", tmp_path, *output)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_words_that_a_tokenizer_lacks_are_named(dataset: Dataset) -> None:
+    tokenizer = build_tokenizer(dataset.catalog.tokens)
+    with pytest.raises(PromptError, match=r"cannot take the prompt 'buy \{history\} next'"):
+        Format.compile(tokenizer, dataset.catalog, PromptOptions(prompt="buy {history} next"))
