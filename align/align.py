@@ -118,13 +118,9 @@ def align(
     the tokens of draft and target differ, there is nothing to learn from, and as `train` does.
     """
     check_replaceable(output, kind=RECORD, replace=overwrite)
-    if options is not None and options.on_policy and not objective.judged:
-        raise OptionError(
-            f"{type(objective).__name__} learns from what a tree holds and not from what the target thinks of it: on "
-            "its own trees the draft would learn itself. Leave the on-policy share out, or choose another objective."
-        )
     dataset.require_training()
     options, prompt = options or AlignOptions(), prompt or PromptOptions()
+    check_on_policy(options, objective)
     chosen = {"weight_decay": 0.01, "batch": 32, **(budget or {})}
     seed = int(chosen.get("seed", 0))
     work = claimed(output.with_name(f"{output.name}.work"))
@@ -140,12 +136,7 @@ def align(
         check_context(context, form.longest, prompt.history_length)
     histories, held_out, _ = split(dataset, PLACES_SEED)
     places = Places.choose(histories, options.windows, options.places, seed=PLACES_SEED)
-    if not len(places) or not held_out:
-        raise HistoryError(
-            f"{dataset.folder} has {len(places)} places in training histories where an item follows another (histories "
-            f"of at least two items), and {len(held_out)} users to validate on (a validation split, or two training "
-            "histories of at least three items); expected at least one of each."
-        )
+    check_enough(dataset, len(places), len(held_out))
     searcher = Searcher(engine, form.identifiers.trie, form.spec.prefix_ids, options.top_k)
     folders = [target] if source.adapter is None else [target, source.adapter.base]
     store = open_store(teacher or work / TEACHER, folders, form, places, options.top_k)
@@ -178,6 +169,25 @@ def align(
         shutil.rmtree(work / name, ignore_errors=True)
     work.rmdir()
     return result
+
+
+def check_on_policy(options: AlignOptions, objective: Objective) -> None:
+    """Raise `OptionError` for an objective that has nothing to learn from the draft's own trees."""
+    if options.on_policy and not objective.judged:
+        raise OptionError(
+            f"{type(objective).__name__} learns from what a tree holds and not from what the target thinks of it: on "
+            "its own trees the draft would learn itself. Leave the on-policy share out, or choose another objective."
+        )
+
+
+def check_enough(dataset: Dataset, places: int, held_out: int) -> None:
+    """Raise `HistoryError` where there is nothing to learn from, or nobody to validate on."""
+    if not places or not held_out:
+        raise HistoryError(
+            f"{dataset.folder} has {places} places in training histories where an item follows another (histories of "
+            f"at least two items), and {held_out} users to validate on (a validation split, or two training histories "
+            "of at least three items); expected at least one of each."
+        )
 
 
 def claimed(work: Path) -> Path:
