@@ -1,7 +1,7 @@
 """`specrec align`: a draft learns what its target ranks highest."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from .. import __version__
 from ..catalog.dataset import Dataset
 from ..catalog.errors import HistoryError, OptionError, SpecRecError
-from ..catalog.files import Frozen, check_replaceable, whole_directory
+from ..catalog.files import Frozen, check_replaceable
 from ..catalog.prompt import PromptEncoder
 from ..engines.torch import TorchEngine
 from ..export.bundle import check_same_tokens
@@ -29,8 +29,8 @@ from .objectives import Objective
 from .policy import AcceptanceCheck, Policy
 from .samples import Format, PromptOptions
 from .sources import Source
-from .teach import fill, open_store
-from .teacher import Searcher
+from .teach import Progress, fill, open_store
+from .teacher import BATCH, Searcher
 from .train import settle, split
 from .trees import joined
 from .work import EVENTS
@@ -40,8 +40,6 @@ TEACHER, FIT = OWN = ("teacher", "fit")  # what a work folder holds
 RATE = 0.4  # the default learning rate, times the hidden width
 PLACES_SEED = 0  # the same places whatever a run's seed is, so that runs can share the teacher data
 CHECKED = 256  # prompts that acceptance is validated on
-
-Progress = Callable[[str, int, int | None], None]
 
 
 class AlignOptions(Frozen, frozen=True, kw_only=True):
@@ -160,11 +158,10 @@ def align(
     )  # fmt: skip
     parameters = sum(weight.numel() for weight in model.parameters())
     result = AlignReport(parameters, objective, options, settings, before, report, len(places), store.bytes())
-    with whole_directory(output, kind=RECORD, replace=overwrite) as part, quiet():
-        draft.save(model, tokenizer, part)
-        if (work / FIT / EVENTS).is_dir():
-            shutil.copytree(work / FIT / EVENTS, part / EVENTS)
-        (part / RECORD).write_bytes(record(result, dataset, target, draft, prompt))
+    draft.write(
+        model, tokenizer, output, record=RECORD, content=record(result, dataset, target, draft, prompt),
+        events=work / FIT / EVENTS, overwrite=overwrite,
+    )  # fmt: skip
     for name in OWN:
         shutil.rmtree(work / name, ignore_errors=True)
     work.rmdir()
@@ -217,7 +214,7 @@ def acceptance_check(
     rng = np.random.default_rng([seed, 3])
     drawn = [prompts[i] for i in rng.permutation(len(prompts))[:CHECKED]]
     drawn.sort(key=len)
-    needed = joined([searcher.trees(drawn[at : at + 32]) for at in range(0, len(drawn), 32)])
+    needed = joined([searcher.trees(drawn[at : at + BATCH]) for at in range(0, len(drawn), BATCH)])
     return AcceptanceCheck(policy, drawn, needed, form.identifiers.trie, DraftShape().width)
 
 

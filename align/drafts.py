@@ -25,7 +25,7 @@ class TargetLayers(Source):
     layers: int
     shared: bool = False
     epochs: ClassVar[float] = 10
-    rate: ClassVar[float] = 0.25
+    rate: ClassVar[float] = 0.25  # of `train`; an alignment has a rate of its own
 
     def tokenizer(self, catalog: Catalog, text: str) -> PreTrainedTokenizerBase:
         return Checkpoint.open(self.target).tokenizer

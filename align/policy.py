@@ -20,10 +20,8 @@ from ..runtime.types import Int64, NodeList
 from ..runtime.view import TrieView
 from .lessons import Lessons
 from .samples import Format
-from .teacher import Searcher, truth_paths
+from .teacher import BATCH, Searcher, truth_paths
 from .trees import Trees
-
-BATCH = 32  # prompts a call
 
 
 class Policy:

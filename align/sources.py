@@ -1,5 +1,6 @@
 """Where a decoder to train comes from: fresh weights, or a checkpoint's, trained as a whole or under LoRA."""
 
+import shutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..catalog.errors import OptionError
+from ..catalog.files import whole_directory
 from ..catalog.items import Catalog
 from ..catalog.tokens import is_text
 from ..export.checkpoint import Checkpoint, load_tokenizer
+from ..export.quiet import quiet
 from .configs import ModelSize
 from .decoder import add_identifiers, build_decoder, build_tokenizer, load_with_rows
+from .work import EVENTS
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -34,6 +38,17 @@ class Source(ABC):
 
         `context`: positions that the prompts need. Torch's global generator is left as it was.
         """
+
+    def write(
+        self, model: Any, tokenizer: PreTrainedTokenizerBase, output: Path, *, record: str, content: bytes,
+        events: Path, overwrite: bool,
+    ) -> None:  # fmt: skip
+        """Write the trained model to `output`, whole or absent; with it the file `record`, and what `events` holds."""
+        with whole_directory(output, kind=record, replace=overwrite) as part, quiet():
+            self.save(model, tokenizer, part)
+            if events.is_dir():
+                shutil.copytree(events, part / EVENTS)
+            (part / record).write_bytes(content)
 
     def save(self, model: Any, tokenizer: PreTrainedTokenizerBase, part: Path) -> None:
         """Write the trained model as a Hugging Face checkpoint (safetensors)."""
@@ -124,6 +139,17 @@ class LoraDecoder(Source):
             wrapped: Any = get_peft_model(model, config)
         wrapped.peft_config["default"].base_model_name_or_path = str(self.directory.resolve())
         return wrapped  # type: ignore[no-any-return]  # behaves as a model
+
+    def write(
+        self, model: Any, tokenizer: PreTrainedTokenizerBase, output: Path, *, record: str, content: bytes,
+        events: Path, overwrite: bool,
+    ) -> None:  # fmt: skip
+        """Write the trained model to `output`, whole or absent; with it the file `record`, and what `events` holds."""
+        with whole_directory(output, kind=record, replace=overwrite) as part, quiet():
+            self.save(model, tokenizer, part)
+            if events.is_dir():
+                shutil.copytree(events, part / EVENTS)
+            (part / record).write_bytes(content)
 
     def save(self, model: Any, tokenizer: PreTrainedTokenizerBase, part: Path) -> None:
         model.save_pretrained(part, save_embedding_layers=False)  # the identifiers' rows are saved as such

@@ -17,11 +17,10 @@ from ..catalog.trie import ItemTrie
 from ..runtime.types import Int64
 from .lessons import Places
 from .samples import Format
-from .teacher import Searcher, truth_paths
+from .teacher import BATCH, Searcher, truth_paths
 from .trees import SETTINGS, TeacherSettings, Trees, TreeStore, joined
 
 PART = 512  # prompts a file: what an interruption costs at most
-BATCH = 32  # prompts a call
 
 Progress = Callable[[str, int, int | None], None]
 

@@ -20,6 +20,8 @@ from ..runtime.verify import StrictVerifier
 from ..runtime.view import TrieView
 from .trees import Trees
 
+BATCH = 32  # prompts a call, where many are searched
+
 
 class Searcher:
     """An engine that searches: plain beam search, and everything it learned of the nodes on its way."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import __version__
 from ..catalog.dataset import Dataset
-from ..catalog.files import check_replaceable, whole_directory
+from ..catalog.files import check_replaceable
 from ..export.quiet import quiet
 from .budget import TrainingBudget
 from .decoder import check_context, hidden_width
@@ -100,11 +100,10 @@ def train(
     counts = sum(w.numel() for w in weights), sum(w.numel() for w in weights if w.requires_grad)
     events = output / EVENTS if (work / EVENTS).is_dir() else None
     result = TrainReport(*counts, validated_on, settings, report, events)
-    with whole_directory(output, kind=RECORD, replace=overwrite) as part, quiet():
-        source.save(model, tokenizer, part)
-        if events is not None:
-            shutil.copytree(work / EVENTS, part / EVENTS)
-        (part / RECORD).write_bytes(record(result, dataset, source, options))
+    source.write(
+        model, tokenizer, output, record=RECORD, content=record(result, dataset, source, options),
+        events=work / EVENTS, overwrite=overwrite,
+    )  # fmt: skip
     shutil.rmtree(work)
     return result
 

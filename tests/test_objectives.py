@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
+from naive_trie import children, path
 from scripted_search import ragged_catalog, random_catalog
 from specrec.align.batch import TreeBatch, TreeBatcher, child_logprobs
 from specrec.align.lessons import shallow
@@ -136,18 +137,6 @@ class Case:
                 at, columns = len(self.prompts[prompt]) - 1 + depth, self.trie.tokens(np.array(below))
                 positions.append(Position(p[at, columns], q[at, columns], below.index(nodes[depth])))
         return positions
-
-
-def path(trie: ItemTrie, node: int) -> list[int]:
-    """The nodes from below the root to a node."""
-    nodes: list[int] = []
-    while node > 0:
-        nodes, node = [node, *nodes], int(trie.parent[node])
-    return nodes
-
-
-def children(trie: ItemTrie, node: int) -> list[int]:
-    return list(range(int(trie.first_child[node]), int(trie.first_child[node] + trie.child_count[node])))
 
 
 def make_case(ragged: bool, seed: int = 0) -> Case:
@@ -392,3 +381,9 @@ def test_settings_that_are_not_given_are_the_defaults() -> None:
 def test_bad_settings_are_refused(name: Any, chosen: dict[str, float], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         find_objective(name, **chosen)
+
+
+def test_the_command_knows_all_objectives() -> None:
+    from specrec.verbs.learn import OBJECTIVES as choices  # kept there as names: --help must not import torch
+
+    assert set(choices.choices) == set(OBJECTIVES)

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from naive_trie import children, path
 from scripted_search import ragged_catalog, random_catalog
 from specrec.align.batch import TreeBatch, TreeBatcher, child_logprobs, path_scores
 from specrec.align.teacher import Searcher, truth_paths
@@ -29,19 +30,6 @@ def random_trie(rng: np.random.Generator, ragged: bool) -> ItemTrie:
 
 def random_prompts(rng: np.random.Generator, batch: int) -> list[np.ndarray]:
     return [rng.integers(3, 30, rng.integers(1, 9)) for _ in range(batch)]
-
-
-def path(trie: ItemTrie, node: int) -> list[int]:
-    """The nodes from below the root to a node."""
-    nodes: list[int] = []
-    while node > 0:
-        nodes, node = [node, *nodes], int(trie.parent[node])
-    return nodes
-
-
-def children(trie: ItemTrie, node: int) -> list[int]:
-    first = int(trie.first_child[node])
-    return list(range(first, first + int(trie.child_count[node])))
 
 
 def random_trees(rng: np.random.Generator, trie: ItemTrie, batch: int, width: int = 4) -> Trees:
