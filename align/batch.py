@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ..catalog.trie import ItemTrie
-from ..engines.base import MASK_TYPES, MaskType
-from ..runtime.mask import tree_mask
+from ..engines.mask import MASK_TYPES, MaskType, dense_mask
+from ..runtime.mask import tree_visibility
 from ..runtime.types import Int64
 from .trees import Trees
 
@@ -72,9 +72,10 @@ class TreeBatcher:
         tokens[owner[below], query[below]] = trie.tokens(node[below])
         positions[owner[below], query[below]] = lengths[owner[below]] + trie.depth[node[below]] - 1
         paths = self._paths(keys, owner, node, query)
-        mask = tree_mask(
-            self._mask_type, lengths, 0, longest, tokens.shape[1] - longest, owner[below], query[below], paths[below]
+        visible = tree_visibility(
+            lengths, 0, longest, tokens.shape[1] - longest, owner[below], query[below], paths[below]
         )
+        mask = dense_mask(*visible, 0, self._mask_type)
         order = np.argsort(child_keys, kind="stable")
         place = _found(child_keys, order, keys)
         leaf_owner, leaf_rank = np.nonzero(trees.leaves >= 0)

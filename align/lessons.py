@@ -10,7 +10,7 @@ import torch
 
 from ..catalog.prompt import PromptEncoder
 from ..catalog.trie import ItemTrie
-from ..engines.base import MASK_TYPES
+from ..engines.mask import MASK_TYPES
 from ..runtime.types import Int64
 from .batch import TreeBatch, TreeBatcher
 from .order import Samples

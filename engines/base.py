@@ -11,35 +11,25 @@ Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class MaskType:
-    """How the additive attention mask is written: its NumPy type and its value for "hidden".
-
-    "Visible" is 0 in every type. bfloat16, which NumPy lacks, is written as its bits in uint16.
-    """
-
-    dtype: np.dtype[np.generic]
-    hidden: float | int
-
-
-MASK_TYPES = {
-    "fp32": MaskType(np.dtype(np.float32), float(np.finfo(np.float32).min)),
-    "fp16": MaskType(np.dtype(np.float16), float(np.finfo(np.float16).min)),
-    "bf16": MaskType(np.dtype(np.uint16), 0xFF7F),
-}
-
-
-@dataclass(frozen=True)
 class ForwardInputs:
     """One call of a graph (docs/design.md, "The graph's contract"): B requests, T new tokens each.
 
-    The call appends T slots to a cache that holds S of them. Rows of `attention_mask` that belong
-    to padding see at least themselves, so that no row of a softmax is empty.
+    The call appends T slots to a cache that holds S of them: token t takes slot S + t. It sees every slot
+    below `visible_below` and those of `visible_slots` (-1: none), and nothing that comes after it. Rows
+    that belong to padding see at least something, so that no row of a softmax is empty.
     """
 
     input_ids: Int64  # [B, T]
     position_ids: Int64  # [B, T]
-    attention_mask: NDArray[np.generic]  # [B, 1, T, S + T], additive, in the engine's mask type
+    visible_below: Int64  # [B, T]
+    visible_slots: Int64  # [B, T, L]
     logit_rows: Int64  # [B, R], indices into T
+
+
+def causal(past: int, new: int, batch: int = 1) -> tuple[Int64, Int64]:
+    """`visible_below` and `visible_slots` of a call in which every token sees all before it, and itself."""
+    below = np.broadcast_to(np.arange(past + 1, past + new + 1), (batch, new)).copy()
+    return below, np.empty((batch, new, 0), np.int64)
 
 
 class KVCache(ABC):
@@ -75,9 +65,8 @@ class KVCache(ABC):
 class Engine(ABC):
     """One loaded graph, safe to share between threads; what is mutable lives in its caches."""
 
-    def __init__(self, *, columns: int, mask_type: MaskType) -> None:
+    def __init__(self, *, columns: int) -> None:
         self.columns = columns  # C: catalog tokens, the width of a row of log-probabilities
-        self.mask_type = mask_type
 
     @abstractmethod
     def new_cache(self, batch: int) -> KVCache:
@@ -86,6 +75,8 @@ class Engine(ABC):
     @abstractmethod
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
         """Run one call and append its T slots to `cache` (one that this engine handed out).
+
+        An engine may append more than T slots (holes that nobody sees): `cache.length` says where the next call begins.
 
         Returns log-probabilities [B, R, C] over the catalog's tokens, normalised over the whole
         vocabulary; valid until the next call on the same cache.

@@ -12,7 +12,7 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 
 from ..catalog.errors import EngineError
 from ..catalog.files import whole_directory, whole_file
-from .base import Engine, ForwardInputs
+from .base import Engine, ForwardInputs, causal
 from .bundle import (
     ENGINE_FACTS,
     SCHEMA_VERSION,
@@ -116,14 +116,13 @@ def _optimise(source: Path, graph: Path, device: str, threads: int) -> None:
     open_session(source, device, options)
 
 
-def _call(engine: Engine, facts: ModelFacts, batch: int, past: int, new: int) -> ForwardInputs:
+def _call(facts: ModelFacts, batch: int, past: int, new: int) -> ForwardInputs:
     """A causal call of `new` tokens on `past` cached ones, the head computed for the last rows; seeded tokens."""
     rng = np.random.default_rng(past * 1009 + new)
-    mask = np.where(np.tri(new, past + new, past, dtype=bool), 0, engine.mask_type.hidden)
     return ForwardInputs(
         rng.integers(0, facts.vocabulary, (batch, new)),
         np.broadcast_to(np.arange(past, past + new), (batch, new)).copy(),
-        np.broadcast_to(mask, (batch, 1, new, past + new)).astype(engine.mask_type.dtype),
+        *causal(past, new, batch),
         np.broadcast_to(np.arange(max(0, new - 121), new), (batch, min(new, 121))).copy(),
     )
 
@@ -139,7 +138,7 @@ def _difference(
     for batch in (1, 3):
         caches = exported.new_cache(batch), engine.new_cache(batch)
         for past, new in ((0, 30), (30, 20)):
-            inputs = _call(engine, facts, batch, past, new)
+            inputs = _call(facts, batch, past, new)
             a, b = exported.forward(inputs, caches[0]), engine.forward(inputs, caches[1])
             worst = max(worst, float(np.abs(a - b).max()))
     return worst
@@ -163,8 +162,8 @@ def _latency(engine: Engine, facts: ModelFacts, progress: Callable[[int, int], N
         for _ in range(4):
             cache = engine.new_cache(batch)
             if past:
-                engine.forward(_call(engine, facts, batch, 0, past), cache)
-            inputs = _call(engine, facts, batch, past, new)
+                engine.forward(_call(facts, batch, 0, past), cache)
+            inputs = _call(facts, batch, past, new)
             start = perf_counter()
             engine.forward(inputs, cache)
             times.append(1000 * (perf_counter() - start))

@@ -8,8 +8,9 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from ..catalog.errors import EngineError
-from .base import MASK_TYPES, Engine, Float32, ForwardInputs, Int64, KVCache
+from .base import Engine, Float32, ForwardInputs, Int64, KVCache
 from .bundle import ModelFacts, Precision
+from .mask import MASK_TYPES, dense_mask
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 KV_TYPES: dict[str, np.dtype[np.floating[Any]]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
@@ -47,9 +48,9 @@ class OrtEngine(Engine):
 
     def __init__(self, session: ort.InferenceSession, facts: ModelFacts, precision: Precision, device: str) -> None:
         columns = session.get_outputs()[0].shape[2]
-        super().__init__(columns=int(columns), mask_type=MASK_TYPES[precision])
+        super().__init__(columns=int(columns))
         self._session, self._facts, self._device = session, facts, device
-        self._kv_type = KV_TYPES[precision]
+        self._kv_type, self._mask_type = KV_TYPES[precision], MASK_TYPES[precision]
         names = [f"{i}.{part}" for i in range(facts.layers) for part in ("key", "value")]
         self._past = [f"past_key_values.{name}" for name in names]
         self._outputs = ["logprobs", *(f"present.{name}" for name in names)]
@@ -64,7 +65,7 @@ class OrtEngine(Engine):
         small: dict[str, NDArray[np.generic]] = {
             "input_ids": inputs.input_ids,
             "position_ids": inputs.position_ids,
-            "attention_mask": inputs.attention_mask,
+            "attention_mask": dense_mask(inputs.visible_below, inputs.visible_slots, cache.length, self._mask_type),
             "logit_rows": inputs.logit_rows,
         }
         for name, array in small.items():

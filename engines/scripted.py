@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.hashing import UInt64, mix
-from .base import MASK_TYPES, Engine, Float32, ForwardInputs, Int64, KVCache
+from .base import Engine, Float32, ForwardInputs, Int64, KVCache
+from .mask import MASK_TYPES, dense_mask
 
 
 class ScriptedCache(KVCache):
@@ -43,7 +44,7 @@ class ScriptedEngine(Engine):
     """
 
     def __init__(self, columns: int, *, seed: int = 0, disagreement: float = 0.0, sharpness: float = 4.0) -> None:
-        super().__init__(columns=columns, mask_type=MASK_TYPES["fp32"])
+        super().__init__(columns=columns)
         self.seed, self.disagreement, self.sharpness = seed, disagreement, sharpness
 
     def new_cache(self, batch: int) -> ScriptedCache:
@@ -52,14 +53,12 @@ class ScriptedEngine(Engine):
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
         """As `Engine.forward`; raises ValueError where a row sees a slot that comes after it."""
         assert isinstance(cache, ScriptedCache)
-        past, (batch, new) = cache.length, inputs.input_ids.shape
-        visible = inputs.attention_mask[:, 0] == 0
-        if visible.shape != (batch, new, past + new):
-            raise ValueError(f"attention mask {visible.shape}, expected {(batch, new, past + new)}")
+        past, new = cache.length, inputs.input_ids.shape[1]
+        visible = dense_mask(inputs.visible_below, inputs.visible_slots, past, MASK_TYPES["fp32"])[:, 0] == 0
         if np.triu(visible[:, :, past:], 1).any():
-            raise ValueError("a row of the attention mask sees a slot that is computed after it")
+            raise ValueError("a token sees a slot that is computed after it")
         if not visible.any(axis=2).all():
-            raise ValueError("a row of the attention mask sees nothing")
+            raise ValueError("a token sees nothing")
         own = mix(mix(inputs.input_ids.astype(np.uint64)) ^ inputs.position_ids.astype(np.uint64))
         values = np.concatenate([cache.values, own], axis=1)
         for t in range(new):

@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_utils import AttentionInterface
 
 from ..catalog.errors import EngineError
-from .base import MASK_TYPES, Engine, Float32, ForwardInputs, Int64, KVCache
+from .base import Engine, Float32, ForwardInputs, Int64, KVCache
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 ATTENTION = "specrec"
@@ -161,7 +161,7 @@ class TorchEngine(Engine):
 
     def __init__(self, model: PreTrainedModel, vocabulary: NDArray[np.int64], *, precision: str, threads: int) -> None:
         """`model` holds its weights in `precision` already; `threads` 0 leaves PyTorch's number as it is."""
-        super().__init__(columns=len(vocabulary), mask_type=MASK_TYPES[precision])
+        super().__init__(columns=len(vocabulary))
         self._graph = GraphModule(model, vocabulary).to(model.device).eval()
         self.device = model.device
         self._threads = threads
@@ -177,19 +177,25 @@ class TorchEngine(Engine):
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
         if not isinstance(cache, TorchCache):
             raise EngineError(f"A TorchEngine runs on the caches it hands out (new_cache); got {type(cache).__name__}.")
-        mask = torch.from_numpy(inputs.attention_mask)
-        if self._dtype == torch.bfloat16:
-            mask = mask.view(torch.bfloat16)
-        tensors = (
-            torch.from_numpy(inputs.input_ids),
-            torch.from_numpy(inputs.position_ids),
-            mask,
-            torch.from_numpy(inputs.logit_rows),
-        )
         with torch.inference_mode(), torch_threads(self._threads):
-            logprobs, *cache.tensors = self._graph(*(t.to(self.device) for t in tensors), cache.tensors)
+            arrays = (
+                inputs.input_ids, inputs.position_ids, inputs.visible_below, inputs.visible_slots, inputs.logit_rows,
+            )  # fmt: skip
+            ids, positions, below, slots, rows = (torch.from_numpy(array).to(self.device) for array in arrays)
+            mask = additive_mask(below, slots, cache.length, self._dtype)
+            logprobs, *cache.tensors = self._graph(ids, positions, mask, rows, cache.tensors)
             result: Float32 = logprobs.cpu().numpy()
         return result
+
+
+def additive_mask(below: torch.Tensor, slots: torch.Tensor, past: int, dtype: torch.dtype) -> torch.Tensor:
+    """`engines.mask.dense_mask` [B, 1, T, S + T] on the tensors' device: only indices cross the bus."""
+    width = past + below.shape[1]
+    seen = torch.arange(width, device=below.device) < below[:, :, None]
+    spare = torch.nn.functional.pad(seen, (0, 1))  # one column more, for the slots that are none
+    spare.scatter_(2, torch.where(slots < 0, width, slots), True)
+    hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=below.device)
+    return torch.where(spare[:, None, :, :width], torch.zeros_like(hidden), hidden)
 
 
 def matrix(layer: torch.nn.Module | None) -> torch.Tensor:

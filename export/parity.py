@@ -6,7 +6,7 @@ time and with Transformers' own attention, so that an error in our wrapper shows
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from ..catalog.errors import ExportError
-from ..engines.base import MASK_TYPES, ForwardInputs, MaskType
+from ..engines.mask import MASK_TYPES, MaskType
 from ..engines.torch import head_dim, matrix, torch_threads
 from .checkpoint import cast_parameters
 from .lift import lift_graph
 from .quiet import quiet
 
-Forward = Callable[[ForwardInputs, list[NDArray[Any]]], list[NDArray[Any]]]
+Forward = Callable[[Sequence[NDArray[Any]]], list[NDArray[Any]]]  # the graph's inputs, in their order
 
 # The largest difference allowed, relative to max(1, largest value of the reference). fp32 holds for
 # the exported graph, or for its lifted copy where the graph is in half precision. fp16 holds for the
@@ -209,8 +209,7 @@ def compare(
         rows = rng.permuted(np.tile(np.arange(start, stop), (batch, 1)), axis=1)[:, : (stop - start) * 3 // 4]
         visible = scene.sees[:, None, start:stop, :stop]
         mask = np.where(visible, 0, mask_type.hidden).astype(mask_type.dtype)
-        inputs = ForwardInputs(scene.tokens[:, start:stop], scene.depths[:, start:stop], mask, rows - start)
-        logprobs, *past = forward(inputs, past)
+        logprobs, *past = forward([scene.tokens[:, start:stop], scene.depths[:, start:stop], mask, rows - start, *past])
     requests = np.arange(batch)[:, None]
     real = scene.real[requests, rows]
     found = {"logprobs": _largest(logprobs[real], expected.logprobs[requests, rows][real], f"logprobs ({case})")}
@@ -252,8 +251,7 @@ def onnx_forward(path: Path) -> Forward:
         raise ExportError(f"ONNX Runtime cannot load the exported graph: {error}") from error
     names = [value.name for value in session.get_inputs()]
 
-    def forward(inputs: ForwardInputs, past: list[NDArray[Any]]) -> list[NDArray[Any]]:
-        tensors = [inputs.input_ids, inputs.position_ids, inputs.attention_mask, inputs.logit_rows, *past]
+    def forward(tensors: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         outputs: list[NDArray[Any]] = session.run(None, dict(zip(names, tensors, strict=True)))
         return outputs
 

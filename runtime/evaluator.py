@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..engines.base import ForwardInputs
-from .mask import tree_mask
+from .mask import tree_visibility
 from .nodes import EvaluatedNodes
 from .prefix import SharedPrefix
 from .stats import DecodeStats
@@ -116,7 +116,5 @@ class TreeEvaluator:
         row = self._row[tokens.request]
         ids[row, query] = self._trie.tokens(tokens.node)
         positions[row, query] = self._lengths[tokens.request] + self._trie.depth[tokens.node] - 1
-        mask = tree_mask(
-            self._engine.mask_type, self._row_lengths, self._cache.length, prompt, new - prompt, row, query, paths
-        )
-        return ForwardInputs(ids, positions, mask, rows)
+        visible = tree_visibility(self._row_lengths, self._cache.length, prompt, new - prompt, row, query, paths)
+        return ForwardInputs(ids, positions, *visible, rows)

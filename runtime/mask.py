@@ -1,36 +1,24 @@
-"""The additive attention mask of one call: prompts are causal, a node sees its prompt and its ancestors."""
+"""Who sees what in one call: prompts are causal, a node sees its prompt and its ancestors."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..engines.base import MaskType
 from .types import Int64
 
 
-def tree_mask(
-    mask_type: MaskType,
-    prompt_lengths: Int64,
-    past: int,
-    prompt: int,
-    nodes: int,
-    row: Int64,
-    query: Int64,
-    paths: Int64,
-) -> NDArray[np.generic]:
-    """The mask [B, 1, prompt + nodes, past + prompt + nodes] of a call that appends `prompt` and then `nodes` slots.
+def tree_visibility(
+    prompt_lengths: Int64, past: int, prompt: int, nodes: int, row: Int64, query: Int64, paths: Int64
+) -> tuple[Int64, Int64]:
+    """`visible_below` [B, T] and `visible_slots` [B, T, L] (engines/base.py) of a call of T = prompt + nodes tokens.
 
     prompt_lengths [B]: prompts fill slots 0 to length - 1. The first call brings what is not cached of
-    them, padded at their end, in `prompt` slots (0 in later calls). Node i [n] is query `query[i]` of batch
-    row `row[i]` and sees its prompt and the slots `paths[i]` ([n, L], itself included, -1 where none).
-    Padding sees something finite too, so that no row of a softmax is empty; nothing real sees the padding.
+    them, padded at their end, in `prompt` slots (0 in later calls), behind `past` cached ones. Node i [n]
+    is query `query[i]` of batch row `row[i]` and sees its prompt and the slots `paths[i]` ([n, L], itself
+    included, -1 where none). Padding sees something, too; nothing real sees the padding.
     """
-    new, batch = prompt + nodes, len(prompt_lengths)
-    mask = np.full((batch, 1, new, past + new), mask_type.hidden, mask_type.dtype)
-    if prompt:
-        mask[:, :, :prompt, : past + prompt] = np.where(np.tri(prompt, past + prompt, past, bool), 0, mask_type.hidden)
-    longest = int(prompt_lengths.max())
-    shown = np.arange(longest) < prompt_lengths[:, None]
-    mask[:, 0, prompt:, :longest] = np.where(shown, 0, mask_type.hidden)[:, None]
-    node, level = np.nonzero(paths >= 0)
-    mask[row[node], 0, query[node], paths[node, level]] = 0
-    return mask
+    batch = len(prompt_lengths)
+    below = np.empty((batch, prompt + nodes), np.int64)
+    below[:, :prompt] = np.arange(past + 1, past + prompt + 1)
+    below[:, prompt:] = prompt_lengths[:, None]
+    slots = np.full((batch, prompt + nodes, paths.shape[1]), -1, np.int64)
+    slots[row, query] = paths
+    return below, slots

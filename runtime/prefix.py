@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..engines.base import Engine, ForwardInputs, KVCache
+from ..engines.base import Engine, ForwardInputs, KVCache, causal
 from .types import Int64
 
 WORTH = 16  # tokens; a shorter beginning costs less to compute again than its cache costs to copy
@@ -22,10 +22,11 @@ class SharedPrefix:
         self.length = worth_sharing(len(tokens))
         self._cache = engine.new_cache(1)
         if self.length:
-            mask = np.where(np.tri(self.length, dtype=bool), 0, engine.mask_type.hidden).astype(engine.mask_type.dtype)
             positions = np.arange(self.length)[None]
             ids, rows = np.asarray(tokens, np.int64)[None], np.zeros((1, 1), np.int64)
-            engine.forward(ForwardInputs(ids, positions, mask[None, None], rows), self._cache)
+            engine.forward(ForwardInputs(ids, positions, *causal(0, self.length), rows), self._cache)
+            if self._cache.length > self.length:  # an engine may append more: slots that nobody ought to see
+                self._cache.keep(np.zeros(1, np.int64), np.arange(self.length)[None])
 
     def new_cache(self, batch: int) -> KVCache:
         """A cache for `batch` requests that holds the shared tokens already."""

@@ -11,7 +11,7 @@ import pytest
 
 from specrec.catalog.errors import EngineError, SpecRecError
 from specrec.engines import build
-from specrec.engines.base import ForwardInputs
+from specrec.engines.base import ForwardInputs, causal
 from specrec.engines.build import BATCHES, build_engine
 from specrec.engines.bundle import Bundle
 from specrec.engines.ort import load_ort_engine
@@ -59,8 +59,7 @@ def test_the_optimised_graph_is_stored_and_computes_the_same(tiny: Tiny) -> None
     source, graph = bundle.graph("target"), bundle.engine_file(ENGINE, "target/model.onnx")
     domains = {node.domain for node in onnx.load(graph).graph.node}
     assert "com.microsoft" in domains - {node.domain for node in onnx.load(source).graph.node}  # fused by ONNX Runtime
-    mask = np.where(np.tri(9, dtype=bool), 0, np.finfo(np.float32).min).astype(np.float32)
-    inputs = ForwardInputs(np.arange(9)[None] + 10, np.arange(9)[None], mask[None, None], np.arange(9)[None])
+    inputs = ForwardInputs(np.arange(9)[None] + 10, np.arange(9)[None], *causal(0, 9), np.arange(9)[None])
     rows = []
     for path in (source, graph):
         engine = load_ort_engine(path, bundle.facts("target"), device="cpu", precision="fp32", threads=1)

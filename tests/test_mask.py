@@ -1,14 +1,23 @@
 """The attention mask of one call, against its definition slot by slot."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specrec.engines.base import MASK_TYPES
-from specrec.runtime.mask import tree_mask
+from specrec.engines.mask import MASK_TYPES, MaskType, dense_mask
+from specrec.engines.torch import DTYPES, additive_mask
+from specrec.runtime.mask import tree_visibility
 
 NOBODY = np.empty(0, np.int64)
+
+
+def tree_mask(mask_type: MaskType, lengths: np.ndarray, past: int, prompt: int, *tree: Any) -> np.ndarray:
+    """Both steps: who sees what, and its dense form."""
+    return dense_mask(*tree_visibility(lengths, past, prompt, *tree), past, mask_type)
 
 
 def visible(mask: np.ndarray) -> np.ndarray:
@@ -20,8 +29,8 @@ def visible(mask: np.ndarray) -> np.ndarray:
 def test_first_call_by_hand() -> None:
     """Two prompts of 3 and 2 tokens, padded to 3; the first has a node (slot 3) and its child (slot 4)."""
     mask = tree_mask(
-        MASK_TYPES["fp32"], np.array([3, 2]), past=0, prompt=3, nodes=2,
-        row=np.array([0, 0]), query=np.array([3, 4]), paths=np.array([[3, -1, -1], [3, 4, -1]]),
+        MASK_TYPES["fp32"], np.array([3, 2]), 0, 3, 2,
+        np.array([0, 0]), np.array([3, 4]), np.array([[3, -1, -1], [3, 4, -1]]),
     )  # fmt: skip
     assert visible(mask).astype(int).tolist() == [
         [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
@@ -32,8 +41,8 @@ def test_first_call_by_hand() -> None:
 def test_later_call_by_hand() -> None:
     """Slots 0 to 2 are prompts, 3 a node of an earlier call, 4 a hole; the new node (slot 5) is its child."""
     mask = tree_mask(
-        MASK_TYPES["fp32"], np.array([3, 1]), past=5, prompt=0, nodes=1,
-        row=np.array([0]), query=np.array([0]), paths=np.array([[3, 5]]),
+        MASK_TYPES["fp32"], np.array([3, 1]), 5, 0, 1,
+        np.array([0]), np.array([0]), np.array([[3, 5]]),
     )  # fmt: skip
     assert visible(mask).astype(int).tolist() == [[[1, 1, 1, 1, 0, 1]], [[1, 0, 0, 0, 0, 0]]]
 
@@ -41,8 +50,8 @@ def test_later_call_by_hand() -> None:
 def test_first_call_behind_a_shared_beginning_by_hand() -> None:
     """Slots 0 and 1 are cached and shared; prompts of 4 and 3 tokens bring slots 2 and 3; slot 4 is a node."""
     mask = tree_mask(
-        MASK_TYPES["fp32"], np.array([4, 3]), past=2, prompt=2, nodes=1,
-        row=np.array([1]), query=np.array([2]), paths=np.array([[4, -1]]),
+        MASK_TYPES["fp32"], np.array([4, 3]), 2, 2, 1,
+        np.array([1]), np.array([2]), np.array([[4, -1]]),
     )  # fmt: skip
     assert visible(mask).astype(int).tolist() == [
         [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 0]],
@@ -91,3 +100,16 @@ def test_definition(seed: int, batch: int, first: bool, nodes: int) -> None:
     for i, b in enumerate(row):
         expected = set(range(lengths[b])) | set(paths[i][paths[i] >= 0].tolist())
         assert set(np.flatnonzero(seen[b, query[i]]).tolist()) == expected
+
+
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(sorted(MASK_TYPES)))
+@settings(max_examples=50, deadline=None)
+def test_torch_makes_the_same_mask_on_its_device(seed: int, name: str) -> None:
+    rng = np.random.default_rng(seed)
+    batch, new, past, width = rng.integers(1, 4), rng.integers(1, 5), rng.integers(0, 4), rng.integers(0, 3)
+    below = rng.integers(0, past + new + 1, (batch, new))
+    slots = rng.integers(-1, past + new, (batch, new, width))
+    dense = dense_mask(below, slots, int(past), MASK_TYPES[name])
+    got = additive_mask(torch.from_numpy(below), torch.from_numpy(slots), int(past), DTYPES[name])
+    bits = got.view(torch.uint16) if name == "bf16" else got
+    np.testing.assert_array_equal(bits.numpy(), dense)

@@ -3,31 +3,29 @@
 import numpy as np
 import pytest
 
+from specrec.engines import base
 from specrec.engines.base import ForwardInputs
 from specrec.engines.scripted import ScriptedEngine
 
 TOKENS = np.array([[7, 8, 9, 7, 5], [1, 2, 3, 4, 5]])
 
 
-def causal(engine: ScriptedEngine, tokens: np.ndarray, past: int, rows: list[int]) -> ForwardInputs:
+def causal(tokens: np.ndarray, past: int, rows: list[int]) -> ForwardInputs:
     """A plain call of tokens [B, T] behind `past` slots, all of them visible."""
     batch, new = tokens.shape
-    mask = np.where(np.tri(new, past + new, past, dtype=bool), 0, engine.mask_type.hidden).astype(np.float32)
     positions = np.broadcast_to(np.arange(past, past + new), (batch, new))
-    return ForwardInputs(
-        tokens, positions, np.broadcast_to(mask, (batch, 1, *mask.shape)).copy(), np.array([rows] * batch)
-    )
+    return ForwardInputs(tokens, positions, *base.causal(past, new, batch), np.array([rows] * batch))
 
 
 def test_equals_its_definition_whatever_the_calls() -> None:
     engine = ScriptedEngine(6, seed=3)
     cache = engine.new_cache(2)
     assert (cache.batch, cache.length) == (2, 0)
-    whole = engine.forward(causal(engine, TOKENS, 0, [0, 2, 4]), cache)
+    whole = engine.forward(causal(TOKENS, 0, [0, 2, 4]), cache)
     assert (cache.batch, cache.length, whole.shape, whole.dtype) == (2, 5, (2, 3, 6), np.float32)
     parts = engine.new_cache(2)
-    engine.forward(causal(engine, TOKENS[:, :2], 0, [0]), parts)
-    last = engine.forward(causal(engine, TOKENS[:, 2:], 2, [0, 2]), parts)
+    engine.forward(causal(TOKENS[:, :2], 0, [0]), parts)
+    last = engine.forward(causal(TOKENS[:, 2:], 2, [0, 2]), parts)
     for b in range(2):
         expected = [engine.logprobs_after(TOKENS[b, :n]) for n in (1, 3, 5)]
         np.testing.assert_array_equal(whole[b], expected)
@@ -38,9 +36,10 @@ def test_equals_its_definition_whatever_the_calls() -> None:
 def test_a_tree_in_one_call_equals_its_paths() -> None:
     """Slots 0, 1: the prompt; 2 and 3: two children of it; 4: a child of 3."""
     engine = ScriptedEngine(6)
-    sees = np.array([[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 0, 1, 0], [1, 1, 0, 1, 1]], bool)
-    mask = np.where(sees, 0, engine.mask_type.hidden).astype(np.float32)[None, None]
-    inputs = ForwardInputs(np.array([[7, 8, 20, 30, 31]]), np.array([[0, 1, 2, 2, 3]]), mask, np.array([[1, 2, 3, 4]]))
+    inputs = ForwardInputs(
+        np.array([[7, 8, 20, 30, 31]]), np.array([[0, 1, 2, 2, 3]]), np.array([[1, 2, 2, 2, 2]]),
+        np.array([[[-1, -1], [-1, -1], [2, -1], [3, -1], [3, 4]]]), np.array([[1, 2, 3, 4]]),
+    )  # fmt: skip
     got = engine.forward(inputs, engine.new_cache(1))[0]
     paths = [[7, 8], [7, 8, 20], [7, 8, 30], [7, 8, 30, 31]]
     np.testing.assert_array_equal(got, [engine.logprobs_after(np.array(path)) for path in paths])
@@ -49,10 +48,10 @@ def test_a_tree_in_one_call_equals_its_paths() -> None:
 def test_keep_moves_rows_and_closes_holes() -> None:
     engine = ScriptedEngine(6)
     cache = engine.new_cache(2)
-    engine.forward(causal(engine, TOKENS, 0, [4]), cache)
+    engine.forward(causal(TOKENS, 0, [4]), cache)
     cache.keep(np.array([1]), np.array([[0, 1]]))  # the second row's first two slots
     assert (cache.batch, cache.length) == (1, 2)
-    got = engine.forward(causal(engine, np.array([[50]]), 2, [0]), cache)[0, 0]
+    got = engine.forward(causal(np.array([[50]]), 2, [0]), cache)[0, 0]
     np.testing.assert_array_equal(got, engine.logprobs_after(np.array([1, 2, 50])))
     cache.keep(np.array([0, 0]))
     assert (cache.batch, cache.length) == (2, 3)
@@ -61,35 +60,33 @@ def test_keep_moves_rows_and_closes_holes() -> None:
 @pytest.mark.parametrize("fault", ["mask", "position", "token"])
 def test_a_wrong_call_gives_wrong_values(fault: str) -> None:
     engine = ScriptedEngine(6)
-    right = causal(engine, TOKENS, 0, [4])
-    tokens, positions, mask = right.input_ids.copy(), right.position_ids.copy(), right.attention_mask.copy()
+    right = causal(TOKENS, 0, [4])
+    tokens, positions, below = right.input_ids.copy(), right.position_ids.copy(), right.visible_below.copy()
+    slots = np.full((2, 5, 3), -1)
     if fault == "mask":
-        mask[:, 0, 4, 1] = engine.mask_type.hidden
+        below[:, 4], slots[:, 4] = 1, [2, 3, 4]  # all but slot 1
     elif fault == "position":
         positions[:, 2] += 1
     else:
         tokens[:, 0] += 1
-    got = engine.forward(ForwardInputs(tokens, positions, mask, right.logit_rows), engine.new_cache(2))[0, 0]
+    got = engine.forward(ForwardInputs(tokens, positions, below, slots, right.logit_rows), engine.new_cache(2))[0, 0]
     assert np.abs(got - engine.logprobs_after(TOKENS[0])).max() > 0.1
 
 
 def test_calls_that_no_model_could_answer_are_refused() -> None:
     engine = ScriptedEngine(6)
-    right = causal(engine, TOKENS, 0, [4])
+    right = causal(TOKENS, 0, [4])
 
-    def call(mask: np.ndarray) -> None:
-        engine.forward(ForwardInputs(right.input_ids, right.position_ids, mask, right.logit_rows), engine.new_cache(2))
+    def call(below: int) -> None:
+        visible = right.visible_below.copy()
+        visible[1, 3] = below
+        inputs = ForwardInputs(right.input_ids, right.position_ids, visible, right.visible_slots, right.logit_rows)
+        engine.forward(inputs, engine.new_cache(2))
 
-    future = right.attention_mask.copy()
-    future[0, 0, 1, 2] = 0
     with pytest.raises(ValueError, match="computed after it"):
-        call(future)
-    blind = right.attention_mask.copy()
-    blind[1, 0, 3] = engine.mask_type.hidden
+        call(5)
     with pytest.raises(ValueError, match="sees nothing"):
-        call(blind)
-    with pytest.raises(ValueError, match=r"attention mask \(2, 5, 4\), expected \(2, 5, 5\)"):
-        call(right.attention_mask[..., 1:])
+        call(0)
 
 
 def test_log_probabilities_leave_room_for_other_tokens() -> None:

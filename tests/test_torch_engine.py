@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from specrec.catalog.errors import EngineError
-from specrec.engines.base import ForwardInputs
-from specrec.engines.torch import TorchEngine, load_torch_engine
+from specrec.engines.base import ForwardInputs, causal
+from specrec.engines.torch import load_torch_engine
 from tiny_models import KINDS, tiny_checkpoint
 
 VOCABULARY = np.arange(10, 28)
@@ -29,14 +29,17 @@ def tree(tokens: NDArray[np.int64]) -> tuple[list[list[int]], NDArray[np.bool_]]
     return paths, sees
 
 
-def inputs(engine: TorchEngine, tokens: NDArray[np.int64], start: int, stop: int, rows: list[int]) -> ForwardInputs:
-    paths, sees = tree(tokens)
+def inputs(tokens: NDArray[np.int64], start: int, stop: int, rows: list[int]) -> ForwardInputs:
+    paths, _ = tree(tokens)
     batch = len(tokens)
-    mask = np.where(sees[start:stop, :stop], 0, engine.mask_type.hidden).astype(engine.mask_type.dtype)
+    slots = np.full((stop - start, len(PARENTS)), -1)
+    for token, path in enumerate(paths[start:stop]):
+        slots[token, : len(path)] = path
     return ForwardInputs(
         tokens[:, start:stop],
         np.tile([len(path) - 1 for path in paths[start:stop]], (batch, 1)),
-        np.tile(mask, (batch, 1, 1, 1)),
+        np.zeros((batch, stop - start), np.int64),
+        np.tile(slots, (batch, 1, 1)),
         np.tile(rows, (batch, 1)),
     )
 
@@ -63,9 +66,9 @@ def test_a_tree_in_two_calls(tmp_path: Path, tokens: NDArray[np.int64], kind: st
     engine = load_torch_engine(checkpoint, VOCABULARY, device="cpu", precision="fp32", threads=1)
     cache = engine.new_cache(3)
     assert (cache.batch, cache.length, engine.columns) == (3, 0, 18)
-    first = engine.forward(inputs(engine, tokens, 0, 5, [3, 4]), cache)
+    first = engine.forward(inputs(tokens, 0, 5, [3, 4]), cache)
     assert cache.length == 5
-    second = engine.forward(inputs(engine, tokens, 5, 9, [3, 0, 0]), cache)
+    second = engine.forward(inputs(tokens, 5, 9, [3, 0, 0]), cache)
     assert cache.length == 9
     assert first.dtype == second.dtype == np.float32
     got = np.concatenate([first, second], axis=1)
@@ -76,7 +79,7 @@ def test_a_tree_in_two_calls(tmp_path: Path, tokens: NDArray[np.int64], kind: st
 def test_keep_closes_holes_and_reorders_rows(tmp_path: Path, tokens: NDArray[np.int64]) -> None:
     engine = load_torch_engine(tiny_checkpoint(tmp_path), VOCABULARY, device="cpu", precision="fp32", threads=1)
     cache = engine.new_cache(3)
-    engine.forward(inputs(engine, tokens, 0, 8, [7]), cache)
+    engine.forward(inputs(tokens, 0, 8, [7]), cache)
     rows = np.array([2, 0])
     path = np.array([0, 1, 2, 3, 5])  # the parent of slot 8
     cache.keep(rows, np.stack([path, path]))
@@ -84,9 +87,7 @@ def test_keep_closes_holes_and_reorders_rows(tmp_path: Path, tokens: NDArray[np.
     cache.keep(np.array([1, 0, 1]))  # whole rows: 0, 2, 0 of the tokens
     cache.keep(np.array([1, 0]))  # and back
     assert (cache.batch, cache.length) == (2, 5)
-    call = ForwardInputs(
-        tokens[rows, 8:], np.full((2, 1), 5), np.zeros((2, 1, 1, 6), np.float32), np.zeros((2, 1), np.int64)
-    )
+    call = ForwardInputs(tokens[rows, 8:], np.full((2, 1), 5), *causal(5, 1, 2), np.zeros((2, 1), np.int64))
     got = engine.forward(call, cache)
     model = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
     np.testing.assert_allclose(got, expected(model, tokens[rows], [8]), atol=1e-4)
@@ -96,7 +97,7 @@ def test_keep_closes_holes_and_reorders_rows(tmp_path: Path, tokens: NDArray[np.
 def test_half_precision(tmp_path: Path, tokens: NDArray[np.int64], precision: str, tolerance: float) -> None:
     engine = load_torch_engine(tiny_checkpoint(tmp_path), VOCABULARY, device="cpu", precision=precision, threads=1)
     cache = engine.new_cache(3)
-    got = engine.forward(inputs(engine, tokens, 0, 9, [7, 8]), cache)
+    got = engine.forward(inputs(tokens, 0, 9, [7, 8]), cache)
     assert {tensor.dtype for tensor in cache.tensors} == {{"fp16": torch.float16, "bf16": torch.bfloat16}[precision]}
     model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     wanted = expected(model, tokens, [7, 8])
@@ -110,7 +111,7 @@ def test_threads_are_given_back(tmp_path: Path, tokens: NDArray[np.int64]) -> No
     engine = load_torch_engine(checkpoint, VOCABULARY, device="cpu", precision="fp32", threads=before + 1)
     during = []
     engine._graph.register_forward_hook(lambda *_: during.append(torch.get_num_threads()))
-    engine.forward(inputs(engine, tokens, 0, 9, [8]), engine.new_cache(3))
+    engine.forward(inputs(tokens, 0, 9, [8]), engine.new_cache(3))
     assert during == [before + 1]
     assert torch.get_num_threads() == before
 

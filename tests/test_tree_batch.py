@@ -15,7 +15,7 @@ from specrec.align.batch import TreeBatch, TreeBatcher, child_logprobs, path_sco
 from specrec.align.teacher import Searcher, truth_paths
 from specrec.align.trees import Trees
 from specrec.catalog.trie import ItemTrie
-from specrec.engines.base import MASK_TYPES
+from specrec.engines.mask import MASK_TYPES
 from specrec.engines.torch import TorchEngine
 from tiny_models import KINDS, make_model
 
