@@ -12,7 +12,8 @@ import click
 
 from specrec import __version__
 from specrec.catalog.errors import SpecRecError
-from specrec.verbs.build import build_engine, demo, export, inspect
+from specrec.verbs.build import demo, export
+from specrec.verbs.engine import build_engine, inspect
 from specrec.verbs.learn import align, train
 from specrec.verbs.measure import evaluate, tune
 from specrec.verbs.serve import explain, infer

@@ -1,174 +1,210 @@
-"""build-engine: optimise a bundle's graphs for one backend and device, check them, and time them."""
+"""build-engine: a bundle's graphs made ready for one backend, device and precision, checked, and timed."""
 
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import get_args
 
 import numpy as np
-import onnxruntime as ort  # type: ignore[import-untyped]
+from msgspec.structs import replace
 
-from ..catalog.errors import EngineError
-from ..catalog.files import whole_directory, whole_file
-from .base import Engine, ForwardInputs, causal
-from .bundle import (
+from ..catalog.errors import EngineError, OptionError
+from ..catalog.files import check_replaceable, whole_directory, whole_file
+from .backend import Backend, GraphToBuild, Progress
+from .base import Engine
+from .bundle import Bundle, engine_name
+from .facts import (
     ENGINE_FACTS,
-    SCHEMA_VERSION,
-    Bundle,
+    ENGINE_SCHEMA,
+    Drafting,
     EngineFacts,
-    LatencyPoint,
+    EnginePrecision,
+    Gate,
     ModelFacts,
-    Precision,
+    Quantization,
     Role,
     RoleFacts,
     file_facts,
-    sealed,
 )
-from .ort import OrtEngine, load_ort_engine, open_session, session_options
-from .registry import available_threads, backend_version
+from .latency import measure_latency, seeded_call
+from .ort_backend import OrtBackend
+from .registry import available_threads
+from .sealed import sealed
 
-TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2}  # largest difference of a log-probability to the exported graph
-NEW_TOKENS = (1, 8, 20, 40, 80, 160, 320, 480)
-LATER_TOKENS = 160  # the most that calls after the prompt's bring
-PAST_TOKENS = (0, 80, 400)
-BATCHES = (1, 8, 32)
-LONG_MS = 500  # longer calls are timed once
-LONGEST_MS = 5000  # beyond a call this long, longer ones are not timed
-EXTERNAL_BYTES = 1 << 30  # a protobuf holds 2 GiB at most
+TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "bf16": 0.5}  # largest difference of a log-probability to the exported graph
 
-Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
+
+@dataclass(frozen=True)
+class QuantizedGraph:
+    """A graph of the contract whose products are of integers, to build from in place of the exported one."""
+
+    path: Path
+    quantization: Quantization
+
+
+@dataclass(frozen=True)
+class Order:
+    """An engine that was asked for, checked against its bundle and against this machine's libraries."""
+
+    bundle: Bundle
+    backend: Backend
+    precisions: dict[Role, EnginePrecision]
+    threads: int
+
+    @classmethod
+    def check(
+        cls,
+        bundle: Bundle,
+        backend: Backend,
+        precision: EnginePrecision | None,
+        draft_precision: EnginePrecision | None,
+        threads: int | None,
+    ) -> "Order":
+        """Settle what is left open. Raises `EngineError` for precisions that cannot be had."""
+        exported = bundle.manifest.precision
+        target = precision or exported
+        precisions: dict[Role, EnginePrecision] = {"target": target}
+        if bundle.manifest.draft is not None:
+            precisions["draft"] = draft_precision or target
+        elif draft_precision is not None:
+            raise OptionError(f"{bundle.path} has no draft model: leave the draft's precision out.")
+        for wanted in precisions.values():
+            backend.check(wanted)
+            if exported not in ("fp32", wanted):
+                raise EngineError(
+                    f"The graphs of {bundle.path} are {exported}, asked for {wanted}: only fp32 graphs are converted. "
+                    "Export the checkpoints again with: specrec export ... --precision fp32"
+                )
+        backend.versions()
+        return cls(bundle, backend, precisions, threads or available_threads())
+
+    @property
+    def name(self) -> str:
+        """The engine's name: its folder in `engines/`."""
+        draft = self.precisions.get("draft")
+        return engine_name(self.backend.name, self.backend.device, self.precisions["target"], draft)
+
+    @property
+    def folder(self) -> Path:
+        """Where the engine will lie."""
+        return self.bundle.path / "engines" / self.name
 
 
 def build_engine(
     bundle: str | Path | Bundle,
     *,
-    backend: str = "onnxruntime",
-    device: str = "cpu",
-    precision: str | None = None,
+    backend: Backend | None = None,
+    precision: EnginePrecision | None = None,
+    draft_precision: EnginePrecision | None = None,
     threads: int | None = None,
     overwrite: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> Path:
     """Build `engines/<backend>-<device>-<precision>` of a bundle from its exported graphs; returns its folder.
 
-    ONNX Runtime's graph optimisations run once, here, and their result is stored (its documentation:
-    "Graph Optimizations, offline mode"). The stored graph is checked against the exported one and timed
-    against the number of tokens. Raises `EngineError` where this machine cannot build or run it, and
-    where the two disagree; no engine is left behind then.
+    backend: default ONNX Runtime on the CPU. precision: default the bundle's; fp32 graphs are converted
+    where asked. What is built is compared with the exported graph, and timed against the number of tokens.
+    int8 needs histories to calibrate on: `calib.build.build_engine`. Raises `EngineError` where this machine
+    cannot build or run it, and where the two disagree; no engine is left behind then, an earlier one stays.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    exported, threads = bundle.manifest.precision, threads or available_threads()
-    if backend != "onnxruntime":
-        raise EngineError(f"Cannot build for backend {backend!r}; this version builds: onnxruntime.")
-    if precision not in (None, exported):
-        raise EngineError(
-            f"The graphs of {bundle.path} are {exported}, asked for {precision}. Export the checkpoints again with: "
-            f"specrec export ... --precision {precision}"
-        )
-    if exported not in TOLERANCE:
-        raise EngineError(
-            f"The onnxruntime backend runs {', '.join(TOLERANCE)}; the graphs of {bundle.path} are {exported}."
-        )
-    roles: list[Role] = [role for role in get_args(Role) if role == "target" or bundle.manifest.draft]
-    final = bundle.path / "engines" / f"{backend}-{device}-{exported}"
-    with whole_directory(final, kind=ENGINE_FACTS, replace=overwrite) as folder:
-        built = {str(role): _build_role(bundle, role, folder, device, threads, progress) for role in roles}
-        engine_facts = EngineFacts(
-            schema_version=SCHEMA_VERSION, backend=backend, device=device, precision=exported, threads=threads,
-            versions={backend: backend_version(backend)}, roles=built, files=file_facts(folder),
+    order = Order.check(bundle, backend or OrtBackend("cpu"), precision, draft_precision, threads)
+    if "int8" in order.precisions.values():
+        raise OptionError("int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES.")
+    return write_engine(order, overwrite=overwrite, progress=progress)
+
+
+def write_engine(
+    order: Order,
+    *,
+    quantized: Mapping[Role, QuantizedGraph] | None = None,
+    gate: Gate | None = None,
+    drafting: Drafting | None = None,
+    extra: Sequence[Path] = (),
+    overwrite: bool = False,
+    progress: Progress = lambda what, done, total: None,
+) -> Path:
+    """Build what was ordered.
+
+    quantized: the graphs of int8 roles; gate, drafting: what was found of them; extra: files to keep with it.
+    """
+    check_replaceable(order.folder, kind=ENGINE_FACTS, replace=overwrite)
+    order.folder.parent.mkdir(exist_ok=True)
+    with (
+        whole_directory(order.folder, kind=ENGINE_FACTS, replace=overwrite) as folder,
+        tempfile.TemporaryDirectory(prefix=".build.", dir=folder.parent) as scratch,
+    ):
+        roles = {
+            str(role): _build_role(order, role, (quantized or {}).get(role), folder, Path(scratch), progress)
+            for role in get_args(Role)
+            if role in order.precisions
+        }
+        for kept in extra:
+            shutil.copy(kept, folder)
+        facts = EngineFacts(
+            schema_version=ENGINE_SCHEMA, backend=order.backend.name, device=order.backend.device,
+            precision=order.precisions["target"], threads=order.threads, versions=order.backend.versions(),
+            roles=roles, files=file_facts(folder), gate=gate, drafting=drafting,
         )  # fmt: skip
         with whole_file(folder / ENGINE_FACTS) as file:
-            file.write(sealed(engine_facts))
-    return final
+            file.write(sealed(facts))
+    return order.folder
 
 
-def _build_role(bundle: Bundle, role: Role, folder: Path, device: str, threads: int, progress: Progress) -> RoleFacts:
-    """Write one optimised graph to `folder`; check and time it."""
-    source, graph = bundle.graph(role), folder / role / "model.onnx"
-    facts, precision = bundle.facts(role), bundle.manifest.precision
-    progress(f"optimising {role}", 0, 1)
-    _optimise(source, graph, device, threads)
-    engine = load_ort_engine(graph, facts, device=device, precision=precision, threads=threads)
-    difference = _difference(source, engine, facts, precision, device, threads)
-    if not difference <= TOLERANCE[precision]:
+def _build_role(
+    order: Order, role: Role, quantized: QuantizedGraph | None, folder: Path, scratch: Path, progress: Progress
+) -> RoleFacts:
+    """Build one graph's engine in `folder`; check and time it."""
+    bundle, backend, precision = order.bundle, order.backend, order.precisions[role]
+    exported, model = bundle.graph(role), bundle.facts(role)
+    cache = backend.cache(precision, bundle.manifest.precision)
+    source = quantized.path if quantized else exported
+    (folder / role).mkdir()
+    plan = backend.build(
+        GraphToBuild(bundle, role, source, cache, folder / role, scratch, order.threads), progress
+    )  # fmt: skip
+    facts = RoleFacts(
+        precision=precision, cache=cache, source_sha256=bundle.graph_sha256(role), max_difference=0, latency=(),
+        quantization=quantized.quantization if quantized else None, tensorrt=plan,
+    )  # fmt: skip
+    engine = backend.load(bundle, role, folder / role, facts, order.threads, bundle.rebuild(order.name))
+    difference = _difference(exported_engine(bundle, role, scratch, order.threads), engine, model)
+    if precision != "int8" and not difference <= TOLERANCE[precision]:
+        versions = ", ".join(f"{library} {version}" for library, version in backend.versions().items())
         raise EngineError(
-            f"The optimised {role} differs from {source} by {difference:.2g} in a log-probability, allowed is "
-            f"{TOLERANCE[precision]:g}. Try another version of ONNX Runtime (this is {ort.__version__})."
+            f"The {role}, built, differs from {exported} by {difference:.2g} in a log-probability, allowed in "
+            f"{precision} is {TOLERANCE[precision]:g}. Try another precision, or another version (this is {versions})."
         )
-    latency = _latency(engine, facts, partial(progress, f"timing {role}"))
-    return RoleFacts(source_sha256=bundle.graph_sha256(role), max_difference=difference, latency=latency)
+    latency = measure_latency(engine, model, partial(progress, f"timing {role}"), backend.limits(bundle))
+    return replace(facts, max_difference=difference, latency=latency)
 
 
-def _optimise(source: Path, graph: Path, device: str, threads: int) -> None:
-    """Write ONNX Runtime's optimised form of `source` to `graph`."""
-    graph.parent.mkdir(parents=True)
-    options = session_options(threads)
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.optimized_model_filepath = str(graph)
-    weights = sum(file.stat().st_size for file in source.parent.iterdir() if file.is_file())
-    if weights > EXTERNAL_BYTES:
-        options.add_session_config_entry(
-            "session.optimized_model_external_initializers_file_name", f"{graph.name}.data"
-        )
-        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-    open_session(source, device, options)
+def exported_engine(bundle: Bundle, role: Role, scratch: Path, threads: int) -> Engine:
+    """The exported graph as it is, on ONNX Runtime's CPU provider (bf16, which that lacks, in float32)."""
+    from .ort import load_ort_engine
+
+    graph, precision = bundle.graph(role), bundle.manifest.precision
+    if precision == "bf16":
+        from ..graphs.lift import lift_graph
+
+        lifted = scratch / f"{role}-lifted.onnx"
+        lift_graph(graph, lifted)
+        graph, precision = lifted, "fp32"
+    return load_ort_engine(graph, bundle.facts(role), device="cpu", precision=precision, threads=threads)
 
 
-def _call(facts: ModelFacts, batch: int, past: int, new: int) -> ForwardInputs:
-    """A causal call of `new` tokens on `past` cached ones, the head computed for the last rows; seeded tokens."""
-    rng = np.random.default_rng(past * 1009 + new)
-    return ForwardInputs(
-        rng.integers(0, facts.vocabulary, (batch, new)),
-        np.broadcast_to(np.arange(past, past + new), (batch, new)).copy(),
-        *causal(past, new, batch),
-        np.broadcast_to(np.arange(max(0, new - 121), new), (batch, min(new, 121))).copy(),
-    )
-
-
-def _difference(
-    source: Path, engine: Engine, facts: ModelFacts, precision: Precision, device: str, threads: int
-) -> float:
-    """Largest difference of a log-probability between the exported graph, run as it is, and the engine."""
-    options = session_options(threads)
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    exported = OrtEngine(open_session(source, device, options), facts, precision, device)
+def _difference(exported: Engine, engine: Engine, facts: ModelFacts) -> float:
+    """Largest difference of a log-probability between the exported graph and what was built."""
     worst = 0.0
     for batch in (1, 3):
         caches = exported.new_cache(batch), engine.new_cache(batch)
         for past, new in ((0, 30), (30, 20)):
-            inputs = _call(facts, batch, past, new)
-            a, b = exported.forward(inputs, caches[0]), engine.forward(inputs, caches[1])
+            a, b = (
+                one.forward(seeded_call(facts, past, new, cache), cache)
+                for one, cache in zip((exported, engine), caches, strict=True)
+            )
             worst = max(worst, float(np.abs(a - b).max()))
     return worst
-
-
-def _latency(engine: Engine, facts: ModelFacts, progress: Callable[[int, int], None]) -> tuple[LatencyPoint, ...]:
-    """Median milliseconds of one call over a grid of batch sizes, cached and new tokens within the context."""
-    grid = [
-        (batch, past, new)
-        for batch in BATCHES
-        for past in PAST_TOKENS
-        for new in NEW_TOKENS
-        if past + new <= facts.context and (not past or new <= LATER_TOKENS)
-    ]
-    points: list[LatencyPoint] = []
-    for done, (batch, past, new) in enumerate(grid):
-        progress(done, len(grid))
-        if points and points[-1].milliseconds > LONGEST_MS and new > points[-1].new:
-            continue
-        times: list[float] = []
-        for _ in range(4):
-            cache = engine.new_cache(batch)
-            if past:
-                engine.forward(_call(facts, batch, 0, past), cache)
-            inputs = _call(facts, batch, past, new)
-            start = perf_counter()
-            engine.forward(inputs, cache)
-            times.append(1000 * (perf_counter() - start))
-            if sum(times) > LONG_MS:
-                break
-        points.append(LatencyPoint(batch=batch, past=past, new=new, milliseconds=round(median(times[1:] or times), 4)))
-    progress(len(grid), len(grid))
-    return tuple(points)

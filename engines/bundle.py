@@ -3,54 +3,22 @@
 import hashlib
 from dataclasses import fields
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-import msgspec
-from msgspec.structs import replace
 from safetensors.numpy import load_file, save_file
 
 from ..catalog.errors import BundleError
-from ..catalog.files import Frozen, sha256
+from ..catalog.files import sha256
 from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec
 from ..catalog.trie import PAD, ItemTrie
+from .facts import ENGINE_FACTS, ENGINE_SCHEMA, EngineFacts, EnginePrecision, FileFacts, ModelFacts, Precision, Role
+from .sealed import Sealed, read_sealed
 
-SCHEMA_VERSION = 2
-MANIFEST, ENGINE_FACTS = "manifest.json", "engine.json"
+MANIFEST = "manifest.json"
 CATALOG_FILE, TRIE_FILE = "catalog/items.jsonl", "catalog/trie.safetensors"
 REEXPORT = "specrec export ... --overwrite"
-Precision = Literal["fp32", "fp16", "bf16"]
-Role = Literal["target", "draft"]
 Scoring = Literal["full", "constrained"]
-
-
-class Sealed(Frozen, frozen=True):
-    """A JSON file that says which schema it follows and proves that it is as it was written; see `sealed`."""
-
-    schema_version: int
-    checksum: str = ""
-
-
-T = TypeVar("T", bound=Sealed)
-
-
-class ModelFacts(Frozen, frozen=True):
-    """One exported model, as its graph needs it to be fed."""
-
-    architecture: str  # e.g. "LlamaForCausalLM"
-    parameters: int
-    layers: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int  # rows of the head
-    context: int  # positions the model was made for
-
-
-class FileFacts(Frozen, frozen=True):
-    """One file of the bundle or of an engine."""
-
-    sha256: str
-    bytes: int
 
 
 class Manifest(Sealed, frozen=True, kw_only=True):
@@ -73,60 +41,15 @@ class Manifest(Sealed, frozen=True, kw_only=True):
     files: dict[str, FileFacts]  # path in the bundle, "/" between parts; engines/ is not in it
 
 
-class LatencyPoint(Frozen, frozen=True):
-    """Median time of one call of an engine."""
-
-    batch: int
-    past: int  # slots cached before the call
-    new: int  # tokens in the call
-    milliseconds: float
-
-
-class RoleFacts(Frozen, frozen=True):
-    """One graph of an engine."""
-
-    source_sha256: str  # `Bundle.graph_sha256` of what it was built from
-    max_difference: float  # largest difference of a log-probability to that graph, as measured when built
-    latency: tuple[LatencyPoint, ...]
-
-
-class EngineFacts(Sealed, frozen=True, kw_only=True):
-    """engine.json: what an engine was built from and for, and how fast it was there."""
-
-    backend: str
-    device: str
-    precision: Precision
-    threads: int
-    versions: dict[str, str]
-    roles: dict[str, RoleFacts]
-    files: dict[str, FileFacts]  # path in the engine's folder
-
-
 def save_trie(trie: ItemTrie, path: Path) -> None:
     """Write the trie's arrays under their field names (safetensors)."""
     save_file({field.name: getattr(trie, field.name) for field in fields(trie)}, path)
 
 
-def to_json(value: object) -> bytes:
-    """Indented JSON, for people to read as well."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
-
-
-def sealed(content: Sealed) -> bytes:
-    """The file's JSON, the SHA-256 of its content (compact, without checksum) written into it."""
-    return to_json(replace(content, checksum=_checksum(content)))
-
-
-def _checksum(content: Sealed) -> str:
-    return hashlib.sha256(msgspec.json.encode(replace(content, checksum=""))).hexdigest()
-
-
-def file_facts(root: Path) -> dict[str, FileFacts]:
-    """Hash and size of every file below `root`, by its path in it."""
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {
-        path.relative_to(root).as_posix(): FileFacts(sha256=sha256(path), bytes=path.stat().st_size) for path in files
-    }
+def engine_name(backend: str, device: str, precision: EnginePrecision, draft: EnginePrecision | None = None) -> str:
+    """An engine's folder in `engines/`; the draft's precision is in it where it is another than the target's."""
+    name = f"{backend}-{device}-{precision}"
+    return name if draft in (None, precision) else f"{name}-draft-{draft}"
 
 
 class Bundle:
@@ -198,23 +121,31 @@ class Bundle:
             raise BundleError(
                 f"{self.path} has no engine {name!r} (built: {built}). Build one with: specrec build-engine {self.path}"
             )
-        return read_sealed(file, EngineFacts, self.rebuild(name))
+        return read_sealed(file, EngineFacts, self.rebuild(name), ENGINE_SCHEMA)
 
-    def engine_file(self, name: str, file: str) -> Path:
-        """A file of an engine, once its bytes are what engine.json says."""
+    def engine_folder(self, name: str, role: Role) -> Path:
+        """The folder of an engine's graph, once its files are what engine.json says."""
         folder = self.path / "engines" / name
-        facts = self.engine_facts(name).files
-        if file not in facts:
-            raise BundleError(f"{folder} has no file {file}. Write it again with: {self.rebuild(name)}")
-        for other in facts:  # external weights are loaded by the graph that names them
-            if Path(other).parent == Path(file).parent:
-                _check(folder / other, facts[other], self.rebuild(name))
-        return folder / file
+        files = {file: facts for file, facts in self.engine_facts(name).files.items() if file.startswith(f"{role}/")}
+        if not files:
+            raise BundleError(f"{folder} has no file of the {role}. Write it again with: {self.rebuild(name)}")
+        for file, facts in files.items():
+            _check(folder / file, facts, self.rebuild(name))
+        return folder / role
 
     def rebuild(self, name: str) -> str:
         """The command that replaces an engine."""
         backend, _, rest = name.partition("-")
-        return f"specrec build-engine {self.path} --backend {backend} --device {rest.partition('-')[0]} --overwrite"
+        device, _, rest = rest.partition("-")
+        precision, _, draft = rest.partition("-draft-")
+        parts = [f"specrec build-engine {self.path} --backend {backend} --device {device}"]
+        if precision not in ("", self.manifest.precision):
+            parts.append(f"--precision {precision}")
+        if draft:
+            parts.append(f"--draft-precision {draft}")
+        if "int8" in (precision, draft):
+            parts.append("--calibration HISTORIES")
+        return " ".join([*parts, "--overwrite"])
 
     def graph_sha256(self, role: Role) -> str:
         """One hash for an exported graph and its weights, from those in the manifest: what an engine was built from."""
@@ -224,31 +155,6 @@ class Bundle:
     def _graph_files(self, role: Role) -> dict[str, FileFacts]:
         files = self.manifest.files.items()
         return {n: f for n, f in files if n.startswith(f"{role}/") and not n.startswith(f"{role}/checkpoint/")}
-
-
-class _Versioned(msgspec.Struct):
-    schema_version: int
-
-
-def read_sealed(path: Path, kind: type[T], remedy: str) -> T:
-    """A JSON file whose schema version, the first thing looked at, is ours, and whose checksum is right."""
-    data = path.read_bytes()
-    try:
-        data.decode("utf-8")  # msgspec does not look at the encoding of what it skips
-        version = msgspec.json.decode(data, type=_Versioned).schema_version
-        if version != SCHEMA_VERSION:
-            raise BundleError(
-                f"{path} has schema version {version}, this SpecRec reads {SCHEMA_VERSION}. "
-                f"Write it again with: {remedy}"
-            )
-        content = msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(f"{path} is damaged: {error}. Write it again with: {remedy}") from error
-    if content.checksum != _checksum(content):
-        raise BundleError(
-            f"{path} is damaged, or was edited: its content does not match its checksum. Write it again with: {remedy}"
-        )
-    return content
 
 
 def _check(path: Path, facts: FileFacts, remedy: str) -> None:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from .bundle import Bundle, EngineFacts, ModelFacts, to_json
+from .bundle import Bundle
+from .facts import EngineFacts, Gate, ModelFacts, Quantization
+from .sealed import to_json
 
 
 def describe_json(path: Path) -> str:
@@ -46,15 +48,58 @@ def _end(token: int | None) -> str:
     return " (no end token)" if token is None else f" (the end token {token} among them)"
 
 
-def _engine(name: str, facts: EngineFacts) -> list[str]:
-    """One engine: versions, and milliseconds of a batch-1 call against cached and new tokens."""
+def describe_choice(name: str, facts: EngineFacts) -> str:
+    """What an engine is, how its graphs were quantized, and what that cost."""
+    return "\n".join(_choice(name, facts))
+
+
+def _choice(name: str, facts: EngineFacts) -> list[str]:
     versions = ", ".join(f"{library} {version}" for library, version in facts.versions.items())
     lines = [f"  engine     {name} ({versions}, {facts.threads} threads)"]
+    for role, role_facts in facts.roles.items():
+        if role_facts.quantization is not None:
+            lines += _quantization(role, role_facts.quantization)
+    if facts.gate is not None:
+        lines += _gate(facts.gate)
+    if facts.drafting is not None:
+        one = facts.drafting
+        lines.append(
+            f"    quantized draft: acceptance {one.acceptance:.1%} beside {one.reference_acceptance:.1%}, target calls "
+            f"a user {one.target_calls:.2f} beside {one.reference_target_calls:.2f} ({one.users} users)"
+        )
+    return lines
+
+
+def _quantization(role: str, found: Quantization) -> list[str]:
+    ranges = f", ranges by {found.ranges}" if found.ranges else ""
+    smooth = f", SmoothQuant {found.smooth:g}" if found.smooth is not None else ""
+    kept = f", {', '.join(found.kept)} in floating point" if found.kept else ""
+    lines = [f"    {role}: {found.method}{ranges}{smooth}{kept}; tried (ms a call, divergence in nats):"]
+    for trial in found.trials:
+        times = ", ".join(f"{shape} {milliseconds:.2f}" for shape, milliseconds in trial.milliseconds.items())
+        lines.append(f"      {trial.method:<8} {times}, {trial.divergence:.2g}")
+    return lines
+
+
+def _gate(gate: Gate) -> list[str]:
+    """Rankings beside the original's."""
+    overlaps = ", ".join(f"@{k} {share:.1%}" for k, share in gate.overlap.items())
+    lines = [f"    gate {'passed' if gate.passed else 'not passed'} on {gate.users:,} users: overlap {overlaps}"]
+    for name, metric in gate.metrics.items():
+        change = "" if metric.low is None else f", change {metric.low:+.1%} to {metric.high:+.1%} (95 %)"
+        lines.append(f"      {name:<10} {metric.value:.4f} beside {metric.reference:.4f}{change}")
+    return lines
+
+
+def _engine(name: str, facts: EngineFacts) -> list[str]:
+    """One engine: what it is, and milliseconds of a batch-1 call against cached and new tokens."""
+    lines = _choice(name, facts)
     for role, role_facts in facts.roles.items():
         points = [point for point in role_facts.latency if point.batch == 1]
         news = sorted({point.new for point in points})
         lines.append(
-            f"    {role}: ms a call (batch 1), differs from the exported graph by {role_facts.max_difference:.1g}"
+            f"    {role} ({role_facts.precision}): ms a call (batch 1), differs from the exported graph by "
+            f"{role_facts.max_difference:.1g}"
         )
         lines.append("      cached \\ new " + "".join(f"{new:>9}" for new in news))
         for past in sorted({point.past for point in points}):

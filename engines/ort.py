@@ -1,4 +1,4 @@
-"""ONNX Runtime: one graph on the CPU or on CUDA, its keys and values kept where it computes them."""
+"""ONNX Runtime: exported graphs with their dense mask, and how any of its engines is opened."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from ..catalog.errors import EngineError
 from .base import Engine, Float32, ForwardInputs, Int64, KVCache
-from .bundle import ModelFacts, Precision
+from .facts import ModelFacts, Precision
 from .mask import MASK_TYPES, dense_mask
+from .ort_bound import call_failed
+from .ort_device import GATHER, DeviceEngine
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 KV_TYPES: dict[str, np.dtype[np.floating[Any]]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
@@ -78,11 +80,7 @@ class OrtEngine(Engine):
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-            batch, tokens = inputs.input_ids.shape
-            raise EngineError(
-                f"ONNX Runtime failed on a call of {batch} requests with {tokens} tokens each: {error}. If it is short "
-                "of memory, lower the batch size, the top-k or the draft width."
-            ) from error
+            raise call_failed(error, *inputs.input_ids.shape) from error
         logprobs, *cache.values = binding.get_outputs()
         result: Float32 = logprobs.numpy()
         return result
@@ -99,8 +97,13 @@ def session_options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def open_session(graph: Path, device: str, options: ort.SessionOptions) -> ort.InferenceSession:
-    """Load a graph on one device. Raises `EngineError` where this machine's ONNX Runtime cannot."""
+def open_session(
+    graph: Path, device: str, options: ort.SessionOptions, *, cuda_graphs: bool = False
+) -> ort.InferenceSession:
+    """Load a graph on one device, on CUDA so that its runs can be captured if asked.
+
+    Raises `EngineError` where this machine's ONNX Runtime cannot.
+    """
     if device not in PROVIDERS:
         raise EngineError(f"The onnxruntime backend has no device {device!r}; expected one of: {', '.join(PROVIDERS)}.")
     provider = PROVIDERS[device]
@@ -110,21 +113,48 @@ def open_session(graph: Path, device: str, options: ort.SessionOptions) -> ort.I
             f"ONNX Runtime {ort.__version__} here has no {provider}; it has {available}. "
             f"Install specrec[{'gpu' if device == 'cuda' else 'cpu'}], or choose another device."
         )
+    settings = {"enable_cuda_graph": "1"} if cuda_graphs else {}
     try:
-        return ort.InferenceSession(str(graph), options, providers=[provider])
+        return ort.InferenceSession(str(graph), options, providers=[(provider, settings)])
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise EngineError(f"ONNX Runtime {ort.__version__} cannot load {graph} on {device}: {error}") from error
 
 
-def load_ort_engine(graph: Path, facts: ModelFacts, *, device: str, precision: Precision, threads: int) -> OrtEngine:
+def load_ort_engine(
+    graph: Path, facts: ModelFacts, *, device: str, precision: Precision, threads: int, cuda_graphs: bool = True
+) -> OrtEngine | DeviceEngine:
     """An engine over a graph that was optimised when it was built; it is loaded as it is.
 
-    Raises `EngineError` for bfloat16, whose caches ONNX Runtime's Python interface cannot hold.
+    Where a gather graph lies beside it (`GATHER`), the graph has index inputs, and its caches stay on the
+    device. precision: of the cache. cuda_graphs: on CUDA, capture what comes again (where ONNX Runtime can).
+    Raises `EngineError` for bfloat16 without a gather graph: such caches must pass through NumPy.
     """
-    if precision not in KV_TYPES:
-        raise EngineError(
-            f"The onnxruntime backend runs {', '.join(KV_TYPES)}; got {precision}. Export another precision."
-        )
     options = session_options(threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    gather = graph.with_name(GATHER)
+    if gather.is_file():
+        return _load_device_engine(graph, gather, facts, device, precision, options, cuda_graphs and device == "cuda")
+    if precision not in KV_TYPES:
+        raise EngineError(
+            f"The onnxruntime backend runs {', '.join(KV_TYPES)} on {device}; got {precision}. Use another precision."
+        )
     return OrtEngine(open_session(graph, device, options), facts, precision, device)
+
+
+def _load_device_engine(
+    graph: Path,
+    gather: Path,
+    facts: ModelFacts,
+    device: str,
+    precision: Precision,
+    options: ort.SessionOptions,
+    cuda_graphs: bool,
+) -> DeviceEngine:
+    try:
+        model, keeper = (open_session(one, device, options, cuda_graphs=cuda_graphs) for one in (graph, gather))
+    except EngineError:
+        if not cuda_graphs:
+            raise
+        cuda_graphs = False  # refused where nodes are not on the GPU
+        model, keeper = (open_session(one, device, options) for one in (graph, gather))
+    return DeviceEngine(model, keeper, facts, precision, device, cuda_graphs=cuda_graphs)

@@ -2,12 +2,18 @@
 
 import os
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from ..catalog.errors import BundleError, EngineError
+from .backend import Backend
 from .base import Engine
-from .bundle import Bundle, Role
+from .bundle import Bundle
+from .facts import Role
 
-PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "torch": ("torch",)}
+TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-lean", "tensorrt-lean-cu13", "tensorrt-lean-cu12")
+PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "torch": ("torch",), "tensorrt": TENSORRT}
+EXTRAS = {"onnxruntime": "cpu", "torch": "export", "tensorrt": "tensorrt"}
+DEVICES = {"onnxruntime": ("cpu", "cuda"), "tensorrt": ("cuda",)}  # of backends that engines are built for
 
 
 def available_threads() -> int:
@@ -24,8 +30,7 @@ def backend_version(backend: str) -> str:
             return version(package)
         except PackageNotFoundError:
             continue
-    extra = {"onnxruntime": "cpu", "torch": "export"}[backend]
-    raise EngineError(f"The {backend} backend is not installed. Run: pip install 'specrec[{extra}]'")
+    raise EngineError(f"The {backend} backend is not installed. Run: pip install 'specrec[{EXTRAS[backend]}]'")
 
 
 def default_engine(bundle: Bundle) -> str:
@@ -45,14 +50,13 @@ def load_engine(bundle: Bundle, role: Role, name: str, *, threads: int) -> Engin
     `BundleError` or `EngineError`, saying what to run, where the engine is absent, damaged, or was built
     by another version.
     """
-    backend, _, rest = name.partition("-")
-    device, _, precision = rest.partition("-")
-    facts = bundle.facts(role)
-    if backend == "torch":
-        return _load_torch(bundle, role, name, device, precision, threads)
+    bundle.facts(role)  # raises where there is no such model
+    if name.partition("-")[0] == "torch":
+        return _load_torch(bundle, role, name, threads)
     engine = bundle.engine_facts(name)
+    backend = find_backend(engine.backend, engine.device)
     built, here = engine.versions.get(engine.backend, "an unknown version"), backend_version(engine.backend)
-    if built.split(".")[:2] != here.split(".")[:2]:
+    if engine.backend == "onnxruntime" and built.split(".")[:2] != here.split(".")[:2]:  # a plan tells by itself
         raise BundleError(
             f"Engine {name} of {bundle.path} was built by {engine.backend} {built}, installed is {here}. "
             f"Run: {bundle.rebuild(name)}"
@@ -64,13 +68,32 @@ def load_engine(bundle: Bundle, role: Role, name: str, *, threads: int) -> Engin
             f"Engine {name} of {bundle.path} was built from another {role} than the bundle's. "
             f"Run: {bundle.rebuild(name)}"
         )
-    from .ort import load_ort_engine
-
-    graph = bundle.engine_file(name, f"{role}/model.onnx")
-    return load_ort_engine(graph, facts, device=engine.device, precision=engine.precision, threads=threads)
+    folder = bundle.engine_folder(name, role)
+    return backend.load(bundle, role, folder, engine.roles[role], threads, bundle.rebuild(name))
 
 
-def _load_torch(bundle: Bundle, role: Role, name: str, device: str, precision: str, threads: int) -> Engine:
+def find_backend(name: str, device: str | None = None, **options: Any) -> Backend:
+    """A backend by name; device: default its first. options: those of its class.
+
+    Raises `EngineError` for a name or a device that is not known, and where the backend is not installed.
+    """
+    if name not in DEVICES:
+        raise EngineError(f"There is no backend {name!r}; expected one of: {', '.join(DEVICES)}.")
+    device = device or DEVICES[name][0]
+    if device not in DEVICES[name]:
+        raise EngineError(f"The {name} backend runs on {' or '.join(DEVICES[name])}; got the device {device!r}.")
+    backend_version(name)
+    if name == "tensorrt":
+        from .trt_backend import TensorRTBackend
+
+        return TensorRTBackend(device, **options)
+    from .ort_backend import OrtBackend
+
+    return OrtBackend(device, **options)
+
+
+def _load_torch(bundle: Bundle, role: Role, name: str, threads: int) -> Engine:
+    device, _, precision = name.partition("-")[2].partition("-")
     if device not in ("cpu", "cuda") or precision not in ("fp32", "fp16", "bf16"):
         raise BundleError(f"No engine {name!r}: expected torch-<cpu|cuda>-<fp32|fp16|bf16>.")
     backend_version("torch")

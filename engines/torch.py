@@ -36,10 +36,28 @@ def masked_attention(
     [B, T, H, D]. Transformers' own function would repeat each key H / G times, in the graph too.
     """
     grouped = query.shape[1] != key.shape[1]
-    mixed = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=grouped
-    )
+    if grouped and query.is_cuda:
+        mixed = folded_attention(query, key, value, attention_mask, scaling)
+    else:
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=grouped
+        )
     return mixed.transpose(1, 2).contiguous(), None
+
+
+def folded_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """Grouped-query attention [B, H, T, D] as plain attention of H / G times as many queries.
+
+    PyTorch's memory-efficient kernel takes a mask but no groups, its flash kernel groups but no mask
+    (2.13, transformers/cuda/sdp_utils.cpp): folded, the keys are repeated by neither.
+    """
+    (batch, heads, new, width), groups = query.shape, key.shape[1]
+    share = heads // groups
+    folded = query.reshape(batch, groups, share * new, width)
+    mixed = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask.repeat(1, 1, share, 1), scale=scale)
+    return mixed.reshape(batch, heads, new, width)
 
 
 AttentionInterface.register(ATTENTION, masked_attention)
@@ -146,13 +164,12 @@ class TorchCache(KVCache):
         return TorchCache(self.tensors)
 
     def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
-        device = self.tensors[0].device
-        row = torch.from_numpy(rows).to(device)
         with torch.inference_mode():
-            if slots is None:
+            row, *rest = uploaded([rows] if slots is None else [rows, slots], self.tensors[0].device)
+            if not rest:
                 self.tensors = [tensor[row] for tensor in self.tensors]
                 return
-            slot = torch.from_numpy(slots).to(device)
+            slot = rest[0]
             self.tensors = [t.transpose(1, 2)[row[:, None], slot].transpose(1, 2).contiguous() for t in self.tensors]
 
 
@@ -181,11 +198,20 @@ class TorchEngine(Engine):
             arrays = (
                 inputs.input_ids, inputs.position_ids, inputs.visible_below, inputs.visible_slots, inputs.logit_rows,
             )  # fmt: skip
-            ids, positions, below, slots, rows = (torch.from_numpy(array).to(self.device) for array in arrays)
+            ids, positions, below, slots, rows = uploaded(arrays, self.device)
             mask = additive_mask(below, slots, cache.length, self._dtype)
             logprobs, *cache.tensors = self._graph(ids, positions, mask, rows, cache.tensors)
             result: Float32 = logprobs.cpu().numpy()
         return result
+
+
+def uploaded(arrays: Sequence[Int64], device: torch.device) -> list[torch.Tensor]:
+    """Arrays as tensors on a device, in one copy; on CUDA from pinned memory, so that the host does not wait."""
+    flat = torch.from_numpy(np.concatenate([array.ravel() for array in arrays]))
+    if device.type == "cuda":
+        flat = flat.pin_memory()
+    parts = torch.split(flat.to(device, non_blocking=True), [array.size for array in arrays])
+    return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
 
 
 def additive_mask(below: torch.Tensor, slots: torch.Tensor, past: int, dtype: torch.dtype) -> torch.Tensor:

@@ -9,7 +9,7 @@ import msgspec
 
 from ..catalog.errors import OptionError
 from ..catalog.files import whole_file
-from ..engines.bundle import to_json
+from ..engines.sealed import to_json
 from ..runtime.files import check_outputs
 from .run import Evaluation, UserLine
 

@@ -14,17 +14,9 @@ from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec, compile_prompt
 from ..catalog.tokens import Identifiers, compile_identifiers, identifier_ids, is_text
 from ..catalog.trie import PAD, ItemTrie
-from ..engines.bundle import (
-    CATALOG_FILE,
-    MANIFEST,
-    SCHEMA_VERSION,
-    TRIE_FILE,
-    Manifest,
-    ModelFacts,
-    file_facts,
-    save_trie,
-    sealed,
-)
+from ..engines.bundle import CATALOG_FILE, MANIFEST, TRIE_FILE, Manifest, save_trie
+from ..engines.facts import ModelFacts, file_facts
+from ..engines.sealed import SCHEMA_VERSION, sealed
 from ..engines.torch import DTYPES
 from .checkpoint import Checkpoint, model_facts
 from .onnx import EXTERNAL_BYTES, OPSET, export_graph

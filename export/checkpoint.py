@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..catalog.errors import EngineError, ExportError
-from ..engines.bundle import ModelFacts
+from ..engines.facts import ModelFacts
 from ..engines.torch import DTYPES, head_dim, load_model, matrix
 from .adapter import Adapter
 from .quiet import quiet

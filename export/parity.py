@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 from ..catalog.errors import ExportError
 from ..engines.mask import MASK_TYPES, MaskType
 from ..engines.torch import head_dim, matrix, torch_threads
+from ..graphs.lift import lift_graph
 from .checkpoint import cast_parameters
-from .lift import lift_graph
 from .quiet import quiet
 
 Forward = Callable[[Sequence[NDArray[Any]]], list[NDArray[Any]]]  # the graph's inputs, in their order

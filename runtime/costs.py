@@ -7,7 +7,7 @@ from math import isfinite
 import numpy as np
 
 from ..catalog.files import Frozen
-from ..engines.bundle import LatencyPoint
+from ..engines.facts import LatencyPoint
 from .types import Float64
 
 FAR = 64.0  # how many times the largest measured value the grid is extended to, by straight lines

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ..catalog.errors import HistoryError, OptionError
-from ..engines.bundle import SCHEMA_VERSION, Bundle, LatencyPoint
+from ..engines.bundle import Bundle
+from ..engines.facts import LatencyPoint
 from ..engines.registry import available_threads, default_engine
+from ..engines.sealed import SCHEMA_VERSION
 from .acceptance import GRID, Acceptance
 from .costs import CallCosts, fit_nonnegative
 from .planning import FixedPlanning, Planning

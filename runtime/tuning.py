@@ -8,7 +8,9 @@ from msgspec.structs import replace
 from ..catalog.errors import OptionError
 from ..catalog.files import Frozen, whole_file
 from ..catalog.trie import ItemTrie
-from ..engines.bundle import SCHEMA_VERSION, Bundle, EngineFacts, Role, Sealed, read_sealed, sealed
+from ..engines.bundle import Bundle
+from ..engines.facts import EngineFacts, Role
+from ..engines.sealed import SCHEMA_VERSION, Sealed, read_sealed, sealed
 from .acceptance import Acceptance, AcceptanceCounts
 from .costs import CallCosts
 from .planner import Planner

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from specrec.catalog.trie import ItemTrie
-from specrec.engines.bundle import LatencyPoint
+from specrec.engines.facts import LatencyPoint
 from specrec.runtime.acceptance import (
     GRID,
     Acceptance,

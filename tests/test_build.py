@@ -10,11 +10,13 @@ import onnxruntime
 import pytest
 
 from specrec.catalog.errors import EngineError, SpecRecError
-from specrec.engines import build
+from specrec.engines import build, ort_backend
 from specrec.engines.base import ForwardInputs, causal
-from specrec.engines.build import BATCHES, build_engine
+from specrec.engines.build import build_engine
 from specrec.engines.bundle import Bundle
+from specrec.engines.latency import BATCHES
 from specrec.engines.ort import load_ort_engine
+from specrec.engines.registry import find_backend
 from specrec.runtime import Recommender
 from tiny_bundle import ENGINE, Tiny, edit_manifest
 
@@ -56,7 +58,7 @@ def test_what_is_built(bare: Path) -> None:
 
 def test_the_optimised_graph_is_stored_and_computes_the_same(tiny: Tiny) -> None:
     bundle = Bundle.open(tiny.bundle)
-    source, graph = bundle.graph("target"), bundle.engine_file(ENGINE, "target/model.onnx")
+    source, graph = bundle.graph("target"), bundle.engine_folder(ENGINE, "target") / "model.onnx"
     domains = {node.domain for node in onnx.load(graph).graph.node}
     assert "com.microsoft" in domains - {node.domain for node in onnx.load(source).graph.node}  # fused by ONNX Runtime
     inputs = ForwardInputs(np.arange(9)[None] + 10, np.arange(9)[None], *causal(0, 9), np.arange(9)[None])
@@ -88,13 +90,13 @@ def test_a_bundle_without_a_draft(bare: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "tensorrt"}, r"Cannot build for backend 'tensorrt'; this version builds: onnxruntime"),
-        ({"precision": "fp16"}, r"are fp32, asked for fp16\. Export the checkpoints again with: .*--precision fp16"),
-        ({"device": "abacus"}, r"no device 'abacus'; expected one of: cpu, cuda"),
+        ({"precision": "bf16"}, r"onnxruntime backend on cpu runs fp32, fp16, int8; got bf16"),
+        ({"precision": "int8"}, r"int8 needs histories to calibrate on .*--calibration HISTORIES"),
+        ({"draft_precision": "int8"}, r"int8 needs histories"),
     ],
 )
 def test_what_cannot_be_built_is_refused(bare: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(EngineError, match=message):
+    with pytest.raises(SpecRecError, match=message):
         build_engine(bare, **options)
     assert left(bare) == []
 
@@ -102,13 +104,13 @@ def test_what_cannot_be_built_is_refused(bare: Path, options: dict[str, Any], me
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there")
 def test_a_device_that_is_not_there(bare: Path) -> None:
     with pytest.raises(EngineError, match=r"no CUDAExecutionProvider; it has .*Install specrec\[gpu\]"):
-        build_engine(bare, device="cuda")
+        build_engine(bare, backend=find_backend("onnxruntime", "cuda"))
     assert left(bare) == []
 
 
 def test_bfloat16_is_refused(bare: Path) -> None:
     edit_manifest(bare, precision="bf16")
-    with pytest.raises(EngineError, match=r"onnxruntime backend runs fp32, fp16; the graphs of .* are bf16"):
+    with pytest.raises(EngineError, match=r"onnxruntime backend on cpu runs fp32, fp16, int8; got bf16"):
         build_engine(bare)
 
 
@@ -124,7 +126,7 @@ def test_a_graph_that_onnx_runtime_cannot_load(bare: Path) -> None:
 @pytest.mark.parametrize("difference", [0.5, float("nan")])
 def test_a_graph_that_differs_is_refused(bare: Path, monkeypatch: pytest.MonkeyPatch, difference: float) -> None:
     monkeypatch.setattr(build, "_difference", lambda *_: difference)
-    with pytest.raises(EngineError, match=rf"target differs from .* by {difference:g} .*allowed is 0\.001"):
+    with pytest.raises(EngineError, match=rf"target, built, differs from .* by {difference:g} .*in fp32 is 0\.001"):
         build_engine(bare)
     assert left(bare) == []
 
@@ -140,12 +142,13 @@ def test_the_difference_is_measured(tiny: Tiny, tmp_path: Path) -> None:
     onnx.save(graph, tmp_path / "other.onnx")
     facts = bundle.facts("target")
     own = load_ort_engine(bundle.graph("target"), facts, device="cpu", precision="fp32", threads=1)
-    assert build._difference(bundle.graph("target"), own, facts, "fp32", "cpu", 1) < 1e-4
-    assert build._difference(tmp_path / "other.onnx", own, facts, "fp32", "cpu", 1) > 0.01
+    other = load_ort_engine(tmp_path / "other.onnx", facts, device="cpu", precision="fp32", threads=1)
+    assert build._difference(own, own, facts) < 1e-4
+    assert build._difference(other, own, facts) > 0.01
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-@pytest.mark.parametrize("step", ["_optimise", "_latency"])
+@pytest.mark.parametrize("step", ["exported_engine", "measure_latency"])
 def test_a_failure_leaves_no_engine_and_an_older_one_alone(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], step: str
 ) -> None:
@@ -162,7 +165,7 @@ def test_a_failure_leaves_no_engine_and_an_older_one_alone(
 
 
 def test_large_weights_lie_beside_the_graph(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "EXTERNAL_BYTES", 0)
+    monkeypatch.setattr(ort_backend, "EXTERNAL_BYTES", 0)
     build_engine(bare, threads=1)
     bundle = Bundle.open(bare)
     assert {"target/model.onnx", "target/model.onnx.data"} <= set(bundle.engine_facts(ENGINE).files)

@@ -16,9 +16,11 @@ from specrec.catalog.errors import BundleError, EngineError
 from specrec.catalog.items import Catalog
 from specrec.catalog.trie import PAD, ItemTrie
 from specrec.engines import registry
-from specrec.engines.bundle import MANIFEST, Bundle, file_facts, save_trie, to_json
+from specrec.engines.bundle import MANIFEST, Bundle, save_trie
+from specrec.engines.facts import file_facts
 from specrec.engines.inspect import describe, describe_json
 from specrec.engines.registry import default_engine, load_engine
+from specrec.engines.sealed import to_json
 from specrec.runtime import Recommender
 from tiny_bundle import ENGINE, Tiny, edit_engine, edit_manifest
 
@@ -227,16 +229,16 @@ def test_an_engine_that_lacks_a_role(bundle: Path) -> None:
     with pytest.raises(BundleError, match=rf"has no draft\. {REBUILD}"):
         Recommender.open(bundle)
     edit_engine(bundle, lambda facts: facts["files"].pop("target/model.onnx"))
-    with pytest.raises(BundleError, match=r"has no file target/model\.onnx\. Write it again with: specrec"):
+    with pytest.raises(BundleError, match=r"has no file of the target\. Write it again with: specrec"):
         Recommender.open(bundle, drafter="none")
 
 
 def test_an_engine_of_an_unknown_backend_or_device(bundle: Path) -> None:
     edit_engine(bundle, lambda facts: facts.update(device="abacus"))
-    with pytest.raises(EngineError, match="no device 'abacus'; expected one of: cpu, cuda"):
+    with pytest.raises(EngineError, match="onnxruntime backend runs on cpu or cuda; got the device 'abacus'"):
         Recommender.open(bundle)
     edit_engine(bundle, lambda facts: facts.update(backend="abacus"))
-    with pytest.raises(EngineError, match="no backend 'abacus'; expected one of: onnxruntime, torch"):
+    with pytest.raises(EngineError, match="no backend 'abacus'; expected one of: onnxruntime, tensorrt"):
         Recommender.open(bundle)
 
 
@@ -269,7 +271,7 @@ def test_description(tiny: Tiny) -> None:
     text = describe(tiny.bundle)
     for part in (
         "LlamaForCausalLM", "2 layers", "40 items", "last 12 items, at most 30 tokens", f"engine     {ENGINE} (onnxrun",
-        "target: ms a call (batch 1)", "draft: ms a call", "identifiers of at most 3 tokens (no end token)",
+        "target (fp32): ms a call (batch 1)", "draft (fp32): ms a call", "identifiers of at most 3 tokens (no end token)",
         "scoring full where they ask for none, at most 200 items a list",
     ):  # fmt: skip
         assert part in text

@@ -1,12 +1,12 @@
-"""To a bundle and its engines, and what is in them: export, build-engine, inspect, demo."""
+"""From checkpoints to a bundle: export, and demo, which goes all the way."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .options import PRECISIONS, SCORINGS, PathType, bundle_argument, prompt_options
-from .output import Bars, Stages
+from .options import PRECISIONS, SCORINGS, PathType, prompt_options
+from .output import Stages
 
 SCORING_HELP = (
     "The bundle's default. full: log-softmax over the model's whole vocabulary, as generate does; constrained: "
@@ -42,44 +42,6 @@ def export(target: Path, draft: Path | None, catalog: Path, items: Path | None, 
 
     export_bundle(target, draft, catalog, items, output, progress=Stages(), **options)
     click.echo(f"Wrote {output}. Next: specrec build-engine {output}")
-
-
-@click.command("build-engine")
-@bundle_argument
-@click.option("--backend", default="onnxruntime", show_default=True, type=click.Choice(["onnxruntime"]))
-@click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
-@click.option("--precision", type=PRECISIONS, help="Default: the bundle's.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of the engine. Default: all processors.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing engine.")
-def build_engine(bundle: Path, **options: Any) -> None:
-    """Optimise a bundle's graphs for this machine, check them and measure their latency.
-
-    \b
-    Examples:
-      specrec build-engine bundle
-      specrec build-engine bundle --device cuda
-    """
-    from ..engines.build import build_engine as build
-
-    with Bars() as bars:
-        folder = build(bundle, progress=bars, **options)
-    click.echo(f"Built {folder}. Next: specrec infer {bundle} HISTORIES --output recs.jsonl")
-
-
-@click.command()
-@bundle_argument
-@click.option("--json", "as_json", is_flag=True, help="The manifest and the engines' facts as JSON.")
-def inspect(bundle: Path, as_json: bool) -> None:
-    """Show what is in a bundle: models, catalog, prompt, engines and their latency.
-
-    \b
-    Examples:
-      specrec inspect bundle
-      specrec inspect bundle --json | python -m json.tool
-    """
-    from ..engines.inspect import describe, describe_json
-
-    click.echo(describe_json(bundle) if as_json else describe(bundle))
 
 
 @click.command()

@@ -69,8 +69,9 @@ batch_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(1), help="Threads of each engine. Default: all processors."
 )
+format_option = click.option("--format", type=FORMATS, help="Of all HISTORIES. Default: by each file's name.")
 format_options = together(
-    click.option("--format", type=FORMATS, help="Of all HISTORIES. Default: by each file's name."),
+    format_option,
     click.option("--item-base", default=0, show_default=True, help="First item's number in AtSpeed files (theirs: 1)."),
 )
 item_base_option = click.option(

@@ -1,0 +1,94 @@
+"""Ways of quantizing the target, compared on users that nothing was calibrated on: overlap, NDCG, divergence, time.
+
+Every way is calibrated on the same recorded searches and ranks the same users; with nothing left out or left in
+floating point, so that the ways are compared and not the choice among them.
+"""
+
+import argparse
+import resource
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+from tqdm import tqdm
+
+from reference import arguments, dump, print_table
+from specrec.calib.data import read_examples, split
+from specrec.calib.gate import compare
+from specrec.calib.int8 import Int8Build
+from specrec.calib.options import Int8Options
+from specrec.engines.build import Order
+from specrec.engines.bundle import Bundle
+from specrec.engines.ort_backend import OrtBackend
+from specrec.engines.registry import available_threads
+
+WAYS = {
+    "static, min-max": Int8Options(method="static", estimator="minmax", smooth=None),
+    "static, percentile": Int8Options(method="static", estimator="percentile", smooth=None),
+    "static, entropy": Int8Options(method="static", estimator="entropy", smooth=None),
+    "static, smoothed": Int8Options(method="static"),
+    "static, smoothed, layers.0 kept": Int8Options(method="static", keep=("first",)),
+    "dynamic": Int8Options(method="dynamic", smooth=None),
+    "dynamic, smoothed": Int8Options(method="dynamic"),
+    "dynamic, smoothed, layers.0 kept": Int8Options(method="dynamic", keep=("first",)),
+    "weight8": Int8Options(method="weight8", smooth=None),
+    "weight8, smoothed": Int8Options(method="weight8"),
+    "weight4": Int8Options(method="weight4", smooth=None),
+    "weight4, smoothed": Int8Options(method="weight4"),
+}
+
+
+def more(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--calibration-size", type=int, default=200)
+    parser.add_argument("--symmetric", action="store_true", help="static without zero points, as TensorRT takes it")
+
+
+class Symmetric(OrtBackend):
+    """ONNX Runtime, quantized as TensorRT must be."""
+
+    name = "tensorrt"
+
+
+def main() -> None:
+    options = arguments(__doc__, None, more)
+    bundle, threads = Bundle.open(options.bundle), options.threads or available_threads()
+    examples, _ = read_examples([options.data], bundle.catalog())
+    data = split(examples, options.calibration_size, options.users or len(examples), 0)
+    backend = (Symmetric if options.symmetric else OrtBackend)("cpu")
+    order = Order(bundle, backend, {"target": "int8"}, threads)
+    rows, result = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        first = Int8Build(order, Int8Options(), data, None, Path(folder), lambda *_: None)
+        start = perf_counter()
+        first.record()
+        recorded = perf_counter() - start
+        reference = first._ranked(first.floats["target"], "original")
+        for name in tqdm(options.ways, disable=None):
+            scratch = Path(folder, name)
+            scratch.mkdir()
+            build = Int8Build(order, WAYS[name], data, None, scratch, lambda *_: None, first.calls, first.floats)
+            start = perf_counter()
+            of = build.prepare("target")
+            seconds = recorded + perf_counter() - start
+            (candidate,) = build.candidates(of, WAYS[name].keep)
+            gate = compare(reference, build._ranked(candidate.open(of), name), data.gate)
+            ndcg, recall = gate.metrics["ndcg@10"], gate.metrics["recall@20"]
+            result[name] = {"gate": gate, "trial": candidate.trial, "seconds": seconds}
+            rows.append(
+                [
+                    name, f"{gate.overlap['20']:.1%}", f"{ndcg.value:.4f}", f"{ndcg.low:+.1%} to {ndcg.high:+.1%}",
+                    f"{recall.value:.4f}", f"{candidate.trial.divergence:.1e}", f"{seconds:.0f}",
+                    "yes" if gate.passed else "no",
+                ]
+            )  # fmt: skip
+    print(f"{len(data.calibration)} histories calibrated on, {len(data.gate)} users compared; float32: NDCG@10 "
+          f"{ndcg.reference:.4f}, Recall@20 {recall.reference:.4f}")  # fmt: skip
+    head = ["way", "overlap@20", "NDCG@10", "change (95 %)", "Recall@20", "divergence", "calibration s", "gate"]
+    print_table(head, rows)
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    dump(options.output, {name: {"seconds": of["seconds"]} for name, of in result.items()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""An int8 engine: calibrated on real searches, chosen by measurement, and gated on ranking quality."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..catalog.dataset import Example
+from ..catalog.files import check_replaceable
+from ..engines.backend import Progress
+from ..engines.build import Order, QuantizedGraph, write_engine
+from ..engines.facts import ENGINE_FACTS, Role
+from .data import split
+from .int8 import Int8Build
+from .options import Int8Options
+from .trials import load_optimised
+
+
+def build_int8(
+    order: Order,
+    examples: Sequence[Example],
+    options: Int8Options | None = None,
+    *,
+    ranges: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda what, done, total: None,
+) -> Path:
+    """Build an engine of which some roles are int8; returns its folder.
+
+    examples: histories with what came next (`data.read_examples`); some are calibrated on, the target's rankings
+    are compared on the others. ranges: a folder with an earlier calibration's (an engine's has them). Raises
+    `EngineError` where the gate is not passed, or this machine cannot build it; an earlier engine stays then.
+    """
+    options = options or Int8Options()
+    check_replaceable(order.folder, kind=ENGINE_FACTS, replace=overwrite)
+    data = split(examples, options.calibration_size, options.gate_users, options.seed)
+    order.folder.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".int8.", dir=order.folder.parent) as scratch:
+        build = Int8Build(order, options, data, ranges, Path(scratch), progress)
+        build.record()
+        quantized: dict[Role, QuantizedGraph] = {}
+        gate = drafting = None
+        target = build.floats["target"]
+        if order.precisions["target"] == "int8":
+            quantized["target"], gate = build.target()
+            facts, folder = order.bundle.facts("target"), Path(scratch, "served")
+            target = load_optimised(quantized["target"].path, facts, folder, order.threads)[1]
+        if order.precisions.get("draft") == "int8":
+            quantized["draft"], drafting = build.draft(target)
+        build.floats.clear()
+        del target
+        return write_engine(
+            order, quantized=quantized, gate=gate, drafting=drafting, overwrite=overwrite, progress=progress,
+            extra=sorted(Path(scratch).glob("*-ranges.json")),
+        )  # fmt: skip

@@ -1,0 +1,156 @@
+"""Calibration data: the calls that real searches make, recorded from the loop itself.
+
+Prompts alone would miss what verification sends: trees of drafted nodes on cached prompts. The calls of a
+search build on each other's caches, so only their small inputs are kept: running them in order makes the
+keys and values again, in any engine.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..catalog.errors import HistoryError, OptionError
+from ..engines.base import Engine, Float32, ForwardInputs, Int64, KVCache
+from ..engines.bundle import Bundle
+from ..engines.facts import Role
+from ..runtime.planning import FixedPlanning
+from ..runtime.recommender import Recommender
+from ..runtime.types import DraftShape
+
+HISTORIES = 200
+TOP_K = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Calls:
+    """What one engine was asked in a number of searches of one request each: nothing in them is padding."""
+
+    searches: tuple[tuple[ForwardInputs, ...], ...]  # from short to long prompts; each call on what the last one left
+    shared: tuple[ForwardInputs, ...]  # the call that every search begins behind: the beginning that all prompts share
+    seed: int  # what the histories were drawn with
+
+    @property
+    def count(self) -> int:
+        """Calls in all."""
+        return len(self.shared) + sum(map(len, self.searches))
+
+    def some(self, searches: int) -> "Calls":
+        """The calls of so many searches, spread evenly over the prompts' lengths."""
+        last = len(self.searches) - 1
+        places = np.linspace(0, last, min(searches, last + 1)).round().astype(int).tolist()
+        return Calls(tuple(self.searches[i] for i in places), self.shared, self.seed)
+
+
+def record_calls(
+    bundle: Bundle,
+    histories: Sequence[Sequence[str]],
+    target: Engine,
+    draft: Engine | None,
+    *,
+    count: int = HISTORIES,
+    seed: int = 0,
+    k: int = TOP_K,
+    shape: DraftShape | None = None,
+) -> dict[Role, Calls]:
+    """What the engines of a bundle are asked when `count` histories get their k best items by speculative search.
+
+    shape: what is drafted (default: `DraftShape()`). The histories are drawn by `seed`, stratified over their
+    lengths; those without a known item are left out, and too few histories are all taken. Raises `HistoryError`
+    where none is left, `OptionError` for a `count` below 1.
+    """
+    if count < 1:
+        raise OptionError(f"got {count} histories to calibrate on; expected at least 1.")
+    catalog, trie = bundle.catalog(), bundle.trie()
+    usable = [history for history in histories if any(item in catalog.position for item in history)]
+    if not usable:
+        raise HistoryError(f"None of {len(histories)} histories has an item of {bundle.path}; expected some.")
+    recorders: dict[Role, Recorder] = {"target": Recorder(target)}
+    if draft is not None:
+        recorders["draft"] = Recorder(draft)
+    recommender = Recommender(
+        catalog, trie, bundle.prompts(trie), recorders["target"], recorders.get("draft"), batch_size=1,
+        planning=FixedPlanning((shape or DraftShape()) if draft else None),
+    )  # fmt: skip
+    chosen = _stratified([min(len(h), bundle.manifest.prompt.history_length) for h in usable], count, seed)
+    recommender.recommend([usable[i] for i in chosen], min(k, bundle.manifest.max_top_k))
+    return {role: recorder.calls(seed) for role, recorder in recorders.items()}
+
+
+def _stratified(lengths: Sequence[int], count: int, seed: int) -> list[int]:
+    """One index of each of `count` equal parts of all indices, ordered by length (ties at random)."""
+    rng = np.random.default_rng(seed)
+    order = np.lexsort((rng.random(len(lengths)), np.array(lengths)))
+    return [int(rng.choice(part)) for part in np.array_split(order, min(count, len(order)))]
+
+
+@dataclass(eq=False)
+class _Search:
+    """The calls on one cache, and those on the caches it was copied from."""
+
+    before: tuple[ForwardInputs, ...] = ()
+    calls: list[ForwardInputs] = field(default_factory=list)
+    copied: bool = False
+
+
+class _RecordedCache(KVCache):
+    """A cache of the recorded engine. A cache of one request keeps what it is asked to keep: nothing is recorded."""
+
+    def __init__(self, inner: KVCache, search: _Search, searches: list[_Search]) -> None:
+        self.inner, self.search, self._searches = inner, search, searches
+        searches.append(search)
+
+    @property
+    def batch(self) -> int:
+        return self.inner.batch
+
+    @property
+    def length(self) -> int:
+        return self.inner.length
+
+    def copy(self) -> "_RecordedCache":
+        self.search.copied = True
+        before = (*self.search.before, *self.search.calls)
+        return _RecordedCache(self.inner.copy(), _Search(before), self._searches)
+
+    def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
+        self.inner.keep(rows, slots)
+
+
+class Recorder(Engine):
+    """An engine that remembers what it is asked, for caches of one request."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(columns=engine.columns)
+        self._engine = engine
+        self._searches: list[_Search] = []
+
+    def new_cache(self, batch: int) -> KVCache:
+        return _RecordedCache(self._engine.new_cache(batch), _Search(), self._searches)
+
+    def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
+        assert isinstance(cache, _RecordedCache)
+        assert cache.batch == 1, "padding between requests would enter the statistics"
+        cache.search.calls.append(inputs)
+        return self._engine.forward(inputs, cache.inner)
+
+    def calls(self, seed: int) -> Calls:
+        """What was recorded so far."""
+        searches = [search for search in self._searches if search.calls and not search.copied]
+        shared = searches[0].before if searches else ()
+        return Calls(tuple(tuple(search.calls) for search in searches), shared, seed)
+
+
+def replay(engine: Engine, calls: Calls) -> Iterator[Float32]:
+    """Run recorded calls in another engine, in order; yields the log-probabilities [1, R, C] of every call.
+
+    Every call is on what this engine's calls before it left, as in a search; each array is valid until the next.
+    The recording and this engine must append the same number of slots a call.
+    """
+    beginning = engine.new_cache(1)
+    for inputs in calls.shared:
+        yield engine.forward(inputs, beginning)
+    for search in calls.searches:
+        cache = beginning.copy()
+        for inputs in search:
+            yield engine.forward(inputs, cache)

@@ -1,0 +1,72 @@
+"""Histories for calibration, and others, with what came next, to compare rankings on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..catalog.dataset import Dataset, Example
+from ..catalog.errors import HistoryError, OptionError
+from ..catalog.history import HistoryRequest, read_histories
+from ..catalog.items import Catalog
+
+
+@dataclass(frozen=True)
+class Split:
+    """Histories to calibrate on, and those of other users to compare rankings on."""
+
+    calibration: tuple[Example, ...]
+    gate: tuple[Example, ...]
+
+
+def read_examples(
+    paths: Sequence[Path], catalog: Catalog, *, format: str | None = None, item_base: int | None = None
+) -> tuple[list[Example], int]:
+    """The requests of history files, or a dataset folder's test users, that can be used; and how many cannot.
+
+    What came next is a request's `labels`; where it has none, its last item, which is then no part of its
+    history. Raises `HistoryError` where nothing can be used.
+    """
+    found: list[Example] = []
+    unusable = 0
+    files = [path for path in paths if not path.is_dir()]
+    for folder in (path for path in paths if path.is_dir()):
+        dataset = Dataset.open(folder, item_base=item_base)
+        found += dataset.test
+        unusable += len(dataset.rejects)
+    for entry in read_histories(files, format=format, item_base=item_base or 0) if files else ():
+        example = _example(entry) if isinstance(entry, HistoryRequest) else None
+        if example is None:
+            unusable += 1
+        else:
+            found.append(example)
+    known = catalog.position
+    usable = [e for e in found if any(item in known for item in e.history) and any(item in known for item in e.labels)]
+    if len(usable) < 2:
+        names = ", ".join(map(str, paths))
+        raise HistoryError(
+            f"{names}: {len(usable)} of {len(found) + unusable} histories can be calibrated on; expected some with two "
+            "items of the catalog, the last of which is what came next, or with labels."
+        )
+    return usable, unusable + len(found) - len(usable)
+
+
+def split(examples: Sequence[Example], size: int, gate: int, seed: int) -> Split:
+    """Draw `size` users to calibrate on, half of all at most, and at most `gate` of the others' requests."""
+    if size < 1:
+        raise OptionError(f"got a calibration size of {size}; expected at least 1 history.")
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(examples))
+    drawn = [examples[i] for i in order]
+    chosen = {e.user for e in drawn[: min(size, len(drawn) // 2)]}
+    one_each = {e.user: e for e in drawn if e.user in chosen}
+    others = [e for e in drawn if e.user not in chosen]
+    return Split(tuple(one_each.values()), tuple(others[:gate]))
+
+
+def _example(entry: HistoryRequest) -> Example | None:
+    if entry.labels:
+        return Example(entry.user, entry.items, entry.labels)
+    *history, last = entry.items
+    return Example(entry.user, tuple(history), (last,)) if history else None

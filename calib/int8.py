@@ -1,0 +1,206 @@
+"""The steps of an int8 build: record, calibrate, try, gate."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final, get_args
+
+from msgspec.structs import replace
+
+from ..engines.backend import Progress
+from ..engines.base import Engine
+from ..engines.build import Order, QuantizedGraph
+from ..engines.facts import Drafting, Gate, Role
+from ..graphs.files import load_graph, save_graph
+from ..runtime import DraftShape, Recommender
+from ..runtime.planning import FixedPlanning
+from .calls import Calls, record_calls
+from .data import Split
+from .gate import Ranked, compare, ranked_lists, refusal
+from .options import Int8Options, kept_parts
+from .quantize import Method
+from .ranges import Ranges, compute_ranges, load_ranges, save_ranges
+from .sensitivity import node_groups, sensitivity
+from .smooth import smooth
+from .trials import SEARCHES, Candidate, Float, load_optimised, logprobs_of, try_method
+
+SPARED: Final = 4  # one part of so many stays in floating point where nothing passes the gate otherwise
+COMPARED_DRAFTS: Final = 200  # users on whom a quantized draft is compared with the original
+
+
+@dataclass
+class Int8Build:
+    """The steps of one build; see `build_int8`."""
+
+    order: Order
+    options: Int8Options
+    data: Split
+    given: Path | None  # a folder with ranges of an earlier calibration
+    scratch: Path
+    progress: Progress
+    calls: dict[Role, Calls] = field(default_factory=dict)
+    floats: dict[Role, Engine] = field(default_factory=dict)  # the original graphs, loaded
+    ranges: dict[Role, Ranges] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """What may be tried: TensorRT takes calibrated Q/DQ alone."""
+        if self.options.method != "auto":
+            return (self.options.method,)
+        return ("static",) if self.symmetric else get_args(Method)
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether activations must do without zero points."""
+        return self.order.backend.name == "tensorrt"
+
+    def record(self) -> None:
+        """Load the original graphs and record what real searches ask of them."""
+        bundle, threads = self.order.bundle, self.order.threads
+        for role in self.order.precisions:
+            self.progress(f"loading {role}", 0, 1)
+            folder = self.scratch / f"{role}-original"
+            self.floats[role] = load_optimised(bundle.graph(role), bundle.facts(role), folder, threads)[1]
+        histories = [example.history for example in self.data.calibration]
+        self.progress("recording calls", 0, 1)
+        self.calls = record_calls(
+            bundle, histories, self.floats["target"], self.floats.get("draft"), count=len(histories),
+            seed=self.options.seed,
+        )  # fmt: skip
+
+    def prepare(self, role: Role) -> Float:
+        """Ranges where they are needed, and the graph to quantize, smoothed if asked."""
+        bundle, options = self.order.bundle, self.options
+        graph, source = bundle.graph(role), bundle.graph_sha256(role)
+        if "static" in self.methods or options.smooth is not None:
+            self.ranges[role] = self._measured(role, graph, source)
+            save_ranges(self.ranges[role], self.scratch / ranges_file(role))
+        if options.smooth is not None:
+            model = load_graph(graph)
+            self.ranges[role] = smooth(model, self.ranges[role], alpha=options.smooth)
+            graph = self.scratch / f"{role}-smooth" / "model.onnx"
+            graph.parent.mkdir()
+            save_graph(model, graph)
+        some = self.calls[role].some(SEARCHES)
+        return Float(
+            bundle, role, graph, some, logprobs_of(self.floats[role], some), self.order.threads, self.symmetric,
+            self.order.backend.cache("int8", "fp32"),
+        )  # fmt: skip
+
+    def _measured(self, role: Role, graph: Path, source: str) -> Ranges:
+        if self.given is not None:
+            return load_ranges(self.given / ranges_file(role), source)
+        return compute_ranges(
+            graph, self.calls[role], self.options.estimator, source_sha256=source,
+            percentile=self.options.percentile, threads=self.order.threads,
+            progress=partial(self.progress, f"calibrating {role}"),
+        )  # fmt: skip
+
+    def candidates(self, of: Float, keep: Sequence[str]) -> list[Candidate]:
+        """Every way that may be tried, the fastest first."""
+        tried = []
+        for done, method in enumerate(self.methods):
+            self.progress(f"trying {of.role}: {method}", done, len(self.methods))
+            tried.append(
+                try_method(
+                    of, method, self.scratch, ranges=self.ranges.get(of.role), smooth=self.options.smooth, kept=keep
+                )
+            )
+        return sorted(tried, key=lambda candidate: candidate.milliseconds)
+
+    def target(self) -> tuple[QuantizedGraph, Gate | None]:
+        """The fastest target that passes the gate; raises `EngineError` where none does."""
+        of = self.prepare("target")
+        keep = kept_parts(self.options.keep, self.parts(of))
+        candidates = self.candidates(of, keep)
+        if not self.options.gate:
+            return chosen(candidates, candidates[0]), None
+        reference = self._ranked(self.floats["target"], "original")
+        gates = []
+        for candidate in candidates:
+            gates.append(self._gated(of, candidate, reference))
+            if gates[-1].passed:
+                return chosen(candidates, candidate), gates[-1]
+        spared = [] if keep else self.most_sensitive(of, candidates[0])
+        if spared:
+            method: Method = candidates[0].graph.quantization.method  # type: ignore[assignment]  # one of ours
+            candidate = try_method(
+                of, method, self.scratch, ranges=self.ranges.get("target"),
+                smooth=self.options.smooth, kept=spared,
+            )  # fmt: skip
+            gates.append(self._gated(of, candidate, reference))
+            if gates[-1].passed:
+                return chosen([*candidates, candidate], candidate), gates[-1]
+            candidates.append(candidate)
+        best = max(range(len(gates)), key=lambda i: gates[i].overlap["20"])
+        raise refusal(gates[best], candidates[best].graph.quantization.method)
+
+    def parts(self, of: Float) -> list[str]:
+        """Parts of a model that can be left as they are: layers, head."""
+        return list(dict.fromkeys(node_groups(load_graph(of.graph)).values()))
+
+    def most_sensitive(self, of: Float, candidate: Candidate) -> list[str]:
+        """The parts whose quantization changes the target's distributions most: one of `SPARED`."""
+        method: Method = candidate.graph.quantization.method  # type: ignore[assignment]  # one of ours
+        found = sensitivity(
+            of.graph, of.calls, method, ranges=self.ranges.get(of.role) if method == "static" else None,
+            symmetric=of.symmetric, threads=of.threads, progress=partial(self.progress, "measuring sensitivity"),
+        )  # fmt: skip
+        return sorted(found, key=lambda part: -found[part])[: -(-len(found) // SPARED)]
+
+    def _gated(self, of: Float, candidate: Candidate, reference: Ranked) -> Gate:
+        ranked = self._ranked(candidate.open(of), candidate.graph.quantization.method)
+        return compare(reference, ranked, self.data.gate, seed=self.options.seed)
+
+    def _ranked(self, engine: Engine, what: str) -> Ranked:
+        recommender = self._recommender(engine, None)
+        count = len(self.data.gate)
+        told = partial(self._told, f"ranking with {what}", count)
+        return ranked_lists(recommender, self.data.gate, told)
+
+    def _told(self, what: str, total: int, done: int) -> None:
+        self.progress(what, done, total)
+
+    def _recommender(self, target: Engine, draft: Engine | None) -> Recommender:
+        bundle = self.order.bundle
+        trie = bundle.trie()
+        return Recommender(
+            bundle.catalog(), trie, bundle.prompts(trie), target, draft, batch_size=8,
+            planning=FixedPlanning(DraftShape() if draft else None), max_k=bundle.manifest.max_top_k,
+        )  # fmt: skip
+
+    def draft(self, target: Engine) -> tuple[QuantizedGraph, Drafting]:
+        """The fastest draft, and what its precision costs in acceptance, drafting for `target`."""
+        of = self.prepare("draft")
+        candidates = self.candidates(of, kept_parts(self.options.keep, self.parts(of)))
+        some = self.data.gate[:COMPARED_DRAFTS]
+        found = []
+        for done, draft in enumerate((self.floats["draft"], candidates[0].open(of))):
+            self.progress("comparing drafts", done, 2)
+            recommender = self._recommender(target, draft)
+            ranked_lists(recommender, some, lambda done: None)
+            stats = recommender.stats
+            found.append((acceptance_of(recommender), stats.target_calls / len(some)))
+        drafting = Drafting(
+            users=len(some), reference_acceptance=found[0][0], acceptance=found[1][0],
+            reference_target_calls=found[0][1], target_calls=found[1][1],
+        )  # fmt: skip
+        return chosen(candidates, candidates[0]), drafting
+
+
+def ranges_file(role: Role) -> str:
+    """The file of a role's ranges in an engine's folder."""
+    return f"{role}-ranges.json"
+
+
+def chosen(tried: Sequence[Candidate], best: Candidate) -> QuantizedGraph:
+    """The best one's graph, with all that was tried on record."""
+    trials = tuple(candidate.trial for candidate in tried)
+    return QuantizedGraph(best.graph.path, replace(best.graph.quantization, trials=trials))
+
+
+def acceptance_of(recommender: Recommender) -> float:
+    """Share of the nodes that were needed, at all depths, which had been drafted."""
+    stats = recommender.stats  # depth 0 is the prompt's, which nobody drafts
+    return float(stats.found[1:].sum() / max(int(stats.needed[1:].sum()), 1))

@@ -1,0 +1,72 @@
+"""A float32 graph run over recorded calls, some of the values inside it watched."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from ..catalog.errors import EngineError
+from ..engines.base import ForwardInputs
+from ..engines.mask import MASK_TYPES, dense_mask
+from ..engines.ort import session_options
+from .calls import Calls
+
+Arrays = list[NDArray[Any]]
+PAST, PRESENT = "past_key_values.", "present."
+FLOAT = MASK_TYPES["fp32"]
+
+
+class Observer:
+    """An exported float32 graph, of which any values can be asked for.
+
+    A call's keys and values come from the calls before it: memory holds those of one search.
+    """
+
+    def __init__(self, graph: Path, watched: Sequence[str], *, threads: int) -> None:
+        """watched: names of values in the graph. Raises `EngineError` where ONNX Runtime cannot run it."""
+        self._session = _session(graph, watched, threads)
+        self._past = [value for value in self._session.get_inputs() if value.name.startswith(PAST)]
+        names = [value.name.replace(PAST, PRESENT, 1) for value in self._past]
+        self._watched, self._outputs = len(watched), [*watched, *names]
+
+    def run(self, calls: Calls) -> Iterator[Arrays]:
+        """The watched values of every call, in order."""
+        beginning = [np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32) for value in self._past]
+        for inputs in calls.shared:
+            seen, beginning = self._forward(inputs, beginning)
+            yield seen
+        for search in calls.searches:
+            past = beginning
+            for inputs in search:
+                seen, past = self._forward(inputs, past)
+                yield seen
+
+    def _forward(self, inputs: ForwardInputs, past: Arrays) -> tuple[Arrays, Arrays]:
+        feed = {
+            "input_ids": inputs.input_ids,
+            "position_ids": inputs.position_ids,
+            "attention_mask": dense_mask(inputs.visible_below, inputs.visible_slots, past[0].shape[2], FLOAT),
+            "logit_rows": inputs.logit_rows,
+        }
+        feed |= {value.name: array for value, array in zip(self._past, past, strict=True)}
+        values: Arrays = self._session.run(self._outputs, feed)
+        return values[: self._watched], values[self._watched :]
+
+
+def _session(graph: Path, watched: Sequence[str], threads: int) -> ort.InferenceSession:
+    """The graph with more outputs, its external weights read from where they are."""
+    model = ir.load(graph)
+    values = {value.name: value for node in model.graph for value in node.outputs}
+    known = {value.name for value in model.graph.outputs}
+    model.graph.outputs.extend(values[name] for name in watched if name not in known)
+    options = session_options(threads)
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
+    try:
+        serialized = ir.to_proto(model).SerializeToString()
+        return ort.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        raise EngineError(f"ONNX Runtime {ort.__version__} cannot run {graph} for calibration: {error}") from error

@@ -1,0 +1,41 @@
+"""How a graph is quantized, as asked for."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from ..catalog.errors import OptionError
+from ..catalog.files import Frozen
+from .quantize import Method
+from .ranges import Estimator
+from .smooth import ALPHA
+
+
+class Int8Options(Frozen, frozen=True):
+    """How a graph is quantized. Raises `OptionError` for what cannot be."""
+
+    method: Method | Literal["auto"] = "auto"  # auto: the fastest here that passes the gate
+    estimator: Estimator = "percentile"
+    percentile: float | None = None
+    smooth: float | None = ALPHA  # of SmoothQuant; None: weights as they are
+    keep: tuple[str, ...] = ()  # parts left in floating point: "head", "first", "last", "layers.3"
+    calibration_size: int = 200  # histories to calibrate on
+    gate: bool = True
+    gate_users: int = 5000  # at most; others than those calibrated on
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("calibration size", self.calibration_size), ("number of gate users", self.gate_users)):
+            if value < 1:
+                raise OptionError(f"got a {name} of {value}; expected at least 1.")
+        if self.smooth is not None and not 0 <= self.smooth <= 1:
+            raise OptionError(f"got a smoothing strength of {self.smooth}; expected 0 to 1.")
+
+
+def kept_parts(asked: Sequence[str], parts: Sequence[str]) -> list[str]:
+    """The parts that stay in floating point, "first" and "last" resolved; raises `OptionError` for unknown ones."""
+    layers = [part for part in parts if part.startswith("layers.")]
+    names = {"first": layers[0], "last": layers[-1]} | {part: part for part in parts}
+    unknown = [part for part in asked if part not in names]
+    if unknown:
+        raise OptionError(f"got the parts {', '.join(unknown)} to keep; expected any of: {', '.join(names)}.")
+    return list(dict.fromkeys(names[part] for part in asked))

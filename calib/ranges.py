@@ -1,0 +1,139 @@
+"""Ranges of the activations that are to be quantized, from the calls that real searches make."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from onnxruntime.quantization.calibrate import HistogramCollector  # type: ignore[import-untyped]
+
+from ..catalog.errors import EngineError, OptionError
+from ..catalog.files import Frozen, whole_file
+from ..engines.sealed import to_json
+from ..graphs.files import load_graph
+from .calls import Calls
+from .matmuls import activations
+from .observe import Arrays, Observer
+from .quiet import quiet
+
+Estimator = Literal["minmax", "percentile", "entropy"]
+Range = tuple[float, float]
+Array = NDArray[Any]
+PERCENTILE = 99.99  # of the values on both sides of zero together that a range covers
+BINS = 2048  # of a histogram from -max to max
+LEVELS = 128  # that the entropy method compares a clipped histogram with
+
+Progress = Callable[[int, int], None]  # calls done, calls in all
+
+
+class Ranges(Frozen, frozen=True):
+    """What was measured, on what, and of which graph."""
+
+    source_sha256: str  # `Bundle.graph_sha256` of the graph
+    estimator: Estimator
+    percentile: float | None  # None: another estimator
+    histories: int
+    calls: int
+    seed: int  # what the histories were drawn with
+    tensors: dict[str, Range]  # lowest and highest value to represent, by the name of the activation
+    channels: dict[str, tuple[float, ...]]  # largest absolute value of each channel [K]; see `smooth`
+
+
+def compute_ranges(
+    graph: Path,
+    calls: Calls,
+    estimator: Estimator = "minmax",
+    *,
+    source_sha256: str,
+    percentile: float | None = None,
+    threads: int = 1,
+    progress: Progress = lambda done, total: None,
+) -> Ranges:
+    """Ranges of everything that a weight is multiplied with in an exported float32 graph.
+
+    estimator: "minmax" covers all values; "percentile" all but the outermost (by default 0.01 % of them);
+    "entropy" clips where the quantized distribution is nearest to the true one (Migacz 2017, "8-bit Inference
+    with TensorRT"). The two last need a second pass over the calls, for histograms between known limits.
+    """
+    if estimator not in get_args(Estimator):
+        raise OptionError(f"got the estimator {estimator!r}; expected one of: {', '.join(get_args(Estimator))}.")
+    if percentile is not None and (estimator != "percentile" or not 50 < percentile <= 100):
+        raise OptionError(f"got a percentile of {percentile} with {estimator}; expected above 50, for percentile only.")
+    names = activations(load_graph(graph))
+    observer = Observer(graph, names, threads=threads)
+    total = calls.count * (1 if estimator == "minmax" else 2)
+    lows, highs = _extremes(_told(observer.run(calls), progress, 0, total), names)
+    tensors = {name: (float(lows[name].min()), float(highs[name].max())) for name in names}
+    percentile = (percentile or PERCENTILE) if estimator == "percentile" else None
+    if estimator != "minmax":
+        tensors = _clipped(_told(observer.run(calls), progress, calls.count, total), tensors, percentile)
+    channels = {name: tuple(np.maximum(-lows[name], highs[name]).tolist()) for name in names}
+    return Ranges(
+        source_sha256=source_sha256, estimator=estimator, percentile=percentile, histories=len(calls.searches),
+        calls=calls.count, seed=calls.seed, tensors=tensors, channels=channels,
+    )  # fmt: skip
+
+
+def _told(values: Iterator[Arrays], progress: Progress, before: int, total: int) -> Iterator[Arrays]:
+    for done, arrays in enumerate(values):
+        progress(before + done, total)
+        yield arrays
+
+
+def _extremes(values: Iterable[Arrays], names: Sequence[str]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Lowest and highest value of each channel [K] by the tensor's name; zero is always among them."""
+    lows: dict[str, Array] = dict.fromkeys(names, np.zeros(1, np.float32))
+    highs = dict(lows)
+    for arrays in values:
+        for name, array in zip(names, arrays, strict=True):
+            rows = array.reshape(-1, array.shape[-1])
+            lows[name] = np.minimum(lows[name], rows.min(axis=0))
+            highs[name] = np.maximum(highs[name], rows.max(axis=0))
+    broken = [name for name in names if not np.isfinite(lows[name] + highs[name]).all()]
+    if broken:
+        raise EngineError(
+            f"The graph computes numbers that are not finite ({', '.join(broken[:3])}): it cannot be quantized. "
+            "Check the checkpoint, or export it in fp32."
+        )
+    return lows, highs
+
+
+def _clipped(values: Iterable[Arrays], extremes: dict[str, Range], percentile: float | None) -> dict[str, Range]:
+    """Ranges inside the extremes: by percentile, or by entropy where that is None."""
+    limits = {name: max(-low, high) for name, (low, high) in extremes.items()}
+    counts: dict[str, NDArray[np.int64]] = {name: np.zeros(BINS, np.int64) for name in extremes}
+    for arrays in values:
+        for name, array in zip(extremes, arrays, strict=True):
+            counts[name] += np.histogram(array, BINS, range=(-limits[name], limits[name]))[0]
+    # Its own way of collecting begins with the first batch's limits, and a few small values there cost it hours.
+    kind = "entropy" if percentile is None else "percentile"
+    collector = HistogramCollector(kind, False, BINS, LEVELS, percentile, "same")
+    for name, (low, high) in extremes.items():
+        if limits[name] > 0:
+            edges = np.linspace(-limits[name], limits[name], BINS + 1, dtype=np.float32)
+            collector.histogram_dict[name] = (counts[name], edges, np.float32(low), np.float32(high), limits[name])
+    with quiet():
+        found = collector.compute_collection_result() if collector.histogram_dict else {}
+    return extremes | {name: (min(float(low), 0.0), max(float(high), 0.0)) for name, (low, high, *_) in found.items()}
+
+
+def save_ranges(ranges: Ranges, path: Path) -> None:
+    """Write ranges as JSON: the same ranges are the same bytes."""
+    with whole_file(path) as file:
+        file.write(to_json(ranges))
+
+
+def load_ranges(path: Path, source_sha256: str) -> Ranges:
+    """Read ranges, measured on the graph of that hash (`Bundle.graph_sha256`); raises `EngineError` for others."""
+    try:
+        ranges = msgspec.json.decode(path.read_bytes(), type=Ranges)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise EngineError(f"{path} holds no calibration ranges: {error}. Calibrate again.") from error
+    if ranges.source_sha256 != source_sha256:
+        raise EngineError(
+            f"{path} was calibrated on another graph ({ranges.source_sha256[:12]}) than the one to be quantized "
+            f"({source_sha256[:12]}). Calibrate again."
+        )
+    return ranges

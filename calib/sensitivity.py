@@ -1,0 +1,117 @@
+"""Which layers suffer most from quantization, and the nodes to leave out so that they do not."""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ..graphs.files import load_graph
+from .calls import Calls
+from .matmuls import weighted_matmuls
+from .observe import Observer
+from .quantize import Method, quantize
+from .ranges import Ranges
+
+SEARCHES = 16
+HEAD = "head"
+
+Progress = Callable[[int, int], None]  # groups done, groups in all
+
+
+def sensitivity(
+    graph: Path,
+    calls: Calls,
+    method: Method,
+    *,
+    ranges: Ranges | None = None,
+    symmetric: bool = True,
+    searches: int = SEARCHES,
+    threads: int = 1,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, float]:
+    """For every group of products: the divergence from the float32 graph when that group alone is quantized.
+
+    Groups are "layers.0", "layers.1", ... and "head". The divergence is the mean over the rows of logits of some
+    recorded searches of KL(float || quantized) over the catalog's tokens, in nats; caches are the quantized
+    graph's own. Groups add up nearly, so the largest are the ones to leave in higher precision.
+    """
+    groups = node_groups(load_graph(graph))
+    names = list(dict.fromkeys(groups.values()))
+    calls = calls.some(searches)
+    expected = [logprobs for (logprobs,) in Observer(graph, ["logprobs"], threads=threads).run(calls)]
+    found = {}
+    with TemporaryDirectory(prefix="sensitivity.") as folder:
+        for done, group in enumerate(names):
+            progress(done, len(names))
+            others = [node for node, its in groups.items() if its != group]
+            quantized = Path(folder, "model.onnx")
+            quantize(graph, quantized, method, ranges=ranges, exclude=others, symmetric=symmetric)
+            got = [logprobs for (logprobs,) in Observer(quantized, ["logprobs"], threads=threads).run(calls)]
+            found[group] = mean_divergence(expected, got)
+    progress(len(names), len(names))
+    return found
+
+
+def mean_divergence(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> float:
+    """Mean KL(expected || got) in nats over all rows of arrays [1, R, C]; rows are normalised over the C columns."""
+    rows = [_divergences(*pair) for pair in zip(expected, got, strict=True)]
+    return float(np.concatenate(rows).mean())
+
+
+def _divergences(expected: NDArray[Any], got: NDArray[Any]) -> NDArray[np.float64]:
+    p, q = (_normalised(logprobs.reshape(-1, logprobs.shape[-1])) for logprobs in (expected, got))
+    divergences: NDArray[np.float64] = (np.exp(p) * (p - q)).sum(axis=1)
+    return divergences
+
+
+def _normalised(logprobs: NDArray[Any]) -> NDArray[np.float64]:
+    wide = logprobs.astype(np.float64)
+    wide = wide - wide.max(axis=1, keepdims=True)
+    normalised: NDArray[np.float64] = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    return normalised
+
+
+def node_groups(model: ir.Model) -> dict[str, str]:
+    """The group of every product with a weight, by its node's name, in the graph's order.
+
+    Told by the graph alone: a product belongs to the last attention before it, those that feed an attention
+    directly (q, k, v) to that one, and the one that feeds the output directly is the head.
+    """
+    passed: dict[ir.Value, int] = {}  # attentions on the way to a value
+    products = {str(node.name) for node in weighted_matmuls(model)}
+    groups: dict[str, str] = {}
+    for node in model.graph:
+        before = max((passed.get(value, 0) for value in node.inputs if value is not None), default=0)
+        is_attention = node.op_type == "Attention"
+        passed |= dict.fromkeys(node.outputs, before + is_attention)
+        if node.name in products:
+            groups[str(node.name)] = f"layers.{max(before - 1, 0)}"
+        elif is_attention:
+            groups |= dict.fromkeys(_nearest(node.inputs[:3], products), f"layers.{before}")
+    return groups | dict.fromkeys(_nearest(model.graph.outputs[:1], products), HEAD)
+
+
+def _nearest(values: Collection[ir.Value | None], products: Collection[str | None]) -> set[str]:
+    """The products from which values are made without another product between."""
+    found, open_values = set(), list(values)
+    seen: set[ir.Value] = set()
+    while open_values:
+        value = open_values.pop()
+        node = None if value is None or value in seen else value.producer()
+        if value is None or node is None:
+            continue
+        seen.add(value)
+        if node.name in products:
+            found.add(str(node.name))
+        else:
+            open_values += node.inputs
+    return found
+
+
+def exclusions(model: ir.Model, groups: Collection[str]) -> list[str]:
+    """The names of the nodes of some groups, for `quantize(exclude=...)`."""
+    return [node for node, group in node_groups(model).items() if group in groups]

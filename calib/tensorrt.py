@@ -1,0 +1,65 @@
+"""inspect --check tensorrt: whether TensorRT's parser imports what build-engine would give it."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+from ..engines.bundle import Bundle
+from ..engines.facts import EnginePrecision, Role
+from ..engines.prepare import prepare_graph
+from ..engines.profiles import check_profiles, profiles_for
+from ..engines.sealed import to_json
+from ..engines.trt_backend import TensorRTBackend
+from ..engines.trt_build import graph_inputs
+from ..graphs.files import load_graph
+from ..graphs.tensorrt import check_versions, report
+from .matmuls import activations
+from .quantize import quantize
+from .ranges import Ranges
+
+
+def check_bundle(path: Path, *, as_json: bool = False) -> tuple[bool, str]:
+    """Whether every version that is looked at imports every graph, and a report (text or JSON).
+
+    The graphs are converted as for an engine, in every precision that the bundle can be built in; the shapes
+    of their calls are checked as well. Q/DQ nodes stand where a calibration would put them.
+    """
+    bundle = Bundle.open(path)
+    backend = TensorRTBackend("cuda")
+    limits, length = backend.limits(bundle), bundle.manifest.identifier_length
+    checks = []
+    with tempfile.TemporaryDirectory(prefix="specrec.check.") as scratch:
+        for role, precision, graph in _graphs(bundle, backend, Path(scratch)):
+            facts, cache = bundle.facts(role), backend.cache(precision, bundle.manifest.precision)
+            profiles = profiles_for(role, facts, limits, length)
+            check_profiles(profiles, facts, limits, graph_inputs(graph), identifier_length=length, cache=cache)
+            checks.append(check_versions(load_graph(graph), f"{role}, {precision}"))
+    importable = all(version.importable for check in checks for version in check.versions)
+    return importable, to_json(checks).decode().rstrip() if as_json else report(checks)
+
+
+def _graphs(bundle: Bundle, backend: TensorRTBackend, scratch: Path) -> Iterator[tuple[Role, EnginePrecision, Path]]:
+    """Every graph that could be built, as the builder would get it."""
+    exported = bundle.manifest.precision
+    precisions: tuple[EnginePrecision, ...] = ("fp16", "bf16", "int8") if exported == "fp32" else (exported,)
+    for role in (role for role in get_args(Role) if role == "target" or bundle.manifest.draft is not None):
+        for precision in precisions:
+            source = bundle.graph(role)
+            if precision == "int8":
+                source = scratch / f"{role}-quantized" / "model.onnx"
+                quantize(bundle.graph(role), source, "static", ranges=_anything(bundle, role), symmetric=True)
+            prepared = prepare_graph(
+                source, scratch / f"{role}-{precision}" / "model.onnx", exported=exported,
+                wanted=backend.cache(precision, exported), mask_slots=backend.limits(bundle).path, decomposed=True,
+            )  # fmt: skip
+            yield role, precision, prepared
+
+
+def _anything(bundle: Bundle, role: Role) -> Ranges:
+    """Ranges that nothing was measured for: they change no node, only numbers in them."""
+    tensors = dict.fromkeys(activations(load_graph(bundle.graph(role))), (-1.0, 1.0))
+    return Ranges(
+        source_sha256=bundle.graph_sha256(role), estimator="minmax", percentile=None, histories=0, calls=0, seed=0,
+        tensors=tensors, channels={},
+    )  # fmt: skip

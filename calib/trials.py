@@ -1,0 +1,117 @@
+"""Ways of quantizing a graph, tried on this machine: how fast they are, and how far from the original."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engines.base import Engine
+from ..engines.build import QuantizedGraph
+from ..engines.bundle import Bundle
+from ..engines.facts import ModelFacts, Precision, Quantization, Role, Trial
+from ..engines.ort import load_ort_engine
+from ..engines.ort_backend import optimise
+from ..engines.prepare import prepare_graph
+from ..graphs.files import load_graph
+from .calls import Calls, replay
+from .quantize import Method, quantize
+from .ranges import Ranges
+from .sensitivity import exclusions, mean_divergence
+
+SEARCHES = 24  # recorded searches that a way is timed on
+ROUNDS = 3
+
+Rows = list[NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Float:
+    """One role's float32 graph, and what it says to some recorded calls."""
+
+    bundle: Bundle
+    role: Role
+    graph: Path  # in the form that the quantizers take: the exported one, or its smoothed copy
+    calls: Calls
+    logprobs: Rows  # of `calls`
+    threads: int
+    symmetric: bool  # static activations without zero points, as TensorRT takes them
+    cache: Precision  # the float type between the integers, and of keys and values
+
+    @property
+    def facts(self) -> ModelFacts:
+        """Of the model."""
+        return self.bundle.facts(self.role)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A quantized graph that was tried."""
+
+    graph: QuantizedGraph
+    optimised: Path  # as ONNX Runtime's CPU provider runs it
+    trial: Trial
+
+    @property
+    def milliseconds(self) -> float:
+        """Of one call of each kind."""
+        return sum(self.trial.milliseconds.values())
+
+    def open(self, of: "Float") -> Engine:
+        """Load it."""
+        return load_ort_engine(self.optimised, of.facts, device="cpu", precision=of.cache, threads=of.threads)
+
+
+def load_optimised(
+    graph: Path, facts: ModelFacts, folder: Path, threads: int, cache: Precision = "fp32"
+) -> tuple[Path, Engine]:
+    """A float32 graph, or one with integer products, as ONNX Runtime's CPU provider runs it fastest.
+
+    cache: what else than integers is computed in; half precision is slow here, but rounds as a GPU does.
+    """
+    prepared = prepare_graph(graph, folder / "prepared" / "model.onnx", exported="fp32", wanted=cache)
+    path = folder / "model.onnx"
+    optimise(prepared, path, "cpu", threads)
+    return path, load_ort_engine(path, facts, device="cpu", precision=cache, threads=threads)
+
+
+def try_method(
+    of: Float, method: Method, scratch: Path, *, ranges: Ranges | None, smooth: float | None, kept: Sequence[str]
+) -> Candidate:
+    """Quantize one way, leaving the parts `kept` in floating point; load, time and compare."""
+    name = f"{of.role}-{method}" + "".join(f"-{part}" for part in kept)
+    path = scratch / name / "quantized.onnx"
+    exclude = exclusions(load_graph(of.graph), kept) if kept else ()
+    used = ranges if method == "static" else None
+    quantize(of.graph, path, method, ranges=used, exclude=exclude, symmetric=of.symmetric)
+    optimised, engine = load_optimised(path, of.facts, scratch / name / "optimised", of.threads, of.cache)
+    divergence = mean_divergence(of.logprobs, logprobs_of(engine, of.calls))
+    trial = Trial(method=method, milliseconds=timed(engine, of.role, of.calls), divergence=divergence)
+    quantization = Quantization(
+        method=method, ranges=used.estimator if used else None, smooth=smooth, kept=tuple(kept), trials=(trial,)
+    )
+    return Candidate(QuantizedGraph(path, quantization), optimised, trial)
+
+
+def timed(engine: Engine, role: Role, calls: Calls) -> dict[str, float]:
+    """Median milliseconds of the first call of a search, and of those behind it, over recorded searches."""
+    first, later = ("prefill+verify", "verify") if role == "target" else ("prefill", "draft step")
+    times: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        cache = engine.new_cache(1)
+        for inputs in calls.shared:
+            engine.forward(inputs, cache)
+        for search in calls.searches:
+            behind = cache.copy()
+            for number, inputs in enumerate(search):
+                start = perf_counter()
+                engine.forward(inputs, behind)
+                times.setdefault(later if number else first, []).append(1000 * (perf_counter() - start))
+    return {name: round(median(of_kind), 4) for name, of_kind in times.items()}
+
+
+def logprobs_of(engine: Engine, calls: Calls) -> Rows:
+    return [rows.copy() for rows in replay(engine, calls)]

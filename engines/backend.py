@@ -1,0 +1,69 @@
+"""What a backend does: make a graph ready to run on a device, and open what was made."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from ..catalog.errors import EngineError
+from .base import Engine
+from .bundle import Bundle
+from .facts import EnginePrecision, Precision, Role, RoleFacts
+from .profiles import Limits, TensorRTFacts
+
+Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
+
+
+@dataclass(frozen=True)
+class GraphToBuild:
+    """One role's graph on its way into an engine."""
+
+    bundle: Bundle
+    role: Role
+    source: Path  # a graph of the contract, in the type of the bundle's graphs
+    cache: Precision  # the type of keys, values and mask that the engine will have
+    folder: Path  # where what is made goes
+    scratch: Path  # for what is needed on the way
+    threads: int
+
+
+class Backend(ABC):
+    """One backend on one device."""
+
+    name: ClassVar[str]
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    @property
+    @abstractmethod
+    def precisions(self) -> tuple[EnginePrecision, ...]:
+        """What engines may compute in."""
+
+    def check(self, precision: EnginePrecision) -> None:
+        """Raise `EngineError` where this backend does not run a precision on its device."""
+        if precision not in self.precisions:
+            raise EngineError(
+                f"The {self.name} backend on {self.device} runs {', '.join(self.precisions)}; got {precision}."
+            )
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """The libraries that an engine depends on; raises `EngineError` where one is not installed."""
+
+    @abstractmethod
+    def cache(self, precision: EnginePrecision, exported: Precision) -> Precision:
+        """The type of keys and values in an engine of `precision`, made from graphs in `exported`."""
+
+    @abstractmethod
+    def build(self, graph: GraphToBuild, progress: Progress) -> TensorRTFacts | None:
+        """Write to `graph.folder` what `load` opens. Raises `EngineError` where that cannot be done here."""
+
+    @abstractmethod
+    def load(self, bundle: Bundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str) -> Engine:
+        """Open what `build` wrote. rebuild: the command that an error names."""
+
+    def limits(self, bundle: Bundle) -> Limits | None:
+        """The largest calls that engines take; None: any."""
+        return None

@@ -1,0 +1,122 @@
+"""What is known of a model and of an engine: the parts of manifest.json, and engine.json."""
+
+from pathlib import Path
+from typing import Literal
+
+from ..catalog.files import Frozen, sha256
+from .profiles import TensorRTFacts
+from .sealed import Sealed
+
+ENGINE_FACTS = "engine.json"
+ENGINE_SCHEMA = 3
+Precision = Literal["fp32", "fp16", "bf16"]  # of a graph's weights, caches and mask
+EnginePrecision = Literal["fp32", "fp16", "bf16", "int8"]
+Role = Literal["target", "draft"]
+
+
+class ModelFacts(Frozen, frozen=True):
+    """One exported model, as its graph needs it to be fed."""
+
+    architecture: str  # e.g. "LlamaForCausalLM"
+    parameters: int
+    layers: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int  # rows of the head
+    context: int  # positions the model was made for
+
+
+class FileFacts(Frozen, frozen=True):
+    """One file of the bundle or of an engine."""
+
+    sha256: str
+    bytes: int
+
+
+class LatencyPoint(Frozen, frozen=True):
+    """Median time of one call of an engine."""
+
+    batch: int
+    past: int  # slots cached before the call
+    new: int  # tokens in the call
+    milliseconds: float
+
+
+class Trial(Frozen, frozen=True):
+    """One way of quantizing a graph that was tried on this machine."""
+
+    method: str  # of `calib.quantize`
+    milliseconds: dict[str, float]  # by call shape: "prefill+verify", ...
+    divergence: float  # nats, mean: of its next-token distributions from the float graph's (Kullback-Leibler)
+
+
+class Quantization(Frozen, frozen=True):
+    """How a graph's weights and activations became integers."""
+
+    method: str
+    ranges: str | None  # how the activations' ranges were found: "minmax", "percentile", "entropy"; None: while running
+    smooth: float | None  # alpha of SmoothQuant; None: weights as they are
+    kept: tuple[str, ...]  # parts of the model that stay in floating point: "layers.0", "head"
+    trials: tuple[Trial, ...]  # what was measured to choose the method
+
+
+class Comparison(Frozen, frozen=True):
+    """A ranking metric of the quantized target beside the original's, on the same users."""
+
+    reference: float
+    value: float
+    low: float | None  # 95 % bootstrap interval of value / reference - 1, users paired; None: the reference is 0
+    high: float | None
+
+
+class Gate(Frozen, frozen=True):
+    """How the quantized target ranks, on histories that nothing was calibrated on."""
+
+    users: int
+    overlap: dict[str, float]  # mean share of the original's first K items that are among its own, by K
+    metrics: dict[str, Comparison]  # "recall@10", "ndcg@10", ...
+    passed: bool
+
+
+class Drafting(Frozen, frozen=True):
+    """What a draft's precision costs: the same searches with both, beside each other."""
+
+    users: int
+    acceptance: float  # share of needed nodes that had been drafted
+    reference_acceptance: float  # ... with the original draft
+    target_calls: float  # a user
+    reference_target_calls: float
+
+
+class RoleFacts(Frozen, frozen=True):
+    """One graph of an engine."""
+
+    precision: EnginePrecision
+    cache: Precision  # of keys and values, and of the mask
+    source_sha256: str  # `Bundle.graph_sha256` of what it was built from
+    max_difference: float  # largest difference of a log-probability to that graph, as measured when built
+    latency: tuple[LatencyPoint, ...]
+    quantization: Quantization | None = None
+    tensorrt: TensorRTFacts | None = None
+
+
+class EngineFacts(Sealed, frozen=True, kw_only=True):
+    """engine.json: what an engine was built from and for, and how fast it was there."""
+
+    backend: str
+    device: str
+    precision: EnginePrecision  # the target's
+    threads: int
+    versions: dict[str, str]
+    roles: dict[str, RoleFacts]
+    files: dict[str, FileFacts]  # path in the engine's folder
+    gate: Gate | None = None  # None: not quantized, or not compared
+    drafting: Drafting | None = None  # None: the draft's precision is the bundle's
+
+
+def file_facts(root: Path) -> dict[str, FileFacts]:
+    """Hash and size of every file below `root`, by its path in it."""
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {
+        path.relative_to(root).as_posix(): FileFacts(sha256=sha256(path), bytes=path.stat().st_size) for path in files
+    }

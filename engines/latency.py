@@ -1,0 +1,81 @@
+"""How long a call takes, against batch size, cached and new tokens."""
+
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+
+from .base import Engine, ForwardInputs, KVCache, causal
+from .facts import LatencyPoint, ModelFacts
+from .profiles import Limits
+
+NEW_TOKENS = (1, 8, 20, 40, 80, 160, 320, 480)
+LATER_TOKENS = 160  # the most that calls after the prompt's bring
+PAST_TOKENS = (0, 80, 400)
+BATCHES = (1, 8, 32)
+ROWS = 121  # the most rows of logits that are asked for: those of 40 nodes at 3 depths, and the prompt's
+LONG_MS = 500  # longer calls are timed once
+LONGEST_MS = 5000  # beyond a call this long, longer ones are not timed
+
+
+def seeded_call(facts: ModelFacts, past: int, new: int, cache: KVCache) -> ForwardInputs:
+    """A prompt of `new` tokens, or as many nodes behind a cached prompt of `past`; seeded tokens, the last rows.
+
+    The cache may hold more slots than the prompt has tokens: nobody sees those.
+    """
+    rng, batch = np.random.default_rng(past * 1009 + new), cache.batch
+    below, slots = causal(0, new, batch)
+    if past:
+        below = np.full((batch, new), past)
+        slots = np.broadcast_to(np.arange(cache.length, cache.length + new)[:, None], (batch, new, 1)).copy()
+    positions = np.full((batch, new), past) if past else below - 1
+    rows = np.broadcast_to(np.arange(max(0, new - ROWS), new), (batch, min(new, ROWS))).copy()
+    return ForwardInputs(rng.integers(0, facts.vocabulary, (batch, new)), positions, below, slots, rows)
+
+
+def measure_latency(
+    engine: Engine, facts: ModelFacts, progress: Callable[[int, int], None], limits: Limits | None = None
+) -> tuple[LatencyPoint, ...]:
+    """Median milliseconds of one call over a grid within the model's context, and within `limits`."""
+    grid = [
+        (batch, past, new)
+        for batch in BATCHES
+        for past in PAST_TOKENS
+        for new in NEW_TOKENS
+        if past + new <= facts.context and (not past or new <= LATER_TOKENS) and _allowed(limits, batch, past, new)
+    ]
+    points: list[LatencyPoint] = []
+    for done, (batch, past, new) in enumerate(grid):
+        progress(done, len(grid))
+        if points and points[-1].milliseconds > LONGEST_MS and new > points[-1].new:
+            continue
+        taken = time_call(engine, facts, batch, past, new)
+        points.append(LatencyPoint(batch=batch, past=past, new=new, milliseconds=taken))
+    progress(len(grid), len(grid))
+    return tuple(points)
+
+
+def time_call(engine: Engine, facts: ModelFacts, batch: int, past: int, new: int, repeats: int = 3) -> float:
+    """Median milliseconds of one call, after one that does not count; a long call is timed once."""
+    times: list[float] = []
+    for _ in range(repeats + 1):
+        cache = engine.new_cache(batch)
+        if past:
+            engine.forward(seeded_call(facts, 0, past, cache), cache)
+        inputs = seeded_call(facts, past, new, cache)
+        start = perf_counter()
+        engine.forward(inputs, cache)
+        times.append(1000 * (perf_counter() - start))
+        if sum(times) > LONG_MS:
+            break
+    return round(median(times[1:] or times), 4)
+
+
+def _allowed(limits: Limits | None, batch: int, past: int, new: int) -> bool:
+    """Whether an engine takes a call whose prompt is its first 80 tokens at most."""
+    if limits is None:
+        return True
+    if past:
+        return batch <= limits.max_batch and past <= limits.max_prompt and new <= limits.max_nodes
+    return batch <= limits.max_batch and new <= limits.max_prompt

@@ -1,0 +1,204 @@
+"""ONNX Runtime sessions on memory of ours: tensors stay on the device, and shapes that come again are captured.
+
+Rules of CUDA graphs, from ONNX Runtime's page "CUDA Execution Provider" and its run option `gpu_graph_id`: what is
+bound lies at the same addresses in every run of one id; -1 runs without capturing; a captured graph lives as long
+as its session, and belongs to the thread that captured it; one run at a time.
+"""
+
+from collections import OrderedDict
+from threading import Lock, RLock, get_ident
+from typing import NamedTuple
+from weakref import finalize
+
+import numpy as np
+import onnxruntime as ort  # type: ignore[import-untyped]
+
+from ..catalog.errors import EngineError
+from .base import Float32, Int64
+
+# ONNX's numbers of types (NumPy lacks bfloat16), and the bytes of one element.
+FLOAT32, INT64 = 1, 7
+CACHE_TYPES: dict[str, tuple[int, int]] = {"fp32": (FLOAT32, 4), "fp16": (10, 2), "bf16": (16, 2)}
+ALIGNMENT = 256  # bytes; as CUDA's own allocations
+BINDINGS = 256  # kept of a session, the latest used
+GRAPHS = 64  # captured of a session at most: none can be let go while the session lives
+# A capture fails if any thread of the process allocates on the device or copies meanwhile.
+DEVICE = RLock()
+
+
+class Tensors(NamedTuple):
+    """Tensors of one type and shape, `stride` bytes from one to the next, on a session's device."""
+
+    names: tuple[str, ...]
+    element: int  # ONNX's number of the type
+    shape: tuple[int, ...]
+    address: int
+    stride: int = 0
+
+
+class BoundSession:
+    """A session that runs on given memory; bindings are remembered by all that they bind.
+
+    With `cuda_graphs`, what is run a second time is captured. That the key of a captured graph holds every
+    address and shape makes a replay on other memory impossible.
+    """
+
+    def __init__(self, session: ort.InferenceSession, device: str, *, cuda_graphs: bool = False) -> None:
+        self.session = session
+        self._device, self._capturing = device, cuda_graphs
+        self._bindings: OrderedDict[tuple[Tensors, ...], ort.IOBinding] = OrderedDict()
+        self._graphs: dict[tuple[int, tuple[Tensors, ...]], int] = {}
+
+    @property
+    def captured(self) -> int:
+        """How many graphs are captured."""
+        return len(self._graphs) if self._capturing else 0
+
+    def run(self, inputs: tuple[Tensors, ...], outputs: tuple[Tensors, ...]) -> ort.IOBinding:
+        """One run, done when this returns. Raises what ONNX Runtime raises; the caller holds `DEVICE`."""
+        key = inputs + outputs
+        again = key in self._bindings
+        binding = self._bindings[key] if again else self._bound(inputs, outputs)
+        self._bindings[key] = binding
+        self._bindings.move_to_end(key)
+        if len(self._bindings) > BINDINGS:
+            self._bindings.popitem(last=False)
+        graph = self._graph(key, again)
+        try:
+            self._run(binding, graph)
+        except Exception:
+            if graph is None:
+                raise
+            self._capturing = False  # what cannot be captured may run all the same
+            self._run(binding, None)
+        return binding
+
+    def _bound(self, inputs: tuple[Tensors, ...], outputs: tuple[Tensors, ...]) -> ort.IOBinding:
+        binding = self.session.io_binding()
+        for bind, groups in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
+            for names, element, shape, address, stride in groups:
+                for number, name in enumerate(names):
+                    bind(name, self._device, 0, element, shape, address + number * stride)
+        return binding
+
+    def _graph(self, key: tuple[Tensors, ...], again: bool) -> int | None:
+        """The number of the captured graph to replay or to capture; None to run without."""
+        mine = get_ident(), key
+        if self._capturing and again and mine not in self._graphs and len(self._graphs) < GRAPHS:
+            self._graphs[mine] = len(self._graphs) + 1
+        return self._graphs.get(mine) if self._capturing else None
+
+    def _run(self, binding: ort.IOBinding, graph: int | None) -> None:
+        options = ort.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(-1 if graph is None else graph))
+        self.session.run_with_iobinding(binding, options)
+
+
+class Lease:
+    """Device memory in use; it is free for others once nothing refers to the lease."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+
+
+class _Slab(NamedTuple):
+    bytes: int
+    number: int
+    memory: ort.OrtValue
+
+
+class DeviceMemory:
+    """Memory that is used again: caches come and go, their addresses stay few.
+
+    Sizes are powers of two, and the smallest and oldest that fits is taken, so that the same requests in
+    the same order meet the same addresses.
+    """
+
+    SMALLEST = 1 << 16  # bytes
+
+    def __init__(self, device: str) -> None:
+        self._device, self._lock = device, Lock()
+        self._free: list[_Slab] = []
+        self._made = 0
+
+    @property
+    def slabs(self) -> int:
+        """How many pieces of memory were made."""
+        return self._made
+
+    def take(self, size: int) -> Lease:
+        """At least `size` bytes."""
+        with self._lock:
+            fitting = [slab for slab in self._free if slab.bytes >= size]
+            if fitting:
+                slab = min(fitting, key=lambda slab: slab[:2])
+                self._free.remove(slab)
+            else:
+                slab = self._make(_power_of_two(max(size, self.SMALLEST)))
+        lease = Lease(slab.memory.data_ptr())
+        finalize(lease, self._free.append, slab).atexit = False  # at any time, in any thread: appending needs no lock
+        return lease
+
+    def _make(self, size: int) -> _Slab:
+        try:
+            memory = ort.OrtValue.ortvalue_from_shape_and_type((size,), np.uint8, self._device, 0)
+        except Exception:  # ONNX Runtime's exceptions share no base of their own
+            if not self._free:
+                raise
+            self._free.clear()  # pieces that are too small
+            memory = ort.OrtValue.ortvalue_from_shape_and_type((size,), np.uint8, self._device, 0)
+        self._made += 1
+        return _Slab(size, self._made, memory)
+
+
+class Transfers:
+    """What crosses between host and device: one copy of all indices in, one of log-probabilities out.
+
+    One buffer a power of two: calls of one shape use the same one.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._up: dict[int, tuple[ort.OrtValue, Int64]] = {}
+        self._down: dict[int, ort.OrtValue] = {}
+
+    def upload(self, arrays: dict[str, Int64]) -> tuple[Tensors, ...]:
+        """Copy arrays to the device, side by side; they lie there until the next upload."""
+        count = sum(array.size for array in arrays.values())
+        size = _power_of_two(count)
+        if size not in self._up:
+            memory = ort.OrtValue.ortvalue_from_shape_and_type((size,), np.int64, self._device, 0)
+            self._up[size] = memory, np.zeros(size, np.int64)
+        memory, host = self._up[size]
+        np.concatenate([array.ravel() for array in arrays.values()], out=host[:count])
+        memory.update_inplace(host)
+        tensors, address = [], memory.data_ptr()
+        for name, array in arrays.items():
+            tensors.append(Tensors((name,), INT64, array.shape, address))
+            address += array.nbytes
+        return tuple(tensors)
+
+    def result(self, name: str, shape: tuple[int, ...]) -> Tensors:
+        """Where an output of float32 goes, until the next result of this size."""
+        size = _power_of_two(int(np.prod(shape)))
+        if size not in self._down:
+            self._down[size] = ort.OrtValue.ortvalue_from_shape_and_type((size,), np.float32, self._device, 0)
+        return Tensors((name,), FLOAT32, shape, self._down[size].data_ptr())
+
+    def download(self, binding: ort.IOBinding) -> Float32:
+        """A copy of a run's first output on the host."""
+        array: Float32 = binding.get_outputs_as_ortvaluevector()[0].numpy()
+        return array.copy() if self._device == "cpu" else array  # on the CPU it is a view
+
+
+def call_failed(error: Exception, batch: int, tokens: int) -> EngineError:
+    """What to tell about a call that ONNX Runtime did not make."""
+    return EngineError(
+        f"ONNX Runtime failed on a call of {batch} requests with {tokens} tokens each: {error}. If it is short of "
+        "memory, lower the batch size, the top-k or the draft width."
+    )
+
+
+def _power_of_two(count: int) -> int:
+    """The smallest that is at least `count`."""
+    return 1 << max(count - 1, 0).bit_length()

@@ -1,0 +1,1 @@
+"""Transforms and checks of ONNX graphs, without torch."""

@@ -1,0 +1,26 @@
+"""Engines that keep everything on a device, built by hand from a bundle's graphs."""
+
+from pathlib import Path
+
+from specrec.engines.bundle import Bundle
+from specrec.engines.facts import Precision, Role
+from specrec.engines.ort import load_ort_engine
+from specrec.engines.ort_device import GATHER, DeviceEngine
+from specrec.engines.prepare import prepare_graph
+from specrec.graphs.gather import write_gather
+
+PATH = 4  # slots a token may name
+
+
+def built(
+    bundle: Bundle, role: Role, folder: Path, precision: Precision = "fp32", *, device: str = "cpu", graphs: bool = True
+) -> DeviceEngine:
+    """An engine with index inputs of one of a bundle's graphs; graphs: capture them where the device can."""
+    facts, path = bundle.facts(role), folder / "model.onnx"
+    prepare_graph(
+        bundle.graph(role), path, exported=bundle.manifest.precision, wanted=precision, mask_slots=PATH
+    )  # fmt: skip
+    write_gather(folder / GATHER, facts.layers, precision)
+    engine = load_ort_engine(path, facts, device=device, precision=precision, threads=1, cuda_graphs=graphs)
+    assert isinstance(engine, DeviceEngine)
+    return engine

@@ -1,0 +1,195 @@
+"""A bundle's engines: build-engine, and what is in a bundle: inspect."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import PathType, bundle_argument, format_option, item_base_option, threads_option, together
+from .output import Bars
+
+if TYPE_CHECKING:
+    from ..engines.backend import Backend
+    from ..engines.build import Order
+
+BACKENDS = click.Choice(["onnxruntime", "tensorrt"])
+ENGINE_PRECISIONS = click.Choice(["fp32", "fp16", "bf16", "int8"])
+METHODS = click.Choice(["auto", "static", "dynamic", "weight8", "weight4"])
+ESTIMATORS = click.Choice(["minmax", "percentile", "entropy"])
+INT8 = (
+    "calibration", "calibration_size", "method", "estimator", "percentile", "smooth", "no_smooth", "keep", "ranges",
+    "gate", "gate_users", "seed", "format", "item_base",
+)  # fmt: skip
+SIZES = ("max_batch", "max_prompt", "max_nodes")
+PLAN = ("workspace", "timing_cache", "version_compatible", "hardware_compatible")
+
+CALIBRATION_HELP = (
+    "int8: a history file, or a dataset's folder (its test users); several may be given. Some users are calibrated on, "
+    "rankings are compared on the others."
+)
+METHOD_HELP = (
+    "int8: static (calibrated), dynamic (ranges taken while running), weight8, weight4 (weights only); auto: the "
+    "fastest here that passes the gate. TensorRT takes static alone."
+)
+KEEP_HELP = (
+    "int8: leave in floating point: head, first, last, or a layer such as layers.3; several may be given. Without it, "
+    "the most sensitive quarter is left so where nothing else passes the gate."
+)
+GATE_HELP = (
+    "int8: refuse a target whose lists overlap with the original's by less than 90 % at 20, or whose NDCG@10 may have "
+    "fallen by more than 2 %. --no-gate: neither compare nor refuse."
+)
+
+CHECK_HELP = (
+    "Whether TensorRT's parser imports the graphs that build-engine would give it, by its published table; needs "
+    "neither TensorRT nor a GPU. Exit status 1: some version that is looked at does not."
+)
+
+int8_options = together(
+    click.option("--calibration", multiple=True, type=PathType, metavar="HISTORIES", help=CALIBRATION_HELP),
+    click.option("--calibration-size", type=click.IntRange(1), help="int8: users to calibrate on. Default: 200."),
+    click.option("--method", type=METHODS, help=METHOD_HELP + " Default: auto."),
+    click.option("--estimator", type=ESTIMATORS, help="int8: how static ranges are found. Default: percentile."),
+    click.option("--percentile", type=float, help="int8: of the values that a range covers. Default: 99.99."),
+    click.option("--smooth", type=float, metavar="ALPHA", help="int8: strength of SmoothQuant. Default: 0.8."),
+    click.option("--no-smooth", is_flag=True, default=None, help="int8: quantize weights as they are."),
+    click.option("--keep", multiple=True, metavar="PART", help=KEEP_HELP),
+    click.option("--ranges", type=PathType, metavar="DIR", help="int8: an engine's folder whose ranges to use again."),
+    click.option("--gate/--no-gate", default=None, help=GATE_HELP),
+    click.option("--gate-users", type=click.IntRange(1), help="int8: at most so many to compare on. Default: 5000."),
+    click.option("--seed", type=int, help="int8: of the draw of users. Default: 0."),
+)
+tensorrt_options = together(
+    click.option("--max-batch", type=click.IntRange(1), help="tensorrt: most requests in a call. Default: 8."),
+    click.option("--max-prompt", type=click.IntRange(1), help="tensorrt: longest prompt. Default: a full history's."),
+    click.option("--max-nodes", type=click.IntRange(1), help="tensorrt: most nodes in a call. Default: 256."),
+    click.option("--workspace", type=click.IntRange(1), metavar="MIB", help="tensorrt: scratch memory. Default: all."),
+    click.option("--timing-cache", type=PathType, help="tensorrt: keeps kernel timings between builds."),
+    click.option("--version-compatible", is_flag=True, default=None, help="tensorrt: for later versions, and lean."),
+    click.option("--hardware-compatible", is_flag=True, default=None, help="tensorrt: for other GPUs, too."),
+)
+
+
+@click.command("build-engine")
+@bundle_argument
+@click.option("--backend", default="onnxruntime", show_default=True, type=BACKENDS)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cpu; cuda for tensorrt.")
+@click.option("--precision", type=ENGINE_PRECISIONS, help="Default: the bundle's. fp32 graphs are converted.")
+@click.option("--draft-precision", type=ENGINE_PRECISIONS, help="Default: as --precision.")
+@int8_options
+@tensorrt_options
+@format_option
+@item_base_option
+@threads_option
+@click.option("--overwrite", is_flag=True, help="Replace an existing engine.")
+def build_engine(
+    bundle: Path, backend: str, device: str | None, precision: Any, draft_precision: Any, threads: int | None,
+    overwrite: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Make a bundle's graphs ready for this machine, check them and measure their latency.
+
+    int8 is calibrated on the calls of real searches, tried in the ways that the backend offers, and kept only if
+    the target still ranks as it did (docs/engines.md).
+
+    \b
+    Examples:
+      specrec build-engine bundle
+      specrec build-engine bundle --precision int8 --calibration histories.jsonl
+      specrec build-engine bundle --device cuda --precision fp16
+      specrec build-engine bundle --backend tensorrt --precision fp16 --max-batch 16 --timing-cache t.cache
+    """
+    from ..engines.build import Order
+    from ..engines.bundle import Bundle
+    from ..engines.inspect import describe_choice
+
+    options = {name: value for name, value in options.items() if value not in (None, ())}
+    opened = Bundle.open(bundle)
+    order = Order.check(opened, _backend(backend, device, options), precision, draft_precision, threads)
+    with Bars() as bars:
+        folder = _build(order, options, overwrite, bars)
+    click.echo(describe_choice(folder.name, opened.engine_facts(folder.name)))
+    click.echo(f"Built {folder}. Next: specrec infer {bundle} HISTORIES --engine {folder.name} --output recs.jsonl")
+
+
+def _backend(name: str, device: str | None, options: dict[str, Any]) -> "Backend":
+    """The backend, with the options that are its own; raises where others' were given."""
+    from ..catalog.errors import OptionError
+    from ..engines.registry import find_backend
+
+    own = {key: options[key] for key in (*SIZES, *PLAN) if key in options}
+    if name != "tensorrt":
+        if own:
+            raise OptionError(f"{_flags(own)}: for --backend tensorrt only. Leave them out, or choose it.")
+        return find_backend(name, device)
+    sizes = {key: own[key] for key in SIZES if key in own}
+    plan = {key: own[key] for key in PLAN if key in own}
+    if "workspace" in plan:
+        plan["workspace"] <<= 20
+    if "timing_cache" in plan:
+        plan["timing_cache"] = str(plan["timing_cache"])
+    from ..engines.trt_backend import CallSizes
+    from ..engines.trt_build import TrtOptions
+
+    return find_backend(name, device, sizes=CallSizes(**sizes), options=TrtOptions(**plan))
+
+
+def _build(order: "Order", options: dict[str, Any], overwrite: bool, bars: Bars) -> Path:
+    from ..catalog.errors import EngineError, OptionError
+    from ..engines.build import write_engine
+
+    own = {key: options[key] for key in INT8 if key in options}
+    if "int8" not in order.precisions.values():
+        if own:
+            raise OptionError(f"{_flags(own)}: for --precision int8 only. Leave them out, or choose it.")
+        return write_engine(order, overwrite=overwrite, progress=bars)
+    if "calibration" not in own:
+        raise OptionError("int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES.")
+    try:
+        from ..calib.build import build_int8
+        from ..calib.data import read_examples
+        from ..calib.options import Int8Options
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            f"int8 needs {error.name}, which is not installed. Run: pip install 'specrec[cpu,quantize]'"
+        ) from error
+
+    paths, kind, base = own.pop("calibration"), own.pop("format", None), own.pop("item_base", None)
+    examples, unusable = read_examples(paths, order.bundle.catalog(), format=kind, item_base=base)
+    if unusable:
+        click.echo(f"{unusable} requests cannot be calibrated on and are left out (infer tells why)", err=True)
+    ranges = own.pop("ranges", None)
+    if own.pop("no_smooth", False):
+        if "smooth" in own:
+            raise OptionError(f"got a smoothing of {own['smooth']} and --no-smooth as well. Leave one of the two out.")
+        own["smooth"] = None
+    return build_int8(order, examples, Int8Options(**own), ranges=ranges, overwrite=overwrite, progress=bars)
+
+
+def _flags(options: dict[str, Any]) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in options)
+
+
+@click.command()
+@bundle_argument
+@click.option("--json", "as_json", is_flag=True, help="The manifest and the engines' facts as JSON.")
+@click.option("--check", type=click.Choice(["tensorrt"]), help=CHECK_HELP)
+def inspect(bundle: Path, as_json: bool, check: str | None) -> None:
+    """Show what is in a bundle: models, catalog, prompt, engines and their latency.
+
+    \b
+    Examples:
+      specrec inspect bundle
+      specrec inspect bundle --json | python -m json.tool
+      specrec inspect bundle --check tensorrt
+    """
+    if check:
+        from ..calib.tensorrt import check_bundle
+
+        importable, told = check_bundle(bundle, as_json=as_json)
+        click.echo(told)
+        if not importable:
+            raise SystemExit(1)
+        return
+    from ..engines.inspect import describe, describe_json
+
+    click.echo(describe_json(bundle) if as_json else describe(bundle))
