@@ -158,9 +158,9 @@ def parity(options: Namespace, backend: str, bandwidth: float) -> list[dict[str,
         reference = model.to("cpu", torch.float32)  # type: ignore[call-arg, arg-type]
         cpu = searched(torch_engine(reference, trie, "fp32"), trie, prompts, options, f"{name} on the CPU")
         same = float(np.mean([np.array_equal(a.leaves, b.leaves) for a, b in zip(device, cpu, strict=True)]))
-        faults = sum(fault(a, b, SLACK[options.precision]) for a, b in zip(device, cpu, strict=True))
-        worst = max(float(np.abs(a.scores - b.scores).max()) for a, b in zip(device, cpu, strict=True))
-        rows.append([name, len(prompts), f"{same:.0%}", worst, faults])
+        faults = sum(fault(a, b, trie, SLACK[options.precision]) for a, b in zip(device, cpu, strict=True))
+        worst = max(difference(a, b) for a, b in zip(device, cpu, strict=True))
+        rows.append([name, len(prompts), f"{same:.0%}", f"{worst:.2g}", faults])
         results.append({"model": name, "lists": len(prompts), "same": same, "worst": worst, "faults": faults})
         del model, reference
     print(f"\nParity with float32 on the CPU ({backend}, {options.precision}), K={options.top_k}:\n")
@@ -174,13 +174,23 @@ def searched(engine: Engine, trie: ItemTrie, prompts: list[np.ndarray], options:
     return [searcher([prompt], options.top_k) for prompt in tqdm(prompts, desc=name, disable=None, leave=False)]
 
 
-def fault(got: Found, expected: Found, slack: float) -> bool:
-    """Whether two lists differ by more than near-ties: a score, or an item that is clearly better than the last."""
-    if np.abs(got.scores - expected.scores).max() > slack:
-        return True
-    scores = dict(zip(expected.leaves[0].tolist(), expected.scores[0].tolist(), strict=True))
-    left_out = set(scores) - set(got.leaves[0].tolist())
-    return any(scores[leaf] > expected.scores[0, -1] + slack for leaf in left_out)
+def difference(got: Found, expected: Found) -> float:
+    """Largest difference of a score among the leaves that both lists have."""
+    one, other = got.levels()[LENGTH], expected.levels()[LENGTH]
+    return max((abs(score - other[leaf]) for leaf, score in one.items() if leaf in other), default=np.inf)
+
+
+def fault(got: Found, expected: Found, trie: ItemTrie, slack: float) -> bool:
+    """Whether two searches differ by more than near-ties: in a score, or by a beam that was clearly not the last."""
+    ours, theirs = got.levels(), expected.levels()
+    for depth in range(1, LENGTH + 1):
+        lost = [node for node in theirs[depth] if node not in ours[depth]]
+        if depth > 1:  # what was lost with its parent was judged there
+            lost = [node for node in lost if int(trie.parent[node]) in ours[depth - 1]]
+        last = min(theirs[depth].values())
+        if any(theirs[depth][node] > last + slack for node in lost):
+            return True
+    return difference(got, expected) > slack
 
 
 PARTS = {"calls": calls, "search": search, "parity": parity}

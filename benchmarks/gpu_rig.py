@@ -202,6 +202,15 @@ class Found:
         """Seconds outside the engines and the script."""
         return self.seconds - self.target_seconds - self.draft_seconds - self.scripted_seconds
 
+    def levels(self) -> dict[int, dict[int, float]]:
+        """Scores of the first request's beams, by depth; of a search that took one step a round."""
+        found = {LENGTH: dict(zip(self.leaves[0].tolist(), self.scores[0].tolist(), strict=True))}
+        for frontier in (done.verdict.frontier for done in self.rounds):
+            beams = zip(frontier.running.nodes[0].tolist(), frontier.running.scores[0].tolist(), strict=True)
+            if frontier.depth[0] < LENGTH:
+                found[int(frontier.depth[0])] = {node: score for node, score in beams if node >= 0}
+        return found
+
     def truth(self) -> list[dict[int, Int64]]:
         """Every request's beams by depth."""
         beams: list[dict[int, Int64]] = [{} for _ in self.leaves]

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from specrec.graphs.decompose import decompose
 from specrec.graphs.fold import fold_weights
 from specrec.graphs.index_mask import index_mask
 from specrec.graphs.lower import lower
-from specrec.graphs.tensorrt import Finding, check_graph, check_profiles_against, check_versions, report
-from tiny_models import KINDS, make_model
+from specrec.graphs.tensorrt import Finding, check_graph, check_versions, report
+from tiny_graphs import tiny_graph
+from tiny_models import KINDS
 
 PATH = 3
 OLD, TABLED, NEW = (10, 14), (10, 15), (11, 0)
@@ -33,13 +33,9 @@ QUANTIZED = {
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(request: pytest.FixtureRequest) -> Path:
     """The fp32 graph of one tiny model."""
-    from specrec.export.onnx import export_graph
-
-    path = tmp_path_factory.mktemp(request.param) / "model.onnx"
-    export_graph(make_model(request.param, rows=28, num_hidden_layers=1), np.arange(4, 28), path)
-    return path
+    return tiny_graph(request.param)
 
 
 def graph(
@@ -369,68 +365,6 @@ def test_a_half_graph_needs_half_scales() -> None:
     assert "has FP16 and FP32 in x, y_scale" in refusals(model)[0].message
     halves = {n: a.astype(np.float16) if a.dtype == np.float32 else a for n, a in QUANTIZED.items()}
     assert check_graph(graph(EXPLICIT.replace("float[", "float16["), halves), OLD) == []
-
-
-# Profiles
-
-
-@dataclass(frozen=True)
-class Range:
-    name: str
-    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
-
-
-TWO = "g (int64[batch, sequence] a, float[batch, 2, past] b) => (float[batch, 2, past] y) { y = Abs (b) }"
-FITTING = Range("verify", {"a": ((1, 1), (2, 4), (8, 9)), "b": ((1, 2, 0), (2, 2, 3), (8, 2, 5))})
-
-
-def two() -> ir.Model:
-    model = graph(TWO)
-    model.graph.inputs.append(ir.val("c", ir.DataType.FLOAT, ("batch", "past+sequence")))
-    return model
-
-
-def test_profiles_that_fit() -> None:
-    fitting = replace(FITTING, shapes={**FITTING.shapes, "c": ((1, 1), (2, 7), (8, 14))})
-    assert check_profiles_against(two(), [fitting]) == []
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"c": None}, "has no shapes for c, which has open axes: add them"),
-        ({"z": ((1,), (1,), (1,))}, "has shapes for z, which is no input of the graph: leave it out"),
-        ({"a": ((1,), (2,), (8,))}, "has shapes of rank [1, 1, 1] for a, expected 2"),
-        ({"b": ((1, 4, 0), (2, 4, 3), (8, 4, 5))}, "gives (4, 4, 4) to an axis of b that the graph fixes at 2"),
-        ({"b": ((1, 2, 4), (2, 2, 3), (8, 2, 5))}, "gives (4, 3, 5) to past of b, expected min <= opt <= max"),
-        ({"b": ((1, 2, 0), (2, 2, 3), (9, 2, 5))}, "gives (1, 2, 9) to batch of b, and (1, 2, 8) to that of a: make"),
-        ({"c": ((1, 1), (2, 7), (8, 15))}, "gives (1, 7, 15) to past+sequence of c, expected the sums (1, 7, 14)"),
-    ],
-)
-def test_profiles_that_do_not_fit(changed: dict[str, Any], message: str) -> None:
-    shapes = {**FITTING.shapes, "c": ((1, 1), (2, 7), (8, 14)), **changed}
-    profile = Range("verify", {name: shape for name, shape in shapes.items() if shape is not None})
-    findings = check_profiles_against(two(), [profile])
-    assert {finding.node for finding in findings} == {"verify"}
-    assert any(finding.message.startswith(message) for finding in findings), findings
-
-
-def test_open_axes_need_a_profile() -> None:
-    (finding,) = check_profiles_against(two(), [])
-    assert finding.message == "has open axes and no profile: give it at least one"
-
-
-def test_the_profiles_of_an_engine_fit_its_graph(exported: Path) -> None:
-    from specrec.engines.facts import ModelFacts
-    from specrec.engines.profiles import Limits, profiles_for
-
-    facts = ModelFacts(architecture="Tiny", parameters=0, layers=1, kv_heads=2, head_dim=8, vocabulary=28, context=128)
-    model = for_gpus(exported, "fp16")
-    fitting = profiles_for("target", facts, Limits(max_prompt=20, max_nodes=16, path=PATH), 3)
-    assert check_profiles_against(model, fitting) == []
-    longer = profiles_for("target", facts, Limits(max_prompt=20, max_nodes=16, path=PATH + 1), 3)
-    found = [finding.message for finding in check_profiles_against(model, longer)]
-    assert found == ["gives (4, 4, 4) to an axis of visible_slots that the graph fixes at 3"] * 2
 
 
 # The report
