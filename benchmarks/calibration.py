@@ -27,10 +27,10 @@ WAYS = {
     "static, percentile": Int8Options(method="static", estimator="percentile", smooth=None),
     "static, entropy": Int8Options(method="static", estimator="entropy", smooth=None),
     "static, smoothed": Int8Options(method="static"),
-    "static, smoothed, layers.0 kept": Int8Options(method="static", keep=("first",)),
+    "static, smoothed, layers.0 kept": Int8Options(method="static", keep=("layers.0",)),
     "dynamic": Int8Options(method="dynamic", smooth=None),
     "dynamic, smoothed": Int8Options(method="dynamic"),
-    "dynamic, smoothed, layers.0 kept": Int8Options(method="dynamic", keep=("first",)),
+    "dynamic, smoothed, layers.0 kept": Int8Options(method="dynamic", keep=("layers.0",)),
     "weight8": Int8Options(method="weight8", smooth=None),
     "weight8, smoothed": Int8Options(method="weight8"),
     "weight4": Int8Options(method="weight4", smooth=None),
@@ -54,7 +54,7 @@ def main() -> None:
     options = arguments(__doc__, None, more)
     bundle, threads = Bundle.open(options.bundle), options.threads or available_threads()
     examples, _ = read_examples([options.data], bundle.catalog())
-    data = split(examples, options.calibration_size, options.users or len(examples), 0)
+    data = split(examples, options.calibration_size, options.users or Int8Options().gate_users, 0)
     backend = (Symmetric if options.symmetric else OrtBackend)("cpu")
     order = Order(bundle, backend, {"target": "int8"}, threads)
     rows, result = [], {}

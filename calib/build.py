@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..catalog.dataset import Example
+from ..catalog.errors import HistoryError
 from ..catalog.files import check_replaceable
 from ..engines.backend import Progress
 from ..engines.build import Order, QuantizedGraph, write_engine
@@ -33,6 +34,11 @@ def build_int8(
     options = options or Int8Options()
     check_replaceable(order.folder, kind=ENGINE_FACTS, replace=overwrite)
     data = split(examples, options.calibration_size, options.gate_users, options.seed)
+    if not data.gate:
+        raise HistoryError(
+            f"got {len(examples)} usable requests, all of users to calibrate on; expected others as well, to compare "
+            "rankings on. Give the histories of more users."
+        )
     order.folder.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".int8.", dir=order.folder.parent) as scratch:
         build = Int8Build(order, options, data, ranges, Path(scratch), progress)

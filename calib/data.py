@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..catalog.dataset import Dataset, Example
+from ..catalog.dataset import Dataset, Example, last_step
 from ..catalog.errors import HistoryError, OptionError
 from ..catalog.history import HistoryRequest, read_histories
 from ..catalog.items import Catalog
@@ -23,7 +23,7 @@ class Split:
 def read_examples(
     paths: Sequence[Path], catalog: Catalog, *, format: str | None = None, item_base: int | None = None
 ) -> tuple[list[Example], int]:
-    """The requests of history files, or a dataset folder's test users, that can be used; and how many cannot.
+    """The requests of history files, or of all splits of a dataset's folder, that can be used; and how many cannot.
 
     What came next is a request's `labels`; where it has none, its last item, which is then no part of its
     history. Raises `HistoryError` where nothing can be used.
@@ -33,10 +33,10 @@ def read_examples(
     files = [path for path in paths if not path.is_dir()]
     for folder in (path for path in paths if path.is_dir()):
         dataset = Dataset.open(folder, item_base=item_base)
-        found += dataset.test
+        found += (*dataset.test, *dataset.valid, *dataset.last_steps)
         unusable += len(dataset.rejects)
     for entry in read_histories(files, format=format, item_base=item_base or 0) if files else ():
-        example = _example(entry) if isinstance(entry, HistoryRequest) else None
+        example = last_step(entry) if isinstance(entry, HistoryRequest) else None
         if example is None:
             unusable += 1
         else:
@@ -63,10 +63,3 @@ def split(examples: Sequence[Example], size: int, gate: int, seed: int) -> Split
     one_each = {e.user: e for e in drawn if e.user in chosen}
     others = [e for e in drawn if e.user not in chosen]
     return Split(tuple(one_each.values()), tuple(others[:gate]))
-
-
-def _example(entry: HistoryRequest) -> Example | None:
-    if entry.labels:
-        return Example(entry.user, entry.items, entry.labels)
-    *history, last = entry.items
-    return Example(entry.user, tuple(history), (last,)) if history else None

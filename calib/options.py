@@ -20,7 +20,7 @@ class Int8Options(Frozen, frozen=True):
     keep: tuple[str, ...] = ()  # parts left in floating point: "head", "first", "last", "layers.3"
     calibration_size: int = 200  # histories to calibrate on
     gate: bool = True
-    gate_users: int = 5000  # at most; others than those calibrated on
+    gate_users: int = 10_000  # at most; others than those calibrated on
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ..catalog.errors import OptionError
 from ..graphs.files import load_graph
 from .calls import Calls
 from .matmuls import weighted_matmuls
@@ -113,5 +114,10 @@ def _nearest(values: Collection[ir.Value | None], products: Collection[str | Non
 
 
 def exclusions(model: ir.Model, groups: Collection[str]) -> list[str]:
-    """The names of the nodes of some groups, for `quantize(exclude=...)`."""
-    return [node for node, group in node_groups(model).items() if group in groups]
+    """The names of the nodes of some groups, for `quantize(exclude=...)`; raises `OptionError` for unknown groups."""
+    found = node_groups(model)
+    unknown = [group for group in groups if group not in found.values()]
+    if unknown:
+        known = ", ".join(dict.fromkeys(found.values()))
+        raise OptionError(f"got the parts {', '.join(unknown)}; expected any of: {known}.")
+    return [node for node, group in found.items() if group in groups]

@@ -37,6 +37,7 @@ class Dataset:
     train: tuple[Int64, ...]  # catalog positions, oldest first; no history is empty
     valid: tuple[Example, ...]
     test: tuple[Example, ...]
+    last_steps: tuple[Example, ...]  # of training histories: what came last, and what was before it
     rejects: tuple[Reject, ...]  # lines that could not be used
 
     @classmethod
@@ -77,7 +78,7 @@ class Dataset:
                 earlier[row.user] = earlier.get(row.user, ()) + row.items
         return cls(
             folder, catalog, index, items if items.is_file() else None, tuple(filter(len, train)),
-            examples["valid"], examples["test"], tuple(rejects),
+            examples["valid"], examples["test"], tuple(filter(None, map(last_step, rows["train"]))), tuple(rejects),
         )  # fmt: skip
 
     @property
@@ -99,6 +100,13 @@ class Dataset:
                 f"{', '.join(ending for endings in FORMATS.values() for ending in endings)}, with items of index.json "
                 f"in it ({len(self.rejects)} lines were unusable{_first(self.rejects)})."
             )
+
+
+def last_step(row: HistoryRequest) -> Example | None:
+    """What came next after a history: its labels or, where it has none, its last item; None where nothing is before."""
+    if row.labels:
+        return Example(row.user, row.items, row.labels)
+    return Example(row.user, row.items[:-1], row.items[-1:]) if len(row.items) > 1 else None
 
 
 def _first(rejects: Sequence[Reject]) -> str:

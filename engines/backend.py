@@ -49,6 +49,10 @@ class Backend(ABC):
             )
 
     @abstractmethod
+    def ready(self) -> None:
+        """Raise `EngineError` where this machine lacks the device, before minutes are spent on what it would run."""
+
+    @abstractmethod
     def versions(self) -> dict[str, str]:
         """The libraries that an engine depends on; raises `EngineError` where one is not installed."""
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..catalog.errors import EngineError
 
-ALIGNMENT = 256  # bytes; what TensorRT asks of every tensor's address
+ALIGNMENT = 256  # bytes; what TensorRT asks of every tensor's address, and what CUDA's own allocations have
 _MAJOR, _MINOR = 75, 76  # cudaDevAttrComputeCapabilityMajor and -Minor
 _TO_DEVICE, _TO_HOST, _ON_DEVICE = ctypes.c_int(1), ctypes.c_int(2), ctypes.c_int(3)  # cudaMemcpyKind
 

@@ -19,8 +19,8 @@ LONG_MS = 500  # longer calls are timed once
 LONGEST_MS = 5000  # beyond a call this long, longer ones are not timed
 
 
-def seeded_call(facts: ModelFacts, past: int, new: int, cache: KVCache) -> ForwardInputs:
-    """A prompt of `new` tokens, or as many nodes behind a cached prompt of `past`; seeded tokens, the last rows.
+def seeded_call(facts: ModelFacts, past: int, new: int, cache: KVCache, rows: int = ROWS) -> ForwardInputs:
+    """A prompt of `new` tokens, or as many nodes behind a cached prompt of `past`; seeded tokens, the last `rows`.
 
     The cache may hold more slots than the prompt has tokens: nobody sees those.
     """
@@ -30,8 +30,8 @@ def seeded_call(facts: ModelFacts, past: int, new: int, cache: KVCache) -> Forwa
         below = np.full((batch, new), past)
         slots = np.broadcast_to(np.arange(cache.length, cache.length + new)[:, None], (batch, new, 1)).copy()
     positions = np.full((batch, new), past) if past else below - 1
-    rows = np.broadcast_to(np.arange(max(0, new - ROWS), new), (batch, min(new, ROWS))).copy()
-    return ForwardInputs(rng.integers(0, facts.vocabulary, (batch, new)), positions, below, slots, rows)
+    last = np.broadcast_to(np.arange(max(0, new - rows), new), (batch, min(new, rows))).copy()
+    return ForwardInputs(rng.integers(0, facts.vocabulary, (batch, new)), positions, below, slots, last)
 
 
 def measure_latency(
@@ -45,25 +45,31 @@ def measure_latency(
         for new in NEW_TOKENS
         if past + new <= facts.context and (not past or new <= LATER_TOKENS) and _allowed(limits, batch, past, new)
     ]
+    rows = ROWS if limits is None else min(ROWS, limits.max_nodes)
     points: list[LatencyPoint] = []
     for done, (batch, past, new) in enumerate(grid):
         progress(done, len(grid))
         if points and points[-1].milliseconds > LONGEST_MS and new > points[-1].new:
             continue
-        taken = time_call(engine, facts, batch, past, new)
+        taken = time_call(engine, facts, batch, past, new, rows=rows)
         points.append(LatencyPoint(batch=batch, past=past, new=new, milliseconds=taken))
     progress(len(grid), len(grid))
     return tuple(points)
 
 
-def time_call(engine: Engine, facts: ModelFacts, batch: int, past: int, new: int, repeats: int = 3) -> float:
-    """Median milliseconds of one call, after one that does not count; a long call is timed once."""
+def time_call(
+    engine: Engine, facts: ModelFacts, batch: int, past: int, new: int, repeats: int = 3, *, rows: int = ROWS
+) -> float:
+    """Median milliseconds of one call for at most `rows` rows of logits, after one that does not count.
+
+    A long call is timed once.
+    """
     times: list[float] = []
     for _ in range(repeats + 1):
         cache = engine.new_cache(batch)
         if past:
-            engine.forward(seeded_call(facts, 0, past, cache), cache)
-        inputs = seeded_call(facts, past, new, cache)
+            engine.forward(seeded_call(facts, 0, past, cache, rows), cache)
+        inputs = seeded_call(facts, past, new, cache, rows)
         start = perf_counter()
         engine.forward(inputs, cache)
         times.append(1000 * (perf_counter() - start))
@@ -73,9 +79,8 @@ def time_call(engine: Engine, facts: ModelFacts, batch: int, past: int, new: int
 
 
 def _allowed(limits: Limits | None, batch: int, past: int, new: int) -> bool:
-    """Whether an engine takes a call whose prompt is its first 80 tokens at most."""
+    """Whether an engine takes a prompt of `new` tokens, or one of `past` and then as many nodes."""
     if limits is None:
         return True
-    if past:
-        return batch <= limits.max_batch and past <= limits.max_prompt and new <= limits.max_nodes
-    return batch <= limits.max_batch and new <= limits.max_prompt
+    prompt, nodes = (past, new) if past else (new, 0)
+    return batch <= limits.max_batch and prompt <= limits.max_prompt and nodes <= limits.max_nodes

@@ -1,7 +1,6 @@
-"""ONNX Runtime: exported graphs with their dense mask, and how any of its engines is opened."""
+"""ONNX Runtime: exported graphs with their dense mask on the CPU, and how any of its engines is opened."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
@@ -15,14 +14,14 @@ from .ort_bound import call_failed
 from .ort_device import GATHER, DeviceEngine
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-KV_TYPES: dict[str, np.dtype[np.floating[Any]]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
+DENSE = ("fp32", "fp16")  # caches that NumPy can hold, which lacks bfloat16
 
 
 class OrtCache(KVCache):
     """Keys and values of every layer as ONNX Runtime tensors [B, kv_heads, S, head_dim]: outputs become inputs."""
 
-    def __init__(self, values: list[ort.OrtValue], device: str) -> None:
-        self.values, self._device = values, device
+    def __init__(self, values: list[ort.OrtValue]) -> None:
+        self.values = values
 
     @property
     def batch(self) -> int:
@@ -33,7 +32,7 @@ class OrtCache(KVCache):
         return int(self.values[0].shape()[2])
 
     def copy(self) -> "OrtCache":
-        return OrtCache(list(self.values), self._device)
+        return OrtCache(list(self.values))
 
     def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
         kept = []
@@ -41,25 +40,24 @@ class OrtCache(KVCache):
             array = value.numpy()[rows]
             if slots is not None:
                 array = np.take_along_axis(array, slots[:, None, :, None], axis=2)
-            kept.append(ort.OrtValue.ortvalue_from_numpy(array, self._device))
+            kept.append(ort.OrtValue.ortvalue_from_numpy(array))
         self.values = kept
 
 
 class OrtEngine(Engine):
-    """A graph of the contract (docs/design.md, section 4) in an ONNX Runtime session."""
+    """A graph of the contract (docs/design.md, section 4) in an ONNX Runtime session on the CPU."""
 
-    def __init__(self, session: ort.InferenceSession, facts: ModelFacts, precision: Precision, device: str) -> None:
+    def __init__(self, session: ort.InferenceSession, facts: ModelFacts, precision: Precision) -> None:
         columns = session.get_outputs()[0].shape[2]
         super().__init__(columns=int(columns))
-        self._session, self._facts, self._device = session, facts, device
-        self._kv_type, self._mask_type = KV_TYPES[precision], MASK_TYPES[precision]
+        self._session, self._facts, self._mask_type = session, facts, MASK_TYPES[precision]
         names = [f"{i}.{part}" for i in range(facts.layers) for part in ("key", "value")]
         self._past = [f"past_key_values.{name}" for name in names]
         self._outputs = ["logprobs", *(f"present.{name}" for name in names)]
 
     def new_cache(self, batch: int) -> OrtCache:
-        empty = np.zeros((batch, self._facts.kv_heads, 0, self._facts.head_dim), self._kv_type)
-        return OrtCache([ort.OrtValue.ortvalue_from_numpy(empty, self._device) for _ in self._past], self._device)
+        empty = np.zeros((batch, self._facts.kv_heads, 0, self._facts.head_dim), self._mask_type.dtype)
+        return OrtCache([ort.OrtValue.ortvalue_from_numpy(empty) for _ in self._past])
 
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
         assert isinstance(cache, OrtCache)
@@ -74,9 +72,8 @@ class OrtEngine(Engine):
             binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
         for name, value in zip(self._past, cache.values, strict=True):
             binding.bind_ortvalue_input(name, value)
-        binding.bind_output("logprobs", "cpu")
-        for name in self._outputs[1:]:
-            binding.bind_output(name, self._device)
+        for name in self._outputs:
+            binding.bind_output(name)
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
@@ -97,13 +94,8 @@ def session_options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def open_session(
-    graph: Path, device: str, options: ort.SessionOptions, *, cuda_graphs: bool = False
-) -> ort.InferenceSession:
-    """Load a graph on one device, on CUDA so that its runs can be captured if asked.
-
-    Raises `EngineError` where this machine's ONNX Runtime cannot.
-    """
+def check_provider(device: str) -> str:
+    """ONNX Runtime's name of what runs graphs on a device; raises `EngineError` where this installation has none."""
     if device not in PROVIDERS:
         raise EngineError(f"The onnxruntime backend has no device {device!r}; expected one of: {', '.join(PROVIDERS)}.")
     provider = PROVIDERS[device]
@@ -113,6 +105,17 @@ def open_session(
             f"ONNX Runtime {ort.__version__} here has no {provider}; it has {available}. "
             f"Install specrec[{'gpu' if device == 'cuda' else 'cpu'}], or choose another device."
         )
+    return provider
+
+
+def open_session(
+    graph: Path, device: str, options: ort.SessionOptions, *, cuda_graphs: bool = False
+) -> ort.InferenceSession:
+    """Load a graph on one device, on CUDA so that its runs can be captured if asked.
+
+    Raises `EngineError` where this machine's ONNX Runtime cannot.
+    """
+    provider = check_provider(device)
     settings = {"enable_cuda_graph": "1"} if cuda_graphs else {}
     try:
         return ort.InferenceSession(str(graph), options, providers=[(provider, settings)])
@@ -127,18 +130,20 @@ def load_ort_engine(
 
     Where a gather graph lies beside it (`GATHER`), the graph has index inputs, and its caches stay on the
     device. precision: of the cache. cuda_graphs: on CUDA, capture what comes again (where ONNX Runtime can).
-    Raises `EngineError` for bfloat16 without a gather graph: such caches must pass through NumPy.
+    Raises `EngineError` where this machine's ONNX Runtime cannot load it, and, without a gather graph, on
+    CUDA and for bfloat16: such caches pass through NumPy.
     """
     options = session_options(threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     gather = graph.with_name(GATHER)
     if gather.is_file():
         return _load_device_engine(graph, gather, facts, device, precision, options, cuda_graphs and device == "cuda")
-    if precision not in KV_TYPES:
+    if device != "cpu" or precision not in DENSE:
         raise EngineError(
-            f"The onnxruntime backend runs {', '.join(KV_TYPES)} on {device}; got {precision}. Use another precision."
+            f"Without {GATHER} beside it, {graph} runs on cpu in {' or '.join(DENSE)}; got {device} and {precision}. "
+            "Build the engine again."
         )
-    return OrtEngine(open_session(graph, device, options), facts, precision, device)
+    return OrtEngine(open_session(graph, device, options), facts, precision)
 
 
 def _load_device_engine(

@@ -9,7 +9,7 @@ from .backend import Backend, GraphToBuild, Progress
 from .base import Engine
 from .bundle import Bundle
 from .facts import EnginePrecision, Precision, Role, RoleFacts
-from .ort import load_ort_engine, open_session, session_options
+from .ort import check_provider, load_ort_engine, open_session, session_options
 from .ort_device import GATHER
 from .prepare import prepare_graph
 from .profiles import TensorRTFacts
@@ -30,6 +30,9 @@ class OrtBackend(Backend):
     @property
     def precisions(self) -> tuple[EnginePrecision, ...]:
         return self.runs[self.device]
+
+    def ready(self) -> None:
+        check_provider(self.device)
 
     def versions(self) -> dict[str, str]:
         return {self.name: backend_version(self.name)}

@@ -19,7 +19,6 @@ from .base import Float32, Int64
 # ONNX's numbers of types (NumPy lacks bfloat16), and the bytes of one element.
 FLOAT32, INT64 = 1, 7
 CACHE_TYPES: dict[str, tuple[int, int]] = {"fp32": (FLOAT32, 4), "fp16": (10, 2), "bf16": (16, 2)}
-ALIGNMENT = 256  # bytes; as CUDA's own allocations
 BINDINGS = 256  # kept of a session, the latest used
 GRAPHS = 64  # captured of a session at most: none can be let go while the session lives
 # A capture fails if any thread of the process allocates on the device or copies meanwhile.
@@ -48,11 +47,6 @@ class BoundSession:
         self._device, self._capturing = device, cuda_graphs
         self._bindings: OrderedDict[tuple[Tensors, ...], ort.IOBinding] = OrderedDict()
         self._graphs: dict[tuple[int, tuple[Tensors, ...]], int] = {}
-
-    @property
-    def captured(self) -> int:
-        """How many graphs are captured."""
-        return len(self._graphs) if self._capturing else 0
 
     def run(self, inputs: tuple[Tensors, ...], outputs: tuple[Tensors, ...]) -> ort.IOBinding:
         """One run, done when this returns. Raises what ONNX Runtime raises; the caller holds `DEVICE`."""
@@ -121,13 +115,8 @@ class DeviceMemory:
         self._free: list[_Slab] = []
         self._made = 0
 
-    @property
-    def slabs(self) -> int:
-        """How many pieces of memory were made."""
-        return self._made
-
     def take(self, size: int) -> Lease:
-        """At least `size` bytes."""
+        """At least `size` bytes; raises `EngineError` where the device has none left."""
         with self._lock:
             fitting = [slab for slab in self._free if slab.bytes >= size]
             if fitting:
@@ -141,12 +130,12 @@ class DeviceMemory:
 
     def _make(self, size: int) -> _Slab:
         try:
-            memory = ort.OrtValue.ortvalue_from_shape_and_type((size,), np.uint8, self._device, 0)
-        except Exception:  # ONNX Runtime's exceptions share no base of their own
+            memory = _allocated(size, np.uint8, self._device)
+        except EngineError:
             if not self._free:
                 raise
             self._free.clear()  # pieces that are too small
-            memory = ort.OrtValue.ortvalue_from_shape_and_type((size,), np.uint8, self._device, 0)
+            memory = _allocated(size, np.uint8, self._device)
         self._made += 1
         return _Slab(size, self._made, memory)
 
@@ -167,8 +156,7 @@ class Transfers:
         count = sum(array.size for array in arrays.values())
         size = _power_of_two(count)
         if size not in self._up:
-            memory = ort.OrtValue.ortvalue_from_shape_and_type((size,), np.int64, self._device, 0)
-            self._up[size] = memory, np.zeros(size, np.int64)
+            self._up[size] = _allocated(size, np.int64, self._device), np.zeros(size, np.int64)
         memory, host = self._up[size]
         np.concatenate([array.ravel() for array in arrays.values()], out=host[:count])
         memory.update_inplace(host)
@@ -182,7 +170,7 @@ class Transfers:
         """Where an output of float32 goes, until the next result of this size."""
         size = _power_of_two(int(np.prod(shape)))
         if size not in self._down:
-            self._down[size] = ort.OrtValue.ortvalue_from_shape_and_type((size,), np.float32, self._device, 0)
+            self._down[size] = _allocated(size, np.float32, self._device)
         return Tensors((name,), FLOAT32, shape, self._down[size].data_ptr())
 
     def download(self, binding: ort.IOBinding) -> Float32:
@@ -197,6 +185,17 @@ def call_failed(error: Exception, batch: int, tokens: int) -> EngineError:
         f"ONNX Runtime failed on a call of {batch} requests with {tokens} tokens each: {error}. If it is short of "
         "memory, lower the batch size, the top-k or the draft width."
     )
+
+
+def _allocated(count: int, dtype: type[np.generic], device: str) -> ort.OrtValue:
+    """New memory for `count` numbers."""
+    try:
+        return ort.OrtValue.ortvalue_from_shape_and_type((count,), dtype, device, 0)
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        raise EngineError(
+            f"The device ({device}) has no room for {count * np.dtype(dtype).itemsize / 2**20:.0f} MiB more: {error}. "
+            "Lower the batch size, the top-k or the draft width, or close what else uses it."
+        ) from error
 
 
 def _power_of_two(count: int) -> int:

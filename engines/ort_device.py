@@ -9,9 +9,9 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 from ..catalog.errors import EngineError
 from .base import Engine, Float32, ForwardInputs, Int64, KVCache
 from .buckets import bucket, padded_tokens
+from .device import aligned
 from .facts import ModelFacts, Precision
 from .ort_bound import (
-    ALIGNMENT,
     CACHE_TYPES,
     DEVICE,
     BoundSession,
@@ -100,16 +100,6 @@ class DeviceEngine(Engine):
         self._past = tuple(f"past_key_values.{part}" for part in parts)
         self._present = tuple(f"present.{part}" for part in parts)
 
-    @property
-    def pieces(self) -> int:
-        """Pieces of device memory that caches of this engine have used so far."""
-        return self._memory.slabs
-
-    @property
-    def captured(self) -> int:
-        """CUDA graphs captured of the model's calls so far."""
-        return self._model.captured
-
     def new_cache(self, batch: int) -> DeviceCache:
         return DeviceCache(self, batch)
 
@@ -169,7 +159,7 @@ class DeviceEngine(Engine):
 
     def _stride(self, batch: int, length: int) -> int:
         """Bytes from one tensor of a cache to the next."""
-        return -(-batch * self._heads * length * self._width * self._bytes // ALIGNMENT) * ALIGNMENT
+        return aligned(batch * self._heads * length * self._width * self._bytes)
 
     def _size(self, batch: int, length: int) -> int:
         return len(self._past) * self._stride(batch, length)

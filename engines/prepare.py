@@ -39,7 +39,7 @@ def prepare_graph(
         decompose(model)
     if mask_slots is not None:
         index_mask(model, mask_slots)
-    if wanted in ("fp16", "bf16") and wanted != exported:
+    if wanted != exported:
         lower(model, wanted)
     destination.parent.mkdir(parents=True, exist_ok=True)
     save_graph(model, destination)

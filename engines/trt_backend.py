@@ -36,6 +36,12 @@ class TensorRTBackend(Backend):
     def precisions(self) -> tuple[EnginePrecision, ...]:
         return "fp32", "fp16", "bf16", "int8"
 
+    def ready(self) -> None:
+        self.versions()
+        from .device import Device
+
+        Device().close()
+
     def versions(self) -> dict[str, str]:
         from .trt_library import import_tensorrt
 

@@ -12,10 +12,12 @@ from transformers import PreTrainedModel
 
 from ..catalog.errors import ExportError
 from ..engines.torch import GraphModule, head_dim
+from ..graphs import EXTERNAL_BYTES as EXTERNAL_BYTES
+from ..graphs.files import save_graph
+from ..graphs.write import forget_shapes
 from .quiet import quiet
 
 OPSET = 23  # 24 would break RMSNormalization and RotaryEmbedding up into their parts
-EXTERNAL_BYTES = 1 << 30  # weights beyond this lie beside the graph: a protobuf holds 2 GiB at most
 
 Axes = tuple[str | int, ...]
 
@@ -49,9 +51,7 @@ def export_graph(
         _name_axes(graph.graph.outputs, outputs)
         _store_once(graph)
         _tidy(graph)
-        size = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
-        external = f"{path.name}.data" if size > external_bytes else None
-        ir.save(graph, path, external_data=external)
+        save_graph(graph, path, external_bytes=external_bytes)
 
 
 def _example(model: PreTrainedModel) -> tuple[object, ...]:
@@ -144,7 +144,4 @@ def _tidy(model: ir.Model) -> None:
     passes.CommonSubexpressionEliminationPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)
     model.graph.name = "specrec"
-    for node in model.graph:
-        for value in node.outputs:
-            if not value.is_graph_output():
-                value.shape = None
+    forget_shapes(model)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-EXTERNAL_BYTES = 1 << 30  # weights beyond this lie beside the graph: a protobuf holds 2 GiB at most
+from . import EXTERNAL_BYTES as EXTERNAL_BYTES
 
 
 def load_graph(path: Path) -> ir.Model:

@@ -3,14 +3,14 @@
 import numpy as np
 import onnx_ir as ir
 
-from .write import add_weight
+from .write import add_weight, lazy_tensor
 
 
 def fold_weights(model: ir.Model) -> None:
     """Make every Transpose of an initializer an initializer of its own, in place.
 
     A weight that nothing else reads is dropped; an embedding that a tied head reads stays, so that such a
-    matrix is stored in both layouts. The new tensors are computed when they are read: memory holds one at a time.
+    matrix is stored in both layouts. The new tensors are computed when they are read.
     """
     graph = model.graph
     for node in list(graph):
@@ -32,8 +32,5 @@ def _permutation(node: ir.Node, rank: int) -> tuple[int, ...]:
 
 
 def _transposed(tensor: ir.TensorProtocol, perm: tuple[int, ...], name: str) -> ir.LazyTensor:
-    def turn() -> ir.TensorProtocol:
-        return ir.tensor(np.ascontiguousarray(tensor.numpy().transpose(perm)), tensor.dtype, name=name)
-
-    shape = ir.Shape([tensor.shape.numpy()[axis] for axis in perm])
-    return ir.LazyTensor(turn, tensor.dtype, shape, name=name)
+    shape = [tensor.shape.numpy()[axis] for axis in perm]
+    return lazy_tensor(lambda: np.ascontiguousarray(tensor.numpy().transpose(perm)), tensor.dtype, shape, name)

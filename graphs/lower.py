@@ -8,7 +8,7 @@ import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
 from ..catalog.errors import EngineError
-from .write import Writer, describe, forget_shapes, infer
+from .write import Writer, describe, forget_shapes, infer, lazy_tensor
 
 FLOAT = ir.DataType.FLOAT
 HALVES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
@@ -35,9 +35,11 @@ def lower(model: ir.Model, precision: str) -> None:
 
     Weights, caches, the mask and most arithmetic become half precision; log-softmax, norms that are written out
     and the angles of rotary embeddings stay in float32 between casts, and so does the output `logprobs`. Weights
-    are rounded when they are read or saved: memory holds one at a time. Raises `EngineError` for an operator that
-    has no known place in either precision, and for weights beyond float16.
+    are rounded when they are read or saved. Raises `EngineError` for other precisions, for an operator that has no
+    known place in either, and for weights beyond float16.
     """
+    if precision not in HALVES:
+        raise EngineError(f"A float32 graph is converted to {' or '.join(HALVES)}; got {precision!r}.")
     half = HALVES[precision]
     graph = model.graph
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
@@ -128,11 +130,7 @@ def _round_weight(weight: ir.Value, half: ir.DataType) -> None:
             f"The weight {name} has values up to {largest:.3g}; {half.name.lower()} holds at most {half.max:.3g}. "
             "Build an engine in bf16 or fp32."
         )
-
-    def read() -> ir.TensorProtocol:
-        return ir.tensor(_rounded(source.numpy(), half, scale), half, name=name)
-
-    weight.const_value = ir.LazyTensor(read, half, ir.Shape(source.shape.numpy()), name=name)
+    weight.const_value = lazy_tensor(lambda: _rounded(source.numpy(), half, scale), half, source.shape.numpy(), name)
     weight.dtype = half
 
 

@@ -40,6 +40,7 @@ class VersionCheck(Frozen, frozen=True):
     findings: tuple[Finding, ...]
 
     def count(self, severity: Severity) -> int:
+        """Findings of one kind."""
         return sum(finding.severity == severity for finding in self.findings)
 
 
@@ -51,20 +52,16 @@ class GraphCheck(Frozen, frozen=True):
     versions: tuple[VersionCheck, ...]
 
 
-def check_graph(model: ir.Model, version: Version) -> list[Finding]:
-    """Everything about `model` that TensorRT `version` refuses, or that cannot be told; the model is not changed.
-
-    version: (major, minor). Raises `EngineError` for versions before 10.14, which have no Attention.
-    """
-    return _check(_typed(model), version)
-
-
 def check_versions(model: ir.Model, name: str, versions: Sequence[Version] = VERSIONS) -> GraphCheck:
-    """`check_graph` for several versions at once; `name` is what the report calls the graph."""
+    """Everything about `model` that versions of TensorRT refuse, or that cannot be told; the model is not changed.
+
+    name: what the report calls the graph; versions: (major, minor). Raises `EngineError` for versions before 10.14,
+    which have no Attention.
+    """
     typed = _typed(model)
     checks = []
     for version in versions:
-        findings = tuple(_check(typed, version))
+        findings = tuple(_findings(typed, version))
         importable = all(finding.severity != "refused" for finding in findings)
         checks.append(VersionCheck(tensorrt=dotted(version), importable=importable, findings=findings))
     return GraphCheck(graph=name, nodes=sum(1 for _ in model.graph.all_nodes()), versions=tuple(checks))
@@ -119,8 +116,8 @@ def _typed(model: ir.Model) -> ir.Model:
     return ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy).model
 
 
-def _check(model: ir.Model, version: Version) -> list[Finding]:
-    """`check_graph` of a typed model."""
+def _findings(model: ir.Model, version: Version) -> list[Finding]:
+    """What one version says about a model whose types are inferred."""
     if version < OLDEST:
         raise EngineError(f"Got TensorRT {dotted(version)}; expected {dotted(OLDEST)} or later. Install a newer one.")
     findings = []

@@ -35,10 +35,8 @@ def node_problems(node: ir.Node, version: Version, opset: int) -> Iterator[Probl
             yield from _top_k(node)
         case "Squeeze" if version < ops.SQUEEZE_ALL:
             yield from _squeeze(node)
-        case "QuantizeLinear":
-            yield from _quantized(node)
-        case "DequantizeLinear":
-            yield from _dequantized(node)
+        case "QuantizeLinear" | "DequantizeLinear":
+            yield from _quantization(node)
     if node.op_type in ops.UNCHECKED:
         yield "unknown", f"is imported with a restriction that is not checked: {ops.UNCHECKED[node.op_type]}"
 
@@ -219,39 +217,36 @@ def _top_k(node: ir.Node) -> Iterator[Problem]:
         yield "refused", f"has K {int(tensor.numpy().item())}, expected less than {ops.TOP_K_BELOW}"
 
 
-def _quantized(node: ir.Node) -> Iterator[Problem]:
-    """Explicit quantization: Q straight before DQ, one constant scale for an activation."""
+def _quantization(node: ir.Node) -> Iterator[Problem]:
+    """The rules of explicit quantization."""
     data, scale = _operand(node, 0), _operand(node, 1)
     if data is None or scale is None:
         return
     yield from _scale(scale)
     yield from _zero_point(node)
+    tensor = ir.convenience.get_const_tensor(scale)
+    channels = None if tensor is None or tensor.size == 1 else tensor
+    yield from (_quantized if node.op_type == "QuantizeLinear" else _dequantized)(node, data, channels)
+
+
+def _quantized(node: ir.Node, data: ir.Value, channels: ir.TensorProtocol | None) -> Iterator[Problem]:
+    """Q straight before DQ, one scale for an activation; channels: the scales where there are several."""
     uses = [use.node.op_type for use in node.outputs[0].uses()]
     if node.outputs[0].is_graph_output() or any(name != "DequantizeLinear" for name in uses):
         users = _either(sorted({name for name in uses if name != "DequantizeLinear"}) or ["an output of the graph"])
         yield "refused", f"feeds {users}, expected DequantizeLinear alone: Q and DQ come in pairs"
-    tensor = ir.convenience.get_const_tensor(scale)
-    if tensor is not None and tensor.size > 1 and not is_constant(data):
-        yield (
-            "refused",
-            f"has {tensor.size} scales on an activation, expected 1: weights alone have one a channel",
-        )
+    if channels is not None and not is_constant(data):
+        yield "refused", f"has {channels.size} scales on an activation, expected 1: weights alone have one a channel"
 
 
-def _dequantized(node: ir.Node) -> Iterator[Problem]:
-    """Explicit quantization: DQ behind Q, or behind a weight that is stored as INT8."""
-    data, scale = _operand(node, 0), _operand(node, 1)
-    if data is None or scale is None:
-        return
-    yield from _scale(scale)
-    yield from _zero_point(node)
+def _dequantized(node: ir.Node, data: ir.Value, channels: ir.TensorProtocol | None) -> Iterator[Problem]:
+    """DQ behind Q, or behind a weight that is stored as INT8; channels: the scales where there are several."""
     producer = data.producer()
     if not is_constant(data) and (producer is None or producer.op_type != "QuantizeLinear"):
         before = "an input of the graph" if producer is None else producer.op_type
         yield "refused", f"reads {before}, expected QuantizeLinear or a constant weight: Q and DQ come in pairs"
-    tensor = ir.convenience.get_const_tensor(scale)
-    if tensor is not None and tensor.size > 1:
-        yield from _channels(node, data, tensor)
+    if channels is not None:
+        yield from _channels(node, data, channels)
 
 
 def _channels(node: ir.Node, data: ir.Value, scale: ir.TensorProtocol) -> Iterator[Problem]:

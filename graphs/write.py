@@ -1,11 +1,12 @@
 """What every transform does to a graph: infer types, write nodes, replace nodes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ..catalog.errors import EngineError
 
@@ -56,6 +57,13 @@ def add_weight(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
     value = ir.Value(name=tensor.name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
+
+
+def lazy_tensor(
+    compute: Callable[[], NDArray[Any]], dtype: ir.DataType, shape: Sequence[int], name: str | None
+) -> ir.LazyTensor:
+    """A tensor that is computed whenever it is read or saved: memory holds one at a time."""
+    return ir.LazyTensor(lambda: ir.tensor(compute(), dtype, name=name), dtype, ir.Shape(shape), name=name)
 
 
 def replace_node(node: ir.Node, value: ir.Value) -> None:

@@ -165,6 +165,14 @@ def test_what_is_refused(bundle: Path, calibration: Path, options: list[str], me
     assert sorted(path.name for path in (bundle / "engines").iterdir()) == [ENGINE]
 
 
+def test_one_user_alone_cannot_be_calibrated_on_and_compared(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "one.jsonl"
+    path.write_text('{"user": "u", "items": ["1", "2", "3"]}\n' * 4)
+    assert "got 4 usable requests, all of users to calibrate on; expected others as well" in bad(
+        "build-engine", bundle, "--precision", "int8", "--calibration", path
+    )
+
+
 def test_options_of_int8_without_int8_are_refused(tiny: Tiny) -> None:
     assert "--method, --gate: for --precision int8 only" in bad(
         "build-engine", tiny.bundle, "--method", "dynamic", "--no-gate", "--overwrite"

@@ -129,3 +129,16 @@ def test_nobody_is_calibrated_on_and_compared(count: int, size: int, gate: int, 
 def test_a_calibration_size_of_nothing_is_refused() -> None:
     with pytest.raises(OptionError, match="calibration size of 0; expected at least 1"):
         split(users(4), 0, 4, 0)
+
+
+def test_a_datasets_folder_gives_all_its_splits(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text(tiny.index.read_text())
+    for split_name, items in (("train", "1 2 3"), ("valid", "4"), ("test", "5 6")):
+        (tmp_path / f"sequential_{split_name}.txt").write_text(f"u {items}\n")
+    examples, unusable = read_examples([tmp_path], Bundle.open(tiny.bundle).catalog())
+    assert [(e.history, e.labels) for e in examples] == [
+        (("0", "1", "2", "3"), ("4", "5")), (("0", "1", "2"), ("3",)), (("0", "1"), ("2",)),
+    ]  # fmt: skip
+    assert unusable == 0
+    data = split(examples * 3, 2, 9, 0)  # one user: nobody is left to compare on
+    assert (len(data.calibration), len(data.gate)) == (1, 0)

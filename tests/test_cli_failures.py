@@ -255,8 +255,13 @@ def test_bundles_that_cannot_be_used(tiny: Tiny, bundle: Path, histories: Path, 
 def test_build_engine_refuses(tiny: Tiny, bundle: Path) -> None:
     assert "is not a bundle" in bad("build-engine", bundle / "target")
     assert f"{ENGINE} exists already. Choose another name or pass --overwrite" in bad("build-engine", bundle)
-    assert "are fp32, asked for fp16. Export the checkpoints again with: specrec export ... --precision fp16" in bad(
-        "build-engine", bundle, "--precision", "fp16"
+    assert "The onnxruntime backend on cpu runs fp32, fp16, int8; got bf16." in bad(
+        "build-engine", bundle, "--precision", "bf16"
+    )
+    edit_manifest(bundle, precision="fp16")
+    assert (
+        "are fp16, asked for fp32: only fp32 graphs are converted. Export the checkpoints again with: specrec"
+        in bad("build-engine", bundle, "--precision", "fp32")
     )
     assert "is not a bundle" in bad("inspect", bundle / "draft")
 

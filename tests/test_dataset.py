@@ -1,14 +1,16 @@
 """A dataset's folder: three splits in any of the formats, and what is wrong with a folder that is none."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from specrec.align.synthetic import ShopSize, draw_histories, draw_shop, write_shop
-from specrec.catalog.dataset import Dataset, Example
+from specrec.catalog.dataset import Dataset, Example, last_step
 from specrec.catalog.errors import CatalogError, HistoryError
+from specrec.catalog.history import HistoryRequest
 
 INDEX = {str(i): [f"<a_{i // 2}>", f"<b_{i % 2}>"] for i in range(10)}
 HEADER = "user_id,history_item_id,item_id"
@@ -219,3 +221,14 @@ def test_training_needs_training_rows(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("oops\n" + lines({"user": 1, "items": [99]}))
     with pytest.raises(HistoryError, match=r"\(1 lines were unusable, the first: .*train.jsonl, line 1: .*malformed"):
         Dataset.open(tmp_path).require_training()
+
+
+def test_last_steps_of_training_histories() -> None:
+    """What came last, or the labels; a history of one item has nothing before it."""
+    rows = [HistoryRequest("a", ("1", "2", "3"), 1), HistoryRequest("b", ("1",), 2), HistoryRequest("c", ("1",), 3)]
+    rows[2] = replace(rows[2], labels=("4", "5"))
+    assert [last_step(row) for row in rows] == [
+        Example("a", ("1", "2"), ("3",)),
+        None,
+        Example("c", ("1",), ("4", "5")),
+    ]

@@ -17,7 +17,7 @@ from specrec.graphs.decompose import decompose
 from specrec.graphs.fold import fold_weights
 from specrec.graphs.index_mask import index_mask
 from specrec.graphs.lower import lower
-from specrec.graphs.tensorrt import Finding, check_graph, check_versions, report
+from specrec.graphs.tensorrt import Finding, check_versions, report
 from tiny_graphs import tiny_graph
 from tiny_models import KINDS
 
@@ -48,13 +48,18 @@ def graph(
     )
 
 
+def found(model: ir.Model, version: tuple[int, int]) -> list[Finding]:
+    """What one version says."""
+    return list(check_versions(model, "graph", [version]).versions[0].findings)
+
+
 def refusals(model: ir.Model, version: tuple[int, int] = TABLED) -> list[Finding]:
-    return [finding for finding in check_graph(model, version) if finding.severity == "refused"]
+    return [finding for finding in found(model, version) if finding.severity == "refused"]
 
 
 def only(model: ir.Model, version: tuple[int, int] = TABLED) -> Finding:
     """The one finding about a model that is neither a note nor more than one."""
-    (finding,) = [finding for finding in check_graph(model, version) if finding.severity != "note"]
+    (finding,) = [finding for finding in found(model, version) if finding.severity != "note"]
     return finding
 
 
@@ -75,7 +80,7 @@ def test_exported_graphs_need_10_15_for_their_norms(exported: Path) -> None:
     assert {finding.operator for finding in refusals(model, OLD)} == {"RMSNormalization", "RotaryEmbedding"}
     assert "since 10.15 alone: decompose it" in refusals(model, OLD)[0].message
     for version in (TABLED, NEW, (11, 5)):
-        assert [finding.severity for finding in check_graph(model, version)] == ["note"]
+        assert [finding.severity for finding in found(model, version)] == ["note"]
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -83,7 +88,7 @@ def test_graphs_for_gpus_are_imported_by_all_versions(exported: Path, precision:
     model = for_gpus(exported, precision)
     before = ir.to_proto(model).SerializeToString(deterministic=True)
     for version in (*tensorrt_ops.VERSIONS, (11, 5)):
-        assert check_graph(model, version) == []
+        assert found(model, version) == []
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before
 
 
@@ -133,7 +138,7 @@ def test_explicitly_quantized_graphs_are_imported_by_all_versions(exported: Path
     lower(model, "fp16")
     assert sum(node.op_type == "QuantizeLinear" for node in model.graph) >= 8
     for version in tensorrt_ops.VERSIONS:
-        assert check_graph(model, version) == []
+        assert found(model, version) == []
 
 
 def test_dynamic_quantization_is_refused(exported: Path, tmp_path: Path) -> None:
@@ -203,8 +208,8 @@ def test_nodes_of_branches_are_checked() -> None:
 
 def test_a_type_that_nobody_knows_is_unknown() -> None:
     model = graph("g (float[4] x) => (float[4] y) { z = Teleport (x) y = Abs (z) }")
-    assert [finding.severity for finding in check_graph(model, TABLED)] == ["refused", "unknown"]
-    assert "could not be inferred" in check_graph(model, TABLED)[1].message
+    assert [finding.severity for finding in found(model, TABLED)] == ["refused", "unknown"]
+    assert "could not be inferred" in found(model, TABLED)[1].message
 
 
 @pytest.mark.parametrize(
@@ -217,12 +222,12 @@ def test_opsets(opset: int, version: tuple[int, int], wanted: str) -> None:
 
 
 def test_opset_25_since_11_5() -> None:
-    assert check_graph(graph("g (float[4] x) => (float[4] y) { y = Abs (x) }", opset=25), (11, 5)) == []
+    assert found(graph("g (float[4] x) => (float[4] y) { y = Abs (x) }", opset=25), (11, 5)) == []
 
 
 def test_versions_without_attention_are_not_known() -> None:
     with pytest.raises(EngineError, match=r"Got TensorRT 10\.13; expected 10\.14 or later"):
-        check_graph(graph("g (float[4] x) => (float[4] y) { y = Abs (x) }"), (10, 13))
+        found(graph("g (float[4] x) => (float[4] y) { y = Abs (x) }"), (10, 13))
 
 
 def test_open_axes_are_those_of_profiles() -> None:
@@ -260,9 +265,9 @@ def test_axes_are_known_at_build_time() -> None:
 def test_squeeze_without_axes() -> None:
     open_axes = graph("g (float[batch, 1] x) => (float[batch] y) { y = Squeeze (x) }")
     assert "imported since 11.5 alone: name them" in only(open_axes).message
-    assert check_graph(open_axes, (11, 5)) == []
+    assert found(open_axes, (11, 5)) == []
     fixed = graph("g (float[4, 1] x) => (float[4] y) { y = Squeeze (x) }")
-    assert check_graph(fixed, OLD) == []
+    assert found(fixed, OLD) == []
 
 
 def test_top_k() -> None:
@@ -281,8 +286,8 @@ MASK = "float16[batch, 1, sequence, sequence]"
 
 
 def test_attention() -> None:
-    assert check_graph(graph(ATTENTION.format(mask=MASK, how=" <softcap = 0.0, qk_matmul_output_mode = 0>")), OLD) == []
-    assert check_graph(graph(ATTENTION.format(mask=MASK.replace("float16", "bool"), how="")), OLD) == []
+    assert found(graph(ATTENTION.format(mask=MASK, how=" <softcap = 0.0, qk_matmul_output_mode = 0>")), OLD) == []
+    assert found(graph(ATTENTION.format(mask=MASK.replace("float16", "bool"), how="")), OLD) == []
     flat = only(graph(ATTENTION.format(mask="float16[sequence, sequence]", how="")))
     assert flat.message == "has attn_mask in 2D, expected 4D: reshape it"
     wide = only(graph(ATTENTION.format(mask=MASK.replace("float16", "float"), how="")))
@@ -316,7 +321,7 @@ EXPLICIT = """g (float[batch, 8] x) => (float[batch, 4] y) {
 
 def test_explicit_quantization() -> None:
     for version in tensorrt_ops.VERSIONS:
-        assert check_graph(graph(EXPLICIT, QUANTIZED), version) == []
+        assert found(graph(EXPLICIT, QUANTIZED), version) == []
 
 
 @pytest.mark.parametrize(
@@ -364,7 +369,7 @@ def test_a_half_graph_needs_half_scales() -> None:
     assert {finding.operator for finding in refusals(model)} >= {"QuantizeLinear"}
     assert "has FP16 and FP32 in x, y_scale" in refusals(model)[0].message
     halves = {n: a.astype(np.float16) if a.dtype == np.float32 else a for n, a in QUANTIZED.items()}
-    assert check_graph(graph(EXPLICIT.replace("float[", "float16["), halves), OLD) == []
+    assert found(graph(EXPLICIT.replace("float[", "float16["), halves), OLD) == []
 
 
 # The report

@@ -24,7 +24,7 @@ SIZES = ("max_batch", "max_prompt", "max_nodes")
 PLAN = ("workspace", "timing_cache", "version_compatible", "hardware_compatible")
 
 CALIBRATION_HELP = (
-    "int8: a history file, or a dataset's folder (its test users); several may be given. Some users are calibrated on, "
+    "int8: a history file, or a dataset's folder (all its splits); several may be given. Some users are calibrated on, "
     "rankings are compared on the others."
 )
 METHOD_HELP = (
@@ -56,7 +56,7 @@ int8_options = together(
     click.option("--keep", multiple=True, metavar="PART", help=KEEP_HELP),
     click.option("--ranges", type=PathType, metavar="DIR", help="int8: an engine's folder whose ranges to use again."),
     click.option("--gate/--no-gate", default=None, help=GATE_HELP),
-    click.option("--gate-users", type=click.IntRange(1), help="int8: at most so many to compare on. Default: 5000."),
+    click.option("--gate-users", type=click.IntRange(1), help="int8: at most so many to compare on. Default: 10000."),
     click.option("--seed", type=int, help="int8: of the draw of users. Default: 0."),
 )
 tensorrt_options = together(
