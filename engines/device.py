@@ -31,7 +31,7 @@ class Device:
 
     def __init__(self) -> None:
         _check_polygraphy()
-        with _cuda_errors("No NVIDIA GPU can be used here"), quiet():
+        with _cuda_errors("No NVIDIA GPU can be used here: go where one and its driver are, or choose a CPU"), quiet():
             self._cuda = _cuda_runtime()
             count = ctypes.c_int()
             self._cuda.check(self._cuda.handle.cudaGetDeviceCount(ctypes.byref(count)))

@@ -3,13 +3,16 @@
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from specrec.catalog.errors import EngineError
+from specrec.engines.base import Engine, Float32, ForwardInputs, Int64, KVCache
 from specrec.engines.facts import ModelFacts, Role
+from specrec.engines.latency import measure_latency
 from specrec.engines.profiles import (
     Limits,
     Profile,
@@ -159,3 +162,45 @@ def test_facts_are_json() -> None:
         limits=LIMITS, profiles=("prefill", "draft step"),
     )  # fmt: skip
     assert msgspec.json.decode(msgspec.json.encode(facts), type=TensorRTFacts) == facts
+
+
+class Slots(KVCache):
+    """A cache that holds nothing but its size."""
+
+    batch, length = 0, 0
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def copy(self) -> "Slots":
+        raise NotImplementedError
+
+    def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
+        raise NotImplementedError
+
+
+class Choosing(Engine):
+    """An engine that only chooses a profile, and refuses what none takes."""
+
+    def __init__(self, role: Role, limits: Limits) -> None:
+        super().__init__(columns=1)
+        self.profiles = profiles_for(role, FACTS, limits, LENGTH)
+
+    def new_cache(self, batch: int) -> Slots:
+        return Slots(batch)
+
+    def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
+        assert isinstance(cache, Slots)
+        (batch, new), rows = inputs.input_ids.shape, inputs.logit_rows.shape[1]
+        choose(self.profiles, batch=batch, past=cache.length, new=new, rows=rows, rebuild=REBUILD)
+        cache.length += new
+        return np.zeros((batch, rows, 1), np.float32)
+
+
+@pytest.mark.parametrize("role", ["target", "draft"])
+@pytest.mark.parametrize("limits", [LIMITS, Limits(max_batch=1, max_prompt=400, max_nodes=8, path=4)])
+def test_calls_are_timed_within_the_limits(role: Role, limits: Limits) -> None:
+    points = measure_latency(Choosing(role, limits), FACTS, lambda done, total: None, limits)
+    assert {point.batch for point in points} == {batch for batch in (1, 8) if batch <= limits.max_batch}
+    assert max(point.new for point in points if point.past) == max(n for n in (8, 40) if n <= limits.max_nodes)
+    assert max(point.new for point in points if not point.past) <= limits.max_prompt
