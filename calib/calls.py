@@ -5,7 +5,7 @@ search build on each other's caches, so only their small inputs are kept: runnin
 keys and values again, in any engine.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..engines.facts import Role
 from ..runtime.planning import FixedPlanning
 from ..runtime.recommender import Recommender
 from ..runtime.types import DraftShape
+from ..runtime.verification import Verification
 
 HISTORIES = 200
 TOP_K = 20
@@ -52,11 +53,12 @@ def record_calls(
     seed: int = 0,
     k: int = TOP_K,
     shape: DraftShape | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> dict[Role, Calls]:
     """What the engines of a bundle are asked when `count` histories get their k best items by speculative search.
 
-    shape: what is drafted (default: `DraftShape()`). The histories are drawn by `seed`, stratified over their
-    lengths; those without a known item are left out, and too few histories are all taken. Raises `HistoryError`
+    shape: what is drafted (default: `DraftShape()`). `progress` is told how many searches are done. The
+    histories are drawn by `seed`, stratified over their lengths; those without a known item are left out, and too few histories are all taken. Raises `HistoryError`
     where none is left, `OptionError` for a `count` below 1.
     """
     if count < 1:
@@ -71,13 +73,15 @@ def record_calls(
     recommender = Recommender(
         catalog, trie, bundle.prompts(trie), recorders["target"], recorders.get("draft"), batch_size=1,
         planning=FixedPlanning((shape or DraftShape()) if draft else None),
+        verification=Verification(scoring=bundle.manifest.scoring),
     )  # fmt: skip
-    chosen = _stratified([min(len(h), bundle.manifest.prompt.history_length) for h in usable], count, seed)
-    recommender.recommend([usable[i] for i in chosen], min(k, bundle.manifest.max_top_k))
+    chosen = stratified([min(len(h), bundle.manifest.prompt.history_length) for h in usable], count, seed)
+    requests = [recommender.encode(usable[i], user=str(i)) for i in chosen]
+    recommender.run(requests, min(k, bundle.manifest.max_top_k), progress=progress)
     return {role: recorder.calls(seed) for role, recorder in recorders.items()}
 
 
-def _stratified(lengths: Sequence[int], count: int, seed: int) -> list[int]:
+def stratified(lengths: Sequence[int], count: int, seed: int) -> list[int]:
     """One index of each of `count` equal parts of all indices, ordered by length (ties at random)."""
     rng = np.random.default_rng(seed)
     order = np.lexsort((rng.random(len(lengths)), np.array(lengths)))

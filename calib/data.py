@@ -10,6 +10,7 @@ from ..catalog.dataset import Dataset, Example, last_step
 from ..catalog.errors import HistoryError, OptionError
 from ..catalog.history import HistoryRequest, read_histories
 from ..catalog.items import Catalog
+from .calls import stratified
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,14 @@ def read_examples(
 
 
 def split(examples: Sequence[Example], size: int, gate: int, seed: int) -> Split:
-    """Draw `size` users to calibrate on, half of all at most, and at most `gate` of the others' requests."""
+    """Draw users to calibrate on, and at most `gate` of the others' requests.
+
+    Some `size` of them, or half of all requests if that is less, stratified over the lengths of histories.
+    """
     if size < 1:
         raise OptionError(f"got a calibration size of {size}; expected at least 1 history.")
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(examples))
-    drawn = [examples[i] for i in order]
-    chosen = {e.user for e in drawn[: min(size, len(drawn) // 2)]}
-    one_each = {e.user: e for e in drawn if e.user in chosen}
-    others = [e for e in drawn if e.user not in chosen]
-    return Split(tuple(one_each.values()), tuple(others[:gate]))
+    drawn = stratified([len(e.history) for e in examples], min(size, len(examples) // 2), seed)
+    calibration = {examples[i].user: examples[i] for i in drawn}  # one request a user
+    others = [e for e in examples if e.user not in calibration]
+    order = np.random.default_rng(seed).permutation(len(others))[:gate]
+    return Split(tuple(calibration.values()), tuple(others[i] for i in order))

@@ -13,7 +13,7 @@ from ..engines.base import Engine
 from ..engines.build import Order, QuantizedGraph
 from ..engines.facts import Drafting, Gate, Role
 from ..graphs.files import load_graph, save_graph
-from ..runtime import DraftShape, Recommender
+from ..runtime import DraftShape, Recommender, Verification
 from ..runtime.planning import FixedPlanning
 from .calls import Calls, record_calls
 from .data import Split
@@ -63,10 +63,9 @@ class Int8Build:
             folder = self.scratch / f"{role}-original"
             self.floats[role] = load_optimised(bundle.graph(role), bundle.facts(role), folder, threads)[1]
         histories = [example.history for example in self.data.calibration]
-        self.progress("recording calls", 0, 1)
         self.calls = record_calls(
             bundle, histories, self.floats["target"], self.floats.get("draft"), count=len(histories),
-            seed=self.options.seed,
+            seed=self.options.seed, progress=partial(self._told, "recording calls", len(histories)),
         )  # fmt: skip
 
     def prepare(self, role: Role) -> Float:
@@ -168,12 +167,15 @@ class Int8Build:
         return Recommender(
             bundle.catalog(), trie, bundle.prompts(trie), target, draft, batch_size=8,
             planning=FixedPlanning(DraftShape() if draft else None), max_k=bundle.manifest.max_top_k,
+            verification=Verification(scoring=bundle.manifest.scoring),
         )  # fmt: skip
 
     def draft(self, target: Engine) -> tuple[QuantizedGraph, Drafting]:
         """The fastest draft, and what its precision costs in acceptance, drafting for `target`."""
         of = self.prepare("draft")
-        candidates = self.candidates(of, kept_parts(self.options.keep, self.parts(of)))
+        parts = self.parts(of)
+        keep = [part for part in self.options.keep if part in ("first", "last", *parts)]  # it may have fewer layers
+        candidates = self.candidates(of, kept_parts(keep, parts))
         some = self.data.gate[:COMPARED_DRAFTS]
         found = []
         for done, draft in enumerate((self.floats["draft"], candidates[0].open(of))):

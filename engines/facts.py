@@ -46,7 +46,8 @@ class Trial(Frozen, frozen=True):
     """One way of quantizing a graph that was tried on this machine."""
 
     method: str  # of `calib.quantize`
-    milliseconds: dict[str, float]  # by call shape: "prefill+verify", ...
+    kept: tuple[str, ...]  # parts of the model that stayed in floating point
+    milliseconds: dict[str, float]  # by call shape: "prefill+verify", ...; empty where it would run elsewhere
     divergence: float  # nats, mean: of its next-token distributions from the float graph's (Kullback-Leibler)
 
 

@@ -76,8 +76,9 @@ def _quantization(role: str, found: Quantization) -> list[str]:
     kept = f", {', '.join(found.kept)} in floating point" if found.kept else ""
     lines = [f"    {role}: {found.method}{ranges}{smooth}{kept}; tried (ms a call, divergence in nats):"]
     for trial in found.trials:
-        times = ", ".join(f"{shape} {milliseconds:.2f}" for shape, milliseconds in trial.milliseconds.items())
-        lines.append(f"      {trial.method:<8} {times}, {trial.divergence:.2g}")
+        name = ", ".join([trial.method, *(f"{part} kept" for part in trial.kept)])
+        times = "".join(f"{shape} {milliseconds:.2f}, " for shape, milliseconds in trial.milliseconds.items())
+        lines.append(f"      {name:<8} {times}{trial.divergence:.2g}")
     return lines
 
 
