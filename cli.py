@@ -55,9 +55,9 @@ def ends_when_terminated() -> Iterator[None]:
 
 
 EXTRAS = {
-    "onnxruntime": "cpu", "torch": "export", "transformers": "export", "peft": "export", "onnx": "export",
-    "onnxscript": "export", "onnx_ir": "export", "tokenizers": "export", "pyarrow": "parquet",
-    "altair": "explain", "vl_convert": "explain", "accelerate": "align",
+    "onnxruntime": "cpu", "torch": "export", "transformers": "export", "peft": "export", "onnx": "quantize",
+    "onnxscript": "export", "onnx_ir": "quantize", "polygraphy": "tensorrt", "tokenizers": "export",
+    "pyarrow": "parquet", "altair": "explain", "vl_convert": "explain", "accelerate": "align",
 }  # fmt: skip
 
 

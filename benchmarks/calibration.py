@@ -47,7 +47,7 @@ def more(parser: argparse.ArgumentParser) -> None:
 class Symmetric(OrtBackend):
     """ONNX Runtime, quantized as TensorRT must be."""
 
-    name = "tensorrt"
+    zero_points = False
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
         start = perf_counter()
         first.record()
         recorded = perf_counter() - start
-        reference = first._ranked(first.floats["target"], "original")
+        reference = first.ranked(first.floats["target"], "original")
         for name in tqdm(options.ways, disable=None):
             scratch = Path(folder, name)
             scratch.mkdir()
@@ -72,7 +72,7 @@ def main() -> None:
             of = build.prepare("target")
             seconds = recorded + perf_counter() - start
             (candidate,) = build.candidates(of, WAYS[name].keep)
-            gate = compare(reference, build._ranked(candidate.open(of), name), data.gate)
+            gate = compare(reference, build.ranked(candidate.open(of), name), data.gate)
             ndcg, recall = gate.metrics["ndcg@10"], gate.metrics["recall@20"]
             result[name] = {"gate": gate, "trial": candidate.trial, "seconds": seconds}
             rows.append(

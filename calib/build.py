@@ -13,7 +13,6 @@ from ..engines.facts import ENGINE_FACTS, Role
 from .data import split
 from .int8 import Int8Build
 from .options import Int8Options
-from .trials import load_optimised
 
 
 def build_int8(
@@ -42,14 +41,13 @@ def build_int8(
     order.folder.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".int8.", dir=order.folder.parent) as scratch:
         build = Int8Build(order, options, data, ranges, Path(scratch), progress)
+        build.check()
         build.record()
         quantized: dict[Role, QuantizedGraph] = {}
         gate = drafting = None
         target = build.floats["target"]
         if order.precisions["target"] == "int8":
-            quantized["target"], gate = build.target()
-            facts, folder = order.bundle.facts("target"), Path(scratch, "served")
-            target = load_optimised(quantized["target"].path, facts, folder, order.threads)[1]
+            quantized["target"], gate, target = build.target()
         if order.precisions.get("draft") == "int8":
             quantized["draft"], drafting = build.draft(target)
         build.floats.clear()

@@ -19,7 +19,6 @@ from ..runtime.recommender import Recommender
 from ..runtime.types import DraftShape
 from ..runtime.verification import Verification
 
-HISTORIES = 200
 TOP_K = 20
 
 
@@ -49,7 +48,7 @@ def record_calls(
     target: Engine,
     draft: Engine | None,
     *,
-    count: int = HISTORIES,
+    count: int,
     seed: int = 0,
     k: int = TOP_K,
     shape: DraftShape | None = None,
@@ -58,8 +57,8 @@ def record_calls(
     """What the engines of a bundle are asked when `count` histories get their k best items by speculative search.
 
     shape: what is drafted (default: `DraftShape()`). `progress` is told how many searches are done. The
-    histories are drawn by `seed`, stratified over their lengths; those without a known item are left out, and too few histories are all taken. Raises `HistoryError`
-    where none is left, `OptionError` for a `count` below 1.
+    histories are drawn by `seed`, stratified over their lengths; those without a known item are left out, and
+    too few are all taken. Raises `HistoryError` where none is left, `OptionError` for a `count` below 1.
     """
     if count < 1:
         raise OptionError(f"got {count} histories to calibrate on; expected at least 1.")

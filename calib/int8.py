@@ -8,6 +8,7 @@ from typing import Final, get_args
 
 from msgspec.structs import replace
 
+from ..catalog.errors import OptionError
 from ..engines.backend import Progress
 from ..engines.base import Engine
 from ..engines.build import Order, QuantizedGraph
@@ -45,15 +46,27 @@ class Int8Build:
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        """What may be tried: TensorRT takes calibrated Q/DQ alone."""
+        """What is tried."""
         if self.options.method != "auto":
             return (self.options.method,)
-        return ("static",) if self.symmetric else get_args(Method)
+        return tuple(method for method in get_args(Method) if method in self.order.backend.integers)
+
+    def check(self) -> None:
+        """Raise `SpecRecError` for what could only fail later, after minutes."""
+        method, backend = self.options.method, self.order.backend
+        if method != "auto" and method not in backend.integers:
+            raise OptionError(f"the {backend.name} backend takes int8 by {', '.join(backend.integers)}; got {method}.")
+        for role in self.quantized:
+            parts = self.parts(self.order.bundle.graph(role))
+            if role == "target" or "target" not in self.quantized:
+                kept_parts(self.options.keep, parts)
+            if self.given is not None:
+                load_ranges(self.given / ranges_file(role), self.order.bundle.graph_sha256(role))
 
     @property
-    def symmetric(self) -> bool:
-        """Whether activations must do without zero points."""
-        return self.order.backend.name == "tensorrt"
+    def quantized(self) -> tuple[Role, ...]:
+        """The roles that become int8."""
+        return tuple(role for role, precision in self.order.precisions.items() if precision == "int8")
 
     def record(self) -> None:
         """Load the original graphs and record what real searches ask of them."""
@@ -83,8 +96,8 @@ class Int8Build:
             save_graph(model, graph)
         some = self.calls[role].some(SEARCHES)
         return Float(
-            bundle, role, graph, some, logprobs_of(self.floats[role], some), self.order.threads, self.symmetric,
-            self.order.backend.cache("int8", "fp32"),
+            bundle, role, graph, some, logprobs_of(self.floats[role], some), self.order.threads,
+            not self.order.backend.zero_points, self.order.backend.cache("int8", "fp32"),
         )  # fmt: skip
 
     def _measured(self, role: Role, graph: Path, source: str) -> Ranges:
@@ -108,40 +121,40 @@ class Int8Build:
             )
         return sorted(tried, key=lambda candidate: candidate.milliseconds)
 
-    def target(self) -> tuple[QuantizedGraph, Gate | None]:
-        """The fastest target that passes the gate; raises `EngineError` where none does."""
+    def target(self) -> tuple[QuantizedGraph, Gate | None, Engine]:
+        """The fastest target that passes the gate, and it loaded; raises `EngineError` where none does."""
         of = self.prepare("target")
-        keep = kept_parts(self.options.keep, self.parts(of))
+        keep = kept_parts(self.options.keep, self.parts(of.graph))
         candidates = self.candidates(of, keep)
         if not self.options.gate:
-            return chosen(candidates, candidates[0]), None
-        reference = self._ranked(self.floats["target"], "original")
+            return chosen(candidates, candidates[0]), None, candidates[0].open(of)
+        reference = self.ranked(self.floats["target"], "original")
         gates = []
         for candidate in candidates:
             gates.append(self._gated(of, candidate, reference))
             if gates[-1].passed:
-                return chosen(candidates, candidate), gates[-1]
+                return chosen(candidates, candidate), gates[-1], candidate.open(of)
         spared = [] if keep else self.most_sensitive(of, candidates[0])
         if spared:
-            method: Method = candidates[0].graph.quantization.method  # type: ignore[assignment]  # one of ours
             candidate = try_method(
-                of, method, self.scratch, ranges=self.ranges.get("target"),
+                of, candidates[0].method, self.scratch, ranges=self.ranges.get("target"),
                 smooth=self.options.smooth, kept=spared,
             )  # fmt: skip
             gates.append(self._gated(of, candidate, reference))
             if gates[-1].passed:
-                return chosen([*candidates, candidate], candidate), gates[-1]
+                return chosen([*candidates, candidate], candidate), gates[-1], candidate.open(of)
             candidates.append(candidate)
         best = max(range(len(gates)), key=lambda i: gates[i].overlap["20"])
-        raise refusal(gates[best], candidates[best].graph.quantization.method)
+        raise refusal(gates[best], candidates[best].method)
 
-    def parts(self, of: Float) -> list[str]:
+    @staticmethod
+    def parts(graph: Path) -> list[str]:
         """Parts of a model that can be left as they are: layers, head."""
-        return list(dict.fromkeys(node_groups(load_graph(of.graph)).values()))
+        return list(dict.fromkeys(node_groups(load_graph(graph)).values()))
 
     def most_sensitive(self, of: Float, candidate: Candidate) -> list[str]:
         """The parts whose quantization changes the target's distributions most: one of `SPARED`."""
-        method: Method = candidate.graph.quantization.method  # type: ignore[assignment]  # one of ours
+        method = candidate.method
         found = sensitivity(
             of.graph, of.calls, method, ranges=self.ranges.get(of.role) if method == "static" else None,
             symmetric=of.symmetric, threads=of.threads, progress=partial(self.progress, "measuring sensitivity"),
@@ -149,10 +162,11 @@ class Int8Build:
         return sorted(found, key=lambda part: -found[part])[: -(-len(found) // SPARED)]
 
     def _gated(self, of: Float, candidate: Candidate, reference: Ranked) -> Gate:
-        ranked = self._ranked(candidate.open(of), candidate.graph.quantization.method)
+        ranked = self.ranked(candidate.open(of), candidate.method)
         return compare(reference, ranked, self.data.gate, seed=self.options.seed)
 
-    def _ranked(self, engine: Engine, what: str) -> Ranked:
+    def ranked(self, engine: Engine, what: str) -> Ranked:
+        """The lists that a target's plain beam search gives the users to compare on."""
         recommender = self._recommender(engine, None)
         count = len(self.data.gate)
         told = partial(self._told, f"ranking with {what}", count)
@@ -173,7 +187,7 @@ class Int8Build:
     def draft(self, target: Engine) -> tuple[QuantizedGraph, Drafting]:
         """The fastest draft, and what its precision costs in acceptance, drafting for `target`."""
         of = self.prepare("draft")
-        parts = self.parts(of)
+        parts = self.parts(of.graph)
         keep = [part for part in self.options.keep if part in ("first", "last", *parts)]  # it may have fewer layers
         candidates = self.candidates(of, kept_parts(keep, parts))
         some = self.data.gate[:COMPARED_DRAFTS]

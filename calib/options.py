@@ -6,7 +6,7 @@ from typing import Literal
 from ..catalog.errors import OptionError
 from ..catalog.files import Frozen
 from .quantize import Method
-from .ranges import Estimator
+from .ranges import Estimator, check_percentile
 from .smooth import ALPHA
 
 
@@ -27,6 +27,7 @@ class Int8Options(Frozen, frozen=True):
         for name, value in (("calibration size", self.calibration_size), ("number of gate users", self.gate_users)):
             if value < 1:
                 raise OptionError(f"got a {name} of {value}; expected at least 1.")
+        check_percentile(self.estimator, self.percentile)
         if self.smooth is not None and not 0 <= self.smooth <= 1:
             raise OptionError(f"got a smoothing strength of {self.smooth}; expected 0 to 1.")
 

@@ -59,8 +59,7 @@ def compute_ranges(
     """
     if estimator not in get_args(Estimator):
         raise OptionError(f"got the estimator {estimator!r}; expected one of: {', '.join(get_args(Estimator))}.")
-    if percentile is not None and (estimator != "percentile" or not 50 < percentile <= 100):
-        raise OptionError(f"got a percentile of {percentile} with {estimator}; expected above 50, for percentile only.")
+    check_percentile(estimator, percentile)
     names = activations(load_graph(graph))
     observer = Observer(graph, names, threads=threads)
     total = calls.count * (1 if estimator == "minmax" else 2)
@@ -74,6 +73,12 @@ def compute_ranges(
         source_sha256=source_sha256, estimator=estimator, percentile=percentile, histories=len(calls.searches),
         calls=calls.count, seed=calls.seed, tensors=tensors, channels=channels,
     )  # fmt: skip
+
+
+def check_percentile(estimator: Estimator, percentile: float | None) -> None:
+    """Raise `OptionError` for a percentile that is none, or that the estimator does not take."""
+    if percentile is not None and (estimator != "percentile" or not 50 < percentile <= 100):
+        raise OptionError(f"got a percentile of {percentile} with {estimator}; expected above 50, for percentile only.")
 
 
 def _told(values: Iterator[Arrays], progress: Progress, before: int, total: int) -> Iterator[Arrays]:

@@ -51,6 +51,7 @@ class Float:
 class Candidate:
     """A quantized graph that was tried."""
 
+    method: Method
     graph: QuantizedGraph
     optimised: Path  # as ONNX Runtime's CPU provider runs it
     trial: Trial
@@ -95,7 +96,7 @@ def try_method(
     quantization = Quantization(
         method=method, ranges=used.estimator if used else None, smooth=smooth, kept=tuple(kept), trials=(trial,)
     )
-    return Candidate(QuantizedGraph(path, quantization), optimised, trial)
+    return Candidate(method, QuantizedGraph(path, quantization), optimised, trial)
 
 
 def timed(engine: Engine, role: Role, calls: Calls) -> dict[str, float]:

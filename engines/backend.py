@@ -32,6 +32,8 @@ class Backend(ABC):
     """One backend on one device."""
 
     name: ClassVar[str]
+    zero_points: ClassVar[bool] = True  # whether quantized activations may have them
+    integers: ClassVar[tuple[str, ...]] = ("static", "dynamic", "weight8", "weight4")  # methods of `calib.quantize`
 
     def __init__(self, device: str) -> None:
         self.device = device

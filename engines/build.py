@@ -31,6 +31,7 @@ from .facts import (
 )
 from .latency import measure_latency, seeded_call
 from .ort_backend import OrtBackend
+from .profiles import Limits
 from .registry import available_threads
 from .sealed import sealed
 
@@ -171,14 +172,15 @@ def _build_role(
         quantization=quantized.quantization if quantized else None, tensorrt=plan,
     )  # fmt: skip
     engine = backend.load(bundle, role, folder / role, facts, order.threads, bundle.rebuild(order.name))
-    difference = _difference(exported_engine(bundle, role, scratch, order.threads), engine, model)
+    limits = backend.limits(bundle)
+    difference = _difference(exported_engine(bundle, role, scratch, order.threads), engine, model, limits)
     if precision != "int8" and not difference <= TOLERANCE[precision]:
         versions = ", ".join(f"{library} {version}" for library, version in backend.versions().items())
         raise EngineError(
             f"The {role}, built, differs from {exported} by {difference:.2g} in a log-probability, allowed in "
             f"{precision} is {TOLERANCE[precision]:g}. Try another precision, or another version (this is {versions})."
         )
-    latency = measure_latency(engine, model, partial(progress, f"timing {role}"), backend.limits(bundle))
+    latency = measure_latency(engine, model, partial(progress, f"timing {role}"), limits)
     return replace(facts, max_difference=difference, latency=latency)
 
 
@@ -196,14 +198,18 @@ def exported_engine(bundle: Bundle, role: Role, scratch: Path, threads: int) -> 
     return load_ort_engine(graph, bundle.facts(role), device="cpu", precision=precision, threads=threads)
 
 
-def _difference(exported: Engine, engine: Engine, facts: ModelFacts) -> float:
-    """Largest difference of a log-probability between the exported graph and what was built."""
+def _difference(exported: Engine, engine: Engine, facts: ModelFacts, limits: Limits | None = None) -> float:
+    """Largest difference of a log-probability between the exported graph and what was built, within its limits."""
+    batches, prompt, nodes = (1, 3), 30, 20
+    if limits is not None:
+        batches = (1, min(3, limits.max_batch))
+        prompt, nodes = min(prompt, limits.max_prompt), min(nodes, limits.max_nodes)
     worst = 0.0
-    for batch in (1, 3):
+    for batch in batches:
         caches = exported.new_cache(batch), engine.new_cache(batch)
-        for past, new in ((0, 30), (30, 20)):
+        for past, new in ((0, prompt), (prompt, nodes)):
             a, b = (
-                one.forward(seeded_call(facts, past, new, cache), cache)
+                one.forward(seeded_call(facts, past, new, cache, rows=nodes), cache)
                 for one, cache in zip((exported, engine), caches, strict=True)
             )
             worst = max(worst, float(np.abs(a - b).max()))

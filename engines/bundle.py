@@ -12,7 +12,17 @@ from ..catalog.files import sha256
 from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec
 from ..catalog.trie import PAD, ItemTrie
-from .facts import ENGINE_FACTS, ENGINE_SCHEMA, EngineFacts, EnginePrecision, FileFacts, ModelFacts, Precision, Role
+from .facts import (
+    ENGINE_FACTS,
+    ENGINE_SCHEMA,
+    EngineFacts,
+    EnginePrecision,
+    FileFacts,
+    ModelFacts,
+    Precision,
+    Role,
+    RoleFacts,
+)
 from .sealed import Sealed, read_sealed
 
 MANIFEST = "manifest.json"
@@ -133,8 +143,8 @@ class Bundle:
             _check(folder / file, facts, self.rebuild(name))
         return folder / role
 
-    def rebuild(self, name: str) -> str:
-        """The command that replaces an engine."""
+    def rebuild(self, name: str, facts: EngineFacts | None = None) -> str:
+        """The command that replaces an engine; with its facts, by one like it."""
         backend, _, rest = name.partition("-")
         device, _, rest = rest.partition("-")
         precision, _, draft = rest.partition("-draft-")
@@ -145,6 +155,7 @@ class Bundle:
             parts.append(f"--draft-precision {draft}")
         if "int8" in (precision, draft):
             parts.append("--calibration HISTORIES")
+        parts += _plan_options(facts.roles.get("target")) if facts is not None else []
         return " ".join([*parts, "--overwrite"])
 
     def graph_sha256(self, role: Role) -> str:
@@ -155,6 +166,17 @@ class Bundle:
     def _graph_files(self, role: Role) -> dict[str, FileFacts]:
         files = self.manifest.files.items()
         return {n: f for n, f in files if n.startswith(f"{role}/") and not n.startswith(f"{role}/checkpoint/")}
+
+
+def _plan_options(role: RoleFacts | None) -> list[str]:
+    """What a plan was built for, and with."""
+    if role is None or role.tensorrt is None:
+        return []
+    plan = role.tensorrt
+    flags = {"--version-compatible": plan.version_compatible, "--hardware-compatible": plan.hardware_compatible}
+    limits = plan.limits
+    sizes = f"--max-batch {limits.max_batch} --max-prompt {limits.max_prompt} --max-nodes {limits.max_nodes}"
+    return [sizes, *(flag for flag, given in flags.items() if given)]
 
 
 def _check(path: Path, facts: FileFacts, remedy: str) -> None:

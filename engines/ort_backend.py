@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import onnxruntime as ort  # type: ignore[import-untyped]
 
+from ..graphs import EXTERNAL_BYTES
 from .backend import Backend, GraphToBuild, Progress
 from .base import Engine
 from .bundle import Bundle
@@ -15,7 +16,6 @@ from .prepare import prepare_graph
 from .profiles import TensorRTFacts
 from .registry import backend_version
 
-EXTERNAL_BYTES = 1 << 30  # a protobuf holds 2 GiB at most
 GRAPH = "model.onnx"
 
 

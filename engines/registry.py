@@ -69,7 +69,7 @@ def load_engine(bundle: Bundle, role: Role, name: str, *, threads: int) -> Engin
             f"Run: {bundle.rebuild(name)}"
         )
     folder = bundle.engine_folder(name, role)
-    return backend.load(bundle, role, folder, engine.roles[role], threads, bundle.rebuild(name))
+    return backend.load(bundle, role, folder, engine.roles[role], threads, bundle.rebuild(name, engine))
 
 
 def find_backend(name: str, device: str | None = None, **options: Any) -> Backend:

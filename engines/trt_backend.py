@@ -27,6 +27,8 @@ class TensorRTBackend(Backend):
     """TensorRT 10.14 or later, 11 included, on the current NVIDIA GPU."""
 
     name: ClassVar[str] = "tensorrt"
+    zero_points: ClassVar[bool] = False
+    integers: ClassVar[tuple[str, ...]] = ("static",)  # Q/DQ nodes with constant scales
 
     def __init__(self, device: str, sizes: CallSizes | None = None, options: TrtOptions | None = None) -> None:
         super().__init__(device)

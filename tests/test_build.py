@@ -11,11 +11,12 @@ import pytest
 
 from specrec.catalog.errors import EngineError, SpecRecError
 from specrec.engines import build, ort_backend
-from specrec.engines.base import ForwardInputs, causal
+from specrec.engines.base import Engine, ForwardInputs, KVCache, causal
 from specrec.engines.build import build_engine
 from specrec.engines.bundle import Bundle
 from specrec.engines.latency import BATCHES
 from specrec.engines.ort import load_ort_engine
+from specrec.engines.profiles import Limits
 from specrec.engines.registry import find_backend
 from specrec.runtime import Recommender
 from tiny_bundle import ENGINE, Tiny, edit_manifest
@@ -145,6 +146,25 @@ def test_the_difference_is_measured(tiny: Tiny, tmp_path: Path) -> None:
     other = load_ort_engine(tmp_path / "other.onnx", facts, device="cpu", precision="fp32", threads=1)
     assert build._difference(own, own, facts) < 1e-4
     assert build._difference(other, own, facts) > 0.01
+
+
+def test_the_check_stays_within_what_an_engine_takes(tiny: Tiny) -> None:
+    """An engine that was built for small calls is compared on small ones."""
+    bundle = Bundle.open(tiny.bundle)
+    facts, seen = bundle.facts("target"), set()
+    engine = load_ort_engine(bundle.graph("target"), facts, device="cpu", precision="fp32", threads=1)
+
+    class Watched(Engine):
+        def new_cache(self, batch: int) -> KVCache:
+            return engine.new_cache(batch)
+
+        def forward(self, inputs: ForwardInputs, cache: KVCache) -> Any:
+            seen.add((*inputs.input_ids.shape, inputs.logit_rows.shape[1]))
+            return engine.forward(inputs, cache)
+
+    limits = Limits(max_batch=1, max_prompt=12, max_nodes=5, path=3)
+    assert build._difference(engine, Watched(columns=engine.columns), facts, limits) == 0
+    assert seen == {(1, 12, 5), (1, 5, 5)}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])

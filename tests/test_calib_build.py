@@ -11,10 +11,14 @@ import pytest
 
 from commands import bad, good
 from specrec.calib import int8
-from specrec.calib.options import kept_parts
+from specrec.calib.data import Split
+from specrec.calib.int8 import Int8Build
+from specrec.calib.options import Int8Options, kept_parts
 from specrec.calib.trials import Candidate
 from specrec.catalog.errors import OptionError
+from specrec.engines.build import Order
 from specrec.engines.bundle import Bundle
+from specrec.engines.ort_backend import OrtBackend
 from specrec.runtime import Recommender
 from tiny_bundle import ENGINE, Tiny
 
@@ -152,6 +156,7 @@ def test_smoothing_and_keeping(bundle: Path, calibration: Path) -> None:
         ([], "int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES"),
         (["--calibration", "absent.jsonl"], "absent.jsonl: does not exist"),
         (["--calibration", "HERE", "--keep", "tail"], "got the parts tail to keep; expected any of: first, last, "),
+        (["--calibration", "HERE", "--estimator", "minmax", "--percentile", "99"], "a percentile of 99.0 with minmax"),
         (["--calibration", "HERE", "--smooth", "2"], "got a smoothing strength of 2.0; expected 0 to 1"),
         (["--calibration", "HERE", "--max-batch", "4"], "--max-batch: for --backend tensorrt only"),
         (["--calibration", "HERE", "--device", "cuda"], "on cuda runs fp32, fp16, bf16; got int8"),
@@ -171,6 +176,19 @@ def test_one_user_alone_cannot_be_calibrated_on_and_compared(bundle: Path, tmp_p
     assert "got 4 usable requests, all of users to calibrate on; expected others as well" in bad(
         "build-engine", bundle, "--precision", "int8", "--calibration", path
     )
+
+
+def test_what_a_backend_does_not_take_is_refused_before_any_work(tiny: Tiny, tmp_path: Path) -> None:
+    class Explicit(OrtBackend):
+        integers = ("static",)
+
+    order = Order(Bundle.open(tiny.bundle), Explicit("cpu"), {"target": "int8"}, 1)
+    build = Int8Build(order, Int8Options(method="dynamic"), Split((), ()), None, tmp_path, lambda *_: None)
+    with pytest.raises(OptionError, match="onnxruntime backend takes int8 by static; got dynamic"):
+        build.check()
+    build = Int8Build(order, Int8Options(), Split((), ()), None, tmp_path, lambda *_: None)
+    build.check()
+    assert build.methods == ("static",)
 
 
 def test_options_of_int8_without_int8_are_refused(tiny: Tiny) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from calib_cases import logprobs
-from specrec.calib.calls import Calls, Recorder, _stratified, record_calls, replay
+from specrec.calib.calls import Calls, Recorder, record_calls, replay, stratified
 from specrec.catalog.errors import HistoryError, OptionError
 from specrec.engines.base import Engine, ForwardInputs, causal
 from specrec.engines.bundle import Bundle
@@ -64,7 +64,7 @@ def test_the_seed_draws_the_histories(engines: tuple[Bundle, Engine, Engine]) ->
 @pytest.mark.parametrize("count", [1, 7, 60, 100])
 def test_draws_cover_all_lengths(count: int) -> None:
     lengths = [i % 20 for i in range(60)]
-    chosen = _stratified(lengths, count, seed=0)
+    chosen = stratified(lengths, count, seed=0)
     assert len(set(chosen)) == min(count, 60)
     drawn = [lengths[i] for i in chosen]
     assert drawn == sorted(drawn)
@@ -78,7 +78,7 @@ def test_histories_that_cannot_be_used(engines: tuple[Bundle, Engine, Engine]) -
     some = record_calls(bundle, [["gone"], ["1", "gone"], []], target, None, count=5, k=1)["target"]
     assert len(some.searches) == 1
     with pytest.raises(HistoryError, match="None of 1 histories has an item"):
-        record_calls(bundle, [["gone"]], target, None)
+        record_calls(bundle, [["gone"]], target, None, count=1)
     with pytest.raises(OptionError, match="got 0 histories"):
         record_calls(bundle, HISTORIES, target, None, count=0)
 

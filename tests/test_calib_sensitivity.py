@@ -38,7 +38,7 @@ def test_groups_are_layers_and_the_head(tiny: Tiny) -> None:
 def recorded(tiny: Tiny) -> Calls:
     bundle = Bundle.open(tiny.bundle)
     target = load_engine(bundle, "target", ENGINE, threads=1)
-    return record_calls(bundle, [[str(i), str(i + 1)] for i in range(8)], target, None, k=4)["target"]
+    return record_calls(bundle, [[str(i), str(i + 1)] for i in range(8)], target, None, count=8, k=4)["target"]
 
 
 def test_sensitivity_is_that_of_each_group(tiny: Tiny, recorded: Calls, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from subprocess import run
 import pytest
 
 HEAVY = {"torch", "transformers", "tensorrt", "peft", "onnx", "onnxscript", "tokenizers", "accelerate", "pyarrow"}
-HEAVY |= {"altair", "vl_convert"}
+HEAVY |= {"altair", "vl_convert", "onnx_ir", "polygraphy", "tensorrt_lean"}
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import PathType, bundle_argument, format_option, item_base_option, threads_option, together
+from .options import PathType, bundle_argument, format_option, threads_option, together
 from .output import Bars
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ tensorrt_options = together(
 @int8_options
 @tensorrt_options
 @format_option
-@item_base_option
+@click.option("--item-base", type=int, help="First item's number in AtSpeed files. Default: 0; 1 in folders.")
 @threads_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing engine.")
 def build_engine(
@@ -134,7 +134,7 @@ def _backend(name: str, device: str | None, options: dict[str, Any]) -> "Backend
 
 
 def _build(order: "Order", options: dict[str, Any], overwrite: bool, bars: Bars) -> Path:
-    from ..catalog.errors import EngineError, OptionError
+    from ..catalog.errors import OptionError
     from ..engines.build import write_engine
 
     own = {key: options[key] for key in INT8 if key in options}
@@ -144,14 +144,9 @@ def _build(order: "Order", options: dict[str, Any], overwrite: bool, bars: Bars)
         return write_engine(order, overwrite=overwrite, progress=bars)
     if "calibration" not in own:
         raise OptionError("int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES.")
-    try:
-        from ..calib.build import build_int8
-        from ..calib.data import read_examples
-        from ..calib.options import Int8Options
-    except ModuleNotFoundError as error:
-        raise EngineError(
-            f"int8 needs {error.name}, which is not installed. Run: pip install 'specrec[cpu,quantize]'"
-        ) from error
+    from ..calib.build import build_int8
+    from ..calib.data import read_examples
+    from ..calib.options import Int8Options
 
     paths, kind, base = own.pop("calibration"), own.pop("format", None), own.pop("item_base", None)
     examples, unusable = read_examples(paths, order.bundle.catalog(), format=kind, item_base=base)
