@@ -7,8 +7,10 @@ keys and values again, in any engine.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..catalog.errors import HistoryError, OptionError
 from ..engines.base import Engine, Float32, ForwardInputs, Int64, KVCache
@@ -20,6 +22,8 @@ from ..runtime.types import DraftShape
 from ..runtime.verification import Verification
 
 TOP_K = 20
+Arrays = list[NDArray[Any]]
+Cache = TypeVar("Cache", KVCache, Arrays)  # an engine's, or the tensors themselves
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +44,18 @@ class Calls:
         last = len(self.searches) - 1
         places = np.linspace(0, last, min(searches, last + 1)).round().astype(int).tolist()
         return Calls(tuple(self.searches[i] for i in places), self.shared, self.seed)
+
+    def walk(self, beginning: Cache) -> Iterator[tuple[ForwardInputs, Cache, int | None]]:
+        """Every call in order, the cache to make it on (before the next is asked for), its number in its search.
+
+        beginning: an empty cache, which the shared calls fill (their number: None); every search gets a copy of it.
+        """
+        for inputs in self.shared:
+            yield inputs, beginning, None
+        for search in self.searches:
+            cache = beginning.copy()
+            for number, inputs in enumerate(search):
+                yield inputs, cache, number
 
 
 def record_calls(
@@ -150,10 +166,5 @@ def replay(engine: Engine, calls: Calls) -> Iterator[Float32]:
     Every call is on what this engine's calls before it left, as in a search; each array is valid until the next.
     The recording and this engine must append the same number of slots a call.
     """
-    beginning = engine.new_cache(1)
-    for inputs in calls.shared:
-        yield engine.forward(inputs, beginning)
-    for search in calls.searches:
-        cache = beginning.copy()
-        for inputs in search:
-            yield engine.forward(inputs, cache)
+    for inputs, cache, _ in calls.walk(engine.new_cache(1)):
+        yield engine.forward(inputs, cache)

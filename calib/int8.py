@@ -26,6 +26,8 @@ from .sensitivity import node_groups, sensitivity
 from .smooth import smooth
 from .trials import SEARCHES, Candidate, Float, load_optimised, logprobs_of, try_method
 
+# One scale for a whole activation: who shares a call changes everybody's scores, and drafting would change the lists.
+MIXING: Final = ("dynamic",)
 SPARED: Final = 4  # one part of so many stays in floating point where nothing passes the gate otherwise
 COMPARED_DRAFTS: Final = 200  # users on whom a quantized draft is compared with the original
 
@@ -110,7 +112,7 @@ class Int8Build:
         )  # fmt: skip
 
     def candidates(self, of: Float, keep: Sequence[str]) -> list[Candidate]:
-        """Every way that may be tried, the fastest first."""
+        """Every way that may be tried, the fastest first; behind all others what depends on a call's other tokens."""
         tried = []
         for done, method in enumerate(self.methods):
             self.progress(f"trying {of.role}: {method}", done, len(self.methods))
@@ -119,7 +121,7 @@ class Int8Build:
                     of, method, self.scratch, ranges=self.ranges.get(of.role), smooth=self.options.smooth, kept=keep
                 )
             )
-        return sorted(tried, key=lambda candidate: candidate.milliseconds)
+        return sorted(tried, key=lambda candidate: (candidate.method in MIXING, candidate.milliseconds))
 
     def target(self) -> tuple[QuantizedGraph, Gate | None, Engine]:
         """The fastest target that passes the gate, and it loaded; raises `EngineError` where none does."""

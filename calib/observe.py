@@ -2,20 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort  # type: ignore[import-untyped]
-from numpy.typing import NDArray
 
 from ..catalog.errors import EngineError
 from ..engines.base import ForwardInputs
-from ..engines.mask import MASK_TYPES, dense_mask
+from ..engines.mask import MASK_TYPES, dense_feed
 from ..engines.ort import session_options
-from .calls import Calls
+from .calls import Arrays, Calls
 
-Arrays = list[NDArray[Any]]
 PAST, PRESENT = "past_key_values.", "present."
 FLOAT = MASK_TYPES["fp32"]
 
@@ -35,23 +32,13 @@ class Observer:
 
     def run(self, calls: Calls) -> Iterator[Arrays]:
         """The watched values of every call, in order."""
-        beginning = [np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32) for value in self._past]
-        for inputs in calls.shared:
-            seen, beginning = self._forward(inputs, beginning)
+        empty: Arrays = [np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32) for value in self._past]
+        for inputs, past, _ in calls.walk(empty):
+            seen, past[:] = self._forward(inputs, past)
             yield seen
-        for search in calls.searches:
-            past = beginning
-            for inputs in search:
-                seen, past = self._forward(inputs, past)
-                yield seen
 
     def _forward(self, inputs: ForwardInputs, past: Arrays) -> tuple[Arrays, Arrays]:
-        feed = {
-            "input_ids": inputs.input_ids,
-            "position_ids": inputs.position_ids,
-            "attention_mask": dense_mask(inputs.visible_below, inputs.visible_slots, past[0].shape[2], FLOAT),
-            "logit_rows": inputs.logit_rows,
-        }
+        feed = dense_feed(inputs, past[0].shape[2], FLOAT)
         feed |= {value.name: array for value, array in zip(self._past, past, strict=True)}
         values: Arrays = self._session.run(self._outputs, feed)
         return values[: self._watched], values[self._watched :]

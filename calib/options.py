@@ -13,7 +13,7 @@ from .smooth import ALPHA
 class Int8Options(Frozen, frozen=True):
     """How a graph is quantized. Raises `OptionError` for what cannot be."""
 
-    method: Method | Literal["auto"] = "auto"  # auto: the fastest here that passes the gate
+    method: Method | Literal["auto"] = "auto"  # auto: the fastest here that passes the gate, dynamic last
     estimator: Estimator = "percentile"
     percentile: float | None = None
     smooth: float | None = ALPHA  # of SmoothQuant; None: weights as they are

@@ -13,9 +13,9 @@ from ..catalog.errors import EngineError, OptionError
 from ..catalog.files import Frozen, whole_file
 from ..engines.sealed import to_json
 from ..graphs.files import load_graph
-from .calls import Calls
+from .calls import Arrays, Calls
 from .matmuls import activations
-from .observe import Arrays, Observer
+from .observe import Observer
 from .quiet import quiet
 
 Estimator = Literal["minmax", "percentile", "entropy"]

@@ -104,15 +104,12 @@ def timed(engine: Engine, role: Role, calls: Calls) -> dict[str, float]:
     first, later = ("prefill+verify", "verify") if role == "target" else ("prefill", "draft step")
     times: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
-        cache = engine.new_cache(1)
-        for inputs in calls.shared:
+        for inputs, cache, number in calls.walk(engine.new_cache(1)):
+            start = perf_counter()
             engine.forward(inputs, cache)
-        for search in calls.searches:
-            behind = cache.copy()
-            for number, inputs in enumerate(search):
-                start = perf_counter()
-                engine.forward(inputs, behind)
-                times.setdefault(later if number else first, []).append(1000 * (perf_counter() - start))
+            elapsed = 1000 * (perf_counter() - start)
+            if number is not None:
+                times.setdefault(later if number else first, []).append(elapsed)
     return {name: round(median(of_kind), 4) for name, of_kind in times.items()}
 
 

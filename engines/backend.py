@@ -9,8 +9,7 @@ from typing import ClassVar
 from ..catalog.errors import EngineError
 from .base import Engine
 from .bundle import Bundle
-from .facts import EnginePrecision, Precision, Role, RoleFacts
-from .profiles import Limits, TensorRTFacts
+from .facts import EnginePrecision, Limits, Precision, Role, RoleFacts, TensorRTFacts
 
 Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
 

@@ -23,6 +23,7 @@ from .facts import (
     EngineFacts,
     EnginePrecision,
     Gate,
+    Limits,
     ModelFacts,
     Quantization,
     Role,
@@ -31,7 +32,6 @@ from .facts import (
 )
 from .latency import measure_latency, seeded_call
 from .ort_backend import OrtBackend
-from .profiles import Limits
 from .registry import available_threads
 from .sealed import sealed
 

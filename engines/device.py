@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.errors import EngineError
+from .memory import Allocator
 
 ALIGNMENT = 256  # bytes; what TensorRT asks of every tensor's address, and what CUDA's own allocations have
 _MAJOR, _MINOR = 75, 76  # cudaDevAttrComputeCapabilityMajor and -Minor
@@ -23,7 +24,7 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-class Device:
+class Device(Allocator):
     """The current GPU (`CUDA_VISIBLE_DEVICES` chooses it) and a stream: all that is asked of it happens in order.
 
     Raises `EngineError` where there is no CUDA runtime, no driver or no GPU, and wherever CUDA fails.
@@ -55,7 +56,6 @@ class Device:
         return total.value
 
     def allocate(self, size: int) -> int:
-        """Address of `size` new bytes, aligned for any tensor."""
         with (
             _cuda_errors(f"The GPU has no {size / 2**20:.0f} MiB left; lower the batch size, or close what uses it"),
             quiet(),
@@ -63,7 +63,7 @@ class Device:
             return int(self._cuda.malloc(max(size, 1)))
 
     def free(self, address: int) -> None:
-        """Free what `allocate` returned, once the stream is done with it (CUDA waits)."""
+        self.synchronize()
         with _cuda_errors("Freeing the GPU's memory failed"):
             self._cuda.free(address)
 
@@ -95,55 +95,6 @@ class Device:
     def _copy(self, to: int, source: int, size: int, kind: object) -> None:
         with _cuda_errors("Copying to or from the GPU failed"):
             self._cuda.memcpy(to, source, size, kind, self.stream)
-
-
-class Block:
-    """Device memory that goes back to its pool when nobody refers to it any more."""
-
-    def __init__(self, pool: "Pool", address: int, size: int) -> None:
-        self._pool, self.address, self.size = pool, address, size
-
-    def __del__(self) -> None:
-        self._pool.give_back(self.address, self.size)
-
-
-class Pool:
-    """Memory of one device that is used again and again.
-
-    Blocks come back at any time and from any thread (a list's `append` is atomic); taking them is for
-    one thread at a time. What comes back may still be read by work in the stream: it is handed to work
-    behind that in the same stream.
-    """
-
-    def __init__(self, device: Device) -> None:
-        self._device = device
-        self._free: list[tuple[int, int]] = []  # (size, address)
-
-    def take(self, size: int) -> Block:
-        """At least `size` bytes, and at most twice as many unless they are new: the smallest block that fits."""
-        fitting = [entry for entry in list(self._free) if size <= entry[0] <= 2 * size]
-        if fitting:
-            least = min(fitting)
-            self._free.remove(least)
-            return Block(self, least[1], least[0])
-        try:
-            address = self._device.allocate(size)
-        except EngineError:
-            if not self._free:
-                raise
-            self.clear()
-            address = self._device.allocate(size)
-        return Block(self, address, size)
-
-    def give_back(self, address: int, size: int) -> None:
-        """For `Block` alone."""
-        self._free.append((size, address))
-
-    def clear(self) -> None:
-        """Free what nobody uses."""
-        self._device.synchronize()
-        while self._free:
-            self._device.free(self._free.pop()[1])
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Literal
 
 from ..catalog.files import Frozen, sha256
-from .profiles import TensorRTFacts
 from .sealed import Sealed
 
 ENGINE_FACTS = "engine.json"
@@ -24,6 +23,11 @@ class ModelFacts(Frozen, frozen=True):
     head_dim: int
     vocabulary: int  # rows of the head
     context: int  # positions the model was made for
+
+    @property
+    def cache_names(self) -> tuple[str, ...]:
+        """Of a cache's tensors, behind "past_key_values." and "present." in its graphs: "0.key", "0.value", ..."""
+        return tuple(f"{layer}.{part}" for layer in range(self.layers) for part in ("key", "value"))
 
 
 class FileFacts(Frozen, frozen=True):
@@ -87,6 +91,30 @@ class Drafting(Frozen, frozen=True):
     reference_acceptance: float  # ... with the original draft
     target_calls: float  # a user
     reference_target_calls: float
+
+
+class Limits(Frozen, frozen=True, kw_only=True):
+    """The largest calls that an engine takes; sizes that all its calls share."""
+
+    max_batch: int  # requests
+    max_prompt: int  # tokens of a prompt, a shared beginning included
+    max_nodes: int  # new tokens of a request in one call, besides the prompt's
+    path: int  # L, the size of `visible_slots`
+
+    def capacity(self, identifier_length: int) -> int:
+        """The most slots that a cache may hold: a call a token of the identifier, each with all the nodes it may."""
+        return self.max_prompt + identifier_length * self.max_nodes
+
+
+class TensorRTFacts(Frozen, frozen=True):
+    """What a plan was built by, for, and with."""
+
+    version: str  # TensorRT's, e.g. "10.16.1.11"
+    compute_capability: str  # the GPU's, e.g. "9.0"
+    version_compatible: bool  # later versions run it, the lean runtime too
+    hardware_compatible: bool  # other GPUs run it, from Ampere on
+    limits: Limits
+    profiles: tuple[str, ...]  # names, in the plan's order
 
 
 class RoleFacts(Frozen, frozen=True):

@@ -7,8 +7,7 @@ from time import perf_counter
 import numpy as np
 
 from .base import Engine, ForwardInputs, KVCache, causal
-from .facts import LatencyPoint, ModelFacts
-from .profiles import Limits
+from .facts import LatencyPoint, Limits, ModelFacts
 
 NEW_TOKENS = (1, 8, 20, 40, 80, 160, 320, 480)
 LATER_TOKENS = 160  # the most that calls after the prompt's bring

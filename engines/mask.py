@@ -1,11 +1,12 @@
-"""The additive attention mask that exported graphs take, from who sees what."""
+"""A call as what its graph takes beside the cache: who sees what as an additive mask, or by indices."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Int64
+from ..catalog.errors import EngineError
+from .base import ForwardInputs, Int64
 
 
 @dataclass(frozen=True)
@@ -34,3 +35,42 @@ def dense_mask(visible_below: Int64, visible_slots: Int64, past: int, mask_type:
     row, token, level = np.nonzero(visible_slots >= 0)
     mask[row, token, visible_slots[row, token, level]] = 0
     return mask[:, None]
+
+
+def dense_feed(inputs: ForwardInputs, past: int, mask_type: MaskType) -> dict[str, NDArray[np.generic]]:
+    """The inputs of an exported graph, by name, for a call on `past` cached slots; all but the keys and values."""
+    return {
+        "input_ids": inputs.input_ids,
+        "position_ids": inputs.position_ids,
+        "attention_mask": dense_mask(inputs.visible_below, inputs.visible_slots, past, mask_type),
+        "logit_rows": inputs.logit_rows,
+    }
+
+
+def index_feed(inputs: ForwardInputs, *, tokens: int, rows: int, path: int, remedy: str) -> dict[str, Int64]:
+    """The inputs of a graph with index inputs, by name; all but the keys and values.
+
+    The call is padded to `tokens` tokens, which see slot 0, and `rows` rows of logits. path: slots that a token may
+    name in this graph. Raises `EngineError`, with its `remedy`, where one names more.
+    """
+    slots = inputs.visible_slots
+    if slots.shape[2] > path:
+        raise EngineError(
+            f"A token of this call names {slots.shape[2]} slots, the engine was built for at most {path}. {remedy}"
+        )
+    paths = np.full((len(slots), tokens, path), -1)
+    paths[:, : slots.shape[1], : slots.shape[2]] = slots
+    return {
+        "input_ids": _filled(inputs.input_ids, tokens, 0),
+        "position_ids": _filled(inputs.position_ids, tokens, 0),
+        "visible_below": _filled(inputs.visible_below, tokens, 1),
+        "visible_slots": paths,
+        "logit_rows": _filled(inputs.logit_rows, rows, 0),
+    }
+
+
+def _filled(array: Int64, count: int, value: int) -> Int64:
+    """[B, n] widened to [B, count]."""
+    out = np.full((len(array), count), value)
+    out[:, : array.shape[1]] = array
+    return out

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
-from numpy.typing import NDArray
 
 from ..catalog.errors import EngineError
 from .base import Engine, Float32, ForwardInputs, Int64, KVCache
 from .facts import ModelFacts, Precision
-from .mask import MASK_TYPES, dense_mask
+from .mask import MASK_TYPES, dense_feed
 from .ort_bound import call_failed
 from .ort_device import GATHER, DeviceEngine
 
@@ -51,9 +50,8 @@ class OrtEngine(Engine):
         columns = session.get_outputs()[0].shape[2]
         super().__init__(columns=int(columns))
         self._session, self._facts, self._mask_type = session, facts, MASK_TYPES[precision]
-        names = [f"{i}.{part}" for i in range(facts.layers) for part in ("key", "value")]
-        self._past = [f"past_key_values.{name}" for name in names]
-        self._outputs = ["logprobs", *(f"present.{name}" for name in names)]
+        self._past = [f"past_key_values.{name}" for name in facts.cache_names]
+        self._outputs = ["logprobs", *(f"present.{name}" for name in facts.cache_names)]
 
     def new_cache(self, batch: int) -> OrtCache:
         empty = np.zeros((batch, self._facts.kv_heads, 0, self._facts.head_dim), self._mask_type.dtype)
@@ -62,13 +60,7 @@ class OrtEngine(Engine):
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
         assert isinstance(cache, OrtCache)
         binding = self._session.io_binding()
-        small: dict[str, NDArray[np.generic]] = {
-            "input_ids": inputs.input_ids,
-            "position_ids": inputs.position_ids,
-            "attention_mask": dense_mask(inputs.visible_below, inputs.visible_slots, cache.length, self._mask_type),
-            "logit_rows": inputs.logit_rows,
-        }
-        for name, array in small.items():
+        for name, array in dense_feed(inputs, cache.length, self._mask_type).items():
             binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
         for name, value in zip(self._past, cache.values, strict=True):
             binding.bind_ortvalue_input(name, value)

@@ -9,11 +9,10 @@ from ..graphs import EXTERNAL_BYTES
 from .backend import Backend, GraphToBuild, Progress
 from .base import Engine
 from .bundle import Bundle
-from .facts import EnginePrecision, Precision, Role, RoleFacts
+from .facts import EnginePrecision, Precision, Role, RoleFacts, TensorRTFacts
 from .ort import check_provider, load_ort_engine, open_session, session_options
 from .ort_device import GATHER
 from .prepare import prepare_graph
-from .profiles import TensorRTFacts
 from .registry import backend_version
 
 GRAPH = "model.onnx"

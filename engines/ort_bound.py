@@ -6,15 +6,15 @@ as its session, and belongs to the thread that captured it; one run at a time.
 """
 
 from collections import OrderedDict
-from threading import Lock, RLock, get_ident
+from threading import RLock, get_ident
 from typing import NamedTuple
-from weakref import finalize
 
 import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 
 from ..catalog.errors import EngineError
 from .base import Float32, Int64
+from .memory import Allocator
 
 # ONNX's numbers of types (NumPy lacks bfloat16), and the bytes of one element.
 FLOAT32, INT64 = 1, 7
@@ -88,56 +88,21 @@ class BoundSession:
         self.session.run_with_iobinding(binding, options)
 
 
-class Lease:
-    """Device memory in use; it is free for others once nothing refers to the lease."""
-
-    def __init__(self, address: int) -> None:
-        self.address = address
-
-
-class _Slab(NamedTuple):
-    bytes: int
-    number: int
-    memory: ort.OrtValue
-
-
-class DeviceMemory:
-    """Memory that is used again: caches come and go, their addresses stay few.
-
-    Sizes are powers of two, and the smallest and oldest that fits is taken, so that the same requests in
-    the same order meet the same addresses.
-    """
-
-    SMALLEST = 1 << 16  # bytes
+class OrtMemory(Allocator):
+    """Memory of a session's device, from ONNX Runtime's own allocator."""
 
     def __init__(self, device: str) -> None:
-        self._device, self._lock = device, Lock()
-        self._free: list[_Slab] = []
-        self._made = 0
+        self._device = device
+        self._live: dict[int, ort.OrtValue] = {}  # by address
 
-    def take(self, size: int) -> Lease:
-        """At least `size` bytes; raises `EngineError` where the device has none left."""
-        with self._lock:
-            fitting = [slab for slab in self._free if slab.bytes >= size]
-            if fitting:
-                slab = min(fitting, key=lambda slab: slab[:2])
-                self._free.remove(slab)
-            else:
-                slab = self._make(_power_of_two(max(size, self.SMALLEST)))
-        lease = Lease(slab.memory.data_ptr())
-        finalize(lease, self._free.append, slab).atexit = False  # at any time, in any thread: appending needs no lock
-        return lease
+    def allocate(self, size: int) -> int:
+        memory = _allocated(size, np.uint8, self._device)
+        address = int(memory.data_ptr())
+        self._live[address] = memory
+        return address
 
-    def _make(self, size: int) -> _Slab:
-        try:
-            memory = _allocated(size, np.uint8, self._device)
-        except EngineError:
-            if not self._free:
-                raise
-            self._free.clear()  # pieces that are too small
-            memory = _allocated(size, np.uint8, self._device)
-        self._made += 1
-        return _Slab(size, self._made, memory)
+    def free(self, address: int) -> None:
+        del self._live[address]
 
 
 class Transfers:
@@ -154,7 +119,7 @@ class Transfers:
     def upload(self, arrays: dict[str, Int64]) -> tuple[Tensors, ...]:
         """Copy arrays to the device, side by side; they lie there until the next upload."""
         count = sum(array.size for array in arrays.values())
-        size = _power_of_two(count)
+        size = power_of_two(count)
         if size not in self._up:
             self._up[size] = _allocated(size, np.int64, self._device), np.zeros(size, np.int64)
         memory, host = self._up[size]
@@ -168,7 +133,7 @@ class Transfers:
 
     def result(self, name: str, shape: tuple[int, ...]) -> Tensors:
         """Where an output of float32 goes, until the next result of this size."""
-        size = _power_of_two(int(np.prod(shape)))
+        size = power_of_two(int(np.prod(shape)))
         if size not in self._down:
             self._down[size] = _allocated(size, np.float32, self._device)
         return Tensors((name,), FLOAT32, shape, self._down[size].data_ptr())
@@ -198,6 +163,6 @@ def _allocated(count: int, dtype: type[np.generic], device: str) -> ort.OrtValue
         ) from error
 
 
-def _power_of_two(count: int) -> int:
+def power_of_two(count: int) -> int:
     """The smallest that is at least `count`."""
     return 1 << max(count - 1, 0).bit_length()

@@ -1,13 +1,11 @@
 """Engines that are built for ranges of shapes: the ranges of a bundle's calls, and their arithmetic."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ..catalog.errors import EngineError
 from ..catalog.files import Frozen
-
-if TYPE_CHECKING:  # engine.json holds what is defined here
-    from .facts import ModelFacts, Precision, Role
+from .facts import Limits, ModelFacts, Precision, Role
 
 Shape = tuple[int, ...]
 Axis = Literal["batch", "sequence", "past", "rows"]
@@ -20,19 +18,6 @@ OPTIONS: Mapping[str, str] = {
 }
 BYTES: Mapping[str, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 LARGEST = 2**31 - 1  # elements of a tensor in TensorRT; bytes between two tensors that CUDA copies at once
-
-
-class Limits(Frozen, frozen=True, kw_only=True):
-    """The largest calls that an engine takes; sizes that all its calls share."""
-
-    max_batch: int  # requests
-    max_prompt: int  # tokens of a prompt, a shared beginning included
-    max_nodes: int  # new tokens of a request in one call, besides the prompt's
-    path: int  # L, the size of `visible_slots`
-
-    def capacity(self, identifier_length: int) -> int:
-        """The most slots that a cache may hold: a call a token of the identifier, each with all the nodes it may."""
-        return self.max_prompt + identifier_length * self.max_nodes
 
 
 class Profile(Frozen, frozen=True):
@@ -53,18 +38,7 @@ class Profile(Frozen, frozen=True):
         return smallest[where], typical[where], largest[where]
 
 
-class TensorRTFacts(Frozen, frozen=True):
-    """What a plan was built by, for, and with."""
-
-    version: str  # TensorRT's, e.g. "10.16.1.11"
-    compute_capability: str  # the GPU's, e.g. "9.0"
-    version_compatible: bool  # later versions run it, the lean runtime too
-    hardware_compatible: bool  # other GPUs run it, from Ampere on
-    limits: Limits
-    profiles: tuple[str, ...]  # names, in the plan's order
-
-
-def input_axes(facts: "ModelFacts", path: int) -> dict[str, tuple[Axis | int, ...]]:
+def input_axes(facts: ModelFacts, path: int) -> dict[str, tuple[Axis | int, ...]]:
     """Every input of a graph with index inputs (docs/design.md, "The graph's contract") and its axes."""
     inputs: dict[str, tuple[Axis | int, ...]] = {
         "input_ids": ("batch", "sequence"),
@@ -73,13 +47,12 @@ def input_axes(facts: "ModelFacts", path: int) -> dict[str, tuple[Axis | int, ..
         "visible_slots": ("batch", "sequence", path),
         "logit_rows": ("batch", "rows"),
     }
-    for layer in range(facts.layers):
-        for part in ("key", "value"):
-            inputs[f"past_key_values.{layer}.{part}"] = ("batch", facts.kv_heads, "past", facts.head_dim)
+    for name in facts.cache_names:
+        inputs[f"past_key_values.{name}"] = ("batch", facts.kv_heads, "past", facts.head_dim)
     return inputs
 
 
-def profiles_for(role: "Role", facts: "ModelFacts", limits: Limits, identifier_length: int) -> tuple[Profile, Profile]:
+def profiles_for(role: Role, facts: ModelFacts, limits: Limits, identifier_length: int) -> tuple[Profile, Profile]:
     """The two kinds of call that a model gets: the one that brings the prompts, and those behind it.
 
     The first may stand behind a cached beginning that all prompts share, and brings nodes as well (a
@@ -131,12 +104,12 @@ def choose(profiles: Sequence[Profile], *, batch: int, past: int, new: int, rows
 
 def check_profiles(
     profiles: Sequence[Profile],
-    facts: "ModelFacts",
+    facts: ModelFacts,
     limits: Limits,
     inputs: Mapping[str, Sequence[int | str]],
     *,
     identifier_length: int,
-    cache: "Precision",
+    cache: Precision,
 ) -> None:
     """Check ranges against each other and against a graph, before minutes are spent on building.
 
@@ -151,9 +124,7 @@ def check_profiles(
         raise EngineError(f"Nothing was built: the calls to build for do not fit together.\n{listed}")
 
 
-def check_memory(
-    facts: "ModelFacts", limits: Limits, *, identifier_length: int, cache: "Precision", total: int
-) -> None:
+def check_memory(facts: ModelFacts, limits: Limits, *, identifier_length: int, cache: Precision, total: int) -> None:
     """Raise `EngineError` where the largest batch's cache alone would not fit a GPU of `total` bytes."""
     needed = cache_bytes(facts, limits, identifier_length=identifier_length, cache=cache)
     if needed > total:
@@ -164,7 +135,7 @@ def check_memory(
         )
 
 
-def cache_bytes(facts: "ModelFacts", limits: Limits, *, identifier_length: int, cache: "Precision") -> int:
+def cache_bytes(facts: ModelFacts, limits: Limits, *, identifier_length: int, cache: Precision) -> int:
     """Device memory of one cache at its largest: keys and values of every layer, in two buffers each."""
     return 2 * 2 * facts.layers * limits.max_batch * _slots_bytes(facts, limits.capacity(identifier_length), cache)
 
@@ -177,7 +148,7 @@ def _within(value: int, allowed: Range) -> bool:
     return allowed[0] <= value <= allowed[2]
 
 
-def _slots_bytes(facts: "ModelFacts", slots: int, cache: "Precision") -> int:
+def _slots_bytes(facts: ModelFacts, slots: int, cache: Precision) -> int:
     return facts.kv_heads * slots * facts.head_dim * BYTES[cache]
 
 
@@ -199,7 +170,7 @@ def _describe(profiles: Sequence[Profile]) -> str:
     )
 
 
-def _limit_faults(facts: "ModelFacts", limits: Limits, identifier_length: int, cache: "Precision") -> Iterator[str]:
+def _limit_faults(facts: ModelFacts, limits: Limits, identifier_length: int, cache: Precision) -> Iterator[str]:
     for option, value in (
         ("--max-batch", limits.max_batch),
         ("--max-prompt", limits.max_prompt),

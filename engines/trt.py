@@ -1,6 +1,6 @@
 """TensorRT: plans in execution contexts, their keys and values kept on the GPU, a buffer to read and one to write."""
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..catalog.errors import EngineError
-from .base import Engine, Float32, ForwardInputs, Int64, KVCache
-from .device import Block, Device, Pool, aligned, packed, quiet
-from .facts import ModelFacts, Precision
-from .profiles import BYTES, Profile, TensorRTFacts, choose
+from .base import Float32, ForwardInputs, Int64, KVCache
+from .device import Device, aligned, packed, quiet
+from .facts import ModelFacts, Precision, TensorRTFacts
+from .mask import index_feed
+from .memory import HeldCache, HoldingEngine, Lease, Pool
+from .profiles import BYTES, Profile, choose
 from .trt_library import Messages, check_fits, import_tensorrt, new_logger, new_tool
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CacheLayout:
-    """How keys and values lie in a block: part after part (a layer's keys, its values, ...), packed [B, heads, S, D].
+    """How keys and values lie in memory: part after part (a layer's keys, its values, ...), packed [B, heads, S, D].
 
     A part's begin depends on the batch alone, so that rows of all parts can be copied at once.
     """
@@ -43,39 +44,11 @@ class CacheLayout:
         return aligned(batch * self.row(self.capacity))
 
     def size(self, batch: int) -> int:
-        """Bytes of a block."""
+        """Bytes of a cache."""
         return self.parts * self.pitch(batch)
 
 
-class TrtCache(KVCache):
-    """A block of the engine's pool; calls write into another one, so copies may share it."""
-
-    def __init__(self, engine: "TrtEngine", batch: int) -> None:
-        self._engine, self._batch, self._length = engine, batch, 0
-        self.block: Block | None = None  # None: nothing cached yet
-
-    @property
-    def batch(self) -> int:
-        return self._batch
-
-    @property
-    def length(self) -> int:
-        return self._length
-
-    def copy(self) -> "TrtCache":
-        other = TrtCache(self._engine, self._batch)
-        other.hold(self.block, self._batch, self._length)
-        return other
-
-    def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
-        self._engine.keep(self, rows, slots)
-
-    def hold(self, block: Block | None, batch: int, length: int) -> None:
-        """For the engine: the content from now on."""
-        self.block, self._batch, self._length = block, batch, length
-
-
-class TrtEngine(Engine):
+class TrtEngine(HoldingEngine):
     """A plan of a graph with index inputs; one execution context a profile, one stream, one call at a time."""
 
     def __init__(
@@ -90,66 +63,46 @@ class TrtEngine(Engine):
     ) -> None:
         """columns: C; rebuild: the command that errors name."""
         super().__init__(columns=columns)
-        self._plan, self._device, self._pool, self._rebuild = plan, device, Pool(device), rebuild
+        self._plan, self._device, self._rebuild = plan, device, rebuild
+        self._pool = Pool(device, most=2)  # a small buffer shall not hold a large cache's memory
         self._lock = Lock()
         # Caches hold the engine: none is left then. When the process ends, CUDA may have ended before.
         finalize(self, _give_back, self._pool, device).atexit = False
         capacity = max(profile.range("past")[2] for profile in plan.profiles) + 1
         self._layout = CacheLayout(2 * facts.layers, facts.kv_heads, facts.head_dim, BYTES[cache_precision], capacity)
-        self._names = [f"{layer}.{part}" for layer in range(facts.layers) for part in ("key", "value")]
+        self._names = facts.cache_names
         self._path = plan.profiles[0].shapes["visible_slots"][0][2]
 
-    def new_cache(self, batch: int) -> TrtCache:
-        return TrtCache(self, batch)
-
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
-        assert isinstance(cache, TrtCache)
-        small = self._small(inputs)
-        (batch, new), rows = inputs.input_ids.shape, small["logit_rows"].shape[1]
+        cache = self.held(cache)
+        (batch, new), asked = inputs.input_ids.shape, inputs.logit_rows.shape[1]
+        rows = max(asked, 1)  # no axis of a plan may be empty, the cache's aside
+        remedy = f"Build it again: {self._rebuild}"
+        small = index_feed(inputs, tokens=new, rows=rows, path=self._path, remedy=remedy)
         profile = choose(self._plan.profiles, batch=batch, past=cache.length, new=new, rows=rows, rebuild=self._rebuild)
         with self._lock:
             logprobs = self._run(self._plan.contexts[profile], small, cache)
-        return logprobs[:, : inputs.logit_rows.shape[1]]
+        return logprobs[:, :asked]
 
-    def keep(self, cache: TrtCache, rows: Int64, slots: Int64 | None) -> None:
-        """`KVCache.keep`. Rows are copied on the GPU; choosing slots goes through the host (the runtime never does)."""
-        if cache.block is None:
-            cache.hold(None, len(rows), 0)
-            return
+    def kept(self, cache: HeldCache, rows: Int64, slots: Int64 | None) -> Lease:
+        """Rows are copied on the GPU; choosing slots goes through the host (the runtime never does)."""
+        assert cache.memory is not None
         with self._lock:
-            block = self._pool.take(self._layout.size(len(rows)))
+            memory = self._pool.take(self._layout.size(len(rows)))
             if slots is None:
-                self._copy_rows(cache, block, rows)
-                length = cache.length
+                self._copy_rows(cache, cache.memory, memory, rows)
             else:
-                self._copy_slots(cache, block, rows, slots)
-                length = slots.shape[1]
-            cache.hold(block, len(rows), length)
+                self._copy_slots(cache, cache.memory, memory, rows, slots)
+        return memory
 
-    def _small(self, inputs: ForwardInputs) -> dict[str, NDArray[np.int64]]:
-        """What is uploaded: `visible_slots` as wide as the graph's, at least one row of logits."""
-        slots, rows = inputs.visible_slots, inputs.logit_rows
-        width = slots.shape[2]
-        if width > self._path:
-            raise EngineError(
-                f"A call lets a token see {width} slots besides the first ones, the engine was built for {self._path}. "
-                f"Build it again: {self._rebuild}"
-            )
-        return {
-            "input_ids": inputs.input_ids,
-            "position_ids": inputs.position_ids,
-            "visible_below": inputs.visible_below,
-            "visible_slots": np.pad(slots, ((0, 0), (0, 0), (0, self._path - width)), constant_values=-1),
-            "logit_rows": rows if rows.shape[1] else np.zeros((len(rows), 1), np.int64),
-        }
-
-    def _run(self, context: "trt.IExecutionContext", small: dict[str, NDArray[np.int64]], cache: TrtCache) -> Float32:
+    def _run(self, context: "trt.IExecutionContext", small: dict[str, Int64], cache: HeldCache) -> Float32:
         """One call; the cache is as it was where it fails."""
         layout, (batch, new) = self._layout, small["input_ids"].shape
         logprobs = np.empty((batch, small["logit_rows"].shape[1], self.columns), np.float32)
         buffer, offsets = packed(small)
         present = self._pool.take(layout.size(batch))
-        past, staging, scores = cache.block or present, self._pool.take(buffer.nbytes), self._pool.take(logprobs.nbytes)
+        staging, scores = self._pool.take(buffer.nbytes), self._pool.take(logprobs.nbytes)
+        past = cache.memory or present
         shape, pitch = (batch, layout.heads, cache.length, layout.head_dim), layout.pitch(batch)
         given = {name: (array.shape, staging.address + offsets[name]) for name, array in small.items()}
         given |= {f"past_key_values.{name}": (shape, past.address + i * pitch) for i, name in enumerate(self._names)}
@@ -172,23 +125,21 @@ class TrtEngine(Engine):
                 f"uses the GPU; otherwise build it again: {self._rebuild}"
             )
 
-    def _copy_rows(self, cache: TrtCache, block: Block, rows: Int64) -> None:
-        assert cache.block is not None
+    def _copy_rows(self, cache: HeldCache, past: Lease, present: Lease, rows: Int64) -> None:
         layout, width = self._layout, self._layout.row(cache.length)
         to, source = layout.pitch(len(rows)), layout.pitch(cache.batch)
         for i, row in enumerate(rows.tolist()):
-            new, old = block.address + i * width, cache.block.address + row * width
+            new, old = present.address + i * width, past.address + row * width
             self._device.copy_rows(new, to, old, source, width=width, rows=layout.parts)
 
-    def _copy_slots(self, cache: TrtCache, block: Block, rows: Int64, slots: Int64) -> None:
-        assert cache.block is not None
+    def _copy_slots(self, cache: HeldCache, past: Lease, present: Lease, rows: Int64, slots: Int64) -> None:
         layout = self._layout
         old = np.empty((cache.batch, layout.heads, cache.length, layout.head_dim * layout.itemsize), np.uint8)
         for part in range(layout.parts):
-            self._device.download(old, cache.block.address + part * layout.pitch(cache.batch))
+            self._device.download(old, past.address + part * layout.pitch(cache.batch))
             self._device.synchronize()
             new = np.take_along_axis(old[rows], slots[:, None, :, None], axis=2)
-            self._device.upload(block.address + part * layout.pitch(len(rows)), new)
+            self._device.upload(present.address + part * layout.pitch(len(rows)), new)
             self._device.synchronize()
 
 
@@ -225,8 +176,11 @@ def load_trt_engine(
     trt = import_tensorrt(lean=trt_facts.version_compatible)
     check_fits(trt_facts, version=trt.__version__, compute_capability=None, rebuild=rebuild)
     device = Device()
-    check_fits(trt_facts, version=trt.__version__, compute_capability=device.compute_capability(), rebuild=rebuild)
-    opened = open_plan(trt, plan, trt_facts, device, rebuild)
+    with ExitStack() as failed:
+        failed.callback(device.close)
+        check_fits(trt_facts, version=trt.__version__, compute_capability=device.compute_capability(), rebuild=rebuild)
+        opened = open_plan(trt, plan, trt_facts, device, rebuild)
+        failed.pop_all()  # the device is the engine's from here on
     return TrtEngine(opened, facts, device, columns=columns, cache_precision=cache_precision, rebuild=rebuild)
 
 

@@ -7,9 +7,9 @@ from ..catalog.files import Frozen
 from .backend import Backend, GraphToBuild, Progress
 from .base import Engine
 from .bundle import Bundle
-from .facts import EnginePrecision, Precision, Role, RoleFacts
+from .facts import EnginePrecision, Limits, Precision, Role, RoleFacts, TensorRTFacts
 from .prepare import prepare_graph
-from .profiles import Limits, TensorRTFacts, profiles_for
+from .profiles import profiles_for
 from .trt_build import TrtOptions, build_plan
 
 PLAN, GRAPH = "model.plan", "model.onnx"

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 from ..catalog.errors import EngineError
 from ..catalog.files import Frozen, whole_file
 from .device import Device, quiet
-from .facts import ModelFacts, Precision
-from .profiles import Limits, Profile, TensorRTFacts, check_memory, check_profiles
+from .facts import Limits, ModelFacts, Precision, TensorRTFacts
+from .profiles import Profile, check_memory, check_profiles
 from .trt_library import Messages, import_tensorrt, new_logger, new_tool
 
 Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
@@ -47,9 +48,9 @@ def build_plan(
     """
     inputs = graph_inputs(graph)
     check_profiles(profiles, facts, limits, inputs, identifier_length=identifier_length, cache=cache)
-    trt, device = import_tensorrt(), Device()
-    capability, memory = device.compute_capability(), device.memory()
-    device.close()
+    trt = import_tensorrt()
+    with closing(Device()) as device:
+        capability, memory = device.compute_capability(), device.memory()
     check_memory(facts, limits, identifier_length=identifier_length, cache=cache, total=memory)
     data = _build(trt, graph, profiles, options, progress)
     with whole_file(plan) as file:

@@ -5,7 +5,7 @@ from collections import deque
 from typing import Any
 
 from ..catalog.errors import EngineError
-from .profiles import TensorRTFacts
+from .facts import TensorRTFacts
 
 AMPERE = (8, 0)  # the first compute capability that a hardware-compatible plan runs on
 OUT_OF_MEMORY = ("out of memory", "outofmemory", "memory allocation", "requested size", "insufficient memory")

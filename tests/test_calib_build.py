@@ -55,7 +55,8 @@ def test_what_is_built_and_recorded(bundle: Path, calibration: Path) -> None:
         assert one.quantization is not None
         tried = {trial.method: trial for trial in one.quantization.trials}
         assert set(tried) == {"static", "dynamic", "weight8", "weight4"}
-        fastest = min(tried.values(), key=lambda trial: sum(trial.milliseconds.values()))
+        kept_apart = [trial for method, trial in tried.items() if method != "dynamic"]  # its scores depend on the call
+        fastest = min(kept_apart, key=lambda trial: sum(trial.milliseconds.values()))
         assert one.quantization.method == fastest.method
         assert tried["weight8"].divergence < tried["weight4"].divergence
         # In so small a catalog everything needed is drafted at once: the target gets no second call.

@@ -1,7 +1,6 @@
 """ONNX Runtime on memory of ours, on the CPU, against the plain engine: padding, holes, memory, captures."""
 
 import ctypes
-import gc
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +19,10 @@ from specrec.engines.base import Engine, ForwardInputs, causal
 from specrec.engines.buckets import UNIT, bucket, padded_tokens
 from specrec.engines.bundle import Bundle
 from specrec.engines.facts import Role
+from specrec.engines.memory import Lease, Pool
 from specrec.engines.ort import load_ort_engine
-from specrec.engines.ort_bound import FLOAT32, BoundSession, DeviceMemory, Lease, Tensors
-from specrec.engines.ort_device import GATHER, DeviceEngine
+from specrec.engines.ort_bound import FLOAT32, BoundSession, OrtMemory, Tensors
+from specrec.engines.ort_device import GATHER, SMALLEST, DeviceEngine
 from specrec.graphs.gather import write_gather
 from specrec.runtime import DraftShape, Recommender, Verification
 from specrec.runtime.planning import FixedPlanning
@@ -34,14 +34,14 @@ from tiny_bundle import Tiny
 def memory_is_full_of_nan() -> Iterator[None]:
     """Whatever is read before it is written poisons all that it touches."""
     with pytest.MonkeyPatch.context() as patch:
-        take = DeviceMemory.take
+        take = Pool.take
 
-        def poisoned(self: DeviceMemory, size: int) -> Lease:
+        def poisoned(self: Pool, size: int) -> Lease:
             lease = take(self, size)
             ctypes.memset(lease.address, 0xFF, size)
             return lease
 
-        patch.setattr(DeviceMemory, "take", poisoned)
+        patch.setattr(Pool, "take", poisoned)
         yield
 
 
@@ -179,7 +179,7 @@ def test_memory_takes_turns_and_comes_again(pair: Pair, tmp_path: Path) -> None:
         addresses.append(seen)
         del cache
     assert addresses[0] == addresses[1] == addresses[2]
-    assert len(set(addresses[0])) == engine._memory._made == 2
+    assert len(set(addresses[0])) == engine._pool._made == 2
     assert len(engine._model._bindings) == 4
 
 
@@ -210,20 +210,15 @@ def test_keeping_everything_copies_nothing_and_nothing_is_kept_of_an_empty_cache
     assert (cache.batch, cache.length, cache.memory) == (1, 0, None)
 
 
-def test_memory_is_given_back_by_whoever_drops_it_last() -> None:
-    memory = DeviceMemory("cpu")
-    first, second = memory.take(1000), memory.take(100_000)
-    where = first.address, second.address
-    other = first
-    del first
-    third = memory.take(10)
-    assert third.address not in where  # the first is in use still
-    del other, second, third
-    gc.collect()
-    assert memory._made == 3
-    leases = [memory.take(size) for size in (10, 100_000)]  # the smallest that fits, the oldest of these
-    assert [lease.address for lease in leases] == list(where)
-    assert memory._made == 3
+def test_sizes_are_powers_of_two_and_freed_memory_is_gone(pair: Pair) -> None:
+    engine = pair.device["target"]
+    assert [engine._size(1, length) for length in (0, 8)] == [SMALLEST] * 2
+    assert engine._size(3, 1000).bit_count() == 1
+    memory = OrtMemory("cpu")
+    address = memory.allocate(1000)
+    ctypes.memset(address, 0, 1000)
+    memory.free(address)
+    assert not memory._live
 
 
 def test_prefix_sharing_cuts_the_padding(pair: Pair) -> None:

@@ -11,12 +11,10 @@ from msgspec.structs import replace
 
 from specrec.catalog.errors import EngineError
 from specrec.engines.base import Engine, Float32, ForwardInputs, Int64, KVCache
-from specrec.engines.facts import ModelFacts, Role
+from specrec.engines.facts import Limits, ModelFacts, Role, TensorRTFacts
 from specrec.engines.latency import measure_latency
 from specrec.engines.profiles import (
-    Limits,
     Profile,
-    TensorRTFacts,
     cache_bytes,
     check_memory,
     check_profiles,

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from fake_cuda import FakeCuda, fake_gpu
 from specrec.catalog.errors import EngineError
 from specrec.engines.profiles import profiles_for
+from specrec.engines.trt import load_trt_engine
 from specrec.engines.trt_build import TrtOptions, build_plan, graph_inputs
-from trt_cases import FACTS, LENGTH, LIMITS, Graphs, build, export_graphs
+from trt_cases import FACTS, LENGTH, LIMITS, Graphs, build, export_graphs, facts_of
 
 pytest.importorskip("polygraphy")
 
@@ -133,6 +134,26 @@ def test_without_tensorrt_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, gr
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(EngineError, match=r"TensorRT is not usable here .*pip install 'specrec\[tensorrt\]'"):
         build(graphs.fp32, tmp_path / "plan")
+
+
+def test_a_gpu_that_cannot_be_asked_is_let_go(
+    graphs: Graphs, gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from specrec.engines.device import Device
+
+    def fails(device: Device) -> str:
+        raise EngineError("no answer")
+
+    closed: list[Device] = []
+    monkeypatch.setattr(Device, "compute_capability", fails)
+    monkeypatch.setattr(Device, "close", lambda device: closed.append(device))
+    with pytest.raises(EngineError, match="no answer"):
+        build(graphs.fp32, tmp_path / "plan")
+    with pytest.raises(EngineError, match="no answer"):
+        load_trt_engine(
+            tmp_path / "plan", FACTS, facts_of("10.16.1.11"), columns=1, cache_precision="fp32", rebuild="rebuild"
+        )  # fmt: skip
+    assert len(closed) == 2
 
 
 def test_without_polygraphy_the_extra_is_named(gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:

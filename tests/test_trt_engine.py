@@ -15,7 +15,7 @@ from scripted_search import random_catalog, search
 from specrec.catalog.errors import EngineError
 from specrec.catalog.trie import ItemTrie
 from specrec.engines.base import Engine, Float32, ForwardInputs, KVCache, causal
-from specrec.engines.profiles import TensorRTFacts
+from specrec.engines.facts import TensorRTFacts
 from specrec.runtime.types import DraftShape
 from trt_cases import FACTS, LENGTH, LIMITS, REBUILD, ROWS, VOCABULARY, Graphs, build, export_graphs
 
@@ -145,6 +145,10 @@ def test_rows_are_copied_on_the_gpu(plans: Plans, gpu: FakeCuda) -> None:
     engine.forward(tree_call(np.random.default_rng(0), 2, 0, 5), cache)
     cache.keep(np.array([1, 1, 0]))
     assert gpu.rows_copied == 3 * 4  # a request's keys and values of two layers
+    memory = cache.memory
+    cache.keep(np.arange(3))
+    assert cache.memory is memory
+    assert gpu.rows_copied == 3 * 4
 
 
 def test_the_profile_for_the_fewest_tokens_runs_a_call(plans: Plans, gpu: FakeCuda) -> None:
@@ -170,7 +174,7 @@ def test_calls_beyond_the_limits_say_which_to_raise(
     with pytest.raises(EngineError, match=rf"{option}.*{REBUILD}"):
         engine.forward(tree_call(rng, batch, past, new), cache)
     wide = replace(tree_call(rng, 1, 0, 1), visible_slots=np.zeros((1, 1, LENGTH + 1), np.int64))
-    with pytest.raises(EngineError, match=f"see {LENGTH + 1} slots"):
+    with pytest.raises(EngineError, match=rf"names {LENGTH + 1} slots.*{REBUILD}"):
         engine.forward(wide, engine.new_cache(1))
 
 

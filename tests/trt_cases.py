@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from specrec.engines.facts import ModelFacts
+from specrec.engines.facts import Limits, ModelFacts, TensorRTFacts
 from specrec.engines.ort import OrtEngine, load_ort_engine
 from specrec.engines.prepare import prepare_graph
-from specrec.engines.profiles import Limits, TensorRTFacts, profiles_for
+from specrec.engines.profiles import profiles_for
 from specrec.engines.trt_build import TrtOptions, build_plan
 
 ROWS, LENGTH = 28, 3  # tokens of the model; of an identifier

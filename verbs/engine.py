@@ -29,7 +29,8 @@ CALIBRATION_HELP = (
 )
 METHOD_HELP = (
     "int8: static (calibrated), dynamic (ranges taken while running), weight8, weight4 (weights only); auto: the "
-    "fastest here that passes the gate. TensorRT takes static alone."
+    "fastest here that passes the gate, dynamic only where no other does, because its scores depend on who shares a "
+    "call. TensorRT takes static alone."
 )
 KEEP_HELP = (
     "int8: leave in floating point: head, first, last, or a layer such as layers.3; several may be given. Without it, "
