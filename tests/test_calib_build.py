@@ -19,7 +19,7 @@ from specrec.catalog.errors import OptionError
 from specrec.engines.build import Order
 from specrec.engines.bundle import Bundle
 from specrec.engines.ort_backend import OrtBackend
-from specrec.runtime import Recommender
+from specrec.runtime import DraftShape, Recommender
 from tiny_bundle import ENGINE, Tiny
 
 INT8 = "onnxruntime-cpu-int8"
@@ -217,3 +217,20 @@ def test_first_and_last_are_layers() -> None:
     assert kept_parts(["last", "head", "first", "layers.2"], parts) == ["layers.2", "head", "layers.0"]
     with pytest.raises(OptionError, match=r"got the parts layers\.3 to keep; expected any of: first, last, layers\.0"):
         kept_parts(["layers.3"], parts)
+
+
+def test_drafting_changes_no_list_of_a_calibrated_engine(bundle: Path, calibration: Path) -> None:
+    """Its integers depend on a token alone, not on who shares the call."""
+    build(bundle, calibration, "--no-gate", "--method", "static")
+    histories = [[str(i), str((7 * i) % 40), str((3 * i) % 40)][: 1 + i % 3] for i in range(30)]
+
+    def lists(**options: Any) -> tuple[list[list[str]], int]:
+        recommender = Recommender.open(bundle, engine=INT8, threads=1, **options)
+        found = recommender.recommend(histories, 6)
+        return [[item.item for item in result.items] for result in found], recommender.stats.rejections
+
+    plain, _ = lists(drafter="none", batch_size=1)
+    for batch in (1, 8):
+        drafted, rejections = lists(shape=DraftShape(2, 2), batch_size=batch)
+        assert drafted == plain
+        assert rejections > 20
