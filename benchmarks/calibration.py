@@ -75,7 +75,7 @@ def main() -> None:
     options = arguments(__doc__, None, more)
     bundle, threads = Bundle.open(options.bundle), options.threads or available_threads()
     examples, _ = read_examples([options.data], bundle.catalog())
-    data = split(examples, options.calibration_size, options.users or Int8Options().gate_users, 0)
+    data = split(examples, options.calibration_size, options.users or Int8Options().gate_size, 0)
     backend = (Symmetric if options.symmetric else OrtBackend)("cpu")
     order = Order(bundle, backend, {"target": "int8", "draft": "fp32"}, threads)
     rows, result = [], {}
@@ -104,7 +104,7 @@ def main() -> None:
                     "yes" if gate.passed else "no", f"{same:.1%}",
                 ]
             )  # fmt: skip
-    print(f"{len(data.calibration)} histories calibrated on, {len(data.gate)} users compared; float32: NDCG@10 "
+    print(f"{len(data.calibration)} histories calibrated on, {len(data.gate)} requests compared; float32: NDCG@10 "
           f"{ndcg.reference:.4f}, Recall@20 {recall.reference:.4f}")  # fmt: skip
     head = ["way", "overlap@20", "NDCG@10", "change (95 %)", "Recall@20", "divergence", "calibration s", "gate"]
     head.append("same lists when drafted")

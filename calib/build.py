@@ -4,6 +4,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from ..catalog.dataset import Example
 from ..catalog.errors import HistoryError
 from ..catalog.files import check_replaceable
@@ -11,8 +13,9 @@ from ..engines.backend import Progress
 from ..engines.build import Order, QuantizedGraph, write_engine
 from ..engines.facts import ENGINE_FACTS, Role
 from .data import split
-from .int8 import Int8Build
+from .int8 import Int8Build, ranges_file
 from .options import Int8Options
+from .ranges import load_ranges
 
 
 def build_int8(
@@ -27,13 +30,21 @@ def build_int8(
     """Build an engine of which some roles are int8; returns its folder.
 
     examples: histories with what came next (`data.read_examples`); some are calibrated on, the target's rankings
-    are compared on the others. ranges: a folder with an earlier calibration's (an engine's has them). Raises
-    `EngineError` where the gate is not passed, or this machine cannot build it; an earlier engine stays then.
+    are compared on the others. ranges: a folder with an earlier calibration's (an engine's has them): of the same
+    histories, the same users are drawn again, so that none of them is compared on. Raises `EngineError` where the
+    gate is not passed, or this machine cannot build it; an earlier engine stays then.
     """
     options = options or Int8Options()
     check_replaceable(order.folder, kind=ENGINE_FACTS, replace=overwrite)
-    data = split(examples, options.calibration_size, options.gate_users, options.seed)
-    if not data.gate:
+    if ranges is not None:  # who was calibrated on must not be compared on
+        role = next(role for role, precision in order.precisions.items() if precision == "int8")
+        earlier = load_ranges(ranges / ranges_file(role), order.bundle.graph_sha256(role))
+        options = replace(
+            options, calibration_size=earlier.histories, seed=earlier.seed, estimator=earlier.estimator,
+            percentile=earlier.percentile,
+        )  # fmt: skip
+    data = split(examples, options.calibration_size, options.gate_size, options.seed)
+    if options.gate and not data.gate:
         raise HistoryError(
             f"got {len(examples)} usable requests, all of users to calibrate on; expected others as well, to compare "
             "rankings on. Give the histories of more users."

@@ -47,8 +47,8 @@ def read_examples(
     if len(usable) < 2:
         names = ", ".join(map(str, paths))
         raise HistoryError(
-            f"{names}: {len(usable)} of {len(found) + unusable} histories can be calibrated on; expected some with two "
-            "items of the catalog, the last of which is what came next, or with labels."
+            f"{names}: {len(usable)} of {len(found) + unusable} histories can be used; expected at least two that have "
+            "two items of the catalog (the last of which is what came next) or one and labels."
         )
     return usable, unusable + len(found) - len(usable)
 

@@ -43,7 +43,7 @@ def compare(reference: Ranked, candidate: Ranked, examples: Sequence[Example], *
             metrics[f"{name}@{k}"] = _comparison(pair, users, seed)
     low = metrics[NDCG].low
     passed = overlap[str(OVERLAP_K)] >= LEAST_OVERLAP and low is not None and low >= -MOST_LOST
-    return Gate(users=len(examples), overlap=overlap, metrics=metrics, passed=passed)
+    return Gate(requests=len(examples), users=len(set(users)), overlap=overlap, metrics=metrics, passed=passed)
 
 
 def refusal(gate: Gate, what: str) -> EngineError:
@@ -61,9 +61,9 @@ def refusal(gate: Gate, what: str) -> EngineError:
             f"bound; at most {MOST_LOST:.0%})"
         )
     return EngineError(
-        f"The int8 target ({what}) is not built: on {gate.users} users {'; '.join(reasons)}. Calibrate on more "
-        "histories, or compare on more (NDCG of few users is noise), leave more in floating point (--keep), try "
-        "another --method, or build it anyway with --no-gate."
+        f"The int8 target ({what}) is not built: on {gate.requests} requests ({gate.users} users) "
+        f"{'; '.join(reasons)}. Calibrate on more histories, or compare on more (NDCG of few is noise), leave more in "
+        "floating point (--keep), try another --method, or build it anyway with --no-gate."
     )
 
 

@@ -60,8 +60,7 @@ class Int8Build:
             raise OptionError(f"the {backend.name} backend takes int8 by {', '.join(backend.integers)}; got {method}.")
         for role in self.quantized:
             parts = self.parts(self.order.bundle.graph(role))
-            if role == "target" or "target" not in self.quantized:
-                kept_parts(self.options.keep, parts)
+            self.kept(role, parts)
             if self.given is not None:
                 load_ranges(self.given / ranges_file(role), self.order.bundle.graph_sha256(role))
 
@@ -126,7 +125,7 @@ class Int8Build:
     def target(self) -> tuple[QuantizedGraph, Gate | None, Engine]:
         """The fastest target that passes the gate, and it loaded; raises `EngineError` where none does."""
         of = self.prepare("target")
-        keep = kept_parts(self.options.keep, self.parts(of.graph))
+        keep = self.kept("target", self.parts(of.graph))
         candidates = self.candidates(of, keep)
         if not self.options.gate:
             return chosen(candidates, candidates[0]), None, candidates[0].open(of)
@@ -148,6 +147,10 @@ class Int8Build:
             candidates.append(candidate)
         best = max(range(len(gates)), key=lambda i: gates[i].overlap["20"])
         raise refusal(gates[best], candidates[best].method)
+
+    def kept(self, role: Role, parts: Sequence[str]) -> list[str]:
+        """What stays in floating point because it was asked for: in the target, or in a draft that alone is int8."""
+        return kept_parts(self.options.keep, parts) if role == self.quantized[0] else []
 
     @staticmethod
     def parts(graph: Path) -> list[str]:
@@ -186,13 +189,14 @@ class Int8Build:
             verification=Verification(scoring=bundle.manifest.scoring),
         )  # fmt: skip
 
-    def draft(self, target: Engine) -> tuple[QuantizedGraph, Drafting]:
-        """The fastest draft, and what its precision costs in acceptance, drafting for `target`."""
+    def draft(self, target: Engine) -> tuple[QuantizedGraph, Drafting | None]:
+        """The fastest draft, and (where there are users for it) what it costs in acceptance, drafting for `target`."""
         of = self.prepare("draft")
         parts = self.parts(of.graph)
-        keep = [part for part in self.options.keep if part in ("first", "last", *parts)]  # it may have fewer layers
-        candidates = self.candidates(of, kept_parts(keep, parts))
+        candidates = self.candidates(of, self.kept("draft", parts))
         some = self.data.gate[:COMPARED_DRAFTS]
+        if not some:
+            return chosen(candidates, candidates[0]), None
         found = []
         for done, draft in enumerate((self.floats["draft"], candidates[0].open(of))):
             self.progress("comparing drafts", done, 2)

@@ -17,14 +17,14 @@ class Int8Options(Frozen, frozen=True):
     estimator: Estimator = "percentile"
     percentile: float | None = None
     smooth: float | None = ALPHA  # of SmoothQuant; None: weights as they are
-    keep: tuple[str, ...] = ()  # parts left in floating point: "head", "first", "last", "layers.3"
+    keep: tuple[str, ...] = ()  # parts of the target left in floating point: "head", "first", "last", "layers.3"
     calibration_size: int = 200  # histories to calibrate on
     gate: bool = True
-    gate_users: int = 10_000  # at most; others than those calibrated on
+    gate_size: int = 10_000  # most requests to compare on, of other users
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value in (("calibration size", self.calibration_size), ("number of gate users", self.gate_users)):
+        for name, value in (("calibration size", self.calibration_size), ("gate size", self.gate_size)):
             if value < 1:
                 raise OptionError(f"got a {name} of {value}; expected at least 1.")
         check_percentile(self.estimator, self.percentile)
@@ -39,4 +39,7 @@ def kept_parts(asked: Sequence[str], parts: Sequence[str]) -> list[str]:
     unknown = [part for part in asked if part not in names]
     if unknown:
         raise OptionError(f"got the parts {', '.join(unknown)} to keep; expected any of: {', '.join(names)}.")
-    return list(dict.fromkeys(names[part] for part in asked))
+    kept = list(dict.fromkeys(names[part] for part in asked))
+    if len(kept) == len(parts):
+        raise OptionError(f"got all parts to keep ({', '.join(kept)}): nothing is left to quantize. Keep fewer.")
+    return kept

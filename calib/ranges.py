@@ -23,6 +23,7 @@ Range = tuple[float, float]
 Array = NDArray[Any]
 PERCENTILE = 99.99  # of the values on both sides of zero together that a range covers
 BINS = 2048  # of a histogram from -max to max
+LARGEST = 1e30  # beyond it a scale is no float32 that can be divided by
 LEVELS = 128  # that the entropy method compares a clipped histogram with
 
 Progress = Callable[[int, int], None]  # calls done, calls in all
@@ -78,7 +79,10 @@ def compute_ranges(
 def check_percentile(estimator: Estimator, percentile: float | None) -> None:
     """Raise `OptionError` for a percentile that is none, or that the estimator does not take."""
     if percentile is not None and (estimator != "percentile" or not 50 < percentile <= 100):
-        raise OptionError(f"got a percentile of {percentile} with {estimator}; expected above 50, for percentile only.")
+        raise OptionError(
+            f"got a percentile of {percentile} for the estimator {estimator}; expected above 50, at most 100, and the "
+            "estimator percentile."
+        )
 
 
 def _told(values: Iterator[Arrays], progress: Progress, before: int, total: int) -> Iterator[Arrays]:
@@ -136,6 +140,16 @@ def load_ranges(path: Path, source_sha256: str) -> Ranges:
         ranges = msgspec.json.decode(path.read_bytes(), type=Ranges)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise EngineError(f"{path} holds no calibration ranges: {error}. Calibrate again.") from error
+    limits = np.array([*ranges.tensors.values(), (0.0, 0.0)])
+    maxima = np.concatenate([np.array(channel) for channel in (*ranges.channels.values(), (0.0,))])
+    whole = ranges.tensors.keys() == ranges.channels.keys() and np.isfinite(limits).all() and np.isfinite(maxima).all()
+    if not whole or (limits[:, 0] > 0).any() or (limits[:, 1] < 0).any() or (maxima < 0).any():
+        raise EngineError(
+            f"{path} is damaged: every activation must have finite limits around 0 and its channels' maxima. Calibrate "
+            "again."
+        )
+    if np.abs(limits).max() > LARGEST:
+        raise EngineError(f"{path} has limits beyond {LARGEST:g}, which no activation reaches. Calibrate again.")
     if ranges.source_sha256 != source_sha256:
         raise EngineError(
             f"{path} was calibrated on another graph ({ranges.source_sha256[:12]}) than the one to be quantized "

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from ..catalog.errors import OptionError
+from ..catalog.errors import EngineError, OptionError
 from ..graphs.fold import fold_weights
 from .matmuls import weighted_matmuls
 from .ranges import Ranges
@@ -37,6 +37,11 @@ def smooth(model: ir.Model, ranges: Ranges, *, alpha: float = ALPHA) -> Ranges:
         name = str(activation.name)
         largest = np.maximum(np.array(channels[name], np.float32), LEAST)
         weights = [_array(node.inputs[1]) for node in readers]
+        if len(largest) != len(weights[0]):
+            raise EngineError(
+                f"The ranges have {len(largest)} channels for {name}, the graph {len(weights[0])}: they were measured "
+                "on another graph. Calibrate again."
+            )
         rows = np.maximum(np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0), LEAST)
         factors = (largest**alpha / rows ** (1 - alpha)).astype(np.float32)
         _store(scale, _array(scale) / factors)  # of a norm [K], of a product [N, K]: the last axis

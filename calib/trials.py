@@ -9,6 +9,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog.errors import EngineError
 from ..engines.base import Engine
 from ..engines.build import QuantizedGraph
 from ..engines.bundle import Bundle
@@ -90,6 +91,11 @@ def try_method(
     quantize(of.graph, path, method, ranges=used, exclude=exclude, symmetric=of.symmetric)
     optimised, engine = load_optimised(path, of.facts, scratch / name / "optimised", of.threads, of.cache)
     divergence = mean_divergence(of.logprobs, logprobs_of(engine, of.calls))
+    if not np.isfinite(divergence):
+        raise EngineError(
+            f"The {of.role}, quantized by {method}, computes numbers that are not finite. Calibrate again, without "
+            "--ranges and --smooth, or use another --method."
+        )
     here = of.cache == "fp32"  # half precision stands in for a GPU
     times = timed(engine, of.role, of.calls) if here else {}
     trial = Trial(method=method, kept=tuple(kept), milliseconds=times, divergence=divergence)

@@ -46,7 +46,8 @@ class Backend(ABC):
         """Raise `EngineError` where this backend does not run a precision on its device."""
         if precision not in self.precisions:
             raise EngineError(
-                f"The {self.name} backend on {self.device} runs {', '.join(self.precisions)}; got {precision}."
+                f"The {self.name} backend on {self.device} runs {', '.join(self.precisions)}; got {precision}. Choose "
+                "one of these (fp32 graphs are converted), or another --backend or --device."
             )
 
     @abstractmethod

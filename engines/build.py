@@ -174,11 +174,12 @@ def _build_role(
     engine = backend.load(bundle, role, folder / role, facts, order.threads, bundle.rebuild(order.name))
     limits = backend.limits(bundle)
     difference = _difference(exported_engine(bundle, role, scratch, order.threads), engine, model, limits)
-    if precision != "int8" and not difference <= TOLERANCE[precision]:
+    if not np.isfinite(difference) or (precision != "int8" and difference > TOLERANCE[precision]):
         versions = ", ".join(f"{library} {version}" for library, version in backend.versions().items())
+        allowed = f"allowed is {TOLERANCE[precision]:g}" if precision in TOLERANCE else "expected is a number"
         raise EngineError(
-            f"The {role}, built, differs from {exported} by {difference:.2g} in a log-probability, allowed in "
-            f"{precision} is {TOLERANCE[precision]:g}. Try another precision, or another version (this is {versions})."
+            f"The {role}, built in {precision}, differs from {exported} by {difference:.2g} in a log-probability, "
+            f"{allowed}. Try another precision, or another version (this is {versions})."
         )
     latency = measure_latency(engine, model, partial(progress, f"timing {role}"), limits)
     return replace(facts, max_difference=difference, latency=latency)

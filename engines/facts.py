@@ -77,7 +77,8 @@ class Comparison(Frozen, frozen=True):
 class Gate(Frozen, frozen=True):
     """How the quantized target ranks, on histories that nothing was calibrated on."""
 
-    users: int
+    requests: int
+    users: int  # who made them
     overlap: dict[str, float]  # mean share of the original's first K items that are among its own, by K
     metrics: dict[str, Comparison]  # "recall@10", "ndcg@10", ...
     passed: bool

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..catalog.errors import BundleError
 from .bundle import Bundle
 from .facts import EngineFacts, Gate, ModelFacts, Quantization
 from .sealed import to_json
@@ -10,7 +11,12 @@ from .sealed import to_json
 def describe_json(path: Path) -> str:
     """The manifest and every engine's facts as one JSON object."""
     bundle = Bundle.open(path)
-    engines = {name: bundle.engine_facts(name) for name in bundle.engine_names()}
+    engines: dict[str, EngineFacts | dict[str, str]] = {}
+    for name in bundle.engine_names():
+        try:
+            engines[name] = bundle.engine_facts(name)
+        except BundleError as error:  # the others are told of all the same
+            engines[name] = {"error": str(error)}
     return to_json({"manifest": bundle.manifest, "engines": engines}).decode().rstrip()
 
 
@@ -31,7 +37,10 @@ def describe(path: Path) -> str:
         f"at most {manifest.max_prompt_tokens} tokens",
     ]
     for name in bundle.engine_names():
-        lines += _engine(name, bundle.engine_facts(name))
+        try:
+            lines += _engine(name, bundle.engine_facts(name))
+        except BundleError as error:  # the others are told of all the same
+            lines.append(f"  engine     {name}: {error}")
     if not bundle.engine_names():
         lines.append(f"  engines    none; build one with: specrec build-engine {path}")
     return "\n".join(lines)
@@ -85,7 +94,8 @@ def _quantization(role: str, found: Quantization) -> list[str]:
 def _gate(gate: Gate) -> list[str]:
     """Rankings beside the original's."""
     overlaps = ", ".join(f"@{k} {share:.1%}" for k, share in gate.overlap.items())
-    lines = [f"    gate {'passed' if gate.passed else 'not passed'} on {gate.users:,} users: overlap {overlaps}"]
+    passed = "passed" if gate.passed else "not passed"
+    lines = [f"    gate {passed} on {gate.requests:,} requests ({gate.users:,} users): overlap {overlaps}"]
     for name, metric in gate.metrics.items():
         change = "" if metric.low is None else f", change {metric.low:+.1%} to {metric.high:+.1%} (95 %)"
         lines.append(f"      {name:<10} {metric.value:.4f} beside {metric.reference:.4f}{change}")

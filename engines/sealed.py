@@ -29,8 +29,13 @@ def to_json(value: object) -> bytes:
 
 
 def sealed(content: Sealed) -> bytes:
-    """The file's JSON, the SHA-256 of its content (compact, without checksum) written into it."""
-    return to_json(replace(content, checksum=_checksum(content)))
+    """The file's JSON, the SHA-256 of its content (compact, without checksum) written into it.
+
+    Raises `msgspec.ValidationError` for what would not be read again, such as a number that is none (JSON has no NaN).
+    """
+    data = to_json(replace(content, checksum=_checksum(content)))
+    msgspec.json.decode(data, type=type(content))
+    return data
 
 
 def _checksum(content: Sealed) -> str:

@@ -127,7 +127,7 @@ def test_a_graph_that_onnx_runtime_cannot_load(bare: Path) -> None:
 @pytest.mark.parametrize("difference", [0.5, float("nan")])
 def test_a_graph_that_differs_is_refused(bare: Path, monkeypatch: pytest.MonkeyPatch, difference: float) -> None:
     monkeypatch.setattr(build, "_difference", lambda *_: difference)
-    with pytest.raises(EngineError, match=rf"target, built, differs from .* by {difference:g} .*in fp32 is 0\.001"):
+    with pytest.raises(EngineError, match=rf"target, built in fp32, differs .* by {difference:g} .*allowed is 0\.001"):
         build_engine(bare)
     assert left(bare) == []
 

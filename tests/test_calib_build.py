@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from commands import bad, good
-from specrec.calib import int8
+from specrec.calib import int8, trials
 from specrec.calib.data import Split
 from specrec.calib.int8 import Int8Build
 from specrec.calib.options import Int8Options, kept_parts
@@ -82,7 +82,7 @@ def test_the_gate_is_recorded_and_told(bundle: Path, calibration: Path, monkeypa
     assert facts.gate.users == 148
     assert facts.gate.overlap["20"] > 0.9
     assert (facts.roles["draft"].precision, facts.drafting) == ("fp32", None)
-    assert "gate passed on 148 users: overlap @10" in told
+    assert "gate passed on 148 requests (148 users): overlap @10" in told
     assert f"--engine {name}" in told
     assert (
         Bundle.open(bundle)
@@ -109,7 +109,7 @@ def test_a_target_that_does_not_pass_is_refused_and_the_older_engine_stays(
         "build-engine", bundle, "--precision", "int8", "--calibration", calibration, "--method", "dynamic",
         "--overwrite", "--calibration-size", 12, "--threads", 1,
     )  # fmt: skip
-    assert "The int8 target (dynamic) is not built: on 148 users its lists share" in told
+    assert "The int8 target (dynamic) is not built: on 148 requests (148 users) its lists share" in told
     assert (bundle / "engines" / INT8 / "engine.json").read_bytes() == before
     assert sorted(path.name for path in (bundle / "engines").iterdir()) == [ENGINE, INT8]
     assert [len(parts) for parts in kept] == [0, 1]  # and once more, with the most sensitive part spared
@@ -125,12 +125,15 @@ def test_ranges_are_kept_and_used_again(bundle: Path, calibration: Path, tmp_pat
             (bundle / "engines" / INT8 / f"{role}-ranges.json").read_bytes()
         )
     graph = (bundle / "engines" / INT8 / "target/model.onnx").read_bytes()
-    build(bundle, calibration, *first, "--ranges", tmp_path / "kept", "--seed", 5, "--overwrite")
+    good(
+        "build-engine", bundle, "--precision", "int8", "--calibration", calibration, "--method", "static", "--no-gate",
+        "--ranges", tmp_path / "kept", "--overwrite", "--threads", 1,
+    )  # fmt: skip
     assert (bundle / "engines" / INT8 / "target-ranges.json").read_bytes() == saved
     assert (bundle / "engines" / INT8 / "target/model.onnx").read_bytes() == graph
     assert "was calibrated on another graph" in bad(
-        "build-engine", bundle, "--precision", "int8", "--calibration", calibration, "--ranges",
-        swapped(tmp_path), *first, "--calibration-size", 5, "--threads", 1, "--overwrite",
+        "build-engine", bundle, "--precision", "int8", "--calibration", calibration, "--ranges", swapped(tmp_path),
+        "--method", "static", "--no-gate", "--threads", 1, "--overwrite",
     )  # fmt: skip
 
 
@@ -157,17 +160,52 @@ def test_smoothing_and_keeping(bundle: Path, calibration: Path) -> None:
         ([], "int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES"),
         (["--calibration", "absent.jsonl"], "absent.jsonl: does not exist"),
         (["--calibration", "HERE", "--keep", "tail"], "got the parts tail to keep; expected any of: first, last, "),
-        (["--calibration", "HERE", "--estimator", "minmax", "--percentile", "99"], "a percentile of 99.0 with minmax"),
+        (["--calibration", "HERE", "--estimator", "minmax", "--percentile", "99"], "99.0 for the estimator minmax"),
         (["--calibration", "HERE", "--smooth", "2"], "got a smoothing strength of 2.0; expected 0 to 1"),
         (["--calibration", "HERE", "--max-batch", "4"], "--max-batch: for --backend tensorrt only"),
         (["--calibration", "HERE", "--device", "cuda"], "on cuda runs fp32, fp16, bf16; got int8"),
-        (["--calibration", "HERE", "--ranges", "nowhere", "--method", "static"], "holds no calibration ranges"),
+        (["--calibration", "HERE", "--ranges", "HERE"], "--calibration-size: ranges of an earlier"),
     ],
 )  # fmt: skip
 def test_what_is_refused(bundle: Path, calibration: Path, options: list[str], message: str) -> None:
     given = [calibration if option == "HERE" else option for option in options]
     told = bad("build-engine", bundle, "--precision", "int8", "--threads", 1, "--calibration-size", 5, *given)
     assert message in told
+    assert sorted(path.name for path in (bundle / "engines").iterdir()) == [ENGINE]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ranges: ranges.update(tensors={n: [-1e300, 1e300] for n in ranges["tensors"]}), "limits beyond 1e+30"),
+        (lambda ranges: ranges.update(tensors={n: [5.0, -5.0] for n in ranges["tensors"]}), "ranges.json is damaged"),
+        (lambda ranges: ranges.update(channels={}), "ranges.json is damaged"),
+        (lambda ranges: ranges.update(channels={n: [1.0] for n in ranges["channels"]}), "have 1 channels for"),
+    ],
+)  # fmt: skip
+def test_damaged_ranges_are_refused_and_the_engine_stays(
+    bundle: Path, calibration: Path, tmp_path: Path, change: Any, message: str
+) -> None:
+    build(bundle, calibration, "--no-gate", "--method", "static", "--draft-precision", "fp32")
+    engine = bundle / "engines" / f"{INT8}-draft-fp32"
+    before, ranges = (engine / "engine.json").read_bytes(), json.loads((engine / "target-ranges.json").read_text())
+    change(ranges)
+    (tmp_path / "target-ranges.json").write_text(json.dumps(ranges))
+    assert message in bad(
+        "build-engine", bundle, "--precision", "int8", "--draft-precision", "fp32", "--calibration", calibration,
+        "--ranges", tmp_path, "--no-gate", "--overwrite", "--threads", 1,
+    )  # fmt: skip
+    assert (engine / "engine.json").read_bytes() == before
+
+
+def test_a_quantized_graph_that_computes_no_numbers_is_refused(
+    bundle: Path, calibration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "mean_divergence", lambda *_: float("nan"))
+    assert "quantized by weight8, computes numbers that are not finite" in bad(
+        "build-engine", bundle, "--precision", "int8", "--calibration", calibration, "--method", "weight8", "--no-gate",
+        "--calibration-size", 5, "--threads", 1,
+    )  # fmt: skip
     assert sorted(path.name for path in (bundle / "engines").iterdir()) == [ENGINE]
 
 
@@ -212,9 +250,21 @@ def test_half_precision_engines_are_converted(bundle: Path) -> None:
     np.testing.assert_allclose([a.score for a in one], [b.score for b in two], atol=0.1)
 
 
+def test_the_same_users_are_drawn_for_earlier_ranges(bundle: Path, calibration: Path) -> None:
+    """Who was calibrated on is not compared on."""
+    told = ("--seed: ranges of an earlier calibration have theirs", "--estimator, --seed: ranges of an earlier")
+    lacking = bad("build-engine", bundle, "--precision", "int8", "--calibration", calibration, "--ranges", bundle)
+    assert f"{bundle}/target-ranges.json holds no calibration ranges" in lacking
+    options = ["--precision", "int8", "--calibration", calibration, "--ranges", bundle, "--overwrite"]
+    assert told[0] in bad("build-engine", bundle, *options, "--seed", 3)
+    assert told[1] in bad("build-engine", bundle, *options, "--seed", 3, "--estimator", "minmax")
+
+
 def test_first_and_last_are_layers() -> None:
     parts = ["layers.0", "layers.1", "layers.2", "head"]
     assert kept_parts(["last", "head", "first", "layers.2"], parts) == ["layers.2", "head", "layers.0"]
+    with pytest.raises(OptionError, match=r"got all parts to keep \(head, layers\.0\): nothing is left to quantize"):
+        kept_parts(["head", "first", "last"], ["layers.0", "head"])
     with pytest.raises(OptionError, match=r"got the parts layers\.3 to keep; expected any of: first, last, layers\.0"):
         kept_parts(["layers.3"], parts)
 

@@ -26,7 +26,7 @@ def test_the_same_lists_pass() -> None:
     lists = [tuple(ITEMS[:20])] * 30
     gate = compare(lists, lists, users(30))
     assert gate.passed
-    assert (gate.users, gate.overlap) == (30, {"10": 1.0, "20": 1.0})
+    assert (gate.requests, gate.users, gate.overlap) == (30, 30, {"10": 1.0, "20": 1.0})
     ndcg = gate.metrics["ndcg@10"]
     assert (ndcg.reference, ndcg.value, ndcg.low, ndcg.high) == (1.0, 1.0, 0.0, 0.0)
 
@@ -45,7 +45,7 @@ def test_lists_that_overlap_too_little_are_refused_with_the_number() -> None:
     assert not gate.passed
     assert gate.metrics["ndcg@10"].low == 0
     message = str(refusal(gate, "static"))
-    assert "int8 target (static) is not built: on 9 users its lists share 85.0% of their first 20" in message
+    assert "int8 target (static) is not built: on 9 requests (9 users) its lists share 85.0% of their" in message
     assert "(at least 90%)" in message
     assert "--no-gate" in message
     assert "NDCG@10 is" not in message
@@ -109,7 +109,7 @@ def test_what_came_next_is_the_labels_or_the_last_item(tiny: Tiny, tmp_path: Pat
 def test_no_usable_history(tiny: Tiny, tmp_path: Path) -> None:
     path = tmp_path / "h.jsonl"
     path.write_text('{"user": "a", "items": ["1"]}\n{"user": "b", "items": ["x", "y"]}\n')
-    with pytest.raises(HistoryError, match=r"h\.jsonl: 0 of 2 histories can be calibrated on; expected some with two"):
+    with pytest.raises(HistoryError, match=r"h\.jsonl: 0 of 2 histories can be used; expected at least two"):
         read_examples([path], Bundle.open(tiny.bundle).catalog())
 
 

@@ -1,5 +1,6 @@
 """A bundle's engines: build-engine, and what is in a bundle: inspect."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ METHODS = click.Choice(["auto", "static", "dynamic", "weight8", "weight4"])
 ESTIMATORS = click.Choice(["minmax", "percentile", "entropy"])
 INT8 = (
     "calibration", "calibration_size", "method", "estimator", "percentile", "smooth", "no_smooth", "keep", "ranges",
-    "gate", "gate_users", "seed", "format", "item_base",
+    "gate", "gate_size", "seed", "format", "item_base",
 )  # fmt: skip
 SIZES = ("max_batch", "max_prompt", "max_nodes")
 PLAN = ("workspace", "timing_cache", "version_compatible", "hardware_compatible")
@@ -33,8 +34,8 @@ METHOD_HELP = (
     "call. TensorRT takes static alone."
 )
 KEEP_HELP = (
-    "int8: leave in floating point: head, first, last, or a layer such as layers.3; several may be given. Without it, "
-    "the most sensitive quarter is left so where nothing else passes the gate."
+    "int8: leave a part of the target in floating point: head, first, last, or a layer such as layers.3; several may be "
+    "given. Without it, the most sensitive quarter is left so where nothing else passes the gate."
 )
 GATE_HELP = (
     "int8: refuse a target whose lists overlap with the original's by less than 90 % at 20, or whose NDCG@10 may have "
@@ -57,8 +58,8 @@ int8_options = together(
     click.option("--keep", multiple=True, metavar="PART", help=KEEP_HELP),
     click.option("--ranges", type=PathType, metavar="DIR", help="int8: an engine's folder whose ranges to use again."),
     click.option("--gate/--no-gate", default=None, help=GATE_HELP),
-    click.option("--gate-users", type=click.IntRange(1), help="int8: at most so many to compare on. Default: 10000."),
-    click.option("--seed", type=int, help="int8: of the draw of users. Default: 0."),
+    click.option("--gate-size", type=click.IntRange(1), help="int8: most requests to compare on. Default: 10000."),
+    click.option("--seed", type=click.IntRange(0), help="int8: of the draw of users. Default: 0."),
 )
 tensorrt_options = together(
     click.option("--max-batch", type=click.IntRange(1), help="tensorrt: most requests in a call. Default: 8."),
@@ -120,7 +121,7 @@ def _backend(name: str, device: str | None, options: dict[str, Any]) -> "Backend
     own = {key: options[key] for key in (*SIZES, *PLAN) if key in options}
     if name != "tensorrt":
         if own:
-            raise OptionError(f"{_flags(own)}: for --backend tensorrt only. Leave them out, or choose it.")
+            raise OptionError(f"{_flags(own)}: for --backend tensorrt only. Leave that out, or build with it.")
         return find_backend(name, device)
     sizes = {key: own[key] for key in SIZES if key in own}
     plan = {key: own[key] for key in PLAN if key in own}
@@ -141,7 +142,7 @@ def _build(order: "Order", options: dict[str, Any], overwrite: bool, bars: Bars)
     own = {key: options[key] for key in INT8 if key in options}
     if "int8" not in order.precisions.values():
         if own:
-            raise OptionError(f"{_flags(own)}: for --precision int8 only. Leave them out, or choose it.")
+            raise OptionError(f"{_flags(own)}: for --precision int8 only. Leave that out, or build an int8 engine.")
         return write_engine(order, overwrite=overwrite, progress=bars)
     if "calibration" not in own:
         raise OptionError("int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES.")
@@ -154,6 +155,9 @@ def _build(order: "Order", options: dict[str, Any], overwrite: bool, bars: Bars)
     if unusable:
         click.echo(f"{unusable} requests cannot be calibrated on and are left out (infer tells why)", err=True)
     ranges = own.pop("ranges", None)
+    told = [key for key in ("estimator", "percentile", "calibration_size", "seed") if key in own]
+    if ranges is not None and told:
+        raise OptionError(f"{_flags(told)}: ranges of an earlier calibration have theirs. Leave out these or --ranges.")
     if own.pop("no_smooth", False):
         if "smooth" in own:
             raise OptionError(f"got a smoothing of {own['smooth']} and --no-smooth as well. Leave one of the two out.")
@@ -161,7 +165,7 @@ def _build(order: "Order", options: dict[str, Any], overwrite: bool, bars: Bars)
     return build_int8(order, examples, Int8Options(**own), ranges=ranges, overwrite=overwrite, progress=bars)
 
 
-def _flags(options: dict[str, Any]) -> str:
+def _flags(options: Iterable[str]) -> str:
     return ", ".join("--" + name.replace("_", "-") for name in options)
 
 

@@ -67,7 +67,7 @@ batch_option = click.option(
     "--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Requests in one call."
 )
 threads_option = click.option(
-    "--threads", type=click.IntRange(1), help="Threads of each engine. Default: all processors."
+    "--threads", type=click.IntRange(1, 1024), help="Threads of each engine. Default: all processors."
 )
 format_option = click.option("--format", type=FORMATS, help="Of all HISTORIES. Default: by each file's name.")
 format_options = together(
