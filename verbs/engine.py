@@ -34,8 +34,8 @@ METHOD_HELP = (
     "call. TensorRT takes static alone."
 )
 KEEP_HELP = (
-    "int8: leave a part of the target in floating point: head, first, last, or a layer such as layers.3; several may be "
-    "given. Without it, the most sensitive quarter is left so where nothing else passes the gate."
+    "int8: leave a part of the target in floating point: head, first, last, or a layer such as layers.3; several may "
+    "be given. Without it, the most sensitive quarter is left so where nothing else passes the gate."
 )
 GATE_HELP = (
     "int8: refuse a target whose lists overlap with the original's by less than 90 % at 20, or whose NDCG@10 may have "
