@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnxruntime
 import pytest
@@ -20,7 +21,7 @@ from specrec.engines.bundle import MANIFEST, Bundle, save_trie
 from specrec.engines.facts import file_facts
 from specrec.engines.inspect import describe, describe_json
 from specrec.engines.registry import default_engine, load_engine
-from specrec.engines.sealed import to_json
+from specrec.engines.sealed import Sealed, sealed, to_json
 from specrec.runtime import Recommender
 from tiny_bundle import ENGINE, Tiny, edit_engine, edit_manifest
 
@@ -280,3 +281,26 @@ def test_description(tiny: Tiny) -> None:
     assert content["manifest"] == json.loads((tiny.bundle / MANIFEST).read_text())
     assert content["engines"] == {ENGINE: json.loads((tiny.bundle / "engines" / ENGINE / "engine.json").read_text())}
     assert to_json({"a": [1]}) == b'{\n  "a": [\n    1\n  ]\n}\n'
+
+
+def test_a_damaged_engine_does_not_hide_the_others(bundle: Path) -> None:
+    shutil.copytree(bundle / "engines" / ENGINE, bundle / "engines" / "onnxruntime-cpu-fp16")
+    flip(bundle / "engines" / "onnxruntime-cpu-fp16" / "engine.json", at=0.4)
+    told = describe(bundle)
+    assert "onnxruntime-cpu-fp16: " in told
+    assert "engine.json is damaged" in told
+    assert "target (fp32): ms a call" in told
+    engines = json.loads(describe_json(bundle))["engines"]
+    assert "is damaged" in engines["onnxruntime-cpu-fp16"]["error"]
+    assert engines[ENGINE]["device"] == "cpu"
+
+
+def test_what_could_not_be_read_again_is_not_sealed() -> None:
+    """JSON has no NaN: it would become null."""
+    with pytest.raises(msgspec.ValidationError, match="float"):
+        sealed(Number(schema_version=1, value=float("nan")))
+    assert json.loads(sealed(Number(schema_version=1, value=0.5)))["value"] == 0.5
+
+
+class Number(Sealed, frozen=True, kw_only=True):
+    value: float
