@@ -1,5 +1,6 @@
 """The steps of an int8 build: record, calibrate, try, gate."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -130,23 +131,22 @@ class Int8Build:
         if not self.options.gate:
             return chosen(candidates, candidates[0]), None, candidates[0].open(of)
         reference = self.ranked(self.floats["target"], "original")
-        gates = []
-        for candidate in candidates:
-            gates.append(self._gated(of, candidate, reference))
-            if gates[-1].passed:
-                return chosen(candidates, candidate), gates[-1], candidate.open(of)
-        spared = [] if keep else self.most_sensitive(of, candidates[0])
-        if spared:
-            candidate = try_method(
-                of, candidates[0].method, self.scratch, ranges=self.ranges.get("target"),
-                smooth=self.options.smooth, kept=spared,
+        tried = list(candidates)
+        for number, candidate in enumerate(candidates):
+            tried[number] = self._gated(of, candidate, reference)
+            if passed(tried[number]):
+                return chosen(tried, tried[number]), tried[number].trial.gate, candidate.open(of)
+        if not keep:
+            spared = try_method(
+                of, candidates[0].method, self.scratch, ranges=self.ranges.get("target"), smooth=self.options.smooth,
+                kept=self.most_sensitive(of, candidates[0]),
             )  # fmt: skip
-            gates.append(self._gated(of, candidate, reference))
-            if gates[-1].passed:
-                return chosen([*candidates, candidate], candidate), gates[-1], candidate.open(of)
-            candidates.append(candidate)
-        best = max(range(len(gates)), key=lambda i: gates[i].overlap["20"])
-        raise refusal(gates[best], candidates[best].method)
+            tried.append(self._gated(of, spared, reference))
+            if passed(tried[-1]):
+                return chosen(tried, tried[-1]), tried[-1].trial.gate, spared.open(of)
+        best = max((one.trial for one in tried), key=lambda trial: trial.gate.overlap["20"] if trial.gate else 0)
+        assert best.gate is not None
+        raise refusal(best.gate, best.method)
 
     def kept(self, role: Role, parts: Sequence[str]) -> list[str]:
         """What stays in floating point because it was asked for: in the target, or in a draft that alone is int8."""
@@ -166,9 +166,11 @@ class Int8Build:
         )  # fmt: skip
         return sorted(found, key=lambda part: -found[part])[: -(-len(found) // SPARED)]
 
-    def _gated(self, of: Float, candidate: Candidate, reference: Ranked) -> Gate:
+    def _gated(self, of: Float, candidate: Candidate, reference: Ranked) -> Candidate:
+        """The candidate with what the gate found of it."""
         ranked = self.ranked(candidate.open(of), candidate.method)
-        return compare(reference, ranked, self.data.gate, seed=self.options.seed)
+        gate = compare(reference, ranked, self.data.gate, seed=self.options.seed)
+        return dataclasses.replace(candidate, trial=replace(candidate.trial, gate=gate))
 
     def ranked(self, engine: Engine, what: str) -> Ranked:
         """The lists that a target's plain beam search gives the users to compare on."""
@@ -214,6 +216,11 @@ class Int8Build:
 def ranges_file(role: Role) -> str:
     """The file of a role's ranges in an engine's folder."""
     return f"{role}-ranges.json"
+
+
+def passed(candidate: Candidate) -> bool:
+    """Whether it has been compared, and ranks as the original does."""
+    return candidate.trial.gate is not None and candidate.trial.gate.passed
 
 
 def chosen(tried: Sequence[Candidate], best: Candidate) -> QuantizedGraph:

@@ -20,7 +20,7 @@ class Int8Options(Frozen, frozen=True):
     keep: tuple[str, ...] = ()  # parts of the target left in floating point: "head", "first", "last", "layers.3"
     calibration_size: int = 200  # histories to calibrate on
     gate: bool = True
-    gate_size: int = 10_000  # most requests to compare on, of other users
+    gate_size: int = 20_000  # most requests to compare on, of other users
     seed: int = 0
 
     def __post_init__(self) -> None:

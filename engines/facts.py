@@ -46,25 +46,6 @@ class LatencyPoint(Frozen, frozen=True):
     milliseconds: float
 
 
-class Trial(Frozen, frozen=True):
-    """One way of quantizing a graph that was tried on this machine."""
-
-    method: str  # of `calib.quantize`
-    kept: tuple[str, ...]  # parts of the model that stayed in floating point
-    milliseconds: dict[str, float]  # by call shape: "prefill+verify", ...; empty where it would run elsewhere
-    divergence: float  # nats, mean: of its next-token distributions from the float graph's (Kullback-Leibler)
-
-
-class Quantization(Frozen, frozen=True):
-    """How a graph's weights and activations became integers."""
-
-    method: str
-    ranges: str | None  # how the activations' ranges were found: "minmax", "percentile", "entropy"; None: while running
-    smooth: float | None  # alpha of SmoothQuant; None: weights as they are
-    kept: tuple[str, ...]  # parts of the model that stay in floating point: "layers.0", "head"
-    trials: tuple[Trial, ...]  # what was measured to choose the method
-
-
 class Comparison(Frozen, frozen=True):
     """A ranking metric of the quantized target beside the original's, on the same users."""
 
@@ -82,6 +63,26 @@ class Gate(Frozen, frozen=True):
     overlap: dict[str, float]  # mean share of the original's first K items that are among its own, by K
     metrics: dict[str, Comparison]  # "recall@10", "ndcg@10", ...
     passed: bool
+
+
+class Trial(Frozen, frozen=True):
+    """One way of quantizing a graph that was tried on this machine."""
+
+    method: str  # of `calib.quantize`
+    kept: tuple[str, ...]  # parts of the model that stayed in floating point
+    milliseconds: dict[str, float]  # by call shape: "prefill+verify", ...; empty where it would run elsewhere
+    divergence: float  # nats, mean: of its next-token distributions from the float graph's (Kullback-Leibler)
+    gate: Gate | None = None  # None: not compared
+
+
+class Quantization(Frozen, frozen=True):
+    """How a graph's weights and activations became integers."""
+
+    method: str
+    ranges: str | None  # how the activations' ranges were found: "minmax", "percentile", "entropy"; None: while running
+    smooth: float | None  # alpha of SmoothQuant; None: weights as they are
+    kept: tuple[str, ...]  # parts of the model that stay in floating point: "layers.0", "head"
+    trials: tuple[Trial, ...]  # what was measured to choose the method
 
 
 class Drafting(Frozen, frozen=True):

@@ -87,8 +87,19 @@ def _quantization(role: str, found: Quantization) -> list[str]:
     for trial in found.trials:
         name = ", ".join([trial.method, *(f"{part} kept" for part in trial.kept)])
         times = "".join(f"{shape} {milliseconds:.2f}, " for shape, milliseconds in trial.milliseconds.items())
-        lines.append(f"      {name:<8} {times}{trial.divergence:.2g}")
+        lines.append(f"      {name:<8} {times}{trial.divergence:.2g}{_verdict(trial.gate)}")
     return lines
+
+
+def _verdict(gate: Gate | None) -> str:
+    """What the gate said of one way of quantizing."""
+    if gate is None:
+        return ""
+    if gate.passed:
+        return "; passed the gate"
+    low = gate.metrics["ndcg@10"].low
+    change = "unknown" if low is None else f"{low:+.1%}"
+    return f"; not passed: overlap@20 {gate.overlap['20']:.1%}, NDCG@10 at worst {change}"
 
 
 def _gate(gate: Gate) -> list[str]:

@@ -58,7 +58,7 @@ int8_options = together(
     click.option("--keep", multiple=True, metavar="PART", help=KEEP_HELP),
     click.option("--ranges", type=PathType, metavar="DIR", help="int8: an engine's folder whose ranges to use again."),
     click.option("--gate/--no-gate", default=None, help=GATE_HELP),
-    click.option("--gate-size", type=click.IntRange(1), help="int8: most requests to compare on. Default: 10000."),
+    click.option("--gate-size", type=click.IntRange(1), help="int8: most requests to compare on. Default: 20000."),
     click.option("--seed", type=click.IntRange(0), help="int8: of the draw of users. Default: 0."),
 )
 tensorrt_options = together(
