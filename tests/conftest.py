@@ -3,12 +3,18 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from commands import user, write
 from tiny_bundle import Tiny
+
+if TYPE_CHECKING:
+    from fake_cuda import FakeCuda
+    from trt_cases import Graphs
 
 # Before anything imports torch, here or in a subprocess: models this small are slower on several threads, and far
 # slower where the processors are shared.
@@ -53,3 +59,30 @@ def histories(tmp_path: Path) -> Path:
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     return tmp_path / "recs.jsonl"
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> "Graphs":
+    """A tiny model as TensorRT engines get it."""
+    from trt_cases import export_graphs
+
+    return export_graphs(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[FakeCuda]":
+    """A stand-in for TensorRT and CUDA; see `gpu`."""
+    from fake_cuda import fake_gpu
+
+    with fake_gpu(tmp_path_factory.mktemp("cuda")) as gpu:
+        yield gpu
+
+
+@pytest.fixture
+def gpu(stand_in: "FakeCuda") -> "Iterator[FakeCuda]":
+    """The stand-in, as new."""
+    import fake_tensorrt
+
+    stand_in.reset()
+    yield stand_in
+    fake_tensorrt.Fault.reset()

@@ -2,40 +2,19 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from fake_cuda import FakeCuda, fake_gpu
+from fake_cuda import FakeCuda
 from specrec.catalog.errors import EngineError
 from specrec.engines.profiles import profiles_for
 from specrec.engines.trt import load_trt_engine
 from specrec.engines.trt_build import TrtOptions, build_plan, graph_inputs
-from trt_cases import FACTS, LENGTH, LIMITS, Graphs, build, export_graphs, facts_of
+from trt_cases import FACTS, LENGTH, LIMITS, Graphs, build, facts_of
 
 pytest.importorskip("polygraphy")
-
-
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> Graphs:
-    return export_graphs(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeCuda]:
-    with fake_gpu(tmp_path_factory.mktemp("cuda")) as gpu:
-        yield gpu
-
-
-@pytest.fixture
-def gpu(stand_in: FakeCuda) -> Iterator[FakeCuda]:
-    import fake_tensorrt
-
-    stand_in.reset()
-    yield stand_in
-    fake_tensorrt.Fault.reset()
 
 
 def test_a_plan_and_its_facts(graphs: Graphs, gpu: FakeCuda, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The TensorRT engine on a stand-in for TensorRT and CUDA: everything but the kernels is the real thing."""
 
 import gc
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -10,36 +9,16 @@ import numpy as np
 import pytest
 from msgspec.structs import replace as changed
 
-from fake_cuda import FakeCuda, fake_gpu
+from fake_cuda import FakeCuda
 from scripted_search import random_catalog, search
 from specrec.catalog.errors import EngineError
 from specrec.catalog.trie import ItemTrie
 from specrec.engines.base import Engine, Float32, ForwardInputs, KVCache, causal
 from specrec.engines.facts import TensorRTFacts
 from specrec.runtime.types import DraftShape
-from trt_cases import FACTS, LENGTH, LIMITS, REBUILD, ROWS, VOCABULARY, Graphs, build, export_graphs
+from trt_cases import FACTS, LENGTH, LIMITS, REBUILD, ROWS, VOCABULARY, Graphs, build
 
 pytest.importorskip("polygraphy")
-
-
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> Graphs:
-    return export_graphs(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeCuda]:
-    with fake_gpu(tmp_path_factory.mktemp("cuda")) as gpu:
-        yield gpu
-
-
-@pytest.fixture
-def gpu(stand_in: FakeCuda) -> Iterator[FakeCuda]:
-    import fake_tensorrt
-
-    stand_in.reset()
-    yield stand_in
-    fake_tensorrt.Fault.reset()
 
 
 @pytest.fixture(scope="module")
