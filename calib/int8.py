@@ -146,7 +146,8 @@ class Int8Build:
                 return chosen(tried, tried[-1]), tried[-1].trial.gate, spared.open(of)
         best = max((one.trial for one in tried), key=lambda trial: trial.gate.overlap["20"] if trial.gate else 0)
         assert best.gate is not None
-        raise refusal(best.gate, best.method)
+        others = ", ".join(dict.fromkeys(one.method for one in tried if one.method != best.method))
+        raise refusal(best.gate, best.method + (f"; no better: {others}" if others else ""))
 
     def kept(self, role: Role, parts: Sequence[str]) -> list[str]:
         """What stays in floating point because it was asked for: in the target, or in a draft that alone is int8."""

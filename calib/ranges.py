@@ -23,7 +23,7 @@ Range = tuple[float, float]
 Array = NDArray[Any]
 PERCENTILE = 99.99  # of the values on both sides of zero together that a range covers
 BINS = 2048  # of a histogram from -max to max
-LARGEST = 1e30  # beyond it a scale is no float32 that can be divided by
+LARGEST = 1e30  # no activation reaches it, and a scale stays a float32
 LEVELS = 128  # that the entropy method compares a clipped histogram with
 
 Progress = Callable[[int, int], None]  # calls done, calls in all
@@ -140,19 +140,27 @@ def load_ranges(path: Path, source_sha256: str) -> Ranges:
         ranges = msgspec.json.decode(path.read_bytes(), type=Ranges)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise EngineError(f"{path} holds no calibration ranges: {error}. Calibrate again.") from error
-    limits = np.array([*ranges.tensors.values(), (0.0, 0.0)])
-    maxima = np.concatenate([np.array(channel) for channel in (*ranges.channels.values(), (0.0,))])
-    whole = ranges.tensors.keys() == ranges.channels.keys() and np.isfinite(limits).all() and np.isfinite(maxima).all()
-    if not whole or (limits[:, 0] > 0).any() or (limits[:, 1] < 0).any() or (maxima < 0).any():
+    if not _sound(ranges):
         raise EngineError(
-            f"{path} is damaged: every activation must have finite limits around 0 and its channels' maxima. Calibrate "
-            "again."
+            f"{path} is damaged: every activation must have finite limits around 0, no wider than its channels' "
+            "maxima, measured on some histories. Calibrate again."
         )
-    if np.abs(limits).max() > LARGEST:
-        raise EngineError(f"{path} has limits beyond {LARGEST:g}, which no activation reaches. Calibrate again.")
     if ranges.source_sha256 != source_sha256:
         raise EngineError(
             f"{path} was calibrated on another graph ({ranges.source_sha256[:12]}) than the one to be quantized "
             f"({source_sha256[:12]}). Calibrate again."
         )
     return ranges
+
+
+def _sound(ranges: Ranges) -> bool:
+    """Whether ranges could have been measured."""
+    if ranges.tensors.keys() != ranges.channels.keys() or min(ranges.histories, ranges.calls) < 1 or ranges.seed < 0:
+        return False
+    for name, (low, high) in ranges.tensors.items():
+        largest = max(ranges.channels[name], default=0.0)
+        if min(ranges.channels[name], default=0.0) < 0 or largest > LARGEST or not low <= 0 <= high:
+            return False
+        if max(-low, high) > 1.01 * largest or (largest > 0 and low == high):  # a histogram's bin more, at most
+            return False
+    return True

@@ -177,10 +177,13 @@ def test_what_is_refused(bundle: Path, calibration: Path, options: list[str], me
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda ranges: ranges.update(tensors={n: [-1e300, 1e300] for n in ranges["tensors"]}), "limits beyond 1e+30"),
+        (lambda ranges: ranges.update(tensors={n: [-1e29, 1e29] for n in ranges["tensors"]}), "ranges.json is damaged"),
+        (lambda ranges: ranges.update(tensors={n: [0.0, 0.0] for n in ranges["tensors"]}), "ranges.json is damaged"),
         (lambda ranges: ranges.update(tensors={n: [5.0, -5.0] for n in ranges["tensors"]}), "ranges.json is damaged"),
+        (lambda ranges: ranges["channels"].update({n: [1e300] for n in ranges["channels"]}), "ranges.json is damaged"),
+        (lambda ranges: ranges.update(seed=-3), "ranges.json is damaged"),
         (lambda ranges: ranges.update(channels={}), "ranges.json is damaged"),
-        (lambda ranges: ranges.update(channels={n: [1.0] for n in ranges["channels"]}), "have 1 channels for"),
+        (lambda ranges: ranges.update(channels={n: [1e6] for n in ranges["channels"]}), "have 1 channels for"),
     ],
 )  # fmt: skip
 def test_damaged_ranges_are_refused_and_the_engine_stays(
