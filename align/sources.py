@@ -140,17 +140,6 @@ class LoraDecoder(Source):
         wrapped.peft_config["default"].base_model_name_or_path = str(self.directory.resolve())
         return wrapped  # type: ignore[no-any-return]  # behaves as a model
 
-    def write(
-        self, model: Any, tokenizer: PreTrainedTokenizerBase, output: Path, *, record: str, content: bytes,
-        events: Path, overwrite: bool,
-    ) -> None:  # fmt: skip
-        """Write the trained model to `output`, whole or absent; with it the file `record`, and what `events` holds."""
-        with whole_directory(output, kind=record, replace=overwrite) as part, quiet():
-            self.save(model, tokenizer, part)
-            if events.is_dir():
-                shutil.copytree(events, part / EVENTS)
-            (part / record).write_bytes(content)
-
     def save(self, model: Any, tokenizer: PreTrainedTokenizerBase, part: Path) -> None:
         model.save_pretrained(part, save_embedding_layers=False)  # the identifiers' rows are saved as such
         tokenizer.save_pretrained(part)

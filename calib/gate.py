@@ -16,12 +16,12 @@ OVERLAP_K, LEAST_OVERLAP = 20, 0.90
 NDCG, MOST_LOST = "ndcg@10", 0.02
 RESAMPLES = 2000
 
-Ranked = list[tuple[str, ...]]  # [U] item ids, best first
+Ranked = list[tuple[str, ...]]  # [n] item ids of every request, best first
 Progress = Callable[[int], None]  # users served
 
 
 def ranked_lists(recommender: Recommender, examples: Sequence[Example], progress: Progress) -> Ranked:
-    """The longest lists that the gate looks at, of every user."""
+    """The longest lists that the gate looks at, of every request."""
     k = min(max(TOP_K), recommender.max_k or max(TOP_K), len(recommender.catalog.item_ids))
     requests = [recommender.encode(e.history, user=e.user) for e in examples]
     return [tuple(item.item for item in result.items) for result in recommender.run(requests, k, progress=progress)]
@@ -73,7 +73,7 @@ def _overlaps(reference: Ranked, candidate: Ranked, k: int) -> Float64:
 
 
 def _comparison(pair: Float64, users: Sequence[str], seed: int) -> Comparison:
-    """pair [U, 2]: a metric of each user, the original's and the quantized target's."""
+    """pair [n, 2]: a metric of each request, users [n] who made them; the original's and the quantized target's."""
     before, after = pair.mean(axis=0).tolist()
     if not before:
         return Comparison(reference=before, value=after, low=None, high=None)
