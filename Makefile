@@ -27,7 +27,7 @@ $(VENV)/.dependencies: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SpecRec needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Set PYTHON=...")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt torch
-	$(PIP) install --quiet --constraint constraints.txt ".[cpu,export,align,parquet,explain,dev]"
+	$(PIP) install --quiet --constraint constraints.txt ".[cpu,export,align,parquet,explain,text,groups,dev]"
 	touch $@
 
 # Installed as a wheel, not as a link to the checkout; `build` would keep modules that were removed.

@@ -14,9 +14,12 @@ from specrec import __version__
 from specrec.catalog.errors import SpecRecError
 from specrec.verbs.build import demo, export
 from specrec.verbs.engine import build_engine, inspect
+from specrec.verbs.group import group_items, group_users
 from specrec.verbs.learn import align, train
 from specrec.verbs.measure import evaluate, tune
+from specrec.verbs.pool import build_pool
 from specrec.verbs.serve import explain, infer
+from specrec.verbs.text import generate
 
 
 class Verbs(click.Group):
@@ -56,8 +59,9 @@ def ends_when_terminated() -> Iterator[None]:
 
 EXTRAS = {
     "onnxruntime": "cpu", "torch": "export", "transformers": "export", "peft": "export", "onnx": "quantize",
-    "onnxscript": "export", "onnx_ir": "quantize", "polygraphy": "tensorrt", "tokenizers": "export",
+    "onnxscript": "export", "onnx_ir": "quantize", "polygraphy": "tensorrt", "tokenizers": "text",
     "pyarrow": "parquet", "altair": "explain", "vl_convert": "explain", "accelerate": "align",
+    "sklearn": "groups", "scipy": "groups",
 }  # fmt: skip
 
 
@@ -74,7 +78,11 @@ def main() -> None:
     """
 
 
-for verb in (export, build_engine, infer, tune, evaluate, inspect, train, align, demo, explain):
+VERBS = (
+    export, build_engine, infer, tune, evaluate, inspect, train, align, demo, explain, generate, build_pool,
+    group_users, group_items,
+)  # fmt: skip
+for verb in VERBS:
     main.add_command(verb)
 
 if __name__ == "__main__":

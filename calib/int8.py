@@ -13,6 +13,7 @@ from ..catalog.errors import OptionError
 from ..engines.backend import Progress
 from ..engines.base import Engine
 from ..engines.build import Order, QuantizedGraph
+from ..engines.bundle import Bundle, of_items
 from ..engines.facts import Drafting, Gate, Role
 from ..graphs.files import load_graph, save_graph
 from ..runtime import DraftShape, Recommender, Verification
@@ -60,10 +61,15 @@ class Int8Build:
         if method != "auto" and method not in backend.integers:
             raise OptionError(f"the {backend.name} backend takes int8 by {', '.join(backend.integers)}; got {method}.")
         for role in self.quantized:
-            parts = self.parts(self.order.bundle.graph(role))
+            parts = self.parts(self.bundle.graph(role))
             self.kept(role, parts)
             if self.given is not None:
-                load_ranges(self.given / ranges_file(role), self.order.bundle.graph_sha256(role))
+                load_ranges(self.given / ranges_file(role), self.bundle.graph_sha256(role))
+
+    @property
+    def bundle(self) -> Bundle:
+        """What is being built; raises `BundleError` for text, whose rankings there are none to compare."""
+        return of_items(self.order.bundle, "int8 engine")
 
     @property
     def quantized(self) -> tuple[Role, ...]:
@@ -72,7 +78,7 @@ class Int8Build:
 
     def record(self) -> None:
         """Load the original graphs and record what real searches ask of them."""
-        bundle, threads = self.order.bundle, self.order.threads
+        bundle, threads = self.bundle, self.order.threads
         for role in self.order.precisions:
             self.progress(f"loading {role}", 0, 1)
             folder = self.scratch / f"{role}-original"
@@ -85,7 +91,7 @@ class Int8Build:
 
     def prepare(self, role: Role) -> Float:
         """Ranges where they are needed, and the graph to quantize, smoothed if asked."""
-        bundle, options = self.order.bundle, self.options
+        bundle, options = self.bundle, self.options
         graph, source = bundle.graph(role), bundle.graph_sha256(role)
         if "static" in self.methods or options.smooth is not None:
             self.ranges[role] = self._measured(role, graph, source)
@@ -184,7 +190,7 @@ class Int8Build:
         self.progress(what, done, total)
 
     def _recommender(self, target: Engine, draft: Engine | None) -> Recommender:
-        bundle = self.order.bundle
+        bundle = self.bundle
         trie = bundle.trie()
         return Recommender(
             bundle.catalog(), trie, bundle.prompts(trie), target, draft, batch_size=8,

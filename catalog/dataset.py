@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import HistoryError
-from .formats import HistoryRequest, Reject
+from .formats import HistoryRequest
 from .history import FORMATS, read_histories
 from .items import Catalog
+from .records import Reject
 
 Int64 = NDArray[np.int64]
 SPLITS = ("train", "valid", "test")

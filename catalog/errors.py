@@ -29,6 +29,10 @@ class EngineError(SpecRecError):
     """An engine cannot be built, loaded or run on this machine."""
 
 
+class PoolError(SpecRecError):
+    """A retrieval pool is damaged, or was not built for what it is asked."""
+
+
 class ExportError(SpecRecError):
     """A checkpoint cannot be exported faithfully."""
 

@@ -14,6 +14,7 @@ from typing import IO, Annotated, Any
 import msgspec
 
 from .errors import HistoryError
+from .records import Reject, numbered_lines, read_records, shown
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,6 @@ class HistoryRequest:
     deny: frozenset[str] = frozenset()  # what it may not
     exclude_history: bool = False  # nor what its history holds
     labels: tuple[str, ...] = ()  # what came next, where a file of a dataset says so
-
-
-@dataclass(frozen=True)
-class Reject:
-    """A line that is no request, and why."""
-
-    line: int
-    reason: str
-    raw: str  # the line's text; bytes that are not UTF-8 as \\xff
-    source: str  # the file's name
 
 
 class _Entry(msgspec.Struct):
@@ -88,34 +79,11 @@ def _accept(entry: _Entry, line: int, raw: str, source: str) -> Outcome:
     )
 
 
-def _lines(name: str, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines without their ends, and without a byte order mark."""
-    for number, line in enumerate(file, 1):
-        if number == 1:
-            if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise HistoryError(f"{name}: the file is UTF-16; expected UTF-8. Save it as UTF-8.")
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        yield number, line.rstrip(b"\r\n")
-
-
-def _shown(line: bytes) -> str:
-    return line.decode("utf-8", "backslashreplace")
-
-
 def read_jsonl(name: str, file: IO[bytes]) -> Iterator[Outcome]:
     """JSON lines: {"user": ..., "items": [...]}, if wanted with "k", "allow", "deny", "exclude_history" and,
     in a dataset, "labels"; blank lines are skipped."""
-    decoder = msgspec.json.Decoder(_Entry)
-    for number, line in _lines(name, file):
-        if not line.strip():
-            continue
-        try:
-            # as text, because msgspec does not look at the encoding of what it skips
-            yield _accept(decoder.decode(line.decode("utf-8")), number, _shown(line), name)
-        except UnicodeDecodeError as error:
-            yield Reject(number, f"not UTF-8 (byte {error.start}); expected UTF-8", _shown(line), name)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            yield Reject(number, f"{error}; {EXPECTED}", _shown(line), name)
+    for record in read_records(name, file, _Entry, EXPECTED):
+        yield record if isinstance(record, Reject) else _accept(record.content, record.line, record.raw, name)
 
 
 def read_lcrec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
@@ -182,18 +150,18 @@ def read_atspeed(files: Sequence[tuple[str, IO[bytes]]], item_base: int) -> Iter
     """
     joined: dict[str, tuple[list[str], int, str, str]] = {}  # user to items, line, raw, source
     for name, file in files:
-        for number, line in _lines(name, file):
+        for number, line in numbered_lines(name, file):
             if not line.strip():
                 continue
             parsed = _atspeed_line(line, number, name, item_base)
             if isinstance(parsed, Reject):
                 yield parsed
             elif len(files) == 1:
-                yield request_or_reject(parsed[0], parsed[1:], number, _shown(line), name)
+                yield request_or_reject(parsed[0], parsed[1:], number, shown(line), name)
             elif parsed[0] in joined:
                 joined[parsed[0]][0].extend(parsed[1:])
             else:
-                joined[parsed[0]] = (parsed[1:], number, _shown(line), name)
+                joined[parsed[0]] = (parsed[1:], number, shown(line), name)
     for user, (items, number, raw, name) in joined.items():
         yield request_or_reject(user, items, number, raw, name)
 
@@ -203,14 +171,14 @@ def _atspeed_line(line: bytes, number: int, name: str, item_base: int) -> list[s
     try:
         fields = line.decode("utf-8").split()
     except UnicodeDecodeError as error:
-        return Reject(number, f"not UTF-8 (byte {error.start}); expected UTF-8", _shown(line), name)
+        return Reject(number, f"not UTF-8 (byte {error.start}); expected UTF-8", shown(line), name)
     if not fields:
-        return Reject(number, "got control characters only; expected `user item item ...`", _shown(line), name)
+        return Reject(number, "got control characters only; expected `user item item ...`", shown(line), name)
     user, *items = fields
     for item in items:
         if not (item.isascii() and item.isdigit() and len(item) < 19 and int(item) >= item_base):
             reason = f"got the item {item!r}; expected `user item item ...`, items being whole numbers from {item_base}"
-            return Reject(number, reason, _shown(line), name)
+            return Reject(number, reason, shown(line), name)
     return [user, *(str(int(item) - item_base) for item in items)]
 
 
@@ -222,7 +190,7 @@ def read_minionerec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
     consumed: list[str] = []  # the lines of the record at hand
 
     def lines() -> Iterator[str]:
-        for _, line in _lines(name, file):
+        for _, line in numbered_lines(name, file):
             consumed.append(line.decode("utf-8", "surrogateescape"))
             yield consumed[-1] + "\n"
 
@@ -252,7 +220,7 @@ def read_minionerec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
 
 
 def _text(consumed: list[str]) -> str:
-    return _shown("\n".join(consumed).encode("utf-8", "surrogateescape"))
+    return shown("\n".join(consumed).encode("utf-8", "surrogateescape"))
 
 
 def _csv_row(row: list[str], header: list[str], user: int, history: int, line: int, raw: str, name: str) -> Outcome:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import IO
 
 from .errors import HistoryError
-from .formats import HistoryRequest, Reject, read_atspeed, read_jsonl, read_lcrec, read_minionerec
+from .formats import HistoryRequest, read_atspeed, read_jsonl, read_lcrec, read_minionerec
 from .parquet import read_parquet
+from .records import Reject
 
 __all__ = ["FORMATS", "HistoryRequest", "Reject", "read_histories"]
 

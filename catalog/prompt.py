@@ -110,7 +110,7 @@ def compile_prompt(
     def render(history: str) -> str:
         text = message.replace(HISTORY, history)
         if chat:
-            return _chat(tokenizer, text)
+            return chat_text(tokenizer, text)
         return text if template is not None else (tokenizer.bos_token or "") + text
 
     rendered = render(HISTORY)
@@ -176,7 +176,7 @@ class _Source:
             ) from None
 
 
-def _chat(tokenizer: Tokenizer, text: str) -> str:
+def chat_text(tokenizer: Tokenizer, text: str) -> str:
     """The chat template's text with `text` as the user's message, ready for the answer."""
     try:
         conversation = [{"role": "user", "content": text}]

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ..catalog.errors import EngineError
 from .base import Engine
-from .bundle import Bundle
+from .bundle import ModelBundle
 from .facts import EnginePrecision, Limits, Precision, Role, RoleFacts, TensorRTFacts
 
 Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
@@ -18,7 +18,7 @@ Progress = Callable[[str, int, int], None]  # what is done now, steps done, step
 class GraphToBuild:
     """One role's graph on its way into an engine."""
 
-    bundle: Bundle
+    bundle: ModelBundle
     role: Role
     source: Path  # a graph of the contract, in the type of the bundle's graphs
     cache: Precision  # the type of keys, values and mask that the engine will have
@@ -67,9 +67,11 @@ class Backend(ABC):
         """Write to `graph.folder` what `load` opens. Raises `EngineError` where that cannot be done here."""
 
     @abstractmethod
-    def load(self, bundle: Bundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str) -> Engine:
+    def load(
+        self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str
+    ) -> Engine:
         """Open what `build` wrote. rebuild: the command that an error names."""
 
-    def limits(self, bundle: Bundle) -> Limits | None:
+    def limits(self, bundle: ModelBundle) -> Limits | None:
         """The largest calls that engines take; None: any."""
         return None

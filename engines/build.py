@@ -15,7 +15,7 @@ from ..catalog.errors import EngineError, OptionError
 from ..catalog.files import check_replaceable, whole_directory, whole_file
 from .backend import Backend, GraphToBuild, Progress
 from .base import Engine
-from .bundle import Bundle, engine_name
+from .bundle import ModelBundle, engine_name
 from .facts import (
     ENGINE_FACTS,
     ENGINE_SCHEMA,
@@ -34,6 +34,7 @@ from .latency import measure_latency, seeded_call
 from .ort_backend import OrtBackend
 from .registry import available_threads
 from .sealed import sealed
+from .text_bundle import open_bundle
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "bf16": 0.5}  # largest difference of a log-probability to the exported graph
 
@@ -50,7 +51,7 @@ class QuantizedGraph:
 class Order:
     """An engine that was asked for, checked against its bundle and against this machine's libraries."""
 
-    bundle: Bundle
+    bundle: ModelBundle
     backend: Backend
     precisions: dict[Role, EnginePrecision]
     threads: int
@@ -58,7 +59,7 @@ class Order:
     @classmethod
     def check(
         cls,
-        bundle: Bundle,
+        bundle: ModelBundle,
         backend: Backend,
         precision: EnginePrecision | None,
         draft_precision: EnginePrecision | None,
@@ -95,7 +96,7 @@ class Order:
 
 
 def build_engine(
-    bundle: str | Path | Bundle,
+    bundle: str | Path | ModelBundle,
     *,
     backend: Backend | None = None,
     precision: EnginePrecision | None = None,
@@ -111,7 +112,7 @@ def build_engine(
     int8 needs histories to calibrate on: `calib.build.build_engine`. Raises `EngineError` where this machine
     cannot build or run it, and where the two disagree; no engine is left behind then, an earlier one stays.
     """
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    bundle = bundle if isinstance(bundle, ModelBundle) else open_bundle(bundle)
     order = Order.check(bundle, backend or OrtBackend("cpu"), precision, draft_precision, threads)
     if "int8" in order.precisions.values():
         raise OptionError("int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES.")
@@ -185,7 +186,7 @@ def _build_role(
     return replace(facts, max_difference=difference, latency=latency)
 
 
-def exported_engine(bundle: Bundle, role: Role, scratch: Path, threads: int) -> Engine:
+def exported_engine(bundle: ModelBundle, role: Role, scratch: Path, threads: int) -> Engine:
     """The exported graph as it is, on ONNX Runtime's CPU provider (bf16, which that lacks, in float32)."""
     from .ort import load_ort_engine
 

@@ -1,10 +1,14 @@
 """The bundle on disk: what export writes, build-engine extends and the runtime opens."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import fields
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from ..catalog.errors import BundleError
@@ -24,6 +28,9 @@ from .facts import (
     RoleFacts,
 )
 from .sealed import Sealed, read_sealed
+
+if TYPE_CHECKING:
+    from .text_bundle import TextManifest
 
 MANIFEST = "manifest.json"
 CATALOG_FILE, TRIE_FILE = "catalog/items.jsonl", "catalog/trie.safetensors"
@@ -50,6 +57,16 @@ class Manifest(Sealed, frozen=True, kw_only=True):
     max_top_k: int  # the longest list that a request may ask for
     files: dict[str, FileFacts]  # path in the bundle, "/" between parts; engines/ is not in it
 
+    @property
+    def tree_path(self) -> int:
+        """L: the most slots that a token names besides its prompt's (`ForwardInputs.visible_slots`)."""
+        return self.identifier_length
+
+    @property
+    def columns(self) -> int:
+        """C: the width of a row of log-probabilities."""
+        return self.catalog_tokens
+
 
 def save_trie(trie: ItemTrie, path: Path) -> None:
     """Write the trie's arrays under their field names (safetensors)."""
@@ -62,19 +79,17 @@ def engine_name(backend: str, device: str, precision: EnginePrecision, draft: En
     return name if draft in (None, precision) else f"{name}-draft-{draft}"
 
 
-class Bundle:
-    """An opened bundle. Every file is checked against its recorded hash when it is first asked for."""
+class ModelBundle(ABC):
+    """What all bundles have: models and their engines. Every file is checked against its hash when first asked for."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.path, self.manifest = path, manifest
+    manifest: "Manifest | TextManifest"
 
-    @classmethod
-    def open(cls, path: str | Path) -> "Bundle":
-        """Read the manifest. Raises `BundleError` where it is absent, damaged or of another schema."""
-        path = Path(path)
-        if not (path / MANIFEST).is_file():
-            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}. Make one with: specrec export --help")
-        return cls(path, read_sealed(path / MANIFEST, Manifest, REEXPORT))
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @abstractmethod
+    def vocabulary(self) -> NDArray[np.int64]:
+        """[C] the token id of every column of log-probabilities."""
 
     def file(self, name: str) -> Path:
         """A file of the bundle, once its bytes are what the manifest says."""
@@ -105,19 +120,6 @@ class Bundle:
         for name in self._graph_files(role):
             self.file(name)
         return self.file(f"{role}/model.onnx")
-
-    def catalog(self) -> Catalog:
-        return Catalog.open(self.file(CATALOG_FILE))
-
-    def trie(self) -> ItemTrie:
-        return ItemTrie(**load_file(self.file(TRIE_FILE)))
-
-    def prompts(self, trie: ItemTrie) -> PromptEncoder:
-        """The encoder of histories, as the bundle was exported: identifiers in prompts have no end token."""
-        tokens, end = trie.item_tokens(), self.manifest.end_token
-        if end is not None:
-            tokens[tokens == end] = PAD  # only an identifier's last token is the end token
-        return PromptEncoder(self.manifest.prompt, tokens, self.manifest.max_prompt_tokens)
 
     def engine_names(self) -> list[str]:
         """Engines built into the bundle (one whose building was killed has a name that begins with a dot)."""
@@ -166,6 +168,61 @@ class Bundle:
     def _graph_files(self, role: Role) -> dict[str, FileFacts]:
         files = self.manifest.files.items()
         return {n: f for n, f in files if n.startswith(f"{role}/") and not n.startswith(f"{role}/checkpoint/")}
+
+
+class Bundle(ModelBundle):
+    """An opened bundle of models that write identifiers, with their catalog."""
+
+    manifest: Manifest
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        super().__init__(path)
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Bundle":
+        """Read the manifest. Raises `BundleError` where it is absent, damaged, of another schema or of text."""
+        path = Path(path)
+        if bundle_kind(path) != "items":
+            raise BundleError(f"{path} is a text bundle, which has no catalog. It is for: specrec generate {path}")
+        return cls(path, read_sealed(path / MANIFEST, Manifest, REEXPORT))
+
+    def vocabulary(self) -> NDArray[np.int64]:
+        return self.trie().vocabulary
+
+    def catalog(self) -> Catalog:
+        return Catalog.open(self.file(CATALOG_FILE))
+
+    def trie(self) -> ItemTrie:
+        return ItemTrie(**load_file(self.file(TRIE_FILE)))
+
+    def prompts(self, trie: ItemTrie) -> PromptEncoder:
+        """The encoder of histories, as the bundle was exported: identifiers in prompts have no end token."""
+        tokens, end = trie.item_tokens(), self.manifest.end_token
+        if end is not None:
+            tokens[tokens == end] = PAD  # only an identifier's last token is the end token
+        return PromptEncoder(self.manifest.prompt, tokens, self.manifest.max_prompt_tokens)
+
+
+def of_items(bundle: ModelBundle, what: str) -> Bundle:
+    """A bundle that must be one of items; raises `BundleError`: `what` cannot be had for text."""
+    if not isinstance(bundle, Bundle):
+        raise BundleError(f"{bundle.path} is a text bundle, for which there is no {what} yet.")
+    return bundle
+
+
+class _Kind(msgspec.Struct):
+    kind: str = "items"  # what manifests of text bundles say of themselves, and others do not
+
+
+def bundle_kind(path: Path) -> str:
+    """ "items" or "text". Raises `BundleError` where there is no bundle; what else is wrong its reader says."""
+    if not (path / MANIFEST).is_file():
+        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}. Make one with: specrec export --help")
+    try:
+        return msgspec.json.decode((path / MANIFEST).read_bytes(), type=_Kind).kind
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return "items"
 
 
 def _plan_options(role: RoleFacts | None) -> list[str]:

@@ -3,14 +3,15 @@
 from pathlib import Path
 
 from ..catalog.errors import BundleError
-from .bundle import Bundle
+from .bundle import Manifest
 from .facts import EngineFacts, Gate, ModelFacts, Quantization
 from .sealed import to_json
+from .text_bundle import TextManifest, open_bundle
 
 
 def describe_json(path: Path) -> str:
     """The manifest and every engine's facts as one JSON object."""
-    bundle = Bundle.open(path)
+    bundle = open_bundle(path)
     engines: dict[str, EngineFacts | dict[str, str]] = {}
     for name in bundle.engine_names():
         try:
@@ -22,19 +23,13 @@ def describe_json(path: Path) -> str:
 
 def describe(path: Path) -> str:
     """The same as a few lines of text."""
-    bundle = Bundle.open(path)
-    manifest, prompt = bundle.manifest, bundle.manifest.prompt
+    bundle = open_bundle(path)
+    manifest = bundle.manifest
     size = sum(file.bytes for file in manifest.files.values())
     lines = [
         f"{path}: SpecRec {manifest.specrec_version}, schema {manifest.schema_version}, {size / 1e6:.1f} MB",
         f"  target     {_model(manifest.target)}",
-        f"  draft      {_model(manifest.draft) if manifest.draft else 'none'}",
-        f"  graphs     ONNX opset {manifest.opset}, {manifest.precision}",
-        f"  requests   scoring {manifest.scoring} where they ask for none, at most {manifest.max_top_k} items a list",
-        f"  catalog    {manifest.items:,} items, {manifest.identifiers:,} identifiers of at most "
-        f"{manifest.identifier_length} tokens{_end(manifest.end_token)}, {manifest.catalog_tokens:,} distinct tokens",
-        f"  prompt     {prompt.template!r}, separator {prompt.separator!r}, last {prompt.history_length} items, "
-        f"at most {manifest.max_prompt_tokens} tokens",
+        *(_text(manifest) if isinstance(manifest, TextManifest) else _items(manifest)),
     ]
     for name in bundle.engine_names():
         try:
@@ -44,6 +39,28 @@ def describe(path: Path) -> str:
     if not bundle.engine_names():
         lines.append(f"  engines    none; build one with: specrec build-engine {path}")
     return "\n".join(lines)
+
+
+def _items(manifest: Manifest) -> list[str]:
+    prompt = manifest.prompt
+    return [
+        f"  draft      {_model(manifest.draft) if manifest.draft else 'none'}",
+        f"  graphs     ONNX opset {manifest.opset}, {manifest.precision}",
+        f"  requests   scoring {manifest.scoring} where they ask for none, at most {manifest.max_top_k} items a list",
+        f"  catalog    {manifest.items:,} items, {manifest.identifiers:,} identifiers of at most "
+        f"{manifest.identifier_length} tokens{_end(manifest.end_token)}, {manifest.catalog_tokens:,} distinct tokens",
+        f"  prompt     {prompt.template!r}, separator {prompt.separator!r}, last {prompt.history_length} items, "
+        f"at most {manifest.max_prompt_tokens} tokens",
+    ]
+
+
+def _text(manifest: TextManifest) -> list[str]:
+    ends = ", ".join(map(str, manifest.end_tokens)) or "no token"
+    return [
+        f"  graphs     ONNX opset {manifest.opset}, {manifest.precision}",
+        f"  writes     text, ended by {ends}; vocabulary {manifest.vocabulary:,}",
+        f"  prompt     {manifest.prompt.prefix + '{prompt}' + manifest.prompt.suffix!r}",
+    ]
 
 
 def _model(facts: ModelFacts) -> str:

@@ -34,11 +34,13 @@ class OrtCache(KVCache):
         return OrtCache(list(self.values))
 
     def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
+        heads, length, width = self.values[0].shape()[1:]
+        if slots is not None:  # where every kept vector [D] lies: one copy of them is many times faster than by axes
+            where = (rows[:, None] * heads + np.arange(heads))[:, :, None] * length + slots[:, None]
         kept = []
         for value in self.values:
-            array = value.numpy()[rows]
-            if slots is not None:
-                array = np.take_along_axis(array, slots[:, None, :, None], axis=2)
+            array = value.numpy()
+            array = array[rows] if slots is None else np.take(array.reshape(-1, width), where, axis=0)
             kept.append(ort.OrtValue.ortvalue_from_numpy(array))
         self.values = kept
 

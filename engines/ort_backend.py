@@ -8,7 +8,7 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 from ..graphs import EXTERNAL_BYTES
 from .backend import Backend, GraphToBuild, Progress
 from .base import Engine
-from .bundle import Bundle
+from .bundle import ModelBundle
 from .facts import EnginePrecision, Precision, Role, RoleFacts, TensorRTFacts
 from .ort import check_provider, load_ort_engine, open_session, session_options
 from .ort_device import GATHER
@@ -41,7 +41,7 @@ class OrtBackend(Backend):
 
     def build(self, graph: GraphToBuild, progress: Progress) -> TensorRTFacts | None:
         exported = graph.bundle.manifest.precision
-        slots = graph.bundle.manifest.identifier_length if self.device == "cuda" else None
+        slots = graph.bundle.manifest.tree_path if self.device == "cuda" else None
         prepared = prepare_graph(
             graph.source, graph.scratch / graph.role / GRAPH, exported=exported, wanted=graph.cache, mask_slots=slots
         )
@@ -53,7 +53,9 @@ class OrtBackend(Backend):
         optimise(prepared, graph.folder / GRAPH, self.device, graph.threads)
         return None
 
-    def load(self, bundle: Bundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str) -> Engine:
+    def load(
+        self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str
+    ) -> Engine:
         return load_ort_engine(
             folder / GRAPH, bundle.facts(role), device=self.device, precision=facts.cache, threads=threads
         )

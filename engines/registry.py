@@ -7,7 +7,7 @@ from typing import Any
 from ..catalog.errors import BundleError, EngineError
 from .backend import Backend
 from .base import Engine
-from .bundle import Bundle
+from .bundle import ModelBundle
 from .facts import Role
 
 TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-lean", "tensorrt-lean-cu13", "tensorrt-lean-cu12")
@@ -33,7 +33,7 @@ def backend_version(backend: str) -> str:
     raise EngineError(f"The {backend} backend is not installed. Run: pip install 'specrec[{EXTRAS[backend]}]'")
 
 
-def default_engine(bundle: Bundle) -> str:
+def default_engine(bundle: ModelBundle) -> str:
     """The engine to use when none is named: the only one built."""
     built = bundle.engine_names()
     if len(built) == 1:
@@ -43,7 +43,7 @@ def default_engine(bundle: Bundle) -> str:
     raise BundleError(f"{bundle.path} has no engine yet. Build one with: specrec build-engine {bundle.path}")
 
 
-def load_engine(bundle: Bundle, role: Role, name: str, *, threads: int) -> Engine:
+def load_engine(bundle: ModelBundle, role: Role, name: str, *, threads: int) -> Engine:
     """Open one engine of a bundle by name: `<backend>-<device>-<precision>`.
 
     Engines of the torch backend need no building: the bundle's checkpoint is their graph. Raises
@@ -92,7 +92,7 @@ def find_backend(name: str, device: str | None = None, **options: Any) -> Backen
     return OrtBackend(device, **options)
 
 
-def _load_torch(bundle: Bundle, role: Role, name: str, threads: int) -> Engine:
+def _load_torch(bundle: ModelBundle, role: Role, name: str, threads: int) -> Engine:
     device, _, precision = name.partition("-")[2].partition("-")
     if device not in ("cpu", "cuda") or precision not in ("fp32", "fp16", "bf16"):
         raise BundleError(f"No engine {name!r}: expected torch-<cpu|cuda>-<fp32|fp16|bf16>.")
@@ -100,4 +100,4 @@ def _load_torch(bundle: Bundle, role: Role, name: str, threads: int) -> Engine:
     from .torch import load_torch_engine
 
     checkpoint = bundle.folder(f"{role}/checkpoint")
-    return load_torch_engine(checkpoint, bundle.trie().vocabulary, device=device, precision=precision, threads=threads)
+    return load_torch_engine(checkpoint, bundle.vocabulary(), device=device, precision=precision, threads=threads)

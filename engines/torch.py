@@ -75,6 +75,8 @@ class GraphModule(torch.nn.Module):
         self.body: torch.nn.Module = model.get_decoder()  # type: ignore[no-untyped-call]
         self.head: torch.nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self.register_buffer("columns", torch.from_numpy(vocabulary.copy()), persistent=False)
+        # of text: all rows of the head as they are
+        self.whole = np.array_equal(vocabulary, np.arange(len(matrix(self.head))))
 
     def forward(
         self,
@@ -99,7 +101,9 @@ class GraphModule(torch.nn.Module):
         batch, length = input_ids.shape
         flat = logit_rows + length * torch.arange(batch, device=logit_rows.device)[:, None]
         rows = F.embedding(flat, hidden.flatten(0, 1))  # a plain Gather, before the head
-        logprobs = F.log_softmax(self.head(rows).float(), dim=-1).index_select(-1, self.columns)
+        logprobs = F.log_softmax(self.head(rows).float(), dim=-1)
+        if not self.whole:
+            logprobs = logprobs.index_select(-1, self.columns)
         return logprobs, *(tensor for layer in layers for tensor in (layer.keys, layer.values))
 
 

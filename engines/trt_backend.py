@@ -6,7 +6,7 @@ from typing import ClassVar
 from ..catalog.files import Frozen
 from .backend import Backend, GraphToBuild, Progress
 from .base import Engine
-from .bundle import Bundle
+from .bundle import Bundle, ModelBundle, of_items
 from .facts import EnginePrecision, Limits, Precision, Role, RoleFacts, TensorRTFacts
 from .prepare import prepare_graph
 from .profiles import profiles_for
@@ -55,8 +55,8 @@ class TensorRTBackend(Backend):
             return precision
         return "fp16" if exported == "fp32" else exported
 
-    def limits(self, bundle: Bundle) -> Limits:
-        return limits_of(bundle, self._sizes)
+    def limits(self, bundle: ModelBundle) -> Limits:
+        return limits_of(of_items(bundle, "TensorRT engine"), self._sizes)
 
     def build(self, graph: GraphToBuild, progress: Progress) -> TensorRTFacts | None:
         manifest, limits = graph.bundle.manifest, self.limits(graph.bundle)
@@ -65,19 +65,21 @@ class TensorRTBackend(Backend):
             graph.source, graph.scratch / graph.role / GRAPH, exported=manifest.precision, wanted=graph.cache,
             mask_slots=limits.path, decomposed=True,
         )  # fmt: skip
-        facts, length = graph.bundle.facts(graph.role), manifest.identifier_length
+        facts, length = graph.bundle.facts(graph.role), manifest.tree_path
         return build_plan(
             prepared, graph.folder / PLAN, facts, profiles_for(graph.role, facts, limits, length), limits=limits,
             identifier_length=length, cache=graph.cache, options=self._options,
             progress=lambda what, done, total: progress(f"building {graph.role}: {what}", done, total),
         )  # fmt: skip
 
-    def load(self, bundle: Bundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str) -> Engine:
+    def load(
+        self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str
+    ) -> Engine:
         from .trt import load_trt_engine
 
         assert facts.tensorrt is not None
         return load_trt_engine(
-            folder / PLAN, bundle.facts(role), facts.tensorrt, columns=bundle.manifest.catalog_tokens,
+            folder / PLAN, bundle.facts(role), facts.tensorrt, columns=bundle.manifest.columns,
             cache_precision=facts.cache, rebuild=rebuild,
         )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """A pair of checkpoints and a catalog to a bundle, whole or not at all."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +13,16 @@ from ..catalog.files import check_replaceable, whole_directory
 from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec, compile_prompt
 from ..catalog.tokens import Identifiers, compile_identifiers, identifier_ids, is_text
-from ..catalog.trie import PAD, ItemTrie
+from ..catalog.trie import PAD
 from ..engines.bundle import CATALOG_FILE, MANIFEST, TRIE_FILE, Manifest, save_trie
 from ..engines.facts import ModelFacts, file_facts
 from ..engines.sealed import SCHEMA_VERSION, sealed
 from ..engines.torch import DTYPES
-from .checkpoint import Checkpoint, model_facts
-from .onnx import EXTERNAL_BYTES, OPSET, export_graph
-from .parity import check_parity
+from .checkpoint import Checkpoint
+from .model import GraphSettings, Progress, export_model
+from .onnx import EXTERNAL_BYTES, OPSET
 from .quiet import quiet
 
-Progress = Callable[[str], None]
 SHOWN = 5  # how many tokens a message names
 CHOICES: dict[str, Collection[str]] = {
     "precision": DTYPES,
@@ -80,10 +79,15 @@ def export_bundle(
         progress("writing the catalog")
         recommendable.save(part / CATALOG_FILE)
         save_trie(identifiers.trie, part / TRIE_FILE)
+        settings = GraphSettings(precision, checkpoints, external_bytes, progress)
+        columns = identifiers.trie.vocabulary
         facts = {
-            role: _export_model(role, source, identifiers.trie, part, precision, checkpoints, external_bytes, progress)
+            role: export_model(
+                role, source, columns, part / role, settings,
+                trained=source.tokenizer.convert_ids_to_tokens(columns.tolist()),
+            )
             for role, source in sources.items()
-        }
+        }  # fmt: skip
         progress("writing the manifest")
         manifest = _manifest(part, facts, spec, identifiers, precision, scoring, room, max_top_k)
         (part / MANIFEST).write_bytes(sealed(manifest))
@@ -183,34 +187,6 @@ def _check_same_vocabulary(catalog: Catalog, target: dict[str, int], draft: dict
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f", and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-
-
-def _export_model(
-    role: str,
-    source: Checkpoint,
-    trie: ItemTrie,
-    part: Path,
-    precision: str,
-    checkpoints: bool,
-    external_bytes: int,
-    progress: Progress,
-) -> ModelFacts:
-    """Write one model's graph, and its checkpoint, to `part`/`role`; compare the graph with the model."""
-    folder = part / role
-    folder.mkdir()
-    progress(f"loading the {role}")
-    model = source.load(precision, source.tokenizer.convert_ids_to_tokens(trie.vocabulary.tolist()))
-    facts = model_facts(model)
-    if checkpoints:
-        with quiet():
-            model.save_pretrained(folder / "checkpoint")
-            source.tokenizer.save_pretrained(folder / "checkpoint")
-    progress(f"exporting the {role}'s graph ({facts.parameters:,} parameters)")
-    export_graph(model, trie.vocabulary, folder / "model.onnx", external_bytes=external_bytes)
-    progress(f"comparing the {role}'s graph with its model")
-    report = check_parity(folder / "model.onnx", model, trie.vocabulary, precision)
-    progress(f"the {role}'s graph agrees with its model ({report.summary()})")
-    return facts
 
 
 def _manifest(

@@ -11,7 +11,10 @@ from specrec.cli import main
 from specrec.runtime import Recommender
 from tiny_bundle import ENGINE, Tiny
 
-VERBS = ["export", "build-engine", "tune", "infer", "explain", "train", "align", "evaluate", "inspect", "demo"]
+VERBS = [
+    "export", "build-engine", "tune", "infer", "explain", "train", "align", "evaluate", "inspect", "demo", "generate",
+    "build-pool", "group-users", "group-items",
+]  # fmt: skip
 
 
 def test_export_and_build_say_what_comes_next(tiny: Tiny) -> None:

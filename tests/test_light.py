@@ -6,7 +6,7 @@ from subprocess import run
 import pytest
 
 HEAVY = {"torch", "transformers", "tensorrt", "peft", "onnx", "onnxscript", "tokenizers", "accelerate", "pyarrow"}
-HEAVY |= {"altair", "vl_convert", "onnx_ir", "polygraphy", "tensorrt_lean"}
+HEAVY |= {"altair", "vl_convert", "onnx_ir", "polygraphy", "tensorrt_lean", "sklearn", "scipy"}
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -19,7 +19,8 @@ def loaded_by(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     "module",
     ["specrec", "specrec.catalog", "specrec.catalog.history", "specrec.engines", "specrec.engines.registry",
-     "specrec.engines.build", "specrec.runtime", "specrec.runtime.files", "specrec.cli"],
+     "specrec.engines.build", "specrec.runtime", "specrec.runtime.files", "specrec.pools.text_pool", "specrec.text",
+     "specrec.text.journal", "specrec.cli"],
 )  # fmt: skip
 def test_import_is_light(module: str) -> None:
     loaded = loaded_by(f"import {module}")

@@ -17,31 +17,68 @@ SCORING_HELP = (
 @click.command()
 @click.option("--target", required=True, type=PathType, help="Checkpoint directory of the target model.")
 @click.option("--draft", type=PathType, help="Checkpoint directory of the draft model (without it: plain beam search).")
-@click.option("--catalog", required=True, type=PathType, help="Identifiers of the items: an LC-Rec style index.json.")
+@click.option("--catalog", type=PathType, help="Identifiers of the items: an LC-Rec style index.json.")
+@click.option("--text", is_flag=True, help="No catalog: a bundle that writes text, for `specrec generate`.")
 @click.option("--items", type=PathType, help="Titles of the items: items.json.")
-@prompt_options("Prompt with {history} in it.")
+@prompt_options("Prompt with {history} in it (--text: {prompt}).")
 @click.option("--scoring", default="full", show_default=True, type=SCORINGS, help=SCORING_HELP)
 @click.option("--max-top-k", default=200, show_default=True, type=click.IntRange(1), help="Longest list to ask for.")
 @click.option("--precision", default="fp32", show_default=True, type=PRECISIONS)
 @click.option("--checkpoints/--no-checkpoints", default=True, help="Keep the checkpoints for the torch engine.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle, its engines included.")
 @click.option("--output", "-o", required=True, type=PathType, help="Directory of the bundle to write.")
-def export(target: Path, draft: Path | None, catalog: Path, items: Path | None, output: Path, **options: Any) -> None:
+def export(target: Path, output: Path, text: bool, **options: Any) -> None:
     """Export a target and a draft checkpoint for one catalog to a bundle of ONNX graphs.
+
+    With --text: one model that writes text, drafted from pools.
 
     \b
     Examples:
       specrec export --target lcrec-7b --draft lcrec-68m --catalog index.json --items items.json -o bundle
       specrec export --target T --draft D --catalog index.json --prompt 'Bought: {history}. Next:' --separator ', ' -o b
       specrec export --target T --catalog titles.json --prompt 'Bought:{history}. Next:' --separator , -o b
+      specrec export --text --target qwen3-8b --chat --prompt 'Describe the item: {prompt}' -o text-bundle
 
     \b
     The catalog's identifiers are tokens of the models' tokenizer ("<a_47>") or text of several tokens (" desk lamp").
     """
-    from ..export import export_bundle
+    from ..catalog.errors import OptionError
 
-    export_bundle(target, draft, catalog, items, output, progress=Stages(), **options)
+    if text:
+        _refuse_items_options()
+        from ..export.text import export_text
+
+        shared = {name: options[name] for name in ("prompt", "chat", "precision", "checkpoints", "overwrite")}
+        export_text(target, output, progress=Stages(), **shared)
+    else:
+        if options["catalog"] is None:
+            raise OptionError("got no catalog: expected --catalog index.json, or --text for a model that writes text.")
+        from ..export import export_bundle
+
+        export_bundle(
+            target,
+            options.pop("draft"),
+            options.pop("catalog"),
+            options.pop("items"),
+            output,
+            progress=Stages(),
+            **options,
+        )
     click.echo(f"Wrote {output}. Next: specrec build-engine {output}")
+
+
+def _refuse_items_options() -> None:
+    """Raise `OptionError` where options were given that mean nothing for text."""
+    from click.core import ParameterSource
+
+    from ..catalog.errors import OptionError
+
+    context = click.get_current_context()
+    names = ("draft", "catalog", "items", "separator", "history_length", "end_token", "scoring", "max_top_k")
+    told = [name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    if told:
+        flags = ", ".join("--" + name.replace("_", "-") for name in told)
+        raise OptionError(f"{flags}: for bundles of items only. Leave that out with --text.")
 
 
 @click.command()

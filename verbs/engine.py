@@ -101,16 +101,18 @@ def build_engine(
       specrec build-engine bundle --backend tensorrt --precision fp16 --max-batch 16 --timing-cache t.cache
     """
     from ..engines.build import Order
-    from ..engines.bundle import Bundle
     from ..engines.inspect import describe_choice
+    from ..engines.text_bundle import TextBundle, open_bundle
 
     options = {name: value for name, value in options.items() if value not in (None, ())}
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle)
     order = Order.check(opened, _backend(backend, device, options), precision, draft_precision, threads)
     with Bars() as bars:
         folder = _build(order, options, overwrite, bars)
     click.echo(describe_choice(folder.name, opened.engine_facts(folder.name)))
-    click.echo(f"Built {folder}. Next: specrec infer {bundle} HISTORIES --engine {folder.name} --output recs.jsonl")
+    text = isinstance(opened, TextBundle)
+    run = f"generate {bundle} PROMPTS.jsonl" if text else f"infer {bundle} HISTORIES"
+    click.echo(f"Built {folder}. Next: specrec {run} --engine {folder.name} --output {'out' if text else 'recs'}.jsonl")
 
 
 def _backend(name: str, device: str | None, options: dict[str, Any]) -> "Backend":
@@ -149,9 +151,11 @@ def _build(order: "Order", options: dict[str, Any], overwrite: bool, bars: Bars)
     from ..calib.build import build_int8
     from ..calib.data import read_examples
     from ..calib.options import Int8Options
+    from ..engines.bundle import of_items
 
+    bundle = of_items(order.bundle, "int8 engine")
     paths, kind, base = own.pop("calibration"), own.pop("format", None), own.pop("item_base", None)
-    examples, unusable = read_examples(paths, order.bundle.catalog(), format=kind, item_base=base)
+    examples, unusable = read_examples(paths, bundle.catalog(), format=kind, item_base=base)
     if unusable:
         click.echo(f"{unusable} requests cannot be calibrated on and are left out (infer tells why)", err=True)
     ranges = own.pop("ranges", None)

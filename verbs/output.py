@@ -1,7 +1,7 @@
 """What a verb shows: progress, results, and a summary of the run."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -46,22 +46,36 @@ class Bars:
 def write_results(lines: Iterable[Any], output: Path, rejects: Path | None) -> None:
     """Results to `output`, rejects to `rejects` or standard error; a file is whole, or absent if nothing is in it."""
     from ..catalog.files import whole_file
-    from ..runtime.files import RejectLine, write_line
+    from ..runtime.files import write_line
 
     with ExitStack() as stack:
         results: IO[bytes] | None = sys.stdout.buffer if str(output) == "-" else None
+
+        def write(line: Any) -> None:
+            nonlocal results
+            results = results or stack.enter_context(whole_file(output))
+            write_line(results, line)
+
+        set_aside(lines, write, rejects)
+        if results is not None:
+            results.flush()
+
+
+def set_aside(lines: Iterable[Any], write: Callable[[Any], None], rejects: Path | None) -> None:
+    """Rejects to the file `rejects`, or to standard error; `write` gets the other lines."""
+    from ..catalog.files import whole_file
+    from ..runtime.files import RejectLine, write_line
+
+    with ExitStack() as stack:
         rejected: IO[bytes] | None = None
         for line in lines:
             if not isinstance(line, RejectLine):
-                results = results or stack.enter_context(whole_file(output))
-                write_line(results, line)
+                write(line)
             elif rejects is None:
                 click.echo(f"{line.file}, line {line.line}: {line.reason}", err=True)
             else:
                 rejected = rejected or stack.enter_context(whole_file(rejects))
                 write_line(rejected, line)
-        if results is not None:
-            results.flush()
     if rejects is not None and rejected is None:
         rejects.unlink(missing_ok=True)  # an earlier run's
 

@@ -1,0 +1,82 @@
+"""Bundles of text: one model with its whole vocabulary, and its tokenizer."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..catalog.errors import BundleError
+from ..catalog.files import Frozen
+from .bundle import MANIFEST, Bundle, ModelBundle, bundle_kind
+from .facts import FileFacts, ModelFacts, Precision
+from .sealed import Sealed, read_sealed
+
+TOKENIZER_FILE = "tokenizer/tokenizer.json"
+REEXPORT_TEXT = "specrec export --text ... --overwrite"
+
+
+class TextPrompt(Frozen, frozen=True):
+    """The text around every prompt, as it was compiled from a template and the tokenizer's chat template."""
+
+    prefix: str
+    suffix: str
+    special: bool  # whether the tokenizer adds its own special tokens (a chat template has written them)
+
+
+class TextManifest(Sealed, frozen=True, kw_only=True, tag_field="kind", tag="text"):
+    """manifest.json of a text bundle."""
+
+    specrec_version: str
+    precision: Precision
+    opset: int
+    target: ModelFacts
+    prompt: TextPrompt
+    end_tokens: tuple[int, ...]  # any of these ends a text
+    vocabulary: int  # rows of the head, all of them columns of `logprobs`
+    tree_path: int  # L: the most slots that a token of a draft may name; the depth of drafts, and one
+    tokenizer_sha256: str  # `pools.tokenizer.fingerprint`
+    files: dict[str, FileFacts]  # path in the bundle, "/" between parts; engines/ is not in it
+
+    @property
+    def draft(self) -> None:
+        """There is none: pools draft."""
+        return None
+
+    @property
+    def columns(self) -> int:
+        """C: the width of a row of log-probabilities."""
+        return self.vocabulary
+
+
+class TextBundle(ModelBundle):
+    """An opened bundle of one model that writes text."""
+
+    manifest: TextManifest
+
+    def __init__(self, path: Path, manifest: TextManifest) -> None:
+        super().__init__(path)
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> "TextBundle":
+        """Read the manifest. Raises `BundleError` where it is absent, damaged, of another schema or of items."""
+        path = Path(path)
+        if bundle_kind(path) != "text":
+            raise BundleError(
+                f"{path} is a bundle of items, whose model writes identifiers: specrec infer {path}. For text, export "
+                "a model with: specrec export --text --target MODEL --output BUNDLE"
+            )
+        return cls(path, read_sealed(path / MANIFEST, TextManifest, REEXPORT_TEXT))
+
+    def vocabulary(self) -> NDArray[np.int64]:
+        return np.arange(self.manifest.vocabulary)
+
+    def tokenizer_file(self) -> Path:
+        """The tokenizer, for the `tokenizers` library."""
+        return self.file(TOKENIZER_FILE)
+
+
+def open_bundle(path: str | Path) -> Bundle | TextBundle:
+    """A bundle of either kind."""
+    path = Path(path)
+    return Bundle.open(path) if bundle_kind(path) == "items" else TextBundle.open(path)

@@ -1,0 +1,58 @@
+"""One checkpoint's part of a bundle: its graph, compared with the model, and a copy of the checkpoint."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engines.facts import ModelFacts
+from .checkpoint import Checkpoint, model_facts
+from .onnx import EXTERNAL_BYTES, export_graph
+from .parity import check_parity
+from .quiet import quiet
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """How the models of a bundle are written."""
+
+    precision: str = "fp32"
+    checkpoints: bool = True  # keep copies for the torch engine
+    external_bytes: int = EXTERNAL_BYTES  # weights beyond it lie beside their graph
+    progress: Progress = lambda stage: None
+
+
+def export_model(
+    role: str,
+    source: Checkpoint,
+    vocabulary: NDArray[np.int64] | None,
+    folder: Path,
+    settings: GraphSettings,
+    *,
+    trained: Sequence[str] = (),
+) -> ModelFacts:
+    """Write one model's graph, and its checkpoint, to `folder`; compare the graph with the model.
+
+    vocabulary [C]: the columns of its log-probabilities; None: all rows of the head. trained: tokens that must
+    have trained rows.
+    """
+    progress = settings.progress
+    folder.mkdir()
+    progress(f"loading the {role}")
+    model = source.load(settings.precision, trained)
+    facts = model_facts(model)
+    columns = np.arange(facts.vocabulary) if vocabulary is None else vocabulary
+    if settings.checkpoints:
+        with quiet():
+            model.save_pretrained(folder / "checkpoint")
+            source.tokenizer.save_pretrained(folder / "checkpoint")
+    progress(f"exporting the {role}'s graph ({facts.parameters:,} parameters)")
+    export_graph(model, columns, folder / "model.onnx", external_bytes=settings.external_bytes)
+    progress(f"comparing the {role}'s graph with its model")
+    report = check_parity(folder / "model.onnx", model, columns, settings.precision)
+    progress(f"the {role}'s graph agrees with its model ({report.summary()})")
+    return facts

@@ -1,0 +1,128 @@
+"""A checkpoint to a text bundle, whole or not at all."""
+
+import json
+import shutil
+from pathlib import Path
+
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from .. import __version__
+from ..catalog.errors import ExportError, PromptError
+from ..catalog.files import check_replaceable, whole_directory
+from ..catalog.prompt import chat_text
+from ..engines.bundle import MANIFEST
+from ..engines.facts import file_facts
+from ..engines.sealed import SCHEMA_VERSION, sealed
+from ..engines.text_bundle import TOKENIZER_FILE, TextManifest, TextPrompt
+from ..engines.torch import DTYPES
+from ..pools.tokenizer import fingerprint, load
+from .checkpoint import Checkpoint
+from .model import GraphSettings, Progress, export_model
+from .onnx import EXTERNAL_BYTES, OPSET
+from .quiet import quiet
+
+PROMPT = "{prompt}"
+TREE_PATH = 16  # tokens of a draft's longest branch, and the one before it: graphs with index inputs have a fixed size
+SAMPLES = (  # the tokenizer without transformers must agree with the one that the model was trained with
+    "A matte black desk lamp, 12 in. (30 cm) tall: it dims.",
+    "\n\tÜber 100 % \u201ccotton\u201d\u2026 \u4f60\u597d",
+    " a  b",
+    "",
+)  # fmt: skip
+
+
+def export_text(
+    target: Path,
+    output: Path,
+    *,
+    prompt: str | None = None,
+    chat: bool = False,
+    precision: str = "fp32",
+    checkpoints: bool = True,
+    overwrite: bool = False,
+    external_bytes: int = EXTERNAL_BYTES,
+    progress: Progress = lambda stage: None,
+) -> TextManifest:
+    """Export `target` with its whole vocabulary to the directory `output`.
+
+    prompt: text with "{prompt}" in it that is put around every prompt; with `chat` it is the user's message in the
+    tokenizer's chat template. The other options are those of `export_bundle`. Raises `SpecRecError` (mostly
+    `ExportError`) with the reason and the remedy, and leaves nothing behind.
+    """
+    if precision not in DTYPES:
+        raise ExportError(f"The precision {precision!r} is unknown; choose one of {', '.join(DTYPES)}.")
+    check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
+    source = Checkpoint.open(target)
+    with quiet():
+        around = compile_text_prompt(source.tokenizer, prompt, chat=chat)
+    with whole_directory(output, kind=MANIFEST, replace=overwrite) as part:
+        progress("writing the tokenizer")
+        tokenizer = _copy_tokenizer(source, part / TOKENIZER_FILE)
+        settings = GraphSettings(precision, checkpoints, external_bytes, progress)
+        facts = export_model("target", source, None, part / "target", settings)
+        manifest = TextManifest(
+            schema_version=SCHEMA_VERSION,
+            specrec_version=__version__,
+            precision=precision,  # type: ignore[arg-type]  # checked on entry
+            opset=OPSET,
+            target=facts,
+            prompt=around,
+            end_tokens=_end_tokens(source),
+            vocabulary=facts.vocabulary,
+            tree_path=TREE_PATH,
+            tokenizer_sha256=tokenizer,
+            files=file_facts(part),
+        )
+        (part / MANIFEST).write_bytes(sealed(manifest))
+    return manifest
+
+
+def compile_text_prompt(tokenizer: PreTrainedTokenizerBase, template: str | None, *, chat: bool) -> TextPrompt:
+    """What stands around a prompt. Raises `PromptError` for a template without the prompt's place."""
+    message = PROMPT if template is None else template
+    if message.count(PROMPT) != 1:
+        raise PromptError(f"the template {message!r} holds {PROMPT} {message.count(PROMPT)} times; expected once.")
+    rendered = chat_text(tokenizer, message) if chat else message
+    if rendered.count(PROMPT) != 1:
+        raise PromptError(f"the chat template changes {PROMPT}: it renders as {rendered!r}; write a literal template.")
+    prefix, _, suffix = rendered.partition(PROMPT)
+    return TextPrompt(prefix=prefix, suffix=suffix, special=not chat)
+
+
+def _copy_tokenizer(source: Checkpoint, destination: Path) -> str:
+    """Copy tokenizer.json, and beside it what it calls its special tokens; returns its fingerprint.
+
+    Raises `ExportError` where the `tokenizers` library alone does not do as transformers does with it.
+    """
+    folder = source.directory
+    if not (folder / "tokenizer.json").is_file():
+        raise ExportError(
+            f"{folder} has no tokenizer.json, which text bundles need. Write it with: "
+            f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+        )
+    destination.parent.mkdir(parents=True)
+    shutil.copyfile(folder / "tokenizer.json", destination)
+    names = {name: token for name, token in source.tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    destination.with_name("tokenizer_config.json").write_text(json.dumps(names, indent=2) + "\n")
+    alone = load(destination)
+    for text in SAMPLES:
+        got, expected = alone.encode(text).ids, source.tokenizer(text)["input_ids"]
+        if got != expected:
+            raise ExportError(
+                f"tokenizer.json of {folder} does not do by itself what transformers does with it: {text!r} is {got} "
+                f"instead of {expected}. Write it again with AutoTokenizer.from_pretrained(...).save_pretrained(...)."
+            )
+    return fingerprint(destination)
+
+
+def _end_tokens(source: Checkpoint) -> tuple[int, ...]:
+    """What ends a text: as `generate` would have it, else the tokenizer's end token."""
+    base = source.adapter.base if source.adapter else source.directory
+    try:
+        found = GenerationConfig.from_pretrained(base, local_files_only=True).eos_token_id
+    except OSError:
+        found = None
+    for ends in (found, getattr(source.config, "eos_token_id", None), source.tokenizer.eos_token_id):
+        if ends is not None:
+            return tuple(sorted(ends if isinstance(ends, list | tuple) else [int(ends)]))
+    return ()

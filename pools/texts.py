@@ -1,0 +1,83 @@
+"""Earlier texts from files of JSON lines, and as tokens."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+import msgspec
+import numpy as np
+
+from ..catalog.errors import PoolError
+from ..catalog.records import Reject, read_records
+from .sources import AnyTokens
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+EXPECTED = 'expected {"id": "u1", "text": "..."}, the id being a string or an integer'
+STDIN = Path("-")
+BATCH = 1024  # texts that the tokenizer is given at once
+
+
+class TextLine(msgspec.Struct, frozen=True):
+    """One line of a file of texts, such as `specrec generate` writes; other keys are ignored."""
+
+    id: str | int
+    text: str
+    finish: str = "end"  # why the text ends; only behind "end" stands an end token
+
+
+class Text(NamedTuple):
+    """An earlier text as tokens, its end token included."""
+
+    id: str
+    tokens: AnyTokens
+
+
+def read_texts(paths: Sequence[Path], stdin: IO[bytes] | None = None) -> Iterator[TextLine | Reject]:
+    """Stream the texts of files, and a `Reject` for every line that is none; "-" is `stdin`.
+
+    Raises `PoolError`, before anything is read, for a missing file.
+    """
+    for path in paths:
+        if path != STDIN and (path.is_dir() or not path.exists()):
+            got = "is a directory" if path.exists() else "does not exist"
+            raise PoolError(f"{path}: {got}; expected a file of texts, JSON lines. Check the path.")
+    return _stream(paths, stdin or sys.stdin.buffer)
+
+
+def _stream(paths: Sequence[Path], stdin: IO[bytes]) -> Iterator[TextLine | Reject]:
+    for path in paths:
+        if path == STDIN:
+            yield from _texts(str(path), stdin)
+            continue
+        with path.open("rb") as file:
+            yield from _texts(str(path), file)
+
+
+def _texts(name: str, file: IO[bytes]) -> Iterator[TextLine | Reject]:
+    for record in read_records(name, file, TextLine, EXPECTED):
+        if isinstance(record, Reject):
+            yield record
+            continue
+        try:
+            f"{record.content.id}{record.content.text}".encode()
+        except UnicodeEncodeError:
+            yield Reject(record.line, "half a surrogate pair is in it; expected text", record.raw, name)
+            continue
+        if record.content.text:
+            yield record.content
+        else:
+            yield Reject(record.line, "the text is empty; expected some text", record.raw, name)
+
+
+def encode(lines: Iterable[TextLine], tokenizer: "Tokenizer", end: int | None) -> Iterator[Text]:
+    """Texts as tokens, without the tokenizer's special ones; `end` behind those that say no other reason to end."""
+    lines = iter(lines)
+    while batch := list(islice(lines, BATCH)):
+        encoded = tokenizer.encode_batch_fast([line.text for line in batch], add_special_tokens=False)
+        for line, encoding in zip(batch, encoded, strict=True):
+            tail = [end] if end is not None and line.finish == "end" else []
+            yield Text(str(line.id), np.array(encoding.ids + tail, np.uint32))

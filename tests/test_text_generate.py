@@ -1,0 +1,252 @@
+"""A text bundle end to end: export, build, generate; the texts are those of transformers' greedy decoding."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from specrec.catalog.errors import BundleError, ExportError, OptionError, PromptError
+from specrec.cli import main
+from specrec.engines.build import build_engine
+from specrec.engines.bundle import Bundle
+from specrec.engines.text_bundle import TextBundle
+from specrec.export.text import export_text
+from specrec.text import Drafting, TextGenerator, TextVerification
+from tiny_models import make_text_tokenizer, tiny_checkpoint
+
+PROMPTS = ["a desk lamp, walnut", "kettle", "wall clock oak and a teapot", " desk desk desk", "x", "lamp lamp teapot"]
+LIMIT = 24
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"), tokenizer=make_text_tokenizer(), tied=True)
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "bundle"
+    export_text(checkpoint, path, prompt="About {prompt}:")
+    build_engine(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def greedy(checkpoint: Path) -> dict[str, list[int]]:
+    """What transformers writes behind every prompt."""
+    tokenizer, model = AutoTokenizer.from_pretrained(checkpoint), AutoModelForCausalLM.from_pretrained(checkpoint)
+    written = {}
+    for prompt in PROMPTS:
+        ids = torch.tensor([tokenizer(f"About {prompt}:")["input_ids"]])
+        mask = torch.ones_like(ids)
+        out = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=LIMIT)
+        written[prompt] = out[0, ids.shape[1] :].tolist()
+    return written
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("drafting", [None, Drafting(), Drafting(draft_tokens=5, query=1)], ids=str)
+def test_strict_texts_are_those_of_transformers(
+    bundle: Path, greedy: dict[str, list[int]], batch: int, drafting: Drafting | None
+) -> None:
+    generator = TextGenerator.open(bundle, drafting=drafting, batch_size=batch, threads=1)
+    for _ in range(2):  # the second time all of it is in the live pool
+        texts = generator.generate(PROMPTS, max_new_tokens=LIMIT)
+        assert [list(text.tokens) for text in texts] == [greedy[prompt] for prompt in PROMPTS]
+    assert (generator.stats.accepted > 0) == (drafting is not None)
+    assert generator.stats.texts == 2 * len(PROMPTS)
+    if drafting is not None:
+        assert generator.stats.target_calls < generator.stats.tokens
+        seconds = generator.stats.other_seconds
+        assert 0 < seconds < generator.stats.total_seconds
+
+
+def test_the_torch_engine_writes_the_same(bundle: Path, greedy: dict[str, list[int]]) -> None:
+    generator = TextGenerator.open(bundle, engine="torch-cpu-fp32", batch_size=3, threads=1)
+    texts = generator.generate(PROMPTS, max_new_tokens=LIMIT)
+    assert [list(text.tokens) for text in texts] == [greedy[prompt] for prompt in PROMPTS]
+
+
+def test_the_context_is_never_exceeded(bundle: Path) -> None:
+    generator = TextGenerator.open(bundle, threads=1)
+    context = TextBundle.open(bundle).manifest.target.context
+    long = " lamp" * 100
+    room = context - len(generator.encode(long).prompt)
+    (text,) = generator.generate([long], max_new_tokens=10_000)
+    assert text.finish == "end" or len(text.tokens) == room
+    with pytest.raises(PromptError, match=f"the model.s context {context} positions"):
+        generator.encode(" lamp" * 200)
+
+
+def test_stop_strings_are_not_written(bundle: Path) -> None:
+    whole = TextGenerator.open(bundle, threads=1).generate(PROMPTS, max_new_tokens=LIMIT)
+    stop = whole[0].text[3:5]
+    for batch in (1, 4):
+        stopped = TextGenerator.open(bundle, threads=1, stop=[stop], batch_size=batch).generate(
+            PROMPTS, max_new_tokens=LIMIT
+        )
+        assert [text.text for text in stopped] == [text.text.split(stop)[0] for text in whole]
+        assert stopped[0].finish == "stop"
+        assert len(stopped[0].tokens) < len(whole[0].tokens)
+
+
+def test_options_that_mean_nothing(bundle: Path) -> None:
+    with pytest.raises(OptionError, match="batch size"):
+        TextGenerator.open(bundle, batch_size=0)
+    with pytest.raises(OptionError, match="empty stop string"):
+        TextGenerator.open(bundle, stop=[""])
+    with pytest.raises(OptionError, match="1 ids for 2 prompts"):
+        TextGenerator.open(bundle).generate(["a", "b"], ids=["u"])
+    with pytest.raises(BundleError, match="specrec generate"):
+        Bundle.open(bundle)
+
+
+def test_a_chat_template_stands_around_the_prompt(checkpoint: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer.chat_template = (
+        "<s>{% for m in messages %}[{{ m.content }}]{% endfor %}{% if add_generation_prompt %}>{% endif %}"
+    )
+    folder = tmp_path / "chat"
+    AutoModelForCausalLM.from_pretrained(checkpoint).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    export_text(folder, tmp_path / "bundle", prompt="Say {prompt}", chat=True, checkpoints=False)
+    build_engine(tmp_path / "bundle")
+    generator = TextGenerator.open(tmp_path / "bundle", threads=1)
+    expected = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Say hi"}], add_generation_prompt=True, return_dict=False
+    )
+    assert generator.encode("hi").prompt.tolist() == expected
+
+
+def test_export_says_what_is_wrong(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match=r"holds \{prompt\} 0 times"):
+        export_text(checkpoint, tmp_path / "bundle", prompt="no place")
+    with pytest.raises(ExportError, match="precision"):
+        export_text(checkpoint, tmp_path / "bundle", precision="int3")
+    assert not (tmp_path / "bundle").exists()
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"id": f"u{i}", "prompt": p}) + "\n" for i, p in enumerate(PROMPTS)))
+    return path
+
+
+def test_generate_writes_a_line_a_prompt_and_sets_bad_lines_aside(bundle: Path, prompts: Path, tmp_path: Path) -> None:
+    with prompts.open("a") as file:
+        file.write('{"id": "bad"}\n{"id": 7, "prompt": "teapot", "max_new_tokens": 2, "more": 1}\nnonsense\n')
+        file.write(json.dumps({"id": "long", "prompt": " lamp" * 300}) + "\n")
+    out = tmp_path / "texts.jsonl"
+    result = run("generate", bundle, prompts, "-o", out, "--max-new-tokens", str(LIMIT), "--stats", "--threads", "1")
+    assert result.exit_code == 0, result.output
+    assert "tokens per target call" in result.output
+    assert "3 lines were rejected" in result.output
+    written = lines_of(out)
+    assert [line["id"] for line in written] == [*(f"u{i}" for i in range(len(PROMPTS))), "7"]
+    assert written[-1]["tokens"] <= 2
+    assert all(line["stats"]["target_calls"] >= 1 for line in written)
+    rejects = lines_of(tmp_path / "texts.jsonl.rejects.jsonl")
+    assert [reject["line"] for reject in rejects] == [7, 9, 10]
+    assert "context" in rejects[2]["reason"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "prompts.jsonl", "texts.jsonl", "texts.jsonl.rejects.jsonl",
+    ]  # fmt: skip
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    bundle: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    options = ["--max-new-tokens", str(LIMIT), "--threads", "1", "--batch-size", "2"]
+    assert run("generate", bundle, prompts, "-o", whole, *options).exit_code == 0
+    real, calls = TextGenerator._batch, []
+
+    def failing(self: TextGenerator, requests: list) -> Iterator:
+        calls.append(len(requests))
+        if len(calls) == 2:
+            raise Interrupted
+        return real(self, requests)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TextGenerator, "_batch", failing)
+        result = run("generate", bundle, prompts, "-o", out, *options)
+    assert isinstance(result.exception, Interrupted)
+    partial = tmp_path / "out.jsonl.partial"
+    assert not out.exists()
+    assert len(lines_of(partial)) == 2
+    with partial.open("ab") as file:
+        file.write(b'{"id": "u5", "line": 6, "te')  # cut off while it was written
+    other = run("generate", bundle, prompts, "-o", out, "--max-new-tokens", "3", "--threads", "1")
+    assert other.exit_code == 1
+    assert "max_new_tokens (24, now 3)" in other.output
+    result = run("generate", bundle, prompts, "-o", out, *options)
+    assert result.exit_code == 0, result.output
+    assert "2 texts are there" in result.output
+    assert "2 texts are of an earlier run" in result.output
+    assert out.read_bytes() == whole.read_bytes()
+    assert not partial.exists()
+    assert not (tmp_path / "out.jsonl.partial.json").exists()
+
+
+def test_options_of_the_verb_that_cannot_be_combined(bundle: Path, prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.jsonl"
+    for options, told in (
+        (["--threshold", "0.2"], "for --verify relaxed only"),
+        (["--drafter", "none", "--depth", "3"], "without a drafter"),
+        (["--pool", tmp_path / "nothing"], "is not a pool"),
+    ):
+        result = run("generate", bundle, prompts, "-o", out, *options)
+        assert result.exit_code == 1
+        assert told in result.output
+    assert not out.exists()
+
+
+def test_export_of_text_refuses_what_is_for_items(checkpoint: Path, tmp_path: Path) -> None:
+    result = run("export", "--text", "--target", checkpoint, "--separator", ",", "-o", tmp_path / "b")
+    assert result.exit_code == 1
+    assert "--separator: for bundles of items only" in result.output
+    result = run("export", "--target", checkpoint, "-o", tmp_path / "b")
+    assert result.exit_code == 1
+    assert "--catalog index.json, or --text" in result.output
+
+
+def test_inspect_and_infer_know_a_text_bundle(bundle: Path, tmp_path: Path) -> None:
+    assert "writes     text" in run("inspect", bundle).output
+    assert json.loads(run("inspect", bundle, "--json").output)["manifest"]["kind"] == "text"
+    history = tmp_path / "h.jsonl"
+    history.write_text('{"user": "u", "items": ["1"]}\n')
+    result = run("infer", bundle, history, "-o", tmp_path / "r.jsonl")
+    assert result.exit_code == 1
+    assert "specrec generate" in result.output
+    result = run("build-engine", bundle, "--precision", "int8", "--calibration", history)
+    assert "no int8 engine yet" in result.output
+
+
+def test_relaxed_writes_other_texts_in_no_more_calls(bundle: Path) -> None:
+    strict, relaxed = (
+        TextGenerator.open(bundle, verification=verification, threads=1)
+        for verification in (TextVerification(), TextVerification("relaxed", accept_top_k=4, threshold=0.0))
+    )
+    for generator in (strict, relaxed):
+        for _ in range(2):
+            generator.generate(PROMPTS, max_new_tokens=LIMIT)
+    assert relaxed.stats.tokens_per_call > strict.stats.tokens_per_call
+    assert np.isfinite(relaxed.stats.tokens_per_call)

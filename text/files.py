@@ -1,0 +1,85 @@
+"""Generation over prompt files: a stream of prompts in, one JSON line a text out."""
+
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import msgspec
+
+from ..catalog.errors import PromptError
+from ..catalog.records import Reject
+from ..runtime.files import BATCHES_PER_WINDOW, RejectLine
+from .generator import MAX_NEW_TOKENS, TextGenerator
+from .prompts import Prompt
+from .types import Finish, Text, TextRequest, TextStats
+
+
+class TextLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the output: what `specrec build-pool` reads, too."""
+
+    id: str
+    line: int  # of the prompt in its file
+    text: str
+    finish: Finish
+    tokens: int  # that were written, the end token included
+    group: str | None = None
+    stats: TextStats | None = None
+
+
+@dataclass
+class GenerateCounts:
+    """What happened to the prompts of one run."""
+
+    written: int = 0
+    rejected: int = 0
+    kept: int = 0  # texts of earlier runs
+
+
+def generate(
+    generator: TextGenerator,
+    prompts: Iterable[Prompt | Reject],
+    counts: GenerateCounts,
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    skip: Container[int] = (),
+    stats: bool = False,
+    progress: Callable[[int], None] = lambda written: None,
+) -> Iterator[TextLine | RejectLine]:
+    """Write a text for a stream of prompts. Yields texts as they are finished, and rejects as they are met.
+
+    max_new_tokens: for prompts that do not say it themselves. skip: lines whose texts are there already. `progress`
+    is told how many texts have been written, after every batch.
+    """
+    prompts = iter(prompts)
+    while window := list(islice(prompts, BATCHES_PER_WINDOW * generator.batch_size)):
+        asked: list[tuple[Prompt, TextRequest]] = []
+        for entry in window:
+            if isinstance(entry, Prompt) and entry.line in skip:
+                counts.kept += 1
+                continue
+            request = entry if isinstance(entry, Reject) else _encode(generator, entry, max_new_tokens)
+            if isinstance(request, Reject):
+                counts.rejected += 1
+                yield RejectLine(request.source, request.line, request.reason, request.raw)
+            else:
+                assert isinstance(entry, Prompt)
+                asked.append((entry, request))
+        for number, text in generator.run([request for _, request in asked]):
+            counts.written += 1
+            yield _line(asked[number][0], text, stats)
+            progress(counts.written)
+
+
+def _encode(generator: TextGenerator, entry: Prompt, max_new_tokens: int) -> TextRequest | Reject:
+    try:
+        return generator.encode(
+            entry.text, max_new_tokens=entry.max_new_tokens or max_new_tokens, id=entry.id, group=entry.group
+        )
+    except PromptError as error:
+        return Reject(entry.line, str(error), entry.raw, entry.source)
+
+
+def _line(entry: Prompt, text: Text, stats: bool) -> TextLine:
+    return TextLine(
+        entry.id, entry.line, text.text, text.finish, len(text.tokens), entry.group, text.stats if stats else None
+    )

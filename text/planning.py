@@ -1,0 +1,105 @@
+"""How much of a draft is worth its cost: as much as writes the most tokens in the time of a call."""
+
+from abc import ABC, abstractmethod
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+
+from ..pools.branches import Branches
+from ..runtime.costs import CallCosts
+from .types import Bool, Float64, Int64
+
+BUCKETS, HALVES = 24, 2.0  # of branches by their share: so many, this many to each factor of two
+PRIOR = 20.0  # branches that the belief weighs
+TRUST = 0.7  # of a share: what is believed of a branch's chance before any was observed
+RECENT = 0.02  # how much the newest call counts in the mean of what calls cost beside what was measured
+
+
+class Call(NamedTuple):
+    """The size of a call of the target."""
+
+    batch: int
+    past: int  # cached slots of a request
+    new: int  # tokens of a request
+
+
+class TextPlanning(ABC):
+    """Decides how much of a draft is sent to the target; one for all batches of a generator, shared by its threads."""
+
+    @abstractmethod
+    def most(self, branches: Branches, call: Call) -> int:
+        """How many of every request's branches are worth it, beside the tokens that the call has anyway."""
+
+    @abstractmethod
+    def observe(self, branches: Branches, passed: Bool, call: Call, seconds: float, host: float) -> None:
+        """What came of a round.
+
+        passed [n]: whether a branch is in a text now; call: as it was; seconds: in the engine; host: the round's other
+        seconds.
+        """
+
+
+class AllOfIt(TextPlanning):
+    """Every draft as it comes."""
+
+    def most(self, branches: Branches, call: Call) -> int:
+        return len(branches.request)
+
+    def observe(self, branches: Branches, passed: Bool, call: Call, seconds: float, host: float) -> None:
+        pass
+
+
+class ByCost(TextPlanning):
+    """As many branches as give the most tokens a millisecond.
+
+    What a call costs was measured when the engine was built, and is corrected by what calls take here. The chance
+    of a branch is how often those of about its share have passed.
+    """
+
+    def __init__(self, costs: CallCosts) -> None:
+        self._costs, self._lock = costs, Lock()
+        middle = 2.0 ** (-(np.arange(BUCKETS) + 0.5) / HALVES)
+        self._seen = np.full(BUCKETS, PRIOR)
+        self._passed = PRIOR * TRUST * middle
+        self._scale, self._host = 1.0, 0.3  # of the engine's time; milliseconds of a round besides
+
+    def most(self, branches: Branches, call: Call) -> int:
+        if not len(branches.request):
+            return 0
+        rank = np.arange(len(branches.request)) - np.searchsorted(branches.request, branches.request)
+        sizes = np.arange(int(rank.max()) + 2)
+        gain = np.bincount(rank + 1, self.chances(branches.share), len(sizes)).cumsum() + call.batch
+        batch, past = np.full(len(sizes), float(call.batch)), np.full(len(sizes), float(call.past))
+        engine = self._costs.of_calls(batch, past, (call.new + sizes).astype(np.float64))
+        return int((gain / (self._scale * engine + self._host)).argmax())
+
+    def chances(self, share: Float64) -> Float64:
+        """[n] chance that branches of these shares [n] pass."""
+        chance: Float64 = (self._passed / self._seen)[_bucket(share)]
+        return chance
+
+    def observe(self, branches: Branches, passed: Bool, call: Call, seconds: float, host: float) -> None:
+        with self._lock:
+            self._seen += np.bincount(_bucket(branches.share), minlength=BUCKETS)
+            self._passed += np.bincount(_bucket(branches.share[passed]), minlength=BUCKETS)
+            expected = self._costs.milliseconds(*call)
+            self._scale += RECENT * (min(1000 * seconds / expected, 10.0) - self._scale)
+            self._host += RECENT * (1000 * host - self._host)
+
+
+def first(branches: Branches, most: int) -> Branches:
+    """The first `most` branches of every request: its best ones, and a tree by themselves."""
+    kept = np.arange(len(branches.request)) - np.searchsorted(branches.request, branches.request) < most
+    if kept.all():
+        return branches
+    number = np.append(np.cumsum(kept) - 1, -1)  # a parent of -1 stays
+    return Branches(
+        branches.request[kept], number[branches.parent[kept]], branches.token[kept], branches.depth[kept],
+        branches.share[kept],
+    )  # fmt: skip
+
+
+def _bucket(share: Float64) -> Int64:
+    """Which branches have about the same share: the larger, the smaller the number."""
+    return np.clip((-HALVES * np.log2(share)).astype(np.int64), 0, BUCKETS - 1)

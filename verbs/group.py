@@ -1,0 +1,146 @@
+"""Groups of users and items, for retrieval pools: group-users, group-items."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..catalog.errors import HistoryError, OptionError
+from .options import PathType, format_options, given, histories_argument, together
+from .output import Stages, write_results
+
+if TYPE_CHECKING:
+    from ..catalog.history import HistoryRequest, Reject
+    from ..pools.grouping import Grouping
+    from ..runtime.files import RejectLine
+
+USER_METHODS = click.Choice(["svd", "lightgcn", "random"])
+USER_METHOD_HELP = (
+    "svd: k-means on singular vectors of the interaction matrix. lightgcn: these, propagated over the graph "
+    "as LightGCN does (not trained). random: the control."
+)
+ITEM_METHODS = click.Choice(["category", "title", "random"])
+ITEM_METHOD_HELP = "title: k-means on singular vectors of the titles' words. random: the control."
+PREFIX_HELP = "Put before every id, as the ids of the texts have it, such as beauty-u."
+OPTIONS_OF = {  # each method of group-items
+    "category": {"level", "min_size"},
+    "title": {"groups", "dimension", "seed"},
+    "random": {"groups", "seed"},
+}
+
+output_options = together(
+    click.option("--output", "-o", required=True, type=PathType, help="A JSON object: id to name of its group."),
+    click.option("--prefix", default="", metavar="TEXT", help=PREFIX_HELP),
+    click.option("--overwrite", is_flag=True, help="Replace an existing output."),
+)
+
+
+@click.command("group-users")
+@histories_argument
+@click.option("--groups", default=3, show_default=True, type=click.IntRange(2), help="How many.")
+@click.option("--method", default="svd", show_default=True, type=USER_METHODS, help=USER_METHOD_HELP)
+@click.option("--dimension", default=32, show_default=True, type=click.IntRange(1), help="Singular vectors used.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
+@format_options
+@click.option("--rejects", type=PathType, help="Where unusable lines go. Default: OUTPUT.rejects.jsonl.")
+@output_options
+def group_users(
+    histories: tuple[Path, ...], output: Path, prefix: str, overwrite: bool, format: str | None, item_base: int,
+    rejects: Path | None, **options: Any,
+) -> None:  # fmt: skip
+    """Group users by what their histories have in common, for `specrec build-pool --groups`.
+
+    A line of HISTORIES is such as {"user": "u1", "items": ["11", "4"]}; several lines of a user count together.
+    Groups are named 0, 1, ... from the largest. A user who is in no group is served by the pool of all.
+
+    \b
+    Examples:
+      specrec group-users histories.jsonl --output groups.json
+      specrec group-users sequential_train.txt --item-base 1 --groups 5 --prefix beauty-u -o groups.json
+      specrec group-users histories.jsonl --method random -o control.json
+    """
+    from ..catalog.history import read_histories
+    from ..pools.grouping import group_users as group
+    from ..runtime.files import check_outputs
+
+    rejects = rejects or output.with_name(f"{output.name}.rejects.jsonl")
+    check_outputs(output, rejects, histories, overwrite)
+    unusable: list[RejectLine] = []
+    requests = _requests(read_histories(histories, format=format, item_base=item_base), unusable)
+    try:
+        grouping = group(requests, progress=Stages(), **options)
+    except HistoryError:
+        write_results(unusable, output, rejects)  # they may be why
+        raise
+    write_results(unusable, output, rejects)
+    click.echo(_written(grouping, output, prefix, "users"))
+    if unusable:
+        click.echo(f"{len(unusable)} lines were rejected: see {rejects}")
+
+
+@click.command("group-items")
+@click.argument("items", type=PathType)
+@click.option("--method", default="category", show_default=True, type=ITEM_METHODS, help=ITEM_METHOD_HELP)
+@click.option("--level", type=click.IntRange(0), help="category: how far below the root. Default: 1.")
+@click.option("--min-size", type=click.IntRange(1), help='category: smaller ones become "other". Default: 20.')
+@click.option("--groups", type=click.IntRange(2), help="title, random: how many. Default: 6.")
+@click.option("--dimension", type=click.IntRange(1), help="title: singular vectors used. Default: 32.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="title, random. Default: 0.")
+@output_options
+def group_items(items: Path, method: str, output: Path, prefix: str, overwrite: bool, **options: Any) -> None:
+    """Group items by category, by the words of their titles, or at random, for `specrec build-pool --groups`.
+
+    ITEMS is an items.json, such as {"0": {"title": "Desk lamp", "categories": ["Home", "Lighting", "Lamps"]}, ...}.
+    An item in no group (without categories, or without a title) is served by the pool of all.
+
+    \b
+    Examples:
+      specrec group-items items.json --output groups.json
+      specrec group-items items.json --level 2 --min-size 100 --prefix beauty-i -o groups.json
+      specrec group-items items.json --method title --groups 8 -o groups.json
+    """
+    from ..pools.item_groups import group_at_random, group_by_category, group_by_title, read_items
+    from ..runtime.files import check_outputs
+
+    chosen = given(options)
+    if foreign := sorted(chosen.keys() - OPTIONS_OF[method]):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
+        raise OptionError(f"{names} cannot be combined with --method {method}. Leave out one of them.")
+    check_outputs(output, None, [items], overwrite)
+    described = read_items(items)
+    if method == "category":
+        grouping = group_by_category(described, **chosen)
+    elif method == "title":
+        grouping = group_by_title(described, progress=Stages(), **chosen)
+    else:
+        grouping = group_at_random(described, **chosen)
+    click.echo(_written(grouping, output, prefix, "items"))
+    if missing := len(described) - len(grouping.groups):
+        click.echo(f"{missing} items are in no group: they have no {'title' if method == 'title' else 'categories'}")
+
+
+def _requests(entries: "Iterator[HistoryRequest | Reject]", unusable: "list[RejectLine]") -> "Iterator[HistoryRequest]":
+    """The requests; lines that are none are put into `unusable`."""
+    from ..catalog.history import Reject
+    from ..runtime.files import RejectLine
+
+    for entry in entries:
+        if isinstance(entry, Reject):
+            unusable.append(RejectLine(entry.source, entry.line, entry.reason, entry.raw))
+        else:
+            yield entry
+
+
+def _written(grouping: "Grouping", output: Path, prefix: str, what: str) -> str:
+    """Write the groups; what to say of them."""
+    from ..pools.groups import group_sizes, write_groups
+
+    groups: Mapping[str, str] = {prefix + name: group for name, group in grouping.groups.items()}
+    write_groups(output, groups)
+    sizes = group_sizes(groups)
+    lines = [f"Wrote {output}: {len(groups)} {what} in {len(sizes)} groups"]
+    lines += [f"  {name}: {size} ({size / len(groups):.0%})" for name, size in sizes.items()]
+    if grouping.silhouette is not None:
+        lines.append(f"mean silhouette of a sample: {grouping.silhouette:.3f} (1: well apart, 0: overlapping)")
+    return "\n".join(lines)

@@ -1,0 +1,168 @@
+"""Knowledge text: generate writes it."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from .options import (
+    SPECULATIONS,
+    FileOrPipe,
+    PathType,
+    batch_option,
+    bundle_argument,
+    engine_option,
+    given,
+    threads_option,
+    together,
+)
+from .output import Bars, set_aside, write_results
+
+if TYPE_CHECKING:
+    from ..text import GenerationStats, TextGenerator
+    from ..text.files import GenerateCounts
+    from ..text.journal import Journal
+
+EXAMPLE = '{"id": "u1", "prompt": "..."}'
+DRAFTERS, MODES = click.Choice(["pool", "none"]), click.Choice(["strict", "relaxed"])
+SPECULATION_HELP = (
+    "How much of a draft is sent. auto: as much as pays, by measured latency and what has passed. fixed: all of it. "
+    "Default: auto with strict verification; relaxed texts depend on it."
+)
+VERIFY_HELP = (
+    "strict: exactly the target's greedy decoding. relaxed: a drafted token also passes if it is among the target's "
+    "--accept-top-k and more likely than --threshold: fewer calls, and other words."
+)
+POOL_HELP = "Earlier texts to draft from, as `specrec build-pool` makes. Without it: the prompt, and this run's texts."
+
+drafting_options = together(
+    click.option("--speculation", type=SPECULATIONS, help=SPECULATION_HELP),
+    click.option("--draft-tokens", type=click.IntRange(1), help="Most tokens drafted for a call. Default: 64."),
+    click.option("--depth", type=click.IntRange(1), help="Longest branch of a draft. Default: 12."),
+    click.option("--query", type=click.IntRange(1), help="Most tokens that are looked up. Default: 2."),
+    click.option("--prompt-weight", type=float, help="Of an occurrence in the prompt, beside one in the pool."),
+    click.option("--min-share", type=float, help="Leave out branches that followed more rarely, e.g. 0.1. Default: 0."),
+)
+
+
+@click.command()
+@bundle_argument
+@click.argument("prompts", type=FileOrPipe)
+@click.option("--output", "-o", required=True, type=FileOrPipe, help="JSON lines; - is standard output.")
+@click.option("--pool", type=PathType, help=POOL_HELP)
+@click.option(
+    "--drafter", type=click.Choice(["pool", "none"]), default="pool", show_default=True, help="none: one token a call."
+)
+@click.option(
+    "--verify", "mode", type=click.Choice(["strict", "relaxed"]), default="strict", show_default=True, help=VERIFY_HELP
+)
+@click.option("--accept-top-k", type=click.IntRange(1), help="relaxed: how many tokens may pass. Default: 2.")
+@click.option("--threshold", type=float, help="relaxed: probability that a token must exceed. Default: 0.1.")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Where a prompt does not say it. Default: 1024.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End a text before this; several may be given.")
+@drafting_options
+@click.option("--live/--no-live", default=True, show_default=True, help="Let this run's texts draft for later ones.")
+@engine_option
+@batch_option
+@threads_option
+@click.option("--limit", type=click.IntRange(1), help="Read only the first LIMIT prompts.")
+@click.option("--stats", is_flag=True, help="Write each text's target calls, drafted and accepted tokens.")
+@click.option("--rejects", type=PathType, help="Where unusable lines go. Default: OUTPUT.rejects.jsonl.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output, and what an interrupted run left.")
+def generate(
+    bundle: Path, prompts: Path, output: Path, pool: Path | None, drafter: Literal["pool", "none"], mode: Any,
+    accept_top_k: int | None, threshold: float | None, max_new_tokens: int | None, stop: tuple[str, ...], live: bool,
+    speculation: Literal["auto", "fixed"] | None, engine: str | None, batch_size: int, threads: int | None,
+    limit: int | None, stats: bool, rejects: Path | None, overwrite: bool, **shape: Any,
+) -> None:  # fmt: skip
+    """Write a text behind every prompt: one JSON line each, with the prompt's id.
+
+    A line of PROMPTS is such as {"id": "u1", "prompt": "..."}. It may name a "group" of the pool (default: the id's)
+    and its own "max_new_tokens"; other keys are ignored. An interrupted run leaves OUTPUT.partial and goes on with it
+    when it is run again; the output is in the order of the prompts.
+
+    \b
+    Examples:
+      specrec generate bundle prompts.jsonl --output texts.jsonl
+      specrec generate bundle prompts.jsonl -o texts.jsonl --pool pool --stop '###' --max-new-tokens 200
+      specrec generate bundle prompts.jsonl -o texts.jsonl --pool pool --verify relaxed --threshold 0.2
+      cat prompts.jsonl | specrec generate bundle - --output - --drafter none > texts.jsonl
+    """
+    from msgspec.structs import asdict
+
+    from ..catalog.errors import OptionError, SpecRecError
+    from ..engines.registry import default_engine
+    from ..engines.text_bundle import TextBundle
+    from ..runtime.files import check_outputs
+    from ..text import Drafting, TextGenerator, TextVerification
+    from ..text.files import GenerateCounts
+    from ..text.files import generate as written
+    from ..text.generator import MAX_NEW_TOKENS
+    from ..text.journal import Journal, RunFacts
+    from ..text.prompts import read_prompts
+
+    own, shape = given({"accept_top_k": accept_top_k, "threshold": threshold}), given(shape)
+    if own and mode != "relaxed":
+        raise OptionError(f"{', '.join(own)}: for --verify relaxed only. Leave that out, or verify so.")
+    if drafter == "none" and (shape or speculation or pool or mode == "relaxed"):
+        raise OptionError("without a drafter nothing is drafted: leave out the pool, its options and --verify relaxed.")
+    piped = str(output) == "-"
+    rejects = rejects or (None if piped else output.with_name(f"{output.name}.rejects.jsonl"))
+    check_outputs(output, rejects, [prompts], overwrite)
+    opened = TextBundle.open(bundle)
+    engine, max_new_tokens = engine or default_engine(opened), max_new_tokens or MAX_NEW_TOKENS
+    drafting, verification = Drafting(**shape) if drafter == "pool" else None, TextVerification(mode, **own)
+    generator = TextGenerator.open(
+        opened, engine=engine, pool=pool, drafting=drafting, live=live, verification=verification, stop=stop,
+        batch_size=batch_size, threads=threads,
+    )  # fmt: skip
+    counts, start = GenerateCounts(), perf_counter()
+    with Bars() as bars:
+        lines = partial(
+            written, generator, islice(read_prompts(prompts), limit), counts, max_new_tokens=max_new_tokens,
+            stats=stats, progress=lambda done: bars("texts", done, limit),
+        )  # fmt: skip
+        if piped:
+            write_results(lines(), output, rejects)
+        else:
+            options = {"max_new_tokens": max_new_tokens, "stop": list(stop), "drafter": drafter, "live": live}
+            options |= asdict(drafting) if drafting is not None else {}
+            options |= {**vars(verification), "speculation": speculation} if mode == "relaxed" else {"mode": mode}
+            facts = RunFacts.of(opened, engine, prompts, pool, options)
+            with Journal.open(output, facts, overwrite=overwrite) as journal:
+                _keep(generator, lines, journal, rejects)
+    if not counts.written + counts.kept:
+        told = f"see the reasons {f'in {rejects}' if rejects else 'above'}" if counts.rejected else "there is none"
+        raise SpecRecError(f"{prompts}: no prompt could be used: {told}. Expected lines such as {EXAMPLE}.")
+    click.echo(_summary(generator.stats, counts, perf_counter() - start, rejects), err=piped)
+
+
+def _keep(generator: "TextGenerator", lines: Callable[..., Any], journal: "Journal", rejects: Path | None) -> None:
+    """Write the texts that are lacking; those that are there draft for them, as they would have in one run."""
+    if journal.done:
+        click.echo(f"Going on with an interrupted run: {len(journal.done)} texts are there", err=True)
+    for text in journal.texts():
+        generator.learn(text.text, id=text.id, group=text.group)
+    set_aside(lines(skip=journal.done.keys()), journal.add, rejects)
+    journal.finish()
+
+
+def _summary(stats: "GenerationStats", counts: "GenerateCounts", seconds: float, rejects: Path | None) -> str:
+    """What a run did, in a few lines."""
+    lines = [
+        f"{counts.written} texts, {stats.tokens} tokens in {seconds:.1f} s: {stats.tokens / seconds:.1f} tokens/s",
+        f"tokens per target call {stats.tokens_per_call:.2f} (without drafting 1), of {stats.drafted} drafted tokens "
+        f"{stats.accepted} are in the texts",
+    ]
+    parts = ("target", "retrieval", "verification", "cache", "other")
+    shares = (f"{part} {getattr(stats, f'{part}_seconds') / max(stats.total_seconds, 1e-9):.0%}" for part in parts)
+    lines.append(f"time: {', '.join(shares)}")
+    if counts.kept:
+        lines.append(f"{counts.kept} texts are of an earlier run that was interrupted")
+    if counts.rejected:
+        lines.append(f"{counts.rejected} lines were rejected" + (f": see {rejects}" if rejects else ""))
+    return "\n".join(lines)
