@@ -70,12 +70,12 @@ def propose(
 
 def _windows(found: Sequence[Places], depth: int) -> tuple[Int64, Tokens, Int64]:
     """What follows at every place, sorted: requests [n], tokens [depth, n] and weights [n]."""
-    ends = list(accumulate(len(places.after) for places in found))
+    ends = list(accumulate(len(places.at) for places in found))
     rows = np.empty((ends[-1], 1 + depth), ">u4")
     weight = np.empty(ends[-1], np.int64)
     for places, start, end in zip(found, [0, *ends], ends, strict=False):
         rows[start:end, 0] = places.request
-        rows[start:end, 1:] = places.source.windows(depth)[places.after]
+        rows[start:end, 1:] = places.source.windows(depth)[places.at]
         weight[start:end] = places.weight
     # a row's bytes compare as its numbers do, and each source's rows are sorted already: one cheap merge
     order = rows.view(f"S{rows.itemsize * rows.shape[1]}").ravel().argsort(kind="stable")

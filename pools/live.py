@@ -5,7 +5,7 @@ from threading import Lock
 import numpy as np
 
 from ..catalog.errors import OptionError
-from .branches import Drafting
+from .lookup import Drafting
 from .sources import AnyTokens, Scanned, Source, Tokens, joined
 from .suffixes import Sorted
 

@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..catalog.errors import OptionError, PoolError
 from ..catalog.files import Frozen
 from .sources import BEGINNING, AnyTokens, Int64, Scanned, Source, joined
 
 HEAVIEST = 10**6
-BACKOFF = 3  # suffixes that are used with `Drafting.backoff`: the longest known and the next shorter ones
-SHORTER = 64  # times as much counts what follows a longer suffix
+SUFFIXES = 3  # that are used with `Drafting.backoff`: the longest known and the next shorter ones
+SHORTER, FEWER = 64, 4  # of each shorter one, a place counts so much less, and so many fewer are looked at
+LEAST = 8  # places that are looked at in any source
 UNIT = 2**12  # weights are whole numbers of 1 / UNIT: their sums are exact in whatever order
 
 
@@ -55,11 +57,43 @@ def look_up(
     request: int, context: AnyTokens, sources: Sequence[Source], drafting: Drafting, *, fresh: bool
 ) -> list[Places]:
     """The occurrences of a request's query in its sources, and in its own text; see `propose`."""
-    _check(sources, drafting)
-    text = joined([context], drafting.reach)[1:]  # which begins with no separator: a prompt is no earlier text
-    known = [*sources, Scanned(text, drafting.reach, drafting.prompt_weight)]
+    for source in sources:
+        if source.reach < drafting.reach:
+            raise PoolError(
+                f"The pool's windows have {source.reach} tokens; a query of {drafting.query} and a depth of "
+                f"{drafting.depth} need {drafting.reach}. Build it with a larger --depth, or draft less deep."
+            )
+    own = joined([context], drafting.reach)[1:]  # it begins with no separator: a prompt is no earlier text
+    known = [*sources, Scanned(own, drafting.reach, drafting.prompt_weight)]
     places: list[Places] = []
-    scales = [(SHORTER**i * UNIT, ) for i in range(BACKOFF if drafting.backoff else 1)]
+    most, scale = drafting.occurrences, UNIT * SHORTER ** (SUFFIXES - 1 if drafting.backoff else 0)
     for query in _queries(context, drafting.query, fresh):
-        pass
+        found = [(source, at) for source in known if source.weight and len(at := source.find(query))]
+        if found:
+            places += _selected(request, found, len(query), most, scale)
+            if scale == UNIT:
+                break
+            most, scale = ceil(most / FEWER), scale // SHORTER
     return places
+
+
+def _queries(context: AnyTokens, longest: int, fresh: bool) -> Iterator[Sequence[int]]:
+    if fresh:
+        yield BEGINNING
+    last = [int(token) for token in context[-longest:]]
+    for start in range(len(last)):
+        yield last[start:]
+
+
+def _selected(
+    request: int, found: Sequence[tuple[Source, NDArray[np.integer[Any]]]], length: int, most: int, scale: int
+) -> Iterator[Places]:
+    """Of all places where a query of `length` tokens begins some `most`, evenly spread, in the sources' proportions."""
+    enough = sum(len(at) for _, at in found) <= most
+    mass = sum(source.weight * len(at) for source, at in found)
+    for source, at in found:
+        count = len(at)
+        share = count if enough else min(count, max(LEAST, ceil(most * source.weight * count / mass)))
+        if share < count:
+            at = at[(np.arange(share) * count + count // 2) // share]
+        yield Places(request, source, at.astype(np.int64) + length, round(source.weight * scale * count / share))

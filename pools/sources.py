@@ -2,24 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Tokens = NDArray[np.uint32]
 AnyTokens = NDArray[np.integer[Any]] | Sequence[int]
 
 SEPARATOR = 2**32 - 1  # stands between texts: no token, and sorted behind all of them
 BEGINNING = (SEPARATOR,)  # the query that what texts begin with follows
-
-
-class Occurrences(NamedTuple):
-    """Where a query occurs in a source, or a selection of these places."""
-
-    after: Int64  # [m] the place in the source's tokens behind the query; a token, never a separator
-    total: int  # occurrences, those that were not selected included
 
 
 class Source(ABC):
@@ -33,8 +27,8 @@ class Source(ABC):
         self.tokens, self.reach, self.weight = tokens, reach, weight
 
     @abstractmethod
-    def find(self, query: Sequence[int], most: int) -> Occurrences:
-        """Where `query` is followed by a token of the same text; `most` of the places, where there are more."""
+    def find(self, query: Sequence[int]) -> Int32 | Int64:
+        """All places [m] where `query` begins and is followed by a token of the same text."""
 
     def windows(self, depth: int) -> Tokens:
         """[T - depth + 1, depth] the tokens from each place on: a view."""
@@ -43,16 +37,15 @@ class Source(ABC):
 
 
 class Scanned(Source):
-    """A short text, or a few: searched by comparing every token. Of too many places the last are selected."""
+    """A short text, or a few: searched by comparing every token."""
 
-    def find(self, query: Sequence[int], most: int) -> Occurrences:
+    def find(self, query: Sequence[int]) -> Int32 | Int64:
         last = len(query) - 1
-        at = np.flatnonzero(self.tokens[last : len(self.tokens) - self.reach] == query[-1])
+        at = (self.tokens[last : len(self.tokens) - self.reach] == query[-1]).nonzero()[0]
         for i in reversed(range(last)):
             at = at[self.tokens[at + i] == query[i]]
-        at += len(query)
-        at = at[self.tokens[at] != SEPARATOR]
-        return Occurrences(at[-most:], len(at))
+        goes_on: Int64 = at[self.tokens[at + len(query)] != SEPARATOR]
+        return goes_on
 
 
 def joined(texts: Sequence[AnyTokens], reach: int) -> Tokens:

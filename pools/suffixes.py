@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .sources import SEPARATOR, Occurrences, Source, Tokens
+from .sources import SEPARATOR, Int32, Source, Tokens
 
-Int32 = NDArray[np.int32]
 UInt64 = NDArray[np.uint64]
 _HALF = np.uint64(32)
 MOST_TOKENS = 2**30  # places are 32-bit numbers, and a grouped pool orders every place twice
@@ -87,12 +86,9 @@ class Sorted(Source):
         pairs, starts = directory(tokens, order)
         return cls(tokens, order, pairs, np.append(starts, np.int32(len(order))), reach, weight)
 
-    def find(self, query: Sequence[int], most: int) -> Occurrences:
+    def find(self, query: Sequence[int]) -> Int32:
         low, high = self._interval(query)
-        count = high - low
-        # evenly spread over sorted suffixes: what is frequent keeps its share
-        selected = np.arange(low, high) if count <= most else low + (np.arange(most) * count + count // 2) // most
-        return Occurrences(self._order[selected].astype(np.int64) + len(query), count)
+        return self._order[low:high]
 
     def _interval(self, query: Sequence[int]) -> tuple[int, int]:
         """The suffixes that begin with `query` and go on, as an interval of `order`."""

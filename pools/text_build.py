@@ -11,8 +11,8 @@ from ..catalog.files import whole_directory
 from ..catalog.items import some
 from .files import POOL_FILE, Array, write_arrays, write_facts
 from .members import Members
-from .sources import Int64, Tokens, joined
-from .suffixes import MOST_TOKENS, Int32, directory, sort_suffixes
+from .sources import Int32, Int64, Tokens, joined
+from .suffixes import MOST_TOKENS, directory, sort_suffixes
 from .text_pool import GroupFacts, TextPoolFacts
 from .texts import Text
 

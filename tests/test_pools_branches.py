@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from naive_pool import best_branches, paths_of
 from specrec.catalog.errors import OptionError, PoolError
 from specrec.pools import Drafting, Source, propose
+from specrec.pools.lookup import UNIT, look_up
 from specrec.pools.sources import BEGINNING, SEPARATOR, Scanned, joined
 from specrec.pools.suffixes import Sorted, sort_suffixes
 
@@ -16,7 +17,7 @@ alphabets = st.sampled_from([(0, 1), (0, 1, 2, 3), (7, 300, 70_000, 128_255, BIG
 draftings = st.builds(
     Drafting, draft_tokens=st.integers(1, 30), depth=st.integers(1, 6), query=st.integers(1, 4),
     prompt_weight=st.sampled_from([0.0, 0.5, 1.0, 4.0]), min_share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
-    backoff=st.booleans(),
+    backoff=st.booleans(), occurrences=st.just(9999),
 )  # fmt: skip
 
 
@@ -86,29 +87,42 @@ def test_what_texts_begin_with_follows_a_fresh_prompt() -> None:
 @pytest.mark.parametrize("kind", [Sorted.of, Scanned])
 def test_many_occurrences_are_sampled(kind: type[Scanned]) -> None:
     """Weights are scaled up, so that shares do not depend on how many are looked at."""
-    texts = [[1, 2, 10 + i % 4, 20 + i] for i in range(1024)]
-    pool = kind(joined(texts, 14), 14, 1.0)
-    found = pool.find([1, 2], 64)
-    assert (len(found.after), found.total) == (64, 1024)
-    assert len(set(found.after.tolist())) == 64
-    drafting = Drafting(occurrences=64, draft_tokens=4)
-    first = paths_of(propose([[1, 2]], [[pool]], drafting), 1)[0]
-    assert first == [((10 + i,), 0.25) for i in range(4)]
-    rare = source([1, 2, 99])
+    texts = [[1, 2, 10 + i // 256, 20 + i] for i in range(1024)]
+    pool, rare = kind(joined(texts, 14), 14, 1.0), source([1, 2, 99])
+    places = look_up(0, [1, 2], [pool, rare], Drafting(occurrences=64), fresh=False)
+    assert [len(part.at) for part in places] == [64, 1]
+    assert [len(part.at) * part.weight / UNIT for part in places] == [1024, 1]
+    assert len(set(places[0].at.tolist())) == 64
+    shares = dict(paths_of(propose([[1, 2]], [[pool]], Drafting(occurrences=64, draft_tokens=4)), 1)[0])
+    assert shares == {(10 + i,): 0.25 for i in range(4)}
     shares = dict(paths_of(propose([[1, 2]], [[pool, rare]], Drafting(occurrences=64, draft_tokens=999)), 1)[0])
     assert shares[(99,)] == pytest.approx(1 / 1025)
     assert shares[(10,)] == pytest.approx(256 / 1025)
 
 
+def test_places_are_looked_at_in_the_sources_proportions() -> None:
+    many, few, none = source(*[[1, 2]] * 600), source(*[[1, 3]] * 200), source([5])
+    places = look_up(0, [1], [many, none, few], Drafting(occurrences=100), fresh=False)
+    assert [(part.source, len(part.at), part.weight / UNIT) for part in places] == [(many, 75, 8.0), (few, 25, 8.0)]
+    places = look_up(0, [1], [many], Drafting(occurrences=600), fresh=False)
+    assert [(len(part.at), part.weight / UNIT) for part in places] == [(600, 1.0)]
+
+
+def test_back_off_fills_up_with_what_follows_shorter_suffixes() -> None:
+    pool = source([1, 2, 3], [9, 2, 4], [9, 2, 4], [8, 2, 5])
+    assert paths_of(propose([[1, 2]], [[pool]], Drafting()), 1) == [[((3,), 1.0)]]
+    got = paths_of(propose([[1, 2]], [[pool]], Drafting(backoff=True)), 1)[0]
+    assert [path for path, _ in got] == [(3,), (4,), (5,)]
+    assert [share for _, share in got] == pytest.approx([65 / 68, 2 / 68, 1 / 68])
+
+
 @pytest.mark.parametrize("kind", [Sorted.of, Scanned])
 def test_where_a_query_ends_a_text_nothing_follows(kind: type[Scanned]) -> None:
     pool = kind(joined([[1, 2, 3], [2, 3], [3, 2, 3, 4]], 14), 14, 1.0)
-    assert pool.find([2, 3], 9).after.tolist() == [11]
-    assert pool.find([2, 3], 9).total == 1
-    assert pool.find([3, 1], 9).total == 0
-    assert [pool.find([token], 9).total for token in (1, 2, 3, 4, 5)] == [1, 3, 2, 0, 0]
-    assert sorted(pool.tokens[pool.find(BEGINNING, 9).after].tolist()) == [1, 2, 3]
-    assert pool.find([1, 2, 3], 9).total == 0
+    assert pool.find([2, 3]).tolist() == [9]
+    assert [len(pool.find([token])) for token in (1, 2, 3, 4, 5)] == [1, 3, 2, 0, 0]
+    assert len(pool.find([3, 1])) == len(pool.find([1, 2, 3])) == 0
+    assert sorted(pool.tokens[pool.find(BEGINNING) + 1].tolist()) == [1, 2, 3]
     assert (pool.tokens[-14:] == SEPARATOR).all()
 
 
