@@ -34,16 +34,17 @@ from specrec.text import Drafting, TextGenerator, TextVerification
 from specrec.text.types import Text
 
 VERIFICATIONS = {"strict": TextVerification(), "relaxed": TextVerification("relaxed")}
-WORK = {"profiles": "-u", "items": "-i"}  # what ids hold
 HEAD = [
     "drafts from", "texts in the pool", "verification", "speculation", "tokens a call", "tokens/s",
     "retrieval ms a call", "retrieval / target / verification", "same as greedy",
 ]  # fmt: skip
+KINDS = ["profile", "facts", "description"]
 TURN = 10  # prompts that one kind of drafting answers before the next one's turn
 
 
 class Entry(msgspec.Struct, frozen=True):
     id: str
+    kind: str
     prompt: str
 
 
@@ -83,7 +84,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--bundle", type=Path, required=True, help="text bundle with an engine")
     parser.add_argument("--corpus", type=Path, required=True, help="folder that text_corpus.py wrote")
     parser.add_argument("--texts", type=Path, required=True, help="what the model wrote for CORPUS/pool.jsonl")
-    parser.add_argument("--work", nargs="+", choices=["profiles", "items"], default=["profiles", "items"])
+    parser.add_argument("--work", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--prompts", type=int, default=500, help="of each kind of work")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 500, 2000, 10_000], help="texts in the pools")
     parser.add_argument("--groups", type=int, default=3, help="groups of users in each shop")
@@ -144,10 +145,11 @@ def arms(options: argparse.Namespace, work: str, data: Path, bundle: TextBundle,
         id: name
         for shop in shops
         for id, name in (
-            user_groups(data, shop, options.groups) if work == "profiles" else item_groups(data, shop)
+            user_groups(data, shop, options.groups) if work == "profile" else item_groups(data, shop)
         ).items()
     }
-    texts = [line for line in read_texts([options.texts]) if isinstance(line, TextLine) and WORK[work] in str(line.id)]
+    asked = {entry.id for entry in read(options.corpus / "pool.jsonl") if entry.kind == work}
+    texts = [line for line in read_texts([options.texts]) if isinstance(line, TextLine) and line.id in asked]
     texts.sort(key=lambda line: text_key(str(line.id)))
     opened = partial(TextGenerator.open, bundle, batch_size=options.batch_size, threads=options.threads)
     found = [Arm("nothing", None, "strict", "", opened(drafting=None), {})]
@@ -171,14 +173,15 @@ def main() -> None:
         raise SystemExit("The data/ folder is absent: name the folder that holds it in SPECREC_DATA.")
     bundle, result = TextBundle.open(chosen.bundle), {}
     for work in chosen.work:
-        entries = [entry for entry in read(chosen.corpus / "test.jsonl") if WORK[work] in entry.id]
+        entries = [entry for entry in read(chosen.corpus / "test.jsonl") if entry.kind == work]
         entries = sorted(entries, key=lambda entry: text_key(entry.id))[: chosen.prompts]
         with tempfile.TemporaryDirectory() as folder:
             compared = arms(chosen, work, shared / "data", bundle, Path(folder))
             for start in tqdm(range(0, len(entries), TURN), desc=work, disable=None):
                 for arm in compared:
                     arm.write(entries[start : start + TURN], chosen.max_new_tokens)
-        print(f"\n{work}: {len(entries)} prompts, batch {chosen.batch_size}\n")
+        ended = sum(text.finish == "end" for text in compared[0].texts.values())
+        print(f"\n{work}: {len(entries)} prompts, batch {chosen.batch_size}; {ended} greedy texts end by themselves\n")
         rows = [arm.row(compared[0].texts) for arm in compared]
         print_table(HEAD, rows)
         result[work] = [dict(zip(HEAD, row, strict=True)) for row in rows]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from specrec.engines.bundle import Bundle
+from specrec.engines.bundle import ModelBundle
 from specrec.engines.facts import Precision, Role
 from specrec.engines.ort import load_ort_engine
 from specrec.engines.ort_device import GATHER, DeviceEngine
@@ -13,12 +13,13 @@ PATH = 4  # slots a token may name
 
 
 def built(
-    bundle: Bundle, role: Role, folder: Path, precision: Precision = "fp32", *, device: str = "cpu", graphs: bool = True
-) -> DeviceEngine:
-    """An engine with index inputs of one of a bundle's graphs; graphs: capture them where the device can."""
+    bundle: ModelBundle, role: Role, folder: Path, precision: Precision = "fp32", *, device: str = "cpu",
+    graphs: bool = True, slots: int = PATH,
+) -> DeviceEngine:  # fmt: skip
+    """An engine with index inputs (`slots` a token) of one of a bundle's graphs; graphs: capture them where it can."""
     facts, path = bundle.facts(role), folder / "model.onnx"
     prepare_graph(
-        bundle.graph(role), path, exported=bundle.manifest.precision, wanted=precision, mask_slots=PATH
+        bundle.graph(role), path, exported=bundle.manifest.precision, wanted=precision, mask_slots=slots
     )  # fmt: skip
     write_gather(folder / GATHER, facts.layers, precision)
     engine = load_ort_engine(path, facts, device=device, precision=precision, threads=1, cuda_graphs=graphs)

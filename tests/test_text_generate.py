@@ -10,13 +10,17 @@ import torch
 from click.testing import CliRunner, Result
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from device_engines import built
 from specrec.catalog.errors import BundleError, ExportError, OptionError, PromptError
 from specrec.cli import main
 from specrec.engines.build import build_engine
 from specrec.engines.bundle import Bundle
 from specrec.engines.text_bundle import TextBundle
 from specrec.export.text import export_text
+from specrec.pools.live import LivePool
 from specrec.text import Drafting, TextGenerator, TextVerification
+from specrec.text.draft import PoolDrafter
+from specrec.text.planning import AllOfIt
 from tiny_models import make_text_tokenizer, tiny_checkpoint
 
 PROMPTS = ["a desk lamp, walnut", "kettle", "wall clock oak and a teapot", " desk desk desk", "x", "lamp lamp teapot"]
@@ -70,6 +74,24 @@ def test_the_torch_engine_writes_the_same(bundle: Path, greedy: dict[str, list[i
     generator = TextGenerator.open(bundle, engine="torch-cpu-fp32", batch_size=3, threads=1)
     texts = generator.generate(PROMPTS, max_new_tokens=LIMIT)
     assert [list(text.tokens) for text in texts] == [greedy[prompt] for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_an_engine_that_pads_its_calls_writes_the_same(
+    bundle: Path, greedy: dict[str, list[int]], batch: int, tmp_path: Path
+) -> None:
+    """As CUDA's does: index inputs, caches on its own memory, calls of few sizes."""
+    opened = TextBundle.open(bundle)
+    engine = built(opened, "target", tmp_path, slots=opened.manifest.tree_path)
+    generator = TextGenerator(
+        engine, opened.tokenizer_file(), opened.manifest.prompt, context=opened.manifest.target.context,
+        end_tokens=opened.manifest.end_tokens, drafter=PoolDrafter(None, LivePool(), Drafting()), planning=AllOfIt(),
+        batch_size=batch,
+    )  # fmt: skip
+    for _ in range(2):
+        texts = generator.generate(PROMPTS, max_new_tokens=LIMIT)
+        assert [list(text.tokens) for text in texts] == [greedy[prompt] for prompt in PROMPTS]
+    assert generator.stats.accepted > 0
 
 
 def test_the_context_is_never_exceeded(bundle: Path) -> None:
