@@ -42,7 +42,7 @@ class Writer:
 
     def write(self, texts: int) -> tuple[Tokens, list[Tokens]]:
         """Topics [texts], and each text's tokens, at most `LENGTH`."""
-        topics = self._rng.integers(0, TOPICS, texts)
+        topics = self._rng.permutation(texts) % TOPICS
         count = LENGTH // 2  # phrases of a text, of which some are cut off
         rank = np.minimum(self._rng.zipf(1.15, (texts, count)), PHRASES) - 1
         own = self._rng.random((texts, count)) < 0.5

@@ -7,6 +7,7 @@ from typing import Literal
 
 from ..catalog.errors import PoolError
 from ..catalog.files import Frozen
+from ..catalog.items import some
 from .files import POOL_FILE, Array, PoolFacts, open_arrays, read_facts
 from .members import Members
 from .sources import Source
@@ -99,5 +100,5 @@ class TextPool:
     def source(self, group: str | None) -> Source:
         """The texts of a group; None: all texts. Raises `PoolError` for a group that the pool does not have."""
         if group not in self._sources:
-            raise PoolError(f"{self.path} has no group {group!r}; it has: {', '.join(self.groups) or 'no groups'}.")
+            raise PoolError(f"{self.path} has no group {group!r}; it has: {some(self.groups) or 'no groups'}.")
         return self._sources[group]

@@ -40,7 +40,7 @@ def test_a_pool_knows_its_texts_and_groups(pool: TextPool) -> None:
     assert [(facts[name].texts, facts[name].tokens) for name in ("a", "b")] == [(1, 3), (2, 7)]
     assert pool.facts.all.tokens == 13
     assert len(pool.checksum) == 64
-    with pytest.raises(PoolError, match=r"has no group 'c'; it has: a, b\."):
+    with pytest.raises(PoolError, match=r"has no group 'c'; it has: 'a', 'b'\."):
         pool.source("c")
 
 

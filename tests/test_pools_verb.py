@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from commands import bad, good, lines, write
+from commands import bad, good, lines, user, write
 from specrec.catalog.errors import PoolError
 from specrec.pools import TextPool
+from specrec.pools.item_pool import ItemPool
 from specrec.pools.tokenizer import fingerprint, load, named_end_token, tokenizer_file
 
 WORDS = ["<unk>", "</s>", "likes", "board", "games", "and", "puzzles", "lamps"]
@@ -123,6 +124,23 @@ def test_wrong_input_is_told_before_any_work(bundle: Path, texts: Path, groups: 
     assert not output.exists()
     good("build-pool", texts, "--tokenizer", bundle, *ours)
     assert "exists already" in bad("build-pool", texts, "--tokenizer", bundle, *ours)
+
+
+def test_histories_make_a_pool_of_items(bundle: Path, texts: Path, tmp_path: Path) -> None:
+    histories, output = (
+        write(tmp_path / "h.jsonl", user("u", "1", 2), "{", user("v"), user("w", 2, 1)),
+        tmp_path / "pool",
+    )
+    result = good("build-pool", "--items", histories, "-o", output)
+    assert f"Next: specrec infer BUNDLE HISTORIES --pool {output} --output recs.jsonl" in result.stdout
+    assert f"2 lines were rejected: see {output}.rejects.jsonl" in result.stdout
+    assert [line["line"] for line in lines(output.with_name("pool.rejects.jsonl"))] == [2, 3]
+    assert ItemPool.open(output).facts.kind == "items"
+    with pytest.raises(PoolError, match="is a pool of kind 'items'; expected 'text'"):
+        TextPool.open(output)
+    good("build-pool", texts, "--tokenizer", bundle, "-o", output, "--overwrite")
+    with pytest.raises(PoolError, match="is a pool of kind 'text'; expected 'items'"):
+        ItemPool.open(output)
 
 
 def test_the_tokenizer_is_found_and_known_again(bundle: Path, tmp_path: Path) -> None:

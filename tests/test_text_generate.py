@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from device_engines import built
-from specrec.catalog.errors import BundleError, ExportError, OptionError, PromptError
+from specrec.catalog.errors import BundleError, ExportError, OptionError, PoolError, PromptError
 from specrec.cli import main
 from specrec.engines.build import build_engine
 from specrec.engines.bundle import Bundle
@@ -272,3 +272,54 @@ def test_relaxed_writes_other_texts_in_no_more_calls(bundle: Path) -> None:
             generator.generate(PROMPTS, max_new_tokens=LIMIT)
     assert relaxed.stats.tokens_per_call > strict.stats.tokens_per_call
     assert np.isfinite(relaxed.stats.tokens_per_call)
+
+
+@pytest.fixture
+def pool(bundle: Path, tmp_path: Path) -> Path:
+    """Of what greedy decoding writes for the first half of the prompts, in two groups."""
+    texts = TextGenerator.open(bundle, threads=1).generate(PROMPTS[:4], max_new_tokens=LIMIT)
+    lines = [{"id": f"u{i}", "text": text.text, "finish": text.finish} for i, text in enumerate(texts)]
+    (tmp_path / "written.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "groups.json").write_text(json.dumps({"u0": "a", "u1": "a", "u2": "b", "u3": "b", "u5": "b"}))
+    built = run(
+        "build-pool", tmp_path / "written.jsonl", "--tokenizer", bundle, "--groups", tmp_path / "groups.json",
+        "-o", tmp_path / "pool",
+    )  # fmt: skip
+    assert built.exit_code == 0, built.output
+    return tmp_path / "pool"
+
+
+def test_a_pool_saves_calls_and_changes_nothing(
+    bundle: Path, pool: Path, greedy: dict[str, list[int]], prompts: Path, tmp_path: Path
+) -> None:
+    ids = [f"u{i}" for i in range(len(PROMPTS))]
+    drafted = TextGenerator.open(bundle, pool=pool, live=False, threads=1)
+    texts = drafted.generate(PROMPTS, max_new_tokens=LIMIT, ids=ids)
+    assert [list(text.tokens) for text in texts] == [greedy[prompt] for prompt in PROMPTS]
+    alone = TextGenerator.open(bundle, live=False, threads=1)
+    alone.generate(PROMPTS, max_new_tokens=LIMIT)
+    assert drafted.stats.target_calls < alone.stats.target_calls
+    assert [drafted.encode("x", id=id).group for id in (*ids, "nobody")] == ["a", "a", "b", "b", None, "b", None]
+    result = run("generate", bundle, prompts, "-o", tmp_path / "o.jsonl", "--pool", pool, "--stats", "--threads", "1")
+    assert result.exit_code == 0, result.output
+
+
+def test_what_is_wrong_with_a_pool_is_told(bundle: Path, pool: Path, checkpoint: Path, tmp_path: Path) -> None:
+    other = json.loads((checkpoint / "tokenizer.json").read_text())
+    other["added_tokens"].append({**other["added_tokens"][0], "id": 900, "content": "<more>"})
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    texts = tmp_path / "written.jsonl"
+    assert run("build-pool", texts, "--tokenizer", tmp_path / "other.json", "-o", tmp_path / "foreign").exit_code == 0
+    with pytest.raises(PoolError, match="another tokenizer"):
+        TextGenerator.open(bundle, pool=tmp_path / "foreign")
+    with pytest.raises(PoolError, match="holds windows of 14 tokens"):
+        TextGenerator.open(bundle, pool=pool, drafting=Drafting(query=5))
+    generator = TextGenerator.open(bundle, pool=pool, threads=1)
+    with pytest.raises(PromptError, match=r"no group 'c'; it has: a, b"):
+        generator.encode("x", group="c")
+    tokens = pool / "tokens.npy"
+    damaged = bytearray(tokens.read_bytes())
+    damaged[-1] ^= 1
+    tokens.write_bytes(damaged)
+    with pytest.raises(PoolError, match="damaged"):
+        TextGenerator.open(bundle, pool=pool)

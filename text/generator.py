@@ -91,21 +91,16 @@ class TextGenerator:
         manifest = bundle.manifest
         if threads is not None and threads < 1:
             raise OptionError(f"got {threads} threads; expected at least 1.")
-        pool = TextPool.open(Path(pool)) if isinstance(pool, str | Path) else pool
-        if pool is not None and pool.tokenizer_sha256 != manifest.tokenizer_sha256:
-            raise PoolError(
-                f"The pool was built with another tokenizer than that of {bundle.path}: its tokens mean other text. "
-                f"Build it again with: specrec build-pool TEXTS.jsonl --tokenizer {bundle.path} --output POOL"
-            )
+        opened = None if pool is None else _pool(pool, bundle, drafting)
         verification, engine = verification or TextVerification(), engine or default_engine(bundle)
         planning = _planning(bundle, engine, speculation, verification)
         loaded = load_engine(bundle, "target", engine, threads=threads or available_threads())
         drafter: TextDrafter = NoDrafter()
         if drafting is not None:
-            drafter = PoolDrafter(pool, LivePool(reach=drafting.reach) if live else None, drafting)
+            drafter = PoolDrafter(opened, LivePool(reach=drafting.reach) if live else None, drafting)
         return cls(
             loaded, bundle.tokenizer_file(), manifest.prompt, context=manifest.target.context,
-            end_tokens=manifest.end_tokens, drafter=drafter, planning=planning, pool=pool, verification=verification,
+            end_tokens=manifest.end_tokens, drafter=drafter, planning=planning, pool=opened, verification=verification,
             stop=stop, batch_size=batch_size,
         )  # fmt: skip
 
@@ -203,6 +198,23 @@ class TextGenerator:
             known = ", ".join(self._pool.groups[:10]) or "none"
             raise PromptError(f"the pool has no group {group!r}; it has: {known}. Leave it out for everybody's pool.")
         return group
+
+
+def _pool(pool: str | Path | TextPool, bundle: TextBundle, drafting: Drafting | None) -> TextPool:
+    """A pool that fits the bundle and the drafts; raises `PoolError` for others."""
+    opened = pool if isinstance(pool, TextPool) else TextPool.open(pool)
+    if opened.tokenizer_sha256 != bundle.manifest.tokenizer_sha256:
+        raise PoolError(
+            f"{opened.path} was built with another tokenizer than that of {bundle.path}: its tokens mean other text. "
+            f"Build it again with: specrec build-pool TEXTS.jsonl --tokenizer {bundle.path} --output POOL"
+        )
+    if drafting is not None and opened.facts.reach < drafting.reach:
+        raise PoolError(
+            f"{opened.path} holds windows of {opened.facts.reach} tokens; to look up {drafting.query} and draft "
+            f"{drafting.depth} takes {drafting.reach}. Build it again with --query {drafting.query} --depth "
+            f"{drafting.depth}, or ask for less."
+        )
+    return opened
 
 
 def _planning(bundle: TextBundle, engine: str, speculation: str | None, verification: TextVerification) -> TextPlanning:

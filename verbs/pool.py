@@ -36,7 +36,7 @@ item_options = together(
 
 
 @click.command("build-pool")
-@click.argument("files", metavar="TEXTS", nargs=-1, required=True, type=FileOrPipe)
+@click.argument("files", metavar="TEXTS...", nargs=-1, required=True, type=FileOrPipe)
 @click.option("--output", "-o", required=True, type=PathType, help="The pool: a folder.")
 @click.option("--groups", type=PathType, metavar="JSON", help=GROUPS_HELP)
 @text_options
@@ -113,7 +113,7 @@ def _build_items(
     overwrite: bool, format: str | None = None, item_base: int = 0,
 ) -> str:  # fmt: skip
     from ..catalog.history import read_histories
-    from ..pools.item_pool import build_item_pool
+    from ..pools.item_build import build_item_pool
 
     requests = _usable(read_histories(files, format=format, item_base=item_base), unusable)
     build_item_pool(requests, output, groups=groups, overwrite=overwrite, progress=bars)
