@@ -104,9 +104,9 @@ class Explanation:
         lines.append(
             "A node is the beginning of an identifier. It is needed where the target's beam search goes on from it."
         )
-        if self.draft_calls:
-            asked = sum(call.drafted for call in self.calls if not call.enumerated)
-            lines[1] += f" {counted(asked, 'node')} drafted in {counted(self.draft_calls, 'draft call')}."
+        if asked := sum(call.drafted for call in self.calls if not call.enumerated):
+            guessed = f"in {counted(self.draft_calls, 'draft call')}" if self.draft_calls else "from the pool"
+            lines[1] += f" {counted(asked, 'node')} drafted {guessed}."
         return lines
 
 

@@ -9,8 +9,9 @@ from transformers import PreTrainedModel
 
 from ..catalog.trie import ItemTrie
 from ..engines.torch import TorchEngine
-from ..runtime.draft import ModelDrafter
+from ..runtime.draft import BeamDrafter
 from ..runtime.evaluator import TreeEvaluator
+from ..runtime.guesses import ModelGuesses
 from ..runtime.nodes import EvaluatedNodes
 from ..runtime.prefix import SharedPrefix
 from ..runtime.scoring import Scoring
@@ -59,7 +60,7 @@ class Policy:
         evaluator = TreeEvaluator(prefix, view, own, prompts, DecodeStats(self._trie.length), "draft")
         frontier = beginning(np.full(batch, width), np.zeros(batch))
         widths = np.full((batch, self._trie.length - 1), width)
-        return ModelDrafter("strict", evaluator, view).propose(frontier, targets, widths).nodes
+        return BeamDrafter("strict", ModelGuesses(evaluator), view).propose(frontier, targets, widths).nodes
 
 
 class AcceptanceCheck:

@@ -17,8 +17,9 @@ from specrec.engines.facts import ModelFacts
 from specrec.engines.ort import load_ort_engine
 from specrec.engines.ort_device import GATHER
 from specrec.engines.torch import DTYPES, TorchEngine
-from specrec.runtime.draft import Drafter, ModelDrafter, NoDrafter
+from specrec.runtime.draft import BeamDrafter, Drafter, NoDrafter
 from specrec.runtime.evaluator import TreeEvaluator
+from specrec.runtime.guesses import ModelGuesses
 from specrec.runtime.nodes import EvaluatedNodes
 from specrec.runtime.planning import FixedPlanning
 from specrec.runtime.prefix import SharedPrefix
@@ -141,7 +142,7 @@ class ScriptedDrafter(Drafter):
     All else that it proposes is never needed. `spent`, a real drafter, is asked as well, for what a draft costs.
     """
 
-    def __init__(self, truth: list[dict[int, Int64]], accept: int, trie: ItemTrie, spent: ModelDrafter | None) -> None:
+    def __init__(self, truth: list[dict[int, Int64]], accept: int, trie: ItemTrie, spent: Drafter | None) -> None:
         """truth: every request's beams by depth; behind them the next best, in case rounding has them change places."""
         super().__init__("strict")
         self.seconds = 0.0  # of the script itself
@@ -245,7 +246,9 @@ class Searcher:
         drafter: Drafter = NoDrafter("strict", len(prompts))
         script = None
         if truth is not None:
-            spent = None if self.draft is None else ModelDrafter("strict", evaluator(self.draft, "draft"), view)
+            spent = None
+            if self.draft is not None:
+                spent = BeamDrafter("strict", ModelGuesses(evaluator(self.draft, "draft")), view)
             drafter = script = ScriptedDrafter(truth, accept, self.trie, spent)
         rounds: list[Round] = []
         planning = FixedPlanning(self.shape if script else None)

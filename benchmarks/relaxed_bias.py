@@ -11,8 +11,9 @@ from tqdm import tqdm
 from reference import dump, print_table
 from specrec.catalog.trie import ItemTrie
 from specrec.engines.scripted import ScriptedEngine
-from specrec.runtime.draft import Drafter, ModelDrafter, NoDrafter, SampledDrafter
+from specrec.runtime.draft import BeamDrafter, Drafter, NoDrafter, SampledDrafter
 from specrec.runtime.evaluator import TreeEvaluator
+from specrec.runtime.guesses import ModelGuesses
 from specrec.runtime.nodes import EvaluatedNodes
 from specrec.runtime.noise import Noise, prefix_hashes
 from specrec.runtime.planning import FixedPlanning
@@ -84,8 +85,8 @@ def search(
     target = evaluator(world.target, "target")
     drafter: Drafter = NoDrafter(mode, len(keys))
     if draft is not None:
-        own = evaluator(draft, "draft")
-        drafter = SampledDrafter(own, view, noise, 1.0) if mode == "relaxed" else ModelDrafter(mode, own, view)
+        own = ModelGuesses(evaluator(draft, "draft"))
+        drafter = SampledDrafter(own, view, noise, 1.0) if mode == "relaxed" else BeamDrafter(mode, own, view)
     verifier: Verifier = RelaxedVerifier(view, noise, 1.0) if mode == "relaxed" else StrictVerifier(mode, view)
     session = Session(target, drafter, verifier, FixedPlanning(shape), view, stats)
     finished = session.run(np.full(len(keys), k), np.zeros(len(keys))).finished

@@ -16,10 +16,12 @@ from ..catalog.trie import ItemTrie
 from ..engines.base import Engine
 from ..engines.bundle import Bundle
 from ..engines.registry import available_threads, backend_version, default_engine, load_engine
+from ..pools.item_pool import ItemPool
 from ..runtime import Recommender
 from ..runtime.recommender import check_k
-from ..runtime.speculation import planning_for
-from ..runtime.types import Int64
+from ..runtime.retrieval import CatalogPool
+from ..runtime.speculation import drafter_for, planning_for
+from ..runtime.types import DrafterKind, Int64
 from .settings import Search, Settings, searches_of
 
 Generate = Callable[[Int64, int], list[tuple[int, float]]]  # prompt [P] and K in, ranked leaves and scores out
@@ -34,6 +36,8 @@ class Setup(msgspec.Struct, frozen=True):
     threads: int
     target_parameters: int
     draft_parameters: int | None
+    drafter: DrafterKind | None
+    pool: str | None  # its checksum
     identifier_length: int  # L
     versions: dict[str, str]
     machine: str
@@ -51,7 +55,9 @@ class Bench:
     catalog: Catalog
     trie: ItemTrie
     target: Engine
+    drafter: DrafterKind | None
     draft: Engine | None
+    pool: CatalogPool | None
 
     @classmethod
     def open(cls, bundle: Bundle, settings: Settings) -> "Bench":
@@ -59,24 +65,27 @@ class Bench:
         manifest = bundle.manifest
         for k in settings.top_k:
             check_k(k, manifest.max_top_k)
-        searches = searches_of(settings, manifest.scoring, has_draft=manifest.draft is not None)
+        drafter = drafter_for(bundle, settings.drafter, has_pool=settings.pool is not None)
+        searches = searches_of(settings, manifest.scoring, has_draft=drafter not in (None, "none"))
         engine, threads = settings.engine or default_engine(bundle), settings.threads or available_threads()
+        catalog, trie = bundle.catalog(), bundle.trie()
+        pool = None if settings.pool is None else CatalogPool(ItemPool.open(settings.pool), catalog, trie)
         target = load_engine(bundle, "target", engine, threads=threads)
-        draft = load_engine(bundle, "draft", engine, threads=threads) if manifest.draft else None
-        return cls(bundle, settings, searches, engine, threads, bundle.catalog(), bundle.trie(), target, draft)
+        draft = load_engine(bundle, "draft", engine, threads=threads) if drafter in ("model", "both") else None
+        return cls(bundle, settings, searches, engine, threads, catalog, trie, target, drafter, draft, pool)
 
     def recommender(self, search: Search) -> Recommender:
         """One search over the engines."""
         plain = search.drafting == "nothing"
         planning = planning_for(
             self.bundle, self.engine, self.trie, search.verification, threads=self.threads,
-            drafter="none" if plain else None, speculation="fixed" if search.drafting == "fixed" else None,
-            shape=search.shape,
+            drafter="none" if plain else self.drafter, speculation="fixed" if search.drafting == "fixed" else None,
+            shape=search.shape, pool=None if plain or self.pool is None else self.pool.pool,
         )  # fmt: skip
         return Recommender(
             self.catalog, self.trie, self.bundle.prompts(self.trie), self.target, None if plain else self.draft,
-            planning=planning, verification=search.verification, batch_size=self.settings.batch_size,
-            max_k=self.bundle.manifest.max_top_k, reuse=search.rule == "reuse",
+            planning=planning, pool=None if plain else self.pool, verification=search.verification,
+            batch_size=self.settings.batch_size, max_k=self.bundle.manifest.max_top_k, reuse=search.rule == "reuse",
         )  # fmt: skip
 
     def generate(self) -> Generate | str:
@@ -107,6 +116,7 @@ class Bench:
             versions |= {name: version(name) for name in ("torch", "transformers")}
         return Setup(
             str(self.bundle.path), manifest.checksum, self.engine, self.threads, manifest.target.parameters,
-            manifest.draft.parameters if manifest.draft else None, manifest.identifier_length,
+            manifest.draft.parameters if manifest.draft else None, self.drafter,
+            None if self.pool is None else self.pool.pool.checksum, manifest.identifier_length,
             versions | {backend: backend_version(backend)}, platform.platform(),
         )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Final, Literal
 from ..catalog.errors import OptionError
 from ..catalog.files import Frozen
 from ..runtime import DraftShape, Verification
-from ..runtime.types import Mode, ScoringKind
+from ..runtime.types import DrafterKind, Mode, ScoringKind
 from ..runtime.verification import SAMPLING
 
 Rule = Literal["reuse", "all-or-nothing"]
@@ -28,6 +28,8 @@ class Settings(Frozen, frozen=True):
     batch_size: int = 8
     threads: int | None = None  # of each engine; None: all processors
     engine: str | None = None
+    drafter: DrafterKind | None = None  # None: what the bundle and the pool have
+    pool: str | None = None  # the folder of a pool of items, to draft from
     speculation: Literal["auto", "fixed"] = "fixed"  # auto: for modes whose lists do not depend on it
     shape: DraftShape | None = None
     scoring: ScoringKind | None = None  # None: the bundle's
@@ -80,10 +82,10 @@ def searches_of(settings: Settings, scoring: ScoringKind, *, has_draft: bool) ->
     """
     if not has_draft and "relaxed" in settings.verify:
         raise OptionError(
-            "relaxed verification needs a draft, and the bundle has none. Leave it out, or export with --draft."
+            "relaxed verification needs a draft, and there is none. Leave it out, export with --draft or give a --pool."
         )
     if not has_draft and settings.shape is not None:
-        raise OptionError("the bundle has no draft model: leave the draft's width and length out.")
+        raise OptionError("there is no draft model and no pool: leave the draft's width and length out.")
     rules: tuple[Rule, ...] = ("reuse", "all-or-nothing") if settings.rule == "both" else (settings.rule,)
     scoring = settings.scoring or scoring
     searches = [_search(settings, mode, rule, scoring, has_draft) for mode in settings.verify for rule in rules]

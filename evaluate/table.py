@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from ..runtime.metrics import Estimate
+from ..runtime.types import DrafterKind
 from .figures import AtK, Pace, Part
 from .run import Evaluation
 from .settings import Search
@@ -31,12 +32,12 @@ def _head(evaluation: Evaluation) -> str:
     lines = [
         f"{data.folder}, {data.split}: {data.requests:,} requests{several}, {data.labels:,} labels{warm}",
         f"{setup.bundle}: {data.items:,} items, L = {setup.identifier_length}, {setup.engine}, {setup.threads} threads",
-        *(f"{mode.search.name}: {_drafting(mode.search)}" for mode in evaluation.modes),
+        *(f"{mode.search.name}: {_drafting(mode.search, setup.drafter)}" for mode in evaluation.modes),
     ]
     return "\n".join(lines)
 
 
-def _drafting(search: Search) -> str:
+def _drafting(search: Search, drafter: DrafterKind | None) -> str:
     shape = search.shape
     match search.drafting:
         case "nothing":
@@ -45,6 +46,8 @@ def _drafting(search: Search) -> str:
             said = "drafts what pays"
         case _:
             said = f"{shape.width} nodes at each of {shape.length} depths drafted" if shape else ""
+    if search.drafting != "nothing" and drafter in ("retrieval", "both"):
+        said += " from a pool" + (" and the draft model" if drafter == "both" else "")
     more = {"slack": search.slack, "temperature": search.temperature, "seed": search.seed}
     return ", ".join([said, f"{search.scoring} scoring", *(f"{k} {v:g}" for k, v in more.items() if v is not None)])
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -57,7 +58,8 @@ def export_text(
         around = compile_text_prompt(source.tokenizer, prompt, chat=chat)
     with whole_directory(output, kind=MANIFEST, replace=overwrite) as part:
         progress("writing the tokenizer")
-        tokenizer = _copy_tokenizer(source, part / TOKENIZER_FILE)
+        ends = _end_tokens(source)
+        tokenizer = _copy_tokenizer(source, part / TOKENIZER_FILE, ends)
         settings = GraphSettings(precision, checkpoints, external_bytes, progress)
         facts = export_model("target", source, None, part / "target", settings)
         manifest = TextManifest(
@@ -67,7 +69,7 @@ def export_text(
             opset=OPSET,
             target=facts,
             prompt=around,
-            end_tokens=_end_tokens(source),
+            end_tokens=ends,
             vocabulary=facts.vocabulary,
             tree_path=TREE_PATH,
             tokenizer_sha256=tokenizer,
@@ -89,8 +91,8 @@ def compile_text_prompt(tokenizer: PreTrainedTokenizerBase, template: str | None
     return TextPrompt(prefix=prefix, suffix=suffix, special=not chat)
 
 
-def _copy_tokenizer(source: Checkpoint, destination: Path) -> str:
-    """Copy tokenizer.json, and beside it what it calls its special tokens; returns its fingerprint.
+def _copy_tokenizer(source: Checkpoint, destination: Path, ends: Sequence[int]) -> str:
+    """Copy tokenizer.json, and write beside it what ends a text, for pools; returns its fingerprint.
 
     Raises `ExportError` where the `tokenizers` library alone does not do as transformers does with it.
     """
@@ -102,7 +104,9 @@ def _copy_tokenizer(source: Checkpoint, destination: Path) -> str:
         )
     destination.parent.mkdir(parents=True)
     shutil.copyfile(folder / "tokenizer.json", destination)
-    names = {name: token for name, token in source.tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    own = source.tokenizer.eos_token_id
+    end = own if own in ends or not ends else ends[0]
+    names = {} if end is None else {"eos_token": source.tokenizer.convert_ids_to_tokens(end)}
     destination.with_name("tokenizer_config.json").write_text(json.dumps(names, indent=2) + "\n")
     alone = load(destination)
     for text in SAMPLES:

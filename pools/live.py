@@ -1,5 +1,6 @@
 """What was generated while running, as sources: bounded, and older text counts less until it is forgotten."""
 
+from collections import OrderedDict
 from threading import Lock
 
 import numpy as np
@@ -10,6 +11,7 @@ from .sources import AnyTokens, Scanned, Source, Tokens, joined
 from .suffixes import Sorted
 
 OLD_WEIGHT = 0.5  # of an occurrence in text that is about to be forgotten; in younger text, and in pools, 1
+GROUPS = 64  # that have a pool at a time
 TAIL = 8  # the newest text is searched unsorted until it is a generation's TAIL-th part
 
 
@@ -18,7 +20,8 @@ class LivePool:
 
     A pool holds two generations of at most `capacity` / 2 tokens (a text's separator counts as one). When the young
     one is full it becomes the old one, whose occurrences count half, and the old one is dropped. Costs some 20 bytes
-    a token and pool, and some microseconds of sorting a token. Shared by threads.
+    a token and pool, and some microseconds of sorting a token. At most `GROUPS` groups have one: the one that was not
+    used for longest is forgotten. Shared by threads.
     """
 
     def __init__(self, capacity: int = 2**18, reach: int = Drafting().reach) -> None:
@@ -27,7 +30,7 @@ class LivePool:
             raise OptionError(f"got a live pool of {capacity} tokens; expected at least {4 * reach}.")
         self._capacity, self._reach = capacity, reach
         self._lock = Lock()
-        self._pools: dict[str | None, _Generations] = {}
+        self._pools: OrderedDict[str | None, _Generations] = OrderedDict()  # the one used last comes last
 
     def add(self, ids: AnyTokens, group: str | None) -> None:
         """Learn from a finished text [n], its end token included, of a request of `group`."""
@@ -39,11 +42,18 @@ class LivePool:
                 if name not in self._pools:
                     self._pools[name] = _Generations(self._capacity // 2, self._reach)
                 self._pools[name].add(text)
+                self._pools.move_to_end(name)
+            self._pools.move_to_end(None)
+            while len(self._pools) > GROUPS + 1:
+                self._pools.popitem(last=False)
 
     def sources(self, group: str | None) -> list[Source]:
         """What the group's requests draft from: its own text alone; None: everybody's."""
         with self._lock:
-            return self._pools[group].sources() if group in self._pools else []
+            if group not in self._pools:
+                return []
+            self._pools.move_to_end(group)
+            return self._pools[group].sources()
 
 
 class _Generations:

@@ -12,6 +12,7 @@ from ..catalog.files import Frozen
 from .sources import BEGINNING, AnyTokens, Int64, Scanned, Source, joined
 
 HEAVIEST = 10**6
+MOST = {"draft_tokens": 4096, "depth": 256, "query": 32, "occurrences": 10**6}
 SUFFIXES = 3  # that are used with `Drafting.backoff`: the longest known and the next shorter ones
 SHORTER, FEWER = 64, 4  # of each shorter one, a place counts so much less, and so many fewer are looked at
 LEAST = 8  # places that are looked at in any source
@@ -30,9 +31,9 @@ class Drafting(Frozen, frozen=True):
     backoff: bool = False  # fill up with what follows shorter suffixes than the longest known
 
     def __post_init__(self) -> None:
-        for name in ("draft_tokens", "depth", "query", "occurrences"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"got {name.replace('_', ' ')} {getattr(self, name)}; expected at least 1.")
+        for name, most in MOST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise OptionError(f"got {name.replace('_', ' ')} {getattr(self, name)}; expected 1 to {most}.")
         if not 0 <= self.prompt_weight <= HEAVIEST:
             raise OptionError(f"got a prompt weight of {self.prompt_weight:g}; expected 0 to {HEAVIEST}.")
         if not 0 <= self.min_share <= 1:

@@ -62,11 +62,6 @@ def _texts(name: str, file: IO[bytes]) -> Iterator[TextLine | Reject]:
         if isinstance(record, Reject):
             yield record
             continue
-        try:
-            f"{record.content.id}{record.content.text}".encode()
-        except UnicodeEncodeError:
-            yield Reject(record.line, "half a surrogate pair is in it; expected text", record.raw, name)
-            continue
         if record.content.text:
             yield record.content
         else:

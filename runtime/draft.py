@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .beam import best_per_request
-from .evaluator import TreeEvaluator
+from .guesses import Guesses
 from .nodes import EvaluatedNodes
 from .noise import DRAFT, STREAMS, Noise
 from .types import Beams, Bool, DraftTree, Float64, Frontier, Int64, Mode, NodeList, Proposals
@@ -64,17 +64,16 @@ class NoDrafter(Drafter):
         return self._calls
 
 
-class ModelDrafter(Drafter):
-    """Beam search by a draft model from the verified frontier.
+class BeamDrafter(Drafter):
+    """Beam search by guesses from the verified frontier.
 
     It starts from the target's scores (as AtSpeed's draft does, arXiv 2410.05165), and where the target
-    has evaluated a node its scores are used instead of the draft's: the draft then says only what the
-    target has not said.
+    has evaluated a node its scores are used instead of guesses: these say only what the target has not said.
     """
 
-    def __init__(self, mode: Mode, evaluator: TreeEvaluator, view: TrieView) -> None:
+    def __init__(self, mode: Mode, guesses: Guesses, view: TrieView) -> None:
         super().__init__(mode)
-        self._evaluator, self._view = evaluator, view
+        self._guesses, self._view = guesses, view
 
     def propose(self, frontier: Frontier, known: EvaluatedNodes, widths: Int64) -> DraftTree:
         running = frontier.running
@@ -95,31 +94,30 @@ class ModelDrafter(Drafter):
         return _tree(self.mode, levels, len(running.nodes))
 
     def retain(self, active: Bool) -> None:
-        self._evaluator.retain(active)
+        self._guesses.retain(active)
 
     @property
     def calls(self) -> Int64:
-        return self._evaluator.calls
+        return self._guesses.calls
 
     def _worthwhile(self, beams: Beams) -> Bool:
-        """[n] beams whose children are worth the draft's call."""
+        """[n] beams whose children are worth a guess."""
         return self._view.trie.leads_on[beams.node]
 
     def _children(self, beams: Beams, exact: Bool, known: EvaluatedNodes) -> tuple[Beams, Bool]:
         """Scored children of a level's beams, parents in order, and which of them have the target's scores."""
         guess = known.lacks(beams.request, beams.node)
-        self._evaluator.evaluate(NodeList(beams.request[guess], beams.node[guess]))
+        sources: tuple[tuple[Int64, EvaluatedNodes | Guesses], ...]
+        sources = (np.flatnonzero(~guess), known), (np.flatnonzero(guess), self._guesses)
         parts = []
-        for source, mine in ((known, np.flatnonzero(~guess)), (self._evaluator.nodes, np.flatnonzero(guess))):
+        for mine, source in sources:
             if len(mine):
-                which, children = source.children(taken(beams, mine))
-                parts.append((mine[which], children))
-        parent, children = parts[0]
-        if len(parts) > 1:
-            parent = np.concatenate([parent, parts[1][0]])
-            order = np.argsort(parent, kind="stable")
-            parent = parent[order]
-            children = Beams(*(np.concatenate(both)[order] for both in zip(children, parts[1][1], strict=True)))
+                which, child, logprob = source.logprobs(NodeList(beams.request[mine], beams.node[mine]))
+                parts.append((mine[which], child, logprob))
+        parent, child, logprob = (np.concatenate(part) for part in zip(*parts, strict=True))
+        order = np.argsort(parent, kind="stable")
+        children = known.extended(beams, parent[order], child[order], logprob[order])
+        parent = parent[order]
         return children, (exact & ~guess)[parent]
 
     def _choose(self, children: Beams, exact: Bool, frontier: Frontier, width: Int64) -> Level | None:
@@ -137,15 +135,15 @@ class ModelDrafter(Drafter):
         return Level(taken(children, kept), exact[kept]) if len(kept) else None
 
 
-class SampledDrafter(ModelDrafter):
+class SampledDrafter(BeamDrafter):
     """Draws its beams instead of taking the best: for relaxed verification (AtSpeed's second mode).
 
     A level is drawn without replacement from the softmax of the summed log-probabilities, divided by
     the temperature, over all (beam, token).
     """
 
-    def __init__(self, evaluator: TreeEvaluator, view: TrieView, noise: Noise, temperature: float) -> None:
-        super().__init__("relaxed", evaluator, view)
+    def __init__(self, guesses: Guesses, view: TrieView, noise: Noise, temperature: float) -> None:
+        super().__init__("relaxed", guesses, view)
         self._noise, self._temperature = noise, temperature
 
     def _worthwhile(self, beams: Beams) -> Bool:

@@ -92,6 +92,13 @@ def write_line(file: IO[bytes], line: ResultLine | RejectLine) -> None:
     file.write(msgspec.json.encode(line) + b"\n")
 
 
+def beside(output: Path, ending: str) -> Path:
+    """The file whose name is an output's with an ending; raises `SpecRecError` for what is no file's name."""
+    if not output.name:
+        raise SpecRecError(f"--output {output}: expected the name of a file, or of a folder to make.")
+    return output.with_name(f"{output.name}{ending}")
+
+
 def check_outputs(output: Path, rejects: Path | None, inputs: Sequence[Path], overwrite: bool) -> None:
     """Refuse, before any work, to write over an input or (without --overwrite) over anything."""
     if rejects is not None and (str(rejects) == "-" or rejects.resolve() == output.resolve()):

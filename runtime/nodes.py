@@ -103,22 +103,34 @@ class EvaluatedNodes:
         self._first[self.find(nodes.request, nodes.node)] = len(self._logprobs) + first
         self._logprobs = np.concatenate([self._logprobs, self._scoring(flat.astype(np.float64), first)])
 
+    def logprobs(self, nodes: NodeList) -> tuple[Int64, Int64, Float64]:
+        """The log-probabilities of the children of nodes [n] whose scores are known, or that need none.
+
+        Returns (position in `nodes` of each child's parent, child, log-probability), all [m]; parents in the order
+        given.
+        """
+        which, child = self._view.children(nodes.request, nodes.node)
+        count = np.bincount(which, minlength=len(nodes))
+        rank = np.arange(len(which)) - (np.cumsum(count) - count)[which]
+        entry = self.find(nodes.request, nodes.node)
+        first = np.where(entry >= 0, self._first[entry], 0) if len(self._first) else np.zeros(len(nodes), np.int64)
+        return which, child, self._logprobs[first[which] + rank]
+
     def children(self, beams: Beams) -> tuple[Int64, Beams]:
         """The scored children of nodes whose scores are known, or that need none.
 
         Returns (position in `beams` of each child's parent, children); parents in the order given.
         """
-        request, node, score, key = beams
-        which, child = self._view.children(request, node)
-        count = np.bincount(which, minlength=len(node))
-        rank = np.arange(len(which)) - (np.cumsum(count) - count)[which]
-        entry = self.find(request, node)
-        first = np.where(entry >= 0, self._first[entry], 0) if len(self._first) else np.zeros(len(node), np.int64)
-        owner, scores = request[which], score[which] + self._logprobs[first[which] + rank]
+        which, child, logprob = self.logprobs(NodeList(beams.request, beams.node))
+        return which, self.extended(beams, which, child, logprob)
+
+    def extended(self, beams: Beams, which: Int64, child: Int64, logprob: Float64) -> Beams:
+        """Children [m] of the beams `which` [m] (ascending), given their log-probabilities, whoever says these."""
+        owner, scores = beams.request[which], beams.score[which] + logprob
         keys = scores
         if self._noise is not None:
-            keys = perturbed(key, which, scores, self._noise.gumbel(owner, child, SAMPLE))
-        return which, Beams(owner, child, scores, keys)
+            keys = perturbed(beams.key, which, scores, self._noise.gumbel(owner, child, SAMPLE))
+        return Beams(owner, child, scores, keys)
 
     def path_scores(self, nodes: NodeList) -> Float64:
         """[n] summed log-probabilities of nodes' paths; -inf where a score on the way is not known. Slow."""

@@ -17,34 +17,30 @@ from ..catalog.trie import ItemTrie
 from ..engines.base import Engine
 from ..engines.bundle import Bundle
 from ..engines.registry import available_threads, default_engine, load_engine
-from .draft import Drafter, ModelDrafter, NoDrafter, SampledDrafter
+from ..pools.item_pool import ItemPool
+from .answers import recommendation
 from .evaluator import TreeEvaluator
 from .filters import FilterCompiler, ItemFilter
+from .guesses import Guesses, MixedGuesses, ModelGuesses
+from .modes import drafter_of, scoring_of, verifier_of
 from .nodes import EvaluatedNodes
 from .noise import SAMPLE, Noise, prefix_hashes
 from .planning import Planning
 from .prefix import SharedPrefix
-from .relaxed import RelaxedVerifier
-from .scoring import Scoring
+from .retrieval import CatalogPool, PoolGuesses
 from .session import Session
-from .speculation import planning_for
+from .speculation import drafter_for, planning_for
 from .stats import DecodeStats
 from .types import (
-    Bool,
-    CompiledFilter,
+    DrafterKind,
     DraftShape,
-    Float64,
-    Frontier,
-    Int64,
     Recommendation,
-    RecommendedItem,
     Request,
     RequestStats,
     Round,
     ScoringKind,
 )
 from .verification import Verification
-from .verify import StrictVerifier, TolerantVerifier, Verifier
 from .view import TrieView
 
 
@@ -63,24 +59,26 @@ class Recommender:
         draft: Engine | None,
         *,
         planning: Planning,
+        pool: CatalogPool | None = None,
         verification: Verification | None = None,
         batch_size: int = 8,
         max_k: int | None = None,
         reuse: bool = True,
     ) -> None:
-        """planning: how much to draft; max_k: the longest list that a request may ask for (default: any)."""
+        """draft, pool: what drafts are guessed by; planning: how much to draft; max_k: the longest list that a request
+        may ask for (default: any)."""
         if batch_size < 1:
             raise OptionError(f"got a batch size of {batch_size}; expected at least 1.")
         self.verification = verification or Verification()
         self.catalog, self.trie, self.batch_size, self.max_k = catalog, trie, batch_size, max_k
         self.stats, self.planning = DecodeStats(trie.length), planning
         self._reuse, self._lock = reuse, Lock()
-        self._scoring = self._scoring_of(self.verification)
+        self._scoring = scoring_of(self.verification)
         self._hashes = prefix_hashes(trie)
         self._filters = FilterCompiler(catalog, trie)
         shared = np.array(prompts.spec.prefix_ids, np.int64)
         self._prompts, self._target = prompts, SharedPrefix(target, shared)
-        self._draft = None if draft is None else SharedPrefix(draft, shared)
+        self._draft, self._pool = None if draft is None else SharedPrefix(draft, shared), pool
 
     @classmethod
     def open(
@@ -88,7 +86,8 @@ class Recommender:
         bundle: str | Path | Bundle,
         *,
         engine: str | None = None,
-        drafter: Literal["model", "none"] | None = None,
+        drafter: DrafterKind | None = None,
+        pool: str | Path | ItemPool | None = None,
         speculation: Literal["auto", "fixed"] | None = None,
         shape: DraftShape | None = None,
         verification: Verification | None = None,
@@ -98,13 +97,15 @@ class Recommender:
     ) -> "Recommender":
         """Open a bundle's engines.
 
-        engine: a name that `specrec inspect` lists (default: the only one built). drafter: default "model"
-        if the bundle has one. speculation: "auto" drafts as much as pays, by the engines' measured latency
+        engine: a name that `specrec inspect` lists (default: the only one built). drafter: what drafts are guessed
+        by; "retrieval" needs a pool of items (`specrec build-pool --items`), "both" a draft model, too (default: what
+        there is of the two). speculation: "auto" drafts as much as pays, by the engines' measured latency
         and what has been accepted (see `specrec tune`); "fixed" drafts `shape` (40 nodes at each of 3
         depths) in every round. Default: auto, unless a shape is given or the mode's answer depends on what
         is drafted. batch_size: requests in one call. threads: of each engine (default: all processors of
         this process). reuse: False discards a whole round's evaluations at the first missing node, as
-        AtSpeed does; for comparisons. Raises `BundleError`, `EngineError` or `OptionError` with the remedy.
+        AtSpeed does; for comparisons. Raises `BundleError`, `EngineError`, `PoolError` or `OptionError` with the
+        remedy.
         """
         bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         verification = verification or Verification()
@@ -115,15 +116,18 @@ class Recommender:
         if threads is not None and threads < 1:
             raise OptionError(f"got {threads} threads; expected at least 1.")
         engine, threads = engine or default_engine(bundle), threads or available_threads()
+        kind = drafter_for(bundle, drafter, has_pool=pool is not None)
+        pool = opened_pool(pool)
         catalog, trie = bundle.catalog(), bundle.trie()
         planning = planning_for(
-            bundle, engine, trie, verification, threads=threads, drafter=drafter, speculation=speculation, shape=shape
-        )
+            bundle, engine, trie, verification, threads=threads, drafter=kind, pool=pool, speculation=speculation,
+            shape=shape,
+        )  # fmt: skip
         target = load_engine(bundle, "target", engine, threads=threads)
-        drafting = drafter == "model" or (drafter is None and bundle.manifest.draft is not None)
-        draft = load_engine(bundle, "draft", engine, threads=threads) if drafting else None
+        draft = load_engine(bundle, "draft", engine, threads=threads) if kind in ("model", "both") else None
         return cls(
-            catalog, trie, bundle.prompts(trie), target, draft, planning=planning, verification=verification,
+            catalog, trie, bundle.prompts(trie), target, draft, planning=planning,
+            pool=None if pool is None else CatalogPool(pool, catalog, trie), verification=verification,
             batch_size=batch_size, max_k=bundle.manifest.max_top_k, reuse=reuse,
         )  # fmt: skip
 
@@ -194,10 +198,12 @@ class Recommender:
             )
             raise HistoryError(f"A history cannot be used: {reason}. Expected item ids that are keys of the catalog.")
         prompt = self._prompts.encode(known)
-        key = text_key(str(user) if user is not None else "\0".join(history))
+        user = None if user is None else str(user)
+        key = text_key("\0".join(history) if user is None else user)
         excluded = np.array(known if exclude_history else (), np.int64)
-        allowed = self._filters.compile(item_filter)
-        return Request(prompt.ids, len(history) - len(known), prompt.shortened, key, k, allowed, excluded)
+        allowed, kept = self._filters.compile(item_filter), np.array(known, np.int64)
+        unknown = len(history) - len(known)
+        return Request(prompt.ids, kept, user, unknown, prompt.shortened, key, k, allowed, excluded)
 
     def run(
         self, requests: Sequence[Request], k: int = 20, *, progress: Callable[[int], None] = lambda done: None
@@ -228,11 +234,6 @@ class Recommender:
         result = self._batch([request], k, DecodeStats(self.trie.length), rounds)
         return result[0], rounds
 
-    def _scoring_of(self, verification: Verification) -> Scoring:
-        if verification.mode == "sampled":
-            return Scoring("constrained", _default(verification.temperature, 1.0))
-        return Scoring(verification.scoring or "full")
-
     def _batch(
         self, requests: list[Request], k: int, stats: DecodeStats, rounds: list[Round] | None = None
     ) -> list[Recommendation]:
@@ -245,10 +246,9 @@ class Recommender:
         shared = noise if self.verification.mode == "sampled" else None  # draft and target perturb alike
         nodes = EvaluatedNodes(view, self._scoring, shared)
         target = TreeEvaluator(self._target, view, nodes, prompts, stats, "target")
-        drafter = self._drafter(view, shared, noise, prompts, stats)
-        session = Session(
-            target, drafter, self._verifier(view, noise), self.planning, view, stats, reuse=self._reuse, rounds=rounds
-        )
+        guesses, verifier = self._guesses(view, requests, stats), verifier_of(self.verification, view, noise)
+        drafter = drafter_of(self.verification, guesses, view, noise, len(requests))
+        session = Session(target, drafter, verifier, self.planning, view, stats, reuse=self._reuse, rounds=rounds)
         wanted = np.array([request.k or k for request in requests])
         everyone = np.arange(len(requests))
         root = np.zeros(len(requests)) if shared is None else shared.gumbel(everyone, everyone * 0, SAMPLE)
@@ -258,57 +258,27 @@ class Recommender:
         stats.draft_calls += int(drafter.calls.sum())
         stats.nodes_evaluated += int(target.evaluated.sum())
         counters = zip(target.calls.tolist(), drafter.calls.tolist(), target.evaluated.tolist(), strict=True)
+        found = zip(frontier.finished.nodes, frontier.finished.scores, strict=True)
         return [
-            self._recommendation(request, int(wanted[i]), frontier, i, filters[i], RequestStats(*counts))
-            for i, (request, counts) in enumerate(zip(requests, counters, strict=True))
+            recommendation(self.catalog, self.trie, request, ranked, int(most), allowed, RequestStats(*counts))
+            for request, ranked, most, allowed, counts in zip(requests, found, wanted, filters, counters, strict=True)
         ]
 
-    def _drafter(
-        self, view: TrieView, shared: Noise | None, noise: Noise, prompts: Sequence[Int64], stats: DecodeStats
-    ) -> Drafter:
-        verification = self.verification
-        if self._draft is None:
-            return NoDrafter(verification.mode, len(prompts))
-        nodes = EvaluatedNodes(view, self._scoring, shared)
-        evaluator = TreeEvaluator(self._draft, view, nodes, prompts, stats, "draft")
-        if verification.mode == "relaxed":
-            return SampledDrafter(evaluator, view, noise, _default(verification.temperature, 1.0))
-        return ModelDrafter(verification.mode, evaluator, view)
+    def _guesses(self, view: TrieView, requests: Sequence[Request], stats: DecodeStats) -> Guesses | None:
+        """What one batch's drafts are guessed by."""
+        model = None
+        if self._draft is not None:
+            prompts, nodes = [request.prompt for request in requests], EvaluatedNodes(view, self._scoring)
+            model = ModelGuesses(TreeEvaluator(self._draft, view, nodes, prompts, stats, "draft"))
+        if self._pool is None:
+            return model
+        pool = PoolGuesses(self._pool, view, self._scoring, requests, stats)
+        return pool if model is None else MixedGuesses(model, pool)
 
-    def _verifier(self, view: TrieView, noise: Noise) -> Verifier:
-        verification = self.verification
-        if verification.mode == "relaxed":
-            return RelaxedVerifier(view, noise, _default(verification.temperature, 1.0))
-        if verification.mode == "tolerant":
-            return TolerantVerifier(view, _default(verification.slack, 0.0))
-        return StrictVerifier(verification.mode, view)
 
-    def _recommendation(
-        self,
-        request: Request,
-        k: int,
-        frontier: Frontier,
-        row: int,
-        allowed: CompiledFilter | None,
-        stats: RequestStats,
-    ) -> Recommendation:
-        finished = frontier.finished
-        items = self._items(finished.nodes[row], finished.scores[row], k, None if allowed is None else allowed.items)
-        available = len(self.trie.item) if allowed is None else allowed.count
-        return Recommendation(
-            items, stats, request.unknown_items, request.shortened, available if available < k else None
-        )
-
-    def _items(self, leaves: Int64, scores: Float64, k: int, allowed: Bool | None) -> tuple[RecommendedItem, ...]:
-        """Ranked leaves [W] as items: all allowed items of each in catalog order, cut at k."""
-        catalog = self.catalog
-        which, item = self.trie.items_of(leaves[leaves >= 0])
-        if allowed is not None:
-            which, item = which[allowed[item]], item[allowed[item]]
-        pairs = zip(item[:k].tolist(), scores[which[:k]].tolist(), strict=True)
-        return tuple(
-            RecommendedItem(catalog.item_ids[i], catalog.titles[i], score, catalog.identifiers[i]) for i, score in pairs
-        )
+def opened_pool(pool: str | Path | ItemPool | None) -> ItemPool | None:
+    """A pool by its path, or as it is. Raises `PoolError` where it cannot be used."""
+    return ItemPool.open(pool) if isinstance(pool, str | Path) else pool
 
 
 def check_k(k: int, most: int | None) -> None:
@@ -320,7 +290,3 @@ def check_k(k: int, most: int | None) -> None:
             f"k is {k}, but this bundle serves lists of at most {most} items. Ask for fewer, or export it again with "
             f"--max-top-k {k}."
         )
-
-
-def _default(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None else value

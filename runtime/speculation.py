@@ -1,12 +1,38 @@
-"""Which planning was asked for: what the options mean together, checked before an engine is loaded."""
+"""Who drafts and how much: what the options mean together, checked before an engine is loaded."""
+
+from typing import get_args
 
 from ..catalog.errors import OptionError
 from ..catalog.trie import ItemTrie
 from ..engines.bundle import Bundle
+from ..pools.item_pool import ItemPool
 from .planning import FixedPlanning, Planning
 from .tuning import planner_for
-from .types import DraftShape
+from .types import DrafterKind, DraftShape
 from .verification import Verification
+
+
+def drafter_for(bundle: Bundle, drafter: DrafterKind | None, *, has_pool: bool) -> DrafterKind | None:
+    """Who drafts: what was asked for, else all that there is; None: there is nothing to draft by.
+
+    Raises `BundleError` where the bundle has no draft for it, and `OptionError` where the pool does not fit it.
+    """
+    has_draft = bundle.manifest.draft is not None
+    if drafter is None:
+        if has_pool:
+            return "both" if has_draft else "retrieval"
+        return "model" if has_draft else None
+    if drafter not in get_args(DrafterKind):
+        raise OptionError(f"got the drafter {drafter!r}; expected one of {', '.join(get_args(DrafterKind))}.")
+    if drafter in ("model", "both"):
+        bundle.facts("draft")
+    if drafter in ("retrieval", "both") and not has_pool:
+        raise OptionError(
+            f"the drafter {drafter} needs a pool. Build one with: specrec build-pool --items HISTORIES --output POOL"
+        )
+    if drafter in ("model", "none") and has_pool:
+        raise OptionError(f"a pool is for the drafters retrieval and both; got {drafter}. Leave one of the two out.")
+    return drafter
 
 
 def planning_for(
@@ -16,31 +42,36 @@ def planning_for(
     verification: Verification,
     *,
     threads: int,
-    drafter: str | None,
+    drafter: DrafterKind | None,
     speculation: str | None,
     shape: DraftShape | None,
+    pool: ItemPool | None = None,
 ) -> Planning:
-    """What `Recommender.open` explains; raises `OptionError` for what cannot be combined."""
-    if drafter not in ("model", "none", None):
-        raise OptionError(f"got the drafter {drafter!r}; expected 'model' or 'none'.")
+    """What `Recommender.open` explains; raises `OptionError` for what cannot be combined.
+
+    drafter: of `drafter_for`; pool: what it drafts from.
+    """
     if speculation not in ("auto", "fixed", None):
         raise OptionError(f"got the speculation {speculation!r}; expected 'auto' or 'fixed'.")
     if drafter == "none":
         if speculation or shape:
             raise OptionError("without a drafter nothing is drafted. Leave the speculation, the width and length out.")
         return FixedPlanning(None)
-    has_draft = bundle.manifest.draft is not None
-    if (shape is not None or speculation == "fixed") and not has_draft:
+    if (shape is not None or speculation == "fixed") and drafter is None:
         raise OptionError(
-            f"{bundle.path} has no draft model: leave out the draft's width and length, and --speculation fixed."
+            f"{bundle.path} has no draft model, and there is no pool: leave out the draft's width and length, and "
+            "--speculation fixed."
         )
     if speculation == "auto":
         _check_auto(verification, shape)
     by_hand = speculation == "fixed" or shape is not None or not verification.lossless
     if by_hand or (speculation is None and engine.startswith("torch-")):
-        return FixedPlanning((shape or DraftShape()) if has_draft else None)
+        return FixedPlanning((shape or DraftShape()) if drafter else None)
     scoring = "constrained" if verification.mode == "sampled" else verification.scoring or "full"
-    return planner_for(bundle, engine, trie, verification.mode, scoring, draft=has_draft, threads=threads)
+    return planner_for(
+        bundle, engine, trie, verification.mode, scoring, drafter=drafter,
+        pool=None if pool is None else pool.checksum, threads=threads,
+    )  # fmt: skip
 
 
 def _check_auto(verification: Verification, shape: DraftShape | None) -> None:

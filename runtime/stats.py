@@ -12,9 +12,9 @@ from .types import Int64, Verdict
 
 
 class Call(NamedTuple):
-    """One call of an engine."""
+    """One call of an engine, or one level of guesses of a pool."""
 
-    role: str
+    role: str  # "target", "draft" or "pool"
     batch: int
     past: int  # cached tokens
     new: int  # tokens of the call
@@ -33,6 +33,7 @@ class DecodeStats:
     nodes_evaluated: int = 0
     target_seconds: float = 0.0  # inside the target engine
     draft_seconds: float = 0.0
+    pool_seconds: float = 0.0  # guessing from a pool
     log: list[Call] | None = None  # every call, where somebody wants to know
     total_seconds: float = 0.0  # inside `Recommender.recommend`, engines included
     stand_ins: int = 0  # nodes that stood in for better ones (tolerant verification)
@@ -87,8 +88,8 @@ class DecodeStats:
 
     @property
     def host_seconds(self) -> float:
-        """Seconds outside the engines."""
-        return self.total_seconds - self.target_seconds - self.draft_seconds
+        """Seconds outside the engines and the pool."""
+        return self.total_seconds - self.target_seconds - self.draft_seconds - self.pool_seconds
 
     def acceptance(self) -> list[float | None]:
         """Share of needed nodes that were evaluated ahead of need, at depths 1 to L - 1; None where none was needed."""

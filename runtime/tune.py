@@ -12,14 +12,15 @@ from ..catalog.errors import HistoryError, OptionError
 from ..engines.bundle import Bundle
 from ..engines.facts import LatencyPoint
 from ..engines.registry import available_threads, default_engine
-from ..engines.sealed import SCHEMA_VERSION
+from ..pools.item_pool import ItemPool
 from .acceptance import GRID, Acceptance
 from .costs import CallCosts, fit_nonnegative
 from .planning import FixedPlanning, Planning
-from .recommender import Recommender
+from .recommender import Recommender, opened_pool
+from .speculation import drafter_for
 from .stats import DecodeStats
-from .tuning import CallFit, Tuning, graphs_of, planner_for, write_tuning
-from .types import Bool, DraftShape, DraftTree, Float64, Frontier, Int64, Request, Verdict
+from .tuning import TUNING_SCHEMA, CallFit, Tuning, graphs_of, planner_for, write_tuning
+from .types import Bool, DrafterKind, DraftShape, DraftTree, Float64, Frontier, Int64, Request, Verdict
 from .verification import Verification
 
 TOP_K = (1, 5, 10, 20)
@@ -51,7 +52,10 @@ def tune(
     bundle: str | Path | Bundle,
     histories: Sequence[Sequence[str]],
     *,
+    users: Sequence[str] | None = None,
     engine: str | None = None,
+    drafter: DrafterKind | None = None,
+    pool: str | Path | ItemPool | None = None,
     top_k: Sequence[int] = TOP_K,
     verification: Verification | None = None,
     threads: int | None = None,
@@ -60,8 +64,9 @@ def tune(
     """Measure one engine of a bundle on histories and keep the result in its folder.
 
     For every K of `top_k` and every depth the histories are run with wide drafts from there; then batches of 1,
-    8 and 32 are timed. Histories without a known item are left out. Raises `OptionError` for modes whose
-    answer depends on what is drafted, and `HistoryError` where no history can be used.
+    8 and 32 are timed. Histories without a known item are left out. users: whose histories they are, where the pool
+    has groups; drafter, pool: as of `Recommender.open`. Raises `OptionError` for modes whose answer depends on what is
+    drafted, and `HistoryError` where no history can be used.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     verification = verification or Verification()
@@ -71,23 +76,24 @@ def tune(
     facts = bundle.engine_facts(engine)
     if not os.access(bundle.path / "engines" / engine, os.W_OK):  # before the work, not after it
         raise OptionError(f"{bundle.path} cannot be written to; the result is kept in it. Tune a copy, or change that.")
-    with_draft = bundle.manifest.draft is not None
+    drafter = drafter_for(bundle, drafter, has_pool=pool is not None)
+    pool, drafts = opened_pool(pool), drafter not in (None, "none")
     recommender = Recommender.open(
-        bundle, engine=engine, drafter="model" if with_draft else "none",
-        speculation="fixed" if with_draft else None, threads=threads,
-        verification=verification,
+        bundle, engine=engine, drafter=drafter or "none", pool=pool, speculation="fixed" if drafts else None,
+        threads=threads, verification=verification,
     )  # fmt: skip
-    requests = _encoded(recommender, histories)
+    requests = _encoded(recommender, histories, users or [str(number) for number in range(len(histories))])
     acceptance = Acceptance(recommender.trie, recommender.scoring)
-    starts = range(max(acceptance.length - 1, 1)) if with_draft else range(1)
+    starts = range(max(acceptance.length - 1, 1)) if drafts else range(1)
     steps = [(k, start) for k in top_k for start in starts]
     for done, (k, start) in enumerate(steps):
         told = partial(_told, progress, done * len(requests), len(steps) * len(requests))
         recommender.variant(Probe(start, acceptance), 16).run(requests, k, progress=told)
     fits = _fits(recommender, requests, max(top_k), {r: f.latency for r, f in facts.roles.items()}, progress)
     tuning = Tuning(
-        schema_version=SCHEMA_VERSION, graphs=graphs_of(facts), mode=verification.mode, scoring=recommender.scoring,
-        users=len(requests), threads=threads, fits=fits, acceptance=acceptance.snapshot(),
+        schema_version=TUNING_SCHEMA, graphs=graphs_of(facts), mode=verification.mode, scoring=recommender.scoring,
+        drafter=drafter, pool=None if pool is None else pool.checksum, users=len(requests), threads=threads,
+        fits=fits, acceptance=acceptance.snapshot(),
     )  # fmt: skip
     return write_tuning(bundle, engine, tuning), tuning
 
@@ -96,11 +102,11 @@ def _told(progress: Progress, before: int, total: int, done: int) -> None:
     progress("acceptance", before + done, total)
 
 
-def _encoded(recommender: Recommender, histories: Sequence[Sequence[str]]) -> list[Request]:
+def _encoded(recommender: Recommender, histories: Sequence[Sequence[str]], users: Sequence[str]) -> list[Request]:
     requests = []
-    for number, history in enumerate(histories):
+    for user, history in zip(users, histories, strict=True):
         try:
-            requests.append(recommender.encode(history, user=str(number)))
+            requests.append(recommender.encode(history, user=user))
         except HistoryError:
             continue
     if not requests:
@@ -118,6 +124,7 @@ def _fits(
     """How calls in the loop compare with those measured alone, and what the host needs for them."""
     host: list[tuple[float, float, float]] = []  # calls, nodes and milliseconds of the host, of every timed batch
     calls: dict[str, list[tuple[float, float]]] = defaultdict(list)  # by role: predicted and real milliseconds
+    levels: list[tuple[float, float, float]] = []  # of guesses from a pool: 1, nodes and milliseconds
     alone = {role: CallCosts(latency=points) for role, points in latency.items()}
     kinds = [(batch, shape) for batch in BATCHES for shape in SHAPES]
     for done, (batch, shape) in enumerate(kinds):
@@ -130,6 +137,9 @@ def _fits(
             if begin:  # the first allocates
                 host.append(_host_work(variant.stats))
                 for call in variant.stats.log or []:
+                    if call.role == "pool":
+                        levels.append((1.0, call.batch * call.new, 1000 * call.seconds))
+                        continue
                     predicted = alone[call.role].milliseconds(call.batch, call.past, call.new)
                     calls[call.role].append((predicted, 1000 * call.seconds))
     progress("cost of calls", len(kinds), len(kinds))
@@ -137,7 +147,14 @@ def _fits(
         return {}
     work, spent = np.array([(call, node, 1) for call, node, _ in host]), np.array([ms for _, _, ms in host])
     host_call, host_node, _ = fit_nonnegative(work, spent)  # what a batch costs besides changes nothing
-    return {role: _fit(np.array(of_role), float(host_call), float(host_node)) for role, of_role in calls.items()}
+    fits = {role: _fit(np.array(of_role), float(host_call), float(host_node)) for role, of_role in calls.items()}
+    return fits | ({"pool": _pool_fit(np.array(levels))} if levels else {})
+
+
+def _pool_fit(levels: Float64) -> CallFit:
+    """What a level of guesses costs, and every node of it: levels [n, 3] of 1, nodes and milliseconds."""
+    call, node = fit_nonnegative(levels[:, :2], levels[:, 2])
+    return CallFit(host_call_ms=round(float(call), 5), host_node_ms=round(float(node), 7))
 
 
 def _fit(calls: Float64, host_call: float, host_node: float) -> CallFit:
@@ -156,7 +173,7 @@ def _fit(calls: Float64, host_call: float, host_node: float) -> CallFit:
 
 
 def _host_work(stats: DecodeStats) -> tuple[float, float, float]:
-    log = stats.log or []
+    log = [call for call in stats.log or [] if call.role != "pool"]
     nodes = sum(call.batch * (call.new - call.prompt) for call in log)
     return float(len(log)), float(nodes), 1000 * stats.host_seconds
 
@@ -165,14 +182,18 @@ def described(bundle: str | Path, path: Path, tuning: Tuning) -> str:
     """What was measured and what it leads to, for people."""
     opened = Bundle.open(bundle)
     trie = opened.trie()
-    drafting = opened.manifest.draft is not None
     planner = planner_for(
-        opened, path.parent.name, trie, tuning.mode, tuning.scoring, draft=drafting, threads=tuning.threads
-    )
-    fits = (f"{role} {fit.scale:.2f} times as long as alone" for role, fit in sorted(tuning.fits.items(), reverse=True))
+        opened, path.parent.name, trie, tuning.mode, tuning.scoring, drafter=tuning.drafter, pool=tuning.pool,
+        threads=tuning.threads,
+    )  # fmt: skip
+    fits = {**tuning.fits}
+    pool = fits.pop("pool", None)
+    scales = (f"{role} {fit.scale:.2f} times as long as alone" for role, fit in sorted(fits.items(), reverse=True))
     lines = [f"{tuning.users} users, {tuning.mode} verification, {tuning.scoring} scoring: kept in {path}"]
-    if tuning.fits:
-        lines.append(f"calls in the loop: {', '.join(fits)}")
+    if fits:
+        lines.append(f"calls in the loop: {', '.join(scales)}")
+    if pool is not None:
+        lines.append(f"a level from the pool: {pool.host_call_ms:.2f} ms, and {pool.host_node_ms:.4f} ms a node")
     lines.append("milliseconds of a batch of 8; to be chosen, drafting must save 3 % and 0.1 ms a request")
     prompt = opened.manifest.prompt
     tokens = len(prompt.prefix_ids) + len(prompt.suffix_ids)

@@ -1,21 +1,20 @@
 """What `specrec tune` measured for one engine of a bundle, and the planner that it gives."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
-
-from msgspec.structs import replace
 
 from ..catalog.errors import OptionError
 from ..catalog.files import Frozen, whole_file
 from ..catalog.trie import ItemTrie
 from ..engines.bundle import Bundle
-from ..engines.facts import EngineFacts, Role
-from ..engines.sealed import SCHEMA_VERSION, Sealed, read_sealed, sealed
+from ..engines.facts import EngineFacts, LatencyPoint
+from ..engines.sealed import Sealed, read_sealed, sealed
 from .acceptance import Acceptance, AcceptanceCounts
 from .costs import CallCosts
 from .planner import Planner
 from .prefix import worth_sharing
-from .types import Mode, ScoringKind
+from .types import DrafterKind, Mode, ScoringKind
 
 
 class CallFit(Frozen, frozen=True):
@@ -26,16 +25,22 @@ class CallFit(Frozen, frozen=True):
     host_node_ms: float = 0.0
 
 
-# What a machine that was never tuned is believed to need of the host.
+# What a machine that was never tuned is believed to need of the host, and for guesses from a pool.
 UNTUNED = CallFit(host_call_ms=0.3, host_node_ms=0.0005)
+UNTUNED_POOL = CallFit(host_call_ms=0.15, host_node_ms=0.003)
+TUNING_SCHEMA = 3
+WITH_POOL: tuple[DrafterKind, ...] = ("retrieval", "both")
+NO_ENGINE = LatencyPoint(batch=1, past=0, new=1, milliseconds=1e-6)  # the pool is the host's work alone
 
 
 class Tuning(Sealed, frozen=True, kw_only=True):
-    """tuning-<mode>-<scoring>.json in an engine's folder."""
+    """tuning-<mode>-<scoring>.json in an engine's folder; where a pool has part in the drafts, -<drafter> behind it."""
 
     graphs: dict[str, str]  # role to the graph's hash, as in engine.json: acceptance is that of one pair
     mode: Mode
     scoring: ScoringKind
+    drafter: DrafterKind | None  # None: there was nothing to draft by
+    pool: str | None  # the checksum of the pool that was drafted from: acceptance is that of one pool
     users: int  # whose histories were run
     threads: int
     fits: dict[str, CallFit]  # by role
@@ -43,66 +48,91 @@ class Tuning(Sealed, frozen=True, kw_only=True):
 
 
 def planner_for(
-    bundle: Bundle, engine: str, trie: ItemTrie, mode: Mode, scoring: ScoringKind, *, draft: bool, threads: int
+    bundle: Bundle,
+    engine: str,
+    trie: ItemTrie,
+    mode: Mode,
+    scoring: ScoringKind,
+    *,
+    drafter: DrafterKind | None,
+    pool: str | None,
+    threads: int,
 ) -> Planner:
-    """A planner for one engine: by what was tuned for this mode and scoring, else by the engine's own latency.
+    """A planner for one engine: by what was tuned for this mode, scoring and drafter, else by the engine's own latency.
 
-    draft: whether a model may draft. Raises `OptionError` where the engine has no measured latency.
+    drafter: None where nothing can be drafted by; pool: the checksum of what is drafted from. Raises `OptionError`
+    where the engine has no measured latency.
     """
     if engine.partition("-")[0] == "torch":
         raise OptionError(
             f"{engine} has no measured latency to plan by. Use --speculation fixed, or an engine made by build-engine."
         )
     facts = bundle.engine_facts(engine)
-    tuning = read_tuning(bundle, engine, facts, mode, scoring)
-    fits = next(
-        (t.fits for t in (tuning, *tunings(bundle, engine, facts)) if t is not None and t.threads == threads), {}
-    )
-    roles: tuple[Role, ...] = get_args(Role)
-    costs = {
-        role: CallCosts(
-            latency=facts.roles[role].latency, scale=fit.scale, host_call_ms=fit.host_call_ms,
-            host_node_ms=fit.host_node_ms,
-        )
-        for role in roles
-        if role in facts.roles
-        for fit in [fits.get(role, UNTUNED)]
-    }  # fmt: skip
+    tuning = read_tuning(bundle, engine, facts, mode, scoring, drafter)
+    if tuning is not None and tuning.pool != pool:
+        tuning = None
+    found = [t for t in (tuning, *tunings(bundle, engine, facts)) if t is not None and t.threads == threads]
+    fits = {role: fit for each in reversed(found) for role, fit in each.fits.items()}
     acceptance = Acceptance(trie, scoring)
     if tuning is not None:
         acceptance = Acceptance.from_snapshot(tuning.acceptance, trie, scoring)
     shared = worth_sharing(len(bundle.manifest.prompt.prefix_ids))
-    return Planner(costs["target"], costs.get("draft") if draft else None, acceptance, shared_prefix=shared)
+    target = _costs(facts.roles["target"].latency, fits.get("target", UNTUNED))
+    return Planner(target, _draft_costs(facts, fits, drafter), acceptance, shared_prefix=shared)
 
 
-def tuning_file(bundle: Bundle, engine: str, mode: Mode, scoring: ScoringKind) -> Path:
+def _draft_costs(facts: EngineFacts, fits: Mapping[str, CallFit], drafter: DrafterKind | None) -> CallCosts | None:
+    """What a level of a draft costs; None where nobody drafts."""
+    fit, pool = fits.get("draft", UNTUNED), fits.get("pool", UNTUNED_POOL)
+    if drafter == "retrieval":
+        return _costs((NO_ENGINE,), pool)
+    if drafter == "both":
+        host_call, host_node = fit.host_call_ms + pool.host_call_ms, fit.host_node_ms + pool.host_node_ms
+        fit = CallFit(scale=fit.scale, host_call_ms=host_call, host_node_ms=host_node)
+    draft = facts.roles.get("draft") if drafter in ("model", "both") else None
+    return None if draft is None else _costs(draft.latency, fit)
+
+
+def _costs(latency: tuple[LatencyPoint, ...], fit: CallFit) -> CallCosts:
+    return CallCosts(
+        latency=latency, scale=fit.scale, host_call_ms=fit.host_call_ms, host_node_ms=fit.host_node_ms
+    )  # fmt: skip
+
+
+def tuning_file(
+    bundle: Bundle, engine: str, mode: Mode, scoring: ScoringKind, drafter: DrafterKind | None = "model"
+) -> Path:
     """Where a tuning is kept."""
-    return bundle.path / "engines" / engine / f"tuning-{mode}-{scoring}.json"
+    kind = f"-{drafter}" if drafter in WITH_POOL else ""
+    return bundle.path / "engines" / engine / f"tuning-{mode}-{scoring}{kind}.json"
 
 
-def read_tuning(bundle: Bundle, engine: str, facts: EngineFacts, mode: Mode, scoring: ScoringKind) -> Tuning | None:
+def read_tuning(
+    bundle: Bundle, engine: str, facts: EngineFacts, mode: Mode, scoring: ScoringKind, drafter: DrafterKind | None
+) -> Tuning | None:
     """What was tuned, or None; raises `BundleError` where the file is damaged or of another pair of graphs."""
-    path = tuning_file(bundle, engine, mode, scoring)
+    path = tuning_file(bundle, engine, mode, scoring, drafter)
     if not path.is_file():
         return None
-    tuning = read_sealed(
-        path, Tuning, f"specrec tune {bundle.path} HISTORIES --engine {engine} (or do without it: --speculation fixed)"
-    )
+    again = f"specrec tune {bundle.path} HISTORIES --engine {engine}"
+    again += f" --drafter {drafter} --pool POOL" if drafter in WITH_POOL else ""
+    tuning = read_sealed(path, Tuning, f"{again} (or do without it: --speculation fixed)", TUNING_SCHEMA)
     return tuning if tuning.graphs == graphs_of(facts) else None
 
 
 def tunings(bundle: Bundle, engine: str, facts: EngineFacts) -> list[Tuning]:
-    """Everything that was tuned for an engine, whatever the mode and scoring."""
-    pairs = [(mode, scoring) for mode in get_args(Mode) for scoring in get_args(ScoringKind)]
-    found = [read_tuning(bundle, engine, facts, mode, scoring) for mode, scoring in pairs]
+    """Everything that was tuned for an engine, whatever the mode, the scoring and the drafter."""
+    kinds: tuple[DrafterKind, ...] = ("model", *WITH_POOL)
+    cases = [(mode, scoring, kind) for kind in kinds for mode in get_args(Mode) for scoring in get_args(ScoringKind)]
+    found = [read_tuning(bundle, engine, facts, *case) for case in cases]
     return [tuning for tuning in found if tuning is not None]
 
 
 def write_tuning(bundle: Bundle, engine: str, tuning: Tuning) -> Path:
     """Keep what was tuned, in place of an earlier one."""
-    path = tuning_file(bundle, engine, tuning.mode, tuning.scoring)
+    path = tuning_file(bundle, engine, tuning.mode, tuning.scoring, tuning.drafter)
     with whole_file(path) as file:
-        file.write(sealed(replace(tuning, schema_version=SCHEMA_VERSION)))
+        file.write(sealed(tuning))
     return path
 
 

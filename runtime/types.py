@@ -18,6 +18,7 @@ Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Mode = Literal["strict", "tolerant", "relaxed", "sampled"]
+DrafterKind = Literal["model", "retrieval", "both", "none"]
 ScoringKind = Scoring
 
 
@@ -114,6 +115,8 @@ class Request:
     """One history as the engines read it, and what its user asked for."""
 
     prompt: Int64  # [P] token ids
+    history: Int64  # [n] its items that the catalog has, by catalog order, oldest first
+    user: str | None  # whose it is, where it was said
     unknown_items: int
     shortened: bool
     key: int  # 64 bits of the user's name, for sampling

@@ -35,6 +35,13 @@ class TrieView:
         alive = self._live[self._filter[request][which], child]
         return which[alive], child[alive]
 
+    def allows(self, request: Int64, node: Int64) -> Bool:
+        """Whether each request may be recommended an item below its node, both [n]."""
+        if self._live is None:
+            return np.ones(len(node), bool)
+        allowed: Bool = self._live[self._filter[request], node]
+        return allowed
+
     def needs_scores(self, request: Int64, node: Int64) -> Bool:
         """Whether stepping from a node takes an engine's scores: not from a leaf, nor where there is no choice.
 

@@ -11,8 +11,10 @@ from specrec.catalog.prompt import PromptEncoder, PromptSpec
 from specrec.catalog.trie import PAD, ItemTrie
 from specrec.engines.base import Float32
 from specrec.engines.scripted import ScriptedEngine
+from specrec.pools.item_pool import ItemPool
 from specrec.runtime import DraftShape, Recommendation, Recommender, Verification
 from specrec.runtime.planning import FixedPlanning
+from specrec.runtime.retrieval import CatalogPool
 
 PREFIX = (90,)
 SHAPE = DraftShape(6, 2)
@@ -49,9 +51,10 @@ def named(rows: np.ndarray, ids: Sequence[str] | None = None) -> Catalog:
 def make(
     rows: np.ndarray, *, seed: int = 1, shape: DraftShape | None = SHAPE, disagreement: float = 0.4,
     verification: Verification | None = None, batch_size: int = 8, max_k: int | None = None,
-    kept: np.ndarray | None = None, reuse: bool = True,
+    kept: np.ndarray | None = None, reuse: bool = True, pool: ItemPool | None = None, model: bool = True,
 ) -> Recommender:  # fmt: skip
-    """shape: None drafts nothing; kept [I]: make it from these items only, for the engines of all of them."""
+    """shape: None drafts nothing; kept [I]: make it from these items only, for the engines of all of them; pool and
+    model: what drafts are guessed by."""
     whole = ItemTrie.build(rows)
     kept = np.ones(len(rows), bool) if kept is None else kept
     names = [f"i{i}" for i in np.flatnonzero(kept)]
@@ -61,10 +64,11 @@ def make(
         SomeColumns(ScriptedEngine(len(whole.vocabulary), seed=seed, disagreement=d), chosen)
         for d in (0.0, disagreement)
     )
+    catalog = named(rows[kept], names)
     return Recommender(
-        named(rows[kept], names), trie, PromptEncoder(SPEC, trie.item_tokens(), 10_000), target,
-        draft if shape else None, planning=FixedPlanning(shape), verification=verification, batch_size=batch_size,
-        max_k=max_k, reuse=reuse,
+        catalog, trie, PromptEncoder(SPEC, trie.item_tokens(), 10_000), target, draft if shape and model else None,
+        planning=FixedPlanning(shape), pool=None if pool is None else CatalogPool(pool, catalog, trie),
+        verification=verification, batch_size=batch_size, max_k=max_k, reuse=reuse,
     )  # fmt: skip
 
 

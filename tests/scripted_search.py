@@ -6,8 +6,9 @@ import numpy as np
 
 from specrec.catalog.trie import PAD, ItemTrie
 from specrec.engines.scripted import ScriptedEngine
-from specrec.runtime.draft import Drafter, ModelDrafter, NoDrafter, SampledDrafter
+from specrec.runtime.draft import BeamDrafter, Drafter, NoDrafter, SampledDrafter
 from specrec.runtime.evaluator import TreeEvaluator
+from specrec.runtime.guesses import ModelGuesses
 from specrec.runtime.nodes import EvaluatedNodes
 from specrec.runtime.noise import SAMPLE, Noise, prefix_hashes
 from specrec.runtime.planning import FixedPlanning, Planning
@@ -87,8 +88,8 @@ def search(
     drafter: Drafter = NoDrafter(verification.mode, batch)
     if draft is not None:
         known = EvaluatedNodes(view, scoring, perturbing)
-        own = TreeEvaluator(SharedPrefix(draft, prefix), view, known, prompts, stats, "draft")
-        drafter = ModelDrafter(verification.mode, own, view)
+        own = ModelGuesses(TreeEvaluator(SharedPrefix(draft, prefix), view, known, prompts, stats, "draft"))
+        drafter = BeamDrafter(verification.mode, own, view)
         if verification.mode == "relaxed":
             drafter = SampledDrafter(own, view, noise, temperature)
     verifier: Verifier = StrictVerifier(verification.mode, view)

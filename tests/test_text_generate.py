@@ -228,10 +228,45 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     assert not (tmp_path / "out.jsonl.partial.json").exists()
 
 
+def test_what_was_not_asked_for_is_not_written(bundle: Path, prompts: Path, tmp_path: Path) -> None:
+    out, options = tmp_path / "out.jsonl", ["--max-new-tokens", "3", "--threads", "1"]
+    facts = {"bundle": "", "engine": "", "prompts": None, "pool": None, "options": {}}
+    (tmp_path / "out.jsonl.partial").write_text('{"id":"u9","line":1,"text":"x","finish":"end","tokens":1}\n')
+    (tmp_path / "out.jsonl.partial.json").write_text(json.dumps(facts))
+    refused = CliRunner().invoke(main, ["generate", str(bundle), "-", "-o", str(out), *options], prompts.read_bytes())
+    assert refused.exit_code == 1
+    assert "come from no file" in refused.output
+    assert run("generate", bundle, prompts, "-o", out, *options, "--overwrite", "--limit", "2").exit_code == 0
+    assert [line["id"] for line in lines_of(out)] == ["u0", "u1"]
+
+
+def test_standard_output_has_the_order_of_the_prompts(bundle: Path, prompts: Path) -> None:
+    for batch in (1, 4):
+        done = run("generate", bundle, prompts, "-o", "-", "--max-new-tokens", 3, "--threads", 1, "--batch-size", batch)
+        assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [f"u{i}" for i in range(len(PROMPTS))]
+
+
+def test_the_speculation_that_is_asked_for_is_used(bundle: Path, pool: Path, prompts: Path, tmp_path: Path) -> None:
+    drafted = []
+    for speculation in ("auto", "fixed"):
+        out = tmp_path / f"{speculation}.jsonl"
+        done = run(
+            "generate", bundle, prompts, "-o", out, "--pool", pool, "--speculation", speculation, "--stats",
+            "--max-new-tokens", LIMIT, "--threads", 1,
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        drafted.append(sum(line["stats"]["drafted"] for line in lines_of(out)))
+    assert drafted[0] < drafted[1]
+
+
 def test_options_of_the_verb_that_cannot_be_combined(bundle: Path, prompts: Path, tmp_path: Path) -> None:
     out = tmp_path / "o.jsonl"
     for options, told in (
-        (["--threshold", "0.2"], "for --verify relaxed only"),
+        (["--threshold", "0.2", "--accept-top-k", "3"], "--accept-top-k, --threshold: for --verify relaxed only"),
+        (["--depth", "1000000"], "got depth 1000000; expected 1 to 256"),
+        (["--stop", "</s>"], "a special token"),
+        (["--rejects", tmp_path / "o.jsonl.partial"], "keeps its texts there"),
+        (["--engine", "torch-cpu-fp32", "--speculation", "auto"], "no measured latency"),
         (["--drafter", "none", "--depth", "3"], "without a drafter"),
         (["--pool", tmp_path / "nothing"], "is not a pool"),
     ):

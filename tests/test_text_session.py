@@ -151,3 +151,17 @@ def test_stop_strings_end_a_text_where_they_are_complete() -> None:
     assert ends.cut("1 5 6 9") == "1 "
     assert ends.cut("1 9 5 6") == "1 "
     assert ends.cut("1 2") == "1 2"
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_stop_strings_do_not_depend_on_how_many_tokens_come_at_once(at_once: int) -> None:
+    rng = np.random.default_rng(3)
+    ends = Ends([END], ["55", "919", "0"], lambda tokens: "".join(map(str, tokens)))
+    for _ in range(100):
+        text, found = rng.integers(4, 10, 20), None
+        for end in range(at_once, 21, at_once):
+            found = ends.find(text[:end], at_once, 100)
+            if found:
+                break
+        first = next((n for n in range(1, 21) if any(s in "".join(map(str, text[:n])) for s in ends.strings)), None)
+        assert found == (None if first is None else (first, "stop"))

@@ -10,6 +10,9 @@ from ..pools.live import LivePool
 from ..pools.text_pool import TextPool
 from .types import Int64
 
+_NONE = np.empty(0, np.int64)
+NOTHING = Branches(_NONE, _NONE, _NONE, _NONE, np.empty(0))
+
 
 class TextDrafter(ABC):
     """Drafts for all batches of a generator."""
@@ -34,8 +37,7 @@ class NoDrafter(TextDrafter):
     def propose(
         self, contexts: Sequence[Int64], groups: Sequence[str | None], depths: Int64, *, fresh: bool
     ) -> Branches:
-        nothing = np.empty(0, np.int64)
-        return Branches(nothing, nothing, nothing, nothing, np.empty(0))
+        return NOTHING
 
     def learn(self, tokens: Int64, group: str | None) -> None:
         pass

@@ -1,8 +1,9 @@
 """Generation over prompt files: a stream of prompts in, one JSON line a text out."""
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 
 import msgspec
 
@@ -41,20 +42,23 @@ def generate(
     counts: GenerateCounts,
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
-    skip: Container[int] = (),
+    there: Callable[[int], bool] = lambda line: False,
     stats: bool = False,
+    in_order: bool = False,
     progress: Callable[[int], None] = lambda written: None,
 ) -> Iterator[TextLine | RejectLine]:
     """Write a text for a stream of prompts. Yields texts as they are finished, and rejects as they are met.
 
-    max_new_tokens: for prompts that do not say it themselves. skip: lines whose texts are there already. `progress`
-    is told how many texts have been written, after every batch.
+    max_new_tokens: for prompts that do not say it themselves. there: whether the text of a line is there already.
+    in_order: batch by batch, in the order of the prompts; otherwise many are read ahead, so that those of one length
+    share a batch. `progress` is told how many texts have been written.
     """
     prompts = iter(prompts)
-    while window := list(islice(prompts, BATCHES_PER_WINDOW * generator.batch_size)):
+    ahead = generator.batch_size * (1 if in_order else BATCHES_PER_WINDOW)
+    while window := list(islice(prompts, ahead)):
         asked: list[tuple[Prompt, TextRequest]] = []
         for entry in window:
-            if isinstance(entry, Prompt) and entry.line in skip:
+            if isinstance(entry, Prompt) and there(entry.line):
                 counts.kept += 1
                 continue
             request = entry if isinstance(entry, Reject) else _encode(generator, entry, max_new_tokens)
@@ -64,7 +68,8 @@ def generate(
             else:
                 assert isinstance(entry, Prompt)
                 asked.append((entry, request))
-        for number, text in generator.run([request for _, request in asked]):
+        texts = generator.run([request for _, request in asked])
+        for number, text in sorted(texts, key=itemgetter(0)) if in_order else texts:
             counts.written += 1
             yield _line(asked[number][0], text, stats)
             progress(counts.written)

@@ -1,6 +1,6 @@
 """The public face: prompts in, text out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Literal
@@ -52,13 +52,12 @@ class TextGenerator:
         """context: positions of the model; see `open`."""
         if batch_size < 1:
             raise OptionError(f"got a batch size of {batch_size}; expected at least 1.")
-        if not all(stop):
-            raise OptionError("got an empty stop string; expected text that ends what is written.")
         self.verification, self.drafter, self.batch_size = verification or TextVerification(), drafter, batch_size
         self.stats = GenerationStats()
         self._engine, self._around, self._context, self._pool = engine, prompt, context, pool
         self._planning = planning
         self._tokenizer = load(tokenizer_file)
+        self._check_stops(stop)
         self._ends = Ends(end_tokens, stop, self.decode)
         self._lock = Lock()
 
@@ -117,6 +116,8 @@ class TextGenerator:
         ids: whose they are, by which the pool knows their groups; groups: named directly, where not None. Raises
         `PromptError` for a prompt that cannot be used.
         """
+        if isinstance(prompts, str):
+            raise OptionError(f"got the text {prompts[:40]!r}; expected a list of prompts. Put it into a list.")
         for name, given in (("ids", ids), ("groups", groups)):
             if given is not None and len(given) != len(prompts):
                 raise OptionError(f"got {len(given)} {name} for {len(prompts)} prompts; expected as many.")
@@ -136,9 +137,11 @@ class TextGenerator:
         """One prompt as token ids. Raises `PromptError` where it does not fit, or its group is in no pool."""
         if max_new_tokens < 1:
             raise OptionError(f"got max-new-tokens {max_new_tokens}; expected at least 1.")
-        tokens = self._tokenizer.encode(
-            f"{self._around.prefix}{prompt}{self._around.suffix}", add_special_tokens=self._around.special
-        ).ids
+        text = f"{self._around.prefix}{prompt}{self._around.suffix}"
+        try:
+            tokens = self._tokenizer.encode(text, add_special_tokens=self._around.special).ids
+        except TypeError:  # the library's, for what is no UTF-8
+            raise PromptError(f"the prompt {prompt[:40]!r} holds half a surrogate pair; expected text.") from None
         if not tokens:
             raise PromptError("the prompt is empty; expected some text.")
         room = self._context - len(tokens)
@@ -149,30 +152,39 @@ class TextGenerator:
             )
         return TextRequest(np.array(tokens, np.int64), self._group(id, group), min(max_new_tokens, room))
 
-    def run(
-        self, requests: Sequence[TextRequest], *, progress: Callable[[int], None] = lambda tokens: None
-    ) -> Iterator[tuple[int, Text]]:
+    def run(self, requests: Sequence[TextRequest]) -> Iterator[tuple[int, Text]]:
         """Write a text behind every prompt; yields (number of the request, text), batch by batch.
 
-        Prompts of about the same length share a batch. `progress` is told how many texts are done.
+        Prompts of about the same length share a batch.
         """
         order = np.argsort([len(request.prompt) for request in requests], kind="stable").tolist()
-        done = 0
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
             for number, text in self._batch([requests[i] for i in chosen]):
                 yield chosen[number], text
-            done += len(chosen)
-            progress(done)
 
     def decode(self, tokens: Int64) -> str:
         """Tokens as text, without the tokenizer's special ones."""
         return str(self._tokenizer.decode(tokens.tolist(), skip_special_tokens=True))
 
-    def learn(self, text: str, *, id: str | None = None, group: str | None = None) -> None:
+    def learn(self, text: str, finish: Finish, *, id: str | None = None, group: str | None = None) -> None:
         """Let a text that was written earlier draft for those to come."""
         tokens = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if finish == "end":
+            tokens += self._ends.tokens[:1].tolist()
         self.drafter.learn(np.array(tokens, np.int64), self._group(id, group))
+
+    def _check_stops(self, stop: Sequence[str]) -> None:
+        """Raise `OptionError` for strings that no text can hold."""
+        if not all(stop):
+            raise OptionError("got an empty stop string; expected text that ends what is written.")
+        for string in stop:
+            token = self._tokenizer.token_to_id(string)
+            if token is not None and not self.decode(np.array([token])):
+                raise OptionError(
+                    f"got the stop string {string!r}, a special token, which is not part of texts. The bundle's end "
+                    "tokens end them anyway; for another one, set eos_token_id in generation_config.json and export."
+                )
 
     def _batch(self, requests: Sequence[TextRequest]) -> list[tuple[int, Text]]:
         stats, texts = GenerationStats(), list[tuple[int, Text]]()

@@ -21,7 +21,7 @@ class RunFacts(Frozen, frozen=True):
 
     bundle: str  # the manifest's checksum
     engine: str
-    prompts: str  # SHA-256 of the file
+    prompts: str | None  # SHA-256 of the file; None: they come from no file, and cannot be told to be the same
     pool: str | None
     options: dict[str, Any]
 
@@ -32,7 +32,7 @@ class RunFacts(Frozen, frozen=True):
         """Of a run that is about to begin."""
         return cls(
             bundle=bundle.manifest.checksum, engine=engine, options=options,
-            prompts=sha256(prompts) if prompts.is_file() else str(prompts),
+            prompts=sha256(prompts) if prompts.is_file() else None,
             pool=None if pool is None else sha256(pool / POOL_FILE),
         )  # fmt: skip
 
@@ -40,12 +40,14 @@ class RunFacts(Frozen, frozen=True):
 class Journal:
     """OUTPUT.partial, which holds the texts in the order they were finished, and OUTPUT.partial.json, the run's facts.
 
-    When all are there, they are written to OUTPUT in the order of their prompts, and both are removed.
+    When all are there, those that were asked for are written to OUTPUT in the order of their prompts, and both are
+    removed.
     """
 
     def __init__(self, output: Path, file: IO[bytes]) -> None:
         self._output, self._file = output, file
         self.done: dict[int, tuple[int, int]] = {}  # line of the prompt to where its text is: beginning, bytes
+        self._asked: set[int] = set()  # lines that this run was asked for
 
     @classmethod
     @contextmanager
@@ -76,6 +78,11 @@ class Journal:
             self._file.seek(start)
             yield msgspec.json.decode(self._file.read(size), type=TextLine)
 
+    def has(self, line: int) -> bool:
+        """Whether the text of a prompt, which is asked for, is there already."""
+        self._asked.add(line)
+        return line in self.done
+
     def add(self, line: TextLine) -> None:
         """Keep one text; it survives whatever happens to the process afterwards."""
         data = msgspec.json.encode(line) + b"\n"
@@ -83,12 +90,14 @@ class Journal:
         self._file.write(data)
         self._file.flush()
         self.done[line.line] = start, len(data)
+        self._asked.add(line.line)
 
     def finish(self) -> None:
         """Write the output, whole, in the order of the prompts; none where no prompt could be used."""
-        if self.done:
+        lines = sorted(self._asked & self.done.keys())
+        if lines:
             with whole_file(self._output) as output:
-                for line in sorted(self.done):
+                for line in lines:
                     start, size = self.done[line]
                     self._file.seek(start)
                     output.write(self._file.read(size))
@@ -125,8 +134,13 @@ def _check(told: Path, facts: RunFacts, partial: Path) -> None:
             f"{partial} is of an interrupted run, but {told.name} does not say which ({error}). Pass --overwrite to "
             "begin anew, or choose another output."
         ) from None
-    if before == facts:
+    if before == facts and facts.prompts is not None:
         return
+    if facts.prompts is None:
+        raise SpecRecError(
+            f"{partial} is of an interrupted run, and prompts that come from no file cannot be told to be its own. "
+            "Pass --overwrite to begin anew, or choose another output."
+        )
     other = [name for name in ("bundle", "engine", "prompts", "pool") if getattr(before, name) != getattr(facts, name)]
     keys = sorted(before.options.keys() | facts.options.keys())
     other += [

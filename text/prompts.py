@@ -62,10 +62,4 @@ def _prompts(name: str, file: IO[bytes]) -> Iterator[Prompt | Reject]:
             continue
         entry = record.content
         group = None if entry.group is None else str(entry.group)
-        try:
-            f"{entry.id}{entry.prompt}{group}".encode()
-        except UnicodeEncodeError:
-            reason = "the id, the prompt or the group holds half a surrogate pair; expected text"
-            yield Reject(record.line, reason, record.raw, name)
-            continue
         yield Prompt(str(entry.id), entry.prompt, record.line, record.raw, name, group, entry.max_new_tokens)

@@ -7,9 +7,9 @@ import numpy as np
 from ..engines.base import Engine, ForwardInputs
 from ..pools.branches import Branches
 from ..runtime.mask import tree_visibility
-from .draft import TextDrafter
+from .draft import NOTHING, TextDrafter
 from .ends import Ends
-from .planning import Call, TextPlanning, first
+from .planning import Call, Spent, TextPlanning, first
 from .stats import GenerationStats
 from .types import Accepted, Bool, Finish, Int64, TextRequest, TextStats, TextVerification
 from .verify import accept
@@ -51,19 +51,26 @@ class TextSession:
 
     def run(self, done: Done) -> None:
         """Write all texts; each is handed over when it ends."""
+        stats = self._stats
         while len(self._active):
-            before = self._stats.round_seconds, self._stats.target_seconds
-            with self._stats.timed("round"):
-                branches, passed, call = self._round(done)
-            taken, engine = self._stats.round_seconds - before[0], self._stats.target_seconds - before[1]
-            self._planning.observe(branches, passed, call, engine, taken - engine)
+            before = stats.round_seconds, stats.target_seconds, stats.retrieval_seconds
+            with stats.timed("round"):
+                branches, passed, call, own = self._round(done)
+            after = stats.round_seconds, stats.target_seconds, stats.retrieval_seconds
+            whole, engine, retrieval = (end - begin for begin, end in zip(before, after, strict=True))
+            self._planning.observe(branches, passed, call, own, Spent(engine, retrieval, whole - engine - retrieval))
 
-    def _round(self, done: Done) -> tuple[Branches, Bool, Call]:
-        """One call of the target; returns what was drafted, which of it [n] is in texts now, and the call's size."""
+    def _round(self, done: Done) -> tuple[Branches, Bool, Call, int]:
+        """One call of the target.
+
+        Returns what was drafted, which of it [n] is in texts now, the call's size and its tokens that are not drafted.
+        """
         batch, past = len(self._active), self._cache.length
         own = 1 if self._begun else int(self._prompt.max())
-        with self._stats.timed("retrieval"):
-            branches = self._draft(batch, past, own)
+        branches = NOTHING
+        if self._planning.look():
+            with self._stats.timed("retrieval"):
+                branches = self._draft(Call(batch, past, own))
         rank = _ranks(branches.request)
         slot = past + own + rank
         paths = _paths(branches, slot, batch, past if self._begun else -1)
@@ -74,23 +81,20 @@ class TextSession:
             accepted = accept(logprobs, branches, 1 + rank, self._verification)
         passed = paths[np.where(accepted.node < 0, np.arange(batch), batch + accepted.node)]
         self._advance(inputs.input_ids, past, passed, branches, accepted, done)
-        return (
-            branches,
-            (passed[branches.request] == slot[:, None]).any(axis=1),
-            Call(batch, past, inputs.input_ids.shape[1]),
-        )
+        used: Bool = (passed[branches.request] == slot[:, None]).any(axis=1)
+        return branches, used, Call(batch, past, inputs.input_ids.shape[1]), own
 
-    def _draft(self, batch: int, past: int, own: int) -> Branches:
+    def _draft(self, call: Call) -> Branches:
         """A draft for every row, no deeper than what may still be written behind it: the target adds one token.
 
-        own: tokens of the call that are not drafted.
+        call: its size without a draft.
         """
         mine = self._active
         contexts = [self._tokens[number, : self._length[number]] for number in mine.tolist()]
         room = self._prompt[mine] + self._limit[mine] - self._length[mine] - 1
         groups = [self._groups[number] for number in mine.tolist()]
         branches = self._drafter.propose(contexts, groups, room, fresh=not self._begun)
-        return first(branches, self._planning.most(branches, Call(batch, past, own)))
+        return first(branches, self._planning.most(branches, call))
 
     def _inputs(self, branches: Branches, query: Int64, paths: Int64) -> ForwardInputs:
         """One call: the prompts or the last tokens, then what is drafted behind them (at `query` [n] of the call)."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .options import PRECISIONS, SCORINGS, PathType, prompt_options
+from .options import PRECISIONS, SCORINGS, PathType, flags, prompt_options
 from .output import Stages
 
 SCORING_HELP = (
@@ -77,8 +77,7 @@ def _refuse_items_options() -> None:
     names = ("draft", "catalog", "items", "separator", "history_length", "end_token", "scoring", "max_top_k")
     told = [name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if told:
-        flags = ", ".join("--" + name.replace("_", "-") for name in told)
-        raise OptionError(f"{flags}: for bundles of items only. Leave that out with --text.")
+        raise OptionError(f"{flags(told)}: for bundles of items only. Leave that out with --text.")
 
 
 @click.command()

@@ -1,12 +1,11 @@
 """A bundle's engines: build-engine, and what is in a bundle: inspect."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import PathType, bundle_argument, format_option, threads_option, together
+from .options import PathType, bundle_argument, flags, format_option, threads_option, together
 from .output import Bars
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ def _backend(name: str, device: str | None, options: dict[str, Any]) -> "Backend
     own = {key: options[key] for key in (*SIZES, *PLAN) if key in options}
     if name != "tensorrt":
         if own:
-            raise OptionError(f"{_flags(own)}: for --backend tensorrt only. Leave that out, or build with it.")
+            raise OptionError(f"{flags(own)}: for --backend tensorrt only. Leave that out, or build with it.")
         return find_backend(name, device)
     sizes = {key: own[key] for key in SIZES if key in own}
     plan = {key: own[key] for key in PLAN if key in own}
@@ -144,7 +143,7 @@ def _build(order: "Order", options: dict[str, Any], overwrite: bool, bars: Bars)
     own = {key: options[key] for key in INT8 if key in options}
     if "int8" not in order.precisions.values():
         if own:
-            raise OptionError(f"{_flags(own)}: for --precision int8 only. Leave that out, or build an int8 engine.")
+            raise OptionError(f"{flags(own)}: for --precision int8 only. Leave that out, or build an int8 engine.")
         return write_engine(order, overwrite=overwrite, progress=bars)
     if "calibration" not in own:
         raise OptionError("int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES.")
@@ -161,16 +160,12 @@ def _build(order: "Order", options: dict[str, Any], overwrite: bool, bars: Bars)
     ranges = own.pop("ranges", None)
     told = [key for key in ("estimator", "percentile", "calibration_size", "seed") if key in own]
     if ranges is not None and told:
-        raise OptionError(f"{_flags(told)}: ranges of an earlier calibration have theirs. Leave out these or --ranges.")
+        raise OptionError(f"{flags(told)}: ranges of an earlier calibration have theirs. Leave out these or --ranges.")
     if own.pop("no_smooth", False):
         if "smooth" in own:
             raise OptionError(f"got a smoothing of {own['smooth']} and --no-smooth as well. Leave one of the two out.")
         own["smooth"] = None
     return build_int8(order, examples, Int8Options(**own), ranges=ranges, overwrite=overwrite, progress=bars)
-
-
-def _flags(options: Iterable[str]) -> str:
-    return ", ".join("--" + name.replace("_", "-") for name in options)
 
 
 @click.command()

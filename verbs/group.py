@@ -62,9 +62,9 @@ def group_users(
     """
     from ..catalog.history import read_histories
     from ..pools.grouping import group_users as group
-    from ..runtime.files import check_outputs
+    from ..runtime.files import beside, check_outputs
 
-    rejects = rejects or output.with_name(f"{output.name}.rejects.jsonl")
+    rejects = rejects or beside(output, ".rejects.jsonl")
     check_outputs(output, rejects, histories, overwrite)
     unusable: list[RejectLine] = []
     requests = _requests(read_histories(histories, format=format, item_base=item_base), unusable)

@@ -14,6 +14,7 @@ from .options import (
     PathType,
     batch_option,
     bundle_argument,
+    drafter_options,
     engine_option,
     format_options,
     histories_argument,
@@ -45,23 +46,26 @@ AUTO_HELP = "auto: draft what pays, in modes whose lists do not depend on it (st
 @click.option(
     "--limit", default=256, show_default=True, type=click.IntRange(1), help="How many requests to learn from."
 )
+@drafter_options
 @click.option("--engine", metavar="NAME", help="As `specrec inspect` lists. Default: the only one.")
 @threads_option
 @format_options
 def tune(
     bundle: Path, histories: tuple[Path, ...], mode: Any, scoring: Any, temperature: float | None,
-    top_k: tuple[int, ...], limit: int, engine: str | None, threads: int | None, format: str | None, item_base: int,
+    top_k: tuple[int, ...], limit: int, drafter: Any, pool: Path | None, engine: str | None, threads: int | None,
+    format: str | None, item_base: int,
 ) -> None:  # fmt: skip
     """Measure on real histories what drafting is worth here, for --speculation auto.
 
     Counts how often the draft's nodes are needed, at every depth and width, and what calls cost in the loop. The
-    result is kept in the engine's folder, in place of an earlier one of the same mode and scoring; `infer` uses it
-    from then on. Lists stay the same, only their speed changes.
+    result is kept in the engine's folder, in place of an earlier one of the same mode, scoring and drafter; `infer`
+    uses it from then on (with a pool: as long as it is the same pool). Lists stay the same, only their speed changes.
 
     \b
     Examples:
       specrec tune bundle histories.jsonl
       specrec tune bundle histories.jsonl --verify sampled --top-k 10 --limit 500
+      specrec tune bundle histories.jsonl --pool item-pool --drafter retrieval
     """
     from ..catalog.history import HistoryRequest, read_histories
     from ..runtime import Verification
@@ -70,12 +74,13 @@ def tune(
 
     entries = read_histories(histories, format=format, item_base=item_base)
     read = list(islice(entries, limit))
-    requests = [entry.items for entry in read if isinstance(entry, HistoryRequest)]
+    requests = [entry for entry in read if isinstance(entry, HistoryRequest)]
     if len(requests) < len(read):
         click.echo(f"{len(read) - len(requests)} lines are no requests and are left out (infer tells why)", err=True)
     with Bars() as bars:
         path, tuning = measure(
-            bundle, requests, engine=engine, top_k=top_k or TOP_K, threads=threads, progress=bars,
+            bundle, [entry.items for entry in requests], users=[entry.user for entry in requests], engine=engine,
+            drafter=drafter, pool=pool, top_k=top_k or TOP_K, threads=threads, progress=bars,
             verification=Verification(mode, scoring, temperature=temperature),
         )  # fmt: skip
     click.echo(described(bundle, path, tuning))
@@ -99,6 +104,7 @@ def tune(
 @scoring_option
 @mode_options
 @click.option("--seed", default=0, show_default=True, help="Of the draw of users, of intervals and sampling modes.")
+@drafter_options
 @click.option("--speculation", default="fixed", show_default=True, type=SPECULATIONS, help=AUTO_HELP)
 @shape_options
 @engine_option
@@ -110,7 +116,7 @@ def tune(
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 def evaluate(
     bundle: Path, dataset: Path, top_k: tuple[int, ...], modes: tuple[Any, ...], draft_width: int | None,
-    draft_length: int | None, item_base: int | None, output: Path | None, per_user: Path | None,
+    draft_length: int | None, pool: Path | None, item_base: int | None, output: Path | None, per_user: Path | None,
     plots: tuple[Path, ...], overwrite: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Measure a bundle on a dataset's held-out users: ranking quality, target calls and speed, with intervals.
@@ -124,6 +130,7 @@ def evaluate(
       specrec evaluate bundle beauty --output results.json --plot speed.svg
       specrec evaluate bundle beauty --verify strict --verify relaxed --rule both -k 10 -k 20 --timed-users 0
       specrec evaluate bundle beauty --users 500 --draft-width 24 --per-user users.jsonl
+      specrec evaluate bundle beauty --pool item-pool --drafter retrieval --output retrieval.json
     """
     from ..catalog.dataset import Dataset
     from ..engines.bundle import Bundle
@@ -135,8 +142,9 @@ def evaluate(
     outputs = Outputs(output, per_user, plots)
     outputs.check(overwrite=overwrite)
     settings = Settings(
-        top_k=tuple(sorted(top_k or TOP_K)), verify=modes, shape=shape_by_hand(draft_width, draft_length), **options
-    )
+        top_k=tuple(sorted(top_k or TOP_K)), verify=modes, shape=shape_by_hand(draft_width, draft_length),
+        pool=None if pool is None else str(pool), **options,
+    )  # fmt: skip
     opened, held_out = Bundle.open(bundle), Dataset.open(dataset, item_base=item_base)
     with Bars() as bars, outputs.lines() as each:
         evaluation = measure(opened, held_out, settings, each=each, progress=bars)

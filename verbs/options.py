@@ -1,6 +1,6 @@
 """Types, help texts and options that several verbs share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ SCORINGS = click.Choice(["full", "constrained"])
 MODES = click.Choice(["strict", "tolerant", "relaxed", "sampled"])
 SPECULATIONS = click.Choice(["auto", "fixed"])
 FORMATS = click.Choice(["jsonl", "lcrec", "atspeed", "minionerec", "parquet"])
+DRAFTERS = ["model", "retrieval", "both", "none"]
 END_TOKENS = click.Choice(["auto", "always", "never"])
 
 VERIFY_HELP = (
@@ -30,6 +31,11 @@ SPECULATION_HELP = (
     "length is given."
 )
 END_TOKEN_HELP = "End identifiers with the eos token, as the models were trained. auto: where their lengths differ."
+DRAFTER_HELP = (
+    "What drafts are guessed by: the draft model, a pool of histories (retrieval), both, or none. Default: what there "
+    "is of the two."
+)
+POOL_HELP = "Of `specrec build-pool --items`: the drafter retrieval needs no draft model. Lists stay the same."
 PICTURE_HELP = "A .html (opens offline, tells more on hovering), .svg or .png; may be given several times."
 
 
@@ -55,6 +61,8 @@ mode_options = together(
     click.option("--slack", type=float, metavar="NATS", help="tolerant: as for `specrec infer`."),
     click.option("--temperature", type=float, help="relaxed, sampled: as for `specrec infer`."),
 )
+pool_option = click.option("--pool", type=PathType, help=POOL_HELP)
+drafter_options = together(click.option("--drafter", type=click.Choice(DRAFTERS), help=DRAFTER_HELP), pool_option)
 speculation_option = click.option("--speculation", type=SPECULATIONS, help=SPECULATION_HELP)
 shape_options = together(
     click.option("--draft-width", type=click.IntRange(1), help="fixed: nodes drafted a depth. Default: 40."),
@@ -97,6 +105,11 @@ def prompt_options(prompt: str) -> Callable[[Verb], Verb]:
 def given(values: dict[str, Any]) -> dict[str, Any]:
     """Those that were given on the command line: the rest keep the defaults of what takes them."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def flags(options: Iterable[str]) -> str:
+    """Options as they are written on the command line."""
+    return ", ".join("--" + name.replace("_", "-") for name in options)
 
 
 def shape_by_hand(width: int | None, length: int | None) -> "DraftShape | None":

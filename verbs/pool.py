@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..catalog.errors import OptionError, SpecRecError
-from .options import FORMATS, FileOrPipe, PathType, given, together
+from .options import FORMATS, FileOrPipe, PathType, flags, given, together
 from .output import Bars, write_results
 
 if TYPE_CHECKING:
@@ -61,14 +61,15 @@ def build_pool(
     """
     from ..catalog.files import check_replaceable
     from ..pools.files import POOL_FILE
-    from ..runtime.files import check_outputs
+    from ..runtime.files import beside, check_outputs
 
     chosen = given(options)
     foreign = {"tokenizer", "end_token", "depth", "query"} if items else {"format", "item_base"}
     if wrong := sorted(chosen.keys() & foreign):
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
-        raise OptionError(f"{names}: for pools of {'texts' if items else 'items (--items)'} only. Leave that out.")
-    rejects = rejects or output.with_name(f"{output.name}.rejects.jsonl")
+        raise OptionError(
+            f"{flags(wrong)}: for pools of {'texts' if items else 'items (--items)'} only. Leave that out."
+        )
+    rejects = rejects or beside(output, ".rejects.jsonl")
     check_outputs(rejects, None, [*files, *filter(None, [groups])], overwrite)
     check_replaceable(output, kind=POOL_FILE, replace=overwrite)
     unusable: list[RejectLine] = []

@@ -15,6 +15,7 @@ from .options import (
     PathType,
     batch_option,
     bundle_argument,
+    drafter_options,
     engine_option,
     format_options,
     histories_argument,
@@ -45,7 +46,7 @@ SLACK_HELP = "tolerant (which needs it): how much lower than the node it replace
 @click.option("--exclude-history", is_flag=True, help="Recommend nothing that a request's history holds.")
 @click.option("--allow", type=PathType, help="File of item ids, one a line: recommend only these.")
 @click.option("--deny", type=PathType, help="File of item ids, one a line: recommend none of these.")
-@click.option("--drafter", type=click.Choice(["model", "none"]), help="Default: the model, if the bundle has one.")
+@drafter_options
 @speculation_option
 @shape_options
 @engine_option
@@ -59,7 +60,7 @@ SLACK_HELP = "tolerant (which needs it): how much lower than the node it replace
 def infer(
     bundle: Path, histories: tuple[Path, ...], output: Path, top_k: int, mode: Any, scoring: Any, slack: float | None,
     temperature: float | None, seed: int | None, exclude_history: bool, allow: Path | None, deny: Path | None,
-    drafter: Literal["model", "none"] | None, speculation: Literal["auto", "fixed"] | None, draft_width: int | None,
+    drafter: Any, pool: Path | None, speculation: Literal["auto", "fixed"] | None, draft_width: int | None,
     draft_length: int | None, engine: str | None, batch_size: int, threads: int | None, format: str | None,
     item_base: int, limit: int | None, stats: bool, rejects: Path | None, overwrite: bool,
 ) -> None:  # fmt: skip
@@ -75,17 +76,18 @@ def infer(
       specrec infer bundle histories.jsonl -o recs.jsonl --exclude-history --allow in_stock.txt
       specrec infer bundle histories.jsonl -o recs.jsonl --verify sampled --temperature 0.7 --seed 11
       specrec infer bundle sequential_train.txt sequential_valid.txt --item-base 1 -o recs.jsonl
+      specrec infer bundle histories.jsonl -o recs.jsonl --pool item-pool --drafter retrieval
       zcat histories.jsonl.gz | specrec infer bundle - --output - --rejects bad.jsonl | gzip > recs.jsonl.gz
     """
     from ..catalog.history import read_histories
     from ..engines.bundle import Bundle
     from ..runtime import Recommender, Verification
-    from ..runtime.files import InferCounts, ItemList, check_outputs, filter_of
+    from ..runtime.files import InferCounts, ItemList, beside, check_outputs, filter_of
     from ..runtime.files import infer as serve
     from ..runtime.recommender import check_k
 
     piped = str(output) == "-"
-    rejects = rejects or (None if piped else output.with_name(f"{output.name}.rejects.jsonl"))
+    rejects = rejects or (None if piped else beside(output, ".rejects.jsonl"))
     verification = Verification(mode, scoring, slack, temperature, seed)
     check_outputs(output, rejects, [*histories, *filter(None, (allow, deny))], overwrite)
     entries = read_histories(histories, format=format, item_base=item_base)
@@ -94,8 +96,8 @@ def infer(
     opened = Bundle.open(bundle)
     check_k(top_k, opened.manifest.max_top_k)
     recommender = Recommender.open(
-        opened, engine=engine, drafter=drafter, speculation=speculation, shape=shape, verification=verification,
-        batch_size=batch_size, threads=threads,
+        opened, engine=engine, drafter=drafter, pool=pool, speculation=speculation, shape=shape,
+        verification=verification, batch_size=batch_size, threads=threads,
     )  # fmt: skip
     allowed = filter_of(allow_list, deny_list, recommender.catalog, warn=partial(click.echo, err=True))
     counts, start = InferCounts(), perf_counter()
@@ -121,6 +123,7 @@ def infer(
 @scoring_option
 @mode_options
 @click.option("--seed", type=int, help="relaxed, sampled: as for `specrec infer`.")
+@drafter_options
 @speculation_option
 @shape_options
 @engine_option
@@ -128,8 +131,9 @@ def infer(
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 def explain(
     bundle: Path, history: str, outputs: tuple[Path, ...], top_k: int, mode: Any, scoring: Any, slack: float | None,
-    temperature: float | None, seed: int | None, speculation: Literal["auto", "fixed"] | None, draft_width: int | None,
-    draft_length: int | None, engine: str | None, threads: int | None, overwrite: bool,
+    temperature: float | None, seed: int | None, drafter: Any, pool: Path | None,
+    speculation: Literal["auto", "fixed"] | None, draft_width: int | None, draft_length: int | None,
+    engine: str | None, threads: int | None, overwrite: bool,
 ) -> None:  # fmt: skip
     """Draw how one list came about: what was drafted, needed, missed, and what both models thought of it.
 
@@ -137,6 +141,7 @@ def explain(
     Examples:
       specrec explain bundle --history 11,202,87 --output tree.html
       specrec explain bundle --history 11,202,87 --top-k 20 --draft-width 80 -o tree.svg -o tree.png
+      specrec explain bundle --history 11,202,87 --pool item-pool --speculation fixed -o tree.html
     """
     from ..explain import explain as explained
     from ..picture import chart, check_kind, save
@@ -148,7 +153,7 @@ def explain(
         check_outputs(output, None, [], overwrite)
     shape = shape_by_hand(draft_width, draft_length)
     recommender = Recommender.open(
-        bundle, engine=engine, speculation=speculation, shape=shape,
+        bundle, engine=engine, drafter=drafter, pool=pool, speculation=speculation, shape=shape,
         verification=Verification(mode, scoring, slack, temperature, seed), batch_size=1, threads=threads,
     )  # fmt: skip
     items = [item.strip() for item in history.split(",") if item.strip()]

@@ -16,6 +16,7 @@ from .options import (
     batch_option,
     bundle_argument,
     engine_option,
+    flags,
     given,
     threads_option,
     together,
@@ -84,7 +85,7 @@ def generate(
 
     A line of PROMPTS is such as {"id": "u1", "prompt": "..."}. It may name a "group" of the pool (default: the id's)
     and its own "max_new_tokens"; other keys are ignored. An interrupted run leaves OUTPUT.partial and goes on with it
-    when it is run again; the output is in the order of the prompts.
+    when it is run again; the output is in the order of the prompts. To standard output texts come batch by batch.
 
     \b
     Examples:
@@ -98,28 +99,30 @@ def generate(
     from ..catalog.errors import OptionError, SpecRecError
     from ..engines.registry import default_engine
     from ..engines.text_bundle import TextBundle
-    from ..runtime.files import check_outputs
+    from ..runtime.files import beside, check_outputs
     from ..text import Drafting, TextGenerator, TextVerification
     from ..text.files import GenerateCounts
     from ..text.files import generate as written
     from ..text.generator import MAX_NEW_TOKENS
-    from ..text.journal import Journal, RunFacts
+    from ..text.journal import Journal, RunFacts, journal_files
     from ..text.prompts import read_prompts
 
     own, shape = given({"accept_top_k": accept_top_k, "threshold": threshold}), given(shape)
     if own and mode != "relaxed":
-        raise OptionError(f"{', '.join(own)}: for --verify relaxed only. Leave that out, or verify so.")
+        raise OptionError(f"{flags(own)}: for --verify relaxed only. Leave that out, or verify so.")
     if drafter == "none" and (shape or speculation or pool or mode == "relaxed"):
         raise OptionError("without a drafter nothing is drafted: leave out the pool, its options and --verify relaxed.")
     piped = str(output) == "-"
-    rejects = rejects or (None if piped else output.with_name(f"{output.name}.rejects.jsonl"))
+    rejects = rejects or (None if piped else beside(output, ".rejects.jsonl"))
     check_outputs(output, rejects, [prompts], overwrite)
+    if rejects is not None and rejects in journal_files(output):
+        raise OptionError(f"--rejects {rejects}: the run keeps its texts there until it is done. Choose another name.")
     opened = TextBundle.open(bundle)
     engine, max_new_tokens = engine or default_engine(opened), max_new_tokens or MAX_NEW_TOKENS
     drafting, verification = Drafting(**shape) if drafter == "pool" else None, TextVerification(mode, **own)
     generator = TextGenerator.open(
-        opened, engine=engine, pool=pool, drafting=drafting, live=live, verification=verification, stop=stop,
-        batch_size=batch_size, threads=threads,
+        opened, engine=engine, pool=pool, drafting=drafting, live=live, speculation=speculation,
+        verification=verification, stop=stop, batch_size=batch_size, threads=threads,
     )  # fmt: skip
     counts, start = GenerateCounts(), perf_counter()
     with Bars() as bars:
@@ -128,9 +131,15 @@ def generate(
             stats=stats, progress=lambda done: bars("texts", done, limit),
         )  # fmt: skip
         if piped:
-            write_results(lines(), output, rejects)
+            write_results(lines(in_order=True), output, rejects)
         else:
-            options = {"max_new_tokens": max_new_tokens, "stop": list(stop), "drafter": drafter, "live": live}
+            options = {
+                "max_new_tokens": max_new_tokens,
+                "stop": list(stop),
+                "drafter": drafter,
+                "live": live,
+                "stats": stats,
+            }
             options |= asdict(drafting) if drafting is not None else {}
             options |= {**vars(verification), "speculation": speculation} if mode == "relaxed" else {"mode": mode}
             facts = RunFacts.of(opened, engine, prompts, pool, options)
@@ -147,8 +156,8 @@ def _keep(generator: "TextGenerator", lines: Callable[..., Any], journal: "Journ
     if journal.done:
         click.echo(f"Going on with an interrupted run: {len(journal.done)} texts are there", err=True)
     for text in journal.texts():
-        generator.learn(text.text, id=text.id, group=text.group)
-    set_aside(lines(skip=journal.done.keys()), journal.add, rejects)
+        generator.learn(text.text, text.finish, id=text.id, group=text.group)
+    set_aside(lines(there=journal.has), journal.add, rejects)
     journal.finish()
 
 

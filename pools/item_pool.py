@@ -1,0 +1,131 @@
+"""Pools of items: which items followed which in earlier histories, for drafting without a draft model."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..catalog.errors import PoolError
+from ..catalog.trie import spans
+from .files import POOL_FILE, Array, PoolFacts, open_arrays, read_facts
+from .members import Members
+
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+
+BUILD = "specrec build-pool --items HISTORIES --output POOL"
+TYPES = {  # of every array of a pool
+    "ids": "|u1", "counts": "<i8", "starts": "<i8", "followers": "<i4", "weights": "<f4", "group_starts": "<i8",
+    "group_items": "<i4", "group_counts": "<i8", "member_keys": "<u8", "member_groups": "<i4",
+}  # fmt: skip
+
+
+class ItemPoolFacts(PoolFacts, frozen=True, kw_only=True):
+    """pool.json of a pool of items."""
+
+    kind: Literal["items"] = "items"
+    histories: int
+    interactions: int
+    items: int
+    window: int  # how far behind an item another one follows it
+    groups: tuple[str, ...]  # names; users of others, or of none, have the pool of all alone
+
+
+class ItemPool:
+    """An opened pool. Immutable, memory-mapped, and shared by threads and processes; it knows no catalog, only ids.
+
+    Its arrays (I items, E pairs of an item and a follower, G groups): ids, a JSON list in UTF-8; counts [I], how often
+    each item occurs; starts [I + 1], where each item's part of followers [E] (items, ascending) and weights [E]
+    begins; group_starts [G + 1], likewise of group_items and group_counts, what each group's users have; member_keys
+    and member_groups (`Members`).
+    """
+
+    def __init__(self, path: Path, facts: ItemPoolFacts, arrays: Mapping[str, Array]) -> None:
+        """See `open`."""
+        self.path, self.facts = path, facts
+        self.counts: Int64 = arrays["counts"]
+        self.starts: Int64 = arrays["starts"]
+        self.followers: NDArray[np.int32] = arrays["followers"]
+        self.weights: Float32 = arrays["weights"]
+        self.group_starts: Int64 = arrays["group_starts"]
+        self.group_items: NDArray[np.int32] = arrays["group_items"]
+        self.group_counts: Int64 = arrays["group_counts"]
+        self._members = Members(arrays["member_keys"], arrays["member_groups"])
+        self._ids = arrays["ids"]
+
+    @classmethod
+    def open(cls, path: str | Path) -> "ItemPool":
+        """Open a pool and check every byte of it (0.1 s for 100 MB). Raises `PoolError`."""
+        path = Path(path)
+        facts = read_facts(path, "items", ItemPoolFacts, BUILD)
+        arrays = open_arrays(path, facts.arrays, BUILD)
+        pool = {name: array.dtype.str for name, array in arrays.items()}
+        if pool != TYPES or not _consistent(facts, arrays):
+            raise PoolError(
+                f"{path / POOL_FILE} names arrays that make no pool of items. Build the pool again with: {BUILD}"
+            )
+        return cls(path, facts, arrays)
+
+    @property
+    def checksum(self) -> str:
+        """Of the pool's whole content."""
+        return self.facts.checksum
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Every item's id."""
+        ids: list[str] = json.loads(self._ids.tobytes())
+        return ids
+
+    def group_of(self, user: str) -> int | None:
+        """The number of a user's group, after the file the pool was built with; None: in no group."""
+        return self._members.group(user)
+
+    def rows(self, items: Int64) -> tuple[Int64, NDArray[np.int32], Float32]:
+        """What followed each item [n]: (position in `items` [m], follower [m], weight [m]), one item after another."""
+        start = self.starts[items]
+        which, at = spans(start, self.starts[items + 1] - start)
+        return which, self.followers[at], self.weights[at]
+
+
+def _consistent(facts: ItemPoolFacts, arrays: Mapping[str, Array]) -> bool:
+    """Whether shapes and numbers fit together, so that nothing reads beyond an end."""
+    if any(array.ndim != 1 for array in arrays.values()):
+        return False
+    size = {name: len(array) for name, array in arrays.items()}
+    return (
+        size["counts"] == facts.items
+        and size["weights"] == size["followers"]
+        and size["group_counts"] == size["group_items"]
+        and size["member_keys"] == size["member_groups"]
+        and _spanning(arrays["starts"], facts.items, size["followers"])
+        and _spanning(arrays["group_starts"], len(facts.groups), size["group_items"])
+        and _within(arrays["followers"], facts.items)
+        and _within(arrays["group_items"], facts.items)
+        and _within(arrays["member_groups"], len(facts.groups))
+    )
+
+
+def _spanning(starts: Array, parts: int, size: int) -> bool:
+    return len(starts) == parts + 1 and starts[0] == 0 and starts[-1] == size and bool((np.diff(starts) >= 0).all())
+
+
+def _within(numbers: Array, end: int) -> bool:
+    return not len(numbers) or (numbers.min() >= 0 and numbers.max() < end)
+
+
+def encoded_ids(ids: Sequence[str]) -> NDArray[np.uint8]:
+    """Ids as `ItemPool` keeps them: escaped, as half a surrogate pair has no UTF-8."""
+    return np.frombuffer(json.dumps(ids, separators=(",", ":")).encode(), np.uint8)
+
+
+def summed(key: Int64, weight: NDArray[np.float64]) -> tuple[Int64, NDArray[np.float64]]:
+    """Distinct keys, ascending, and the sum of each one's weights; keys are 0 or more."""
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    return key[first], np.add.reduceat(weight[order], first) if len(first) else weight
