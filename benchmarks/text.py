@@ -159,6 +159,12 @@ def arms(options: argparse.Namespace, work: str, data: Path, bundle: TextBundle,
             found.append(Arm("its own prompt and text", None, verification, speculation, drafted(live=False), {}))
             found.append(Arm("and what was written", None, verification, speculation, drafted(), {}))
     for name, size, pool, own in pools(texts, groups, options.sizes, bundle, folder):
+        if name == "groups" and size == min(max(options.sizes), len(texts)):
+            for verification, rule in VERIFICATIONS.items():
+                laser = opened(
+                    verification=rule, speculation="fixed", pool=pool, live=False, drafting=Drafting(query=2)
+                )
+                found.append(Arm("groups, looking up 2 tokens as LASER does", size, verification, "fixed", laser, own))
         for verification, rule in VERIFICATIONS.items():
             for speculation in options.speculation:
                 generator = opened(verification=rule, speculation=speculation, pool=pool, live=False)

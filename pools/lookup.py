@@ -20,11 +20,11 @@ UNIT = 2**12  # weights are whole numbers of 1 / UNIT: their sums are exact in w
 
 
 class Drafting(Frozen, frozen=True):
-    """How branches are chosen; the first three defaults are LASER's. Raises `OptionError` for what is out of range."""
+    """How branches are chosen (LASER looks up 2 tokens). Raises `OptionError` for what is out of range."""
 
     draft_tokens: int = 64  # most branches of a request
     depth: int = 12  # of the deepest branch
-    query: int = 2  # most tokens that are looked up; fewer where these are unknown
+    query: int = 4  # most tokens that are looked up; fewer where these are unknown
     prompt_weight: float = 4.0  # of an occurrence in the request's own text; 0: it is not looked at
     min_share: float = 0.0  # branches of less are left out
     occurrences: int = 128  # of a query, most that are looked at in all sources together

@@ -80,7 +80,7 @@ def test_what_texts_begin_with_follows_a_fresh_prompt() -> None:
     drafting = Drafting(draft_tokens=3)
     got = paths_of(propose([[5, 9], [5, 9]], [[pool]] * 2, drafting, None, np.array([True, False])), 2)
     assert got == [[((4,), 2 / 3), ((7,), 1 / 3), ((4, 5), 1 / 3)], []]
-    empty = Sorted.of(joined([], 14), 14)
+    empty = Sorted.of(joined([], 16), 16)
     assert paths_of(propose([[5, 6, 5]], [[empty]], drafting, None, np.array([True])), 1)[0][0] == ((6,), 1.0)
 
 
@@ -88,7 +88,7 @@ def test_what_texts_begin_with_follows_a_fresh_prompt() -> None:
 def test_many_occurrences_are_sampled(kind: type[Scanned]) -> None:
     """Weights are scaled up, so that shares do not depend on how many are looked at."""
     texts = [[1, 2, 10 + i // 256, 20 + i] for i in range(1024)]
-    pool, rare = kind(joined(texts, 14), 14, 1.0), source([1, 2, 99])
+    pool, rare = kind(joined(texts, 16), 16, 1.0), source([1, 2, 99])
     places = look_up(0, [1, 2], [pool, rare], Drafting(occurrences=64), fresh=False)
     assert [len(part.at) for part in places] == [64, 1]
     assert [len(part.at) * part.weight / UNIT for part in places] == [1024, 1]
@@ -118,12 +118,12 @@ def test_back_off_fills_up_with_what_follows_shorter_suffixes() -> None:
 
 @pytest.mark.parametrize("kind", [Sorted.of, Scanned])
 def test_where_a_query_ends_a_text_nothing_follows(kind: type[Scanned]) -> None:
-    pool = kind(joined([[1, 2, 3], [2, 3], [3, 2, 3, 4]], 14), 14, 1.0)
+    pool = kind(joined([[1, 2, 3], [2, 3], [3, 2, 3, 4]], 16), 16, 1.0)
     assert pool.find([2, 3]).tolist() == [9]
     assert [len(pool.find([token])) for token in (1, 2, 3, 4, 5)] == [1, 3, 2, 0, 0]
     assert len(pool.find([3, 1])) == len(pool.find([1, 2, 3])) == 0
     assert sorted(pool.tokens[pool.find(BEGINNING) + 1].tolist()) == [1, 2, 3]
-    assert (pool.tokens[-14:] == SEPARATOR).all()
+    assert (pool.tokens[-16:] == SEPARATOR).all()
 
 
 def test_nothing_is_drafted_where_nothing_is_wanted_or_known() -> None:
@@ -149,9 +149,9 @@ def test_options_out_of_range_are_refused() -> None:
 
 
 def test_windows_longer_than_the_pool_s_are_refused() -> None:
-    with pytest.raises(PoolError, match=r"windows have 14 tokens; a query of 2 and a depth of 20 need 22\. Build it"):
+    with pytest.raises(PoolError, match=r"windows have 16 tokens; a query of 4 and a depth of 20 need 24\. Build it"):
         propose([[1]], [[source([1, 2])]], Drafting(depth=20))
 
 
 def source(*texts: list[int]) -> Source:
-    return Sorted.of(joined(texts, 14), 14)
+    return Sorted.of(joined(texts, 16), 16)

@@ -113,5 +113,5 @@ def test_threads_may_share_it() -> None:
 
 
 def test_a_capacity_that_holds_no_window_is_refused() -> None:
-    with pytest.raises(OptionError, match="live pool of 5 tokens; expected at least 20"):
+    with pytest.raises(OptionError, match="live pool of 5 tokens; expected at least 28"):
         LivePool(capacity=5, reach=REACH)

@@ -60,7 +60,7 @@ def test_a_pool_of_texts(bundle: Path, texts: Path, groups: Path, tmp_path: Path
     assert not output.with_name("pool.rejects.jsonl").exists()
     pool = TextPool.open(output)
     assert pool.tokenizer_sha256 == fingerprint(bundle / "tokenizer" / "tokenizer.json")
-    assert pool.facts.reach == 14
+    assert pool.facts.reach == 16
     assert pool.group_of("2") == "readers"
     # sorted by group; no end token behind a text that was cut off
     assert texts_of(output) == ["likes board games </s>", "likes puzzles and", "likes lamps </s>"]

@@ -347,8 +347,8 @@ def test_what_is_wrong_with_a_pool_is_told(bundle: Path, pool: Path, checkpoint:
     assert run("build-pool", texts, "--tokenizer", tmp_path / "other.json", "-o", tmp_path / "foreign").exit_code == 0
     with pytest.raises(PoolError, match="another tokenizer"):
         TextGenerator.open(bundle, pool=tmp_path / "foreign")
-    with pytest.raises(PoolError, match="holds windows of 14 tokens"):
-        TextGenerator.open(bundle, pool=pool, drafting=Drafting(query=5))
+    with pytest.raises(PoolError, match="holds windows of 16 tokens"):
+        TextGenerator.open(bundle, pool=pool, drafting=Drafting(query=8))
     generator = TextGenerator.open(bundle, pool=pool, threads=1)
     with pytest.raises(PromptError, match=r"no group 'c'; it has: a, b"):
         generator.encode("x", group="c")

@@ -26,7 +26,7 @@ text_options = together(
     click.option("--tokenizer", type=PathType, help=TOKENIZER_HELP),
     click.option("--end-token", metavar="TOKEN", help=END_TOKEN_HELP),
     click.option("--depth", type=click.IntRange(1), help="Most tokens that a draft may be deep. Default: 12."),
-    click.option("--query", type=click.IntRange(1), help="Most tokens that may be looked up. Default: 2."),
+    click.option("--query", type=click.IntRange(1), help="Most tokens that may be looked up. Default: 4."),
 )
 item_options = together(
     click.option("--items", is_flag=True, help=ITEMS_HELP),

@@ -44,7 +44,7 @@ drafting_options = together(
     click.option("--speculation", type=SPECULATIONS, help=SPECULATION_HELP),
     click.option("--draft-tokens", type=click.IntRange(1), help="Most tokens drafted for a call. Default: 64."),
     click.option("--depth", type=click.IntRange(1), help="Longest branch of a draft. Default: 12."),
-    click.option("--query", type=click.IntRange(1), help="Most tokens that are looked up. Default: 2."),
+    click.option("--query", type=click.IntRange(1), help="Most tokens that are looked up. Default: 4 (LASER: 2)."),
     click.option("--backoff/--no-backoff", default=None, help="Fill up with what follows fewer tokens."),
     click.option("--prompt-weight", type=float, help="Of an occurrence in the prompt, beside one in the pool."),
     click.option("--min-share", type=float, help="Leave out branches that followed more rarely, e.g. 0.1. Default: 0."),
