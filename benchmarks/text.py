@@ -87,6 +87,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--work", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--prompts", type=int, default=500, help="of each kind of work")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 500, 2000, 10_000], help="texts in the pools")
+    parser.add_argument("--arms", nargs="+", help="only these (the first column), and nothing")
+    parser.add_argument("--verify", nargs="+", choices=list(VERIFICATIONS), default=list(VERIFICATIONS))
     parser.add_argument("--groups", type=int, default=3, help="groups of users in each shop")
     parser.add_argument("--speculation", nargs="+", choices=["fixed", "auto"], default=["fixed"])
     parser.add_argument("--max-new-tokens", type=int, default=200)
@@ -169,7 +171,11 @@ def arms(options: argparse.Namespace, work: str, data: Path, bundle: TextBundle,
             for speculation in options.speculation:
                 generator = opened(verification=rule, speculation=speculation, pool=pool, live=False)
                 found.append(Arm(name, size, verification, speculation, generator, own))
-    return found
+    return [
+        arm
+        for number, arm in enumerate(found)
+        if number == 0 or (arm.verification in options.verify and arm.pool in (options.arms or {arm.pool}))
+    ]
 
 
 def main() -> None:
