@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from ..catalog.errors import BundleError
 from ..catalog.files import Frozen
 
-SCHEMA_VERSION = 2  # of manifests and tunings
+SCHEMA_VERSION = 2  # of manifests
 
 
 class Sealed(Frozen, frozen=True):

@@ -64,7 +64,7 @@ class ItemPool:
         facts = read_facts(path, "items", ItemPoolFacts, BUILD)
         arrays = open_arrays(path, facts.arrays, BUILD)
         pool = {name: array.dtype.str for name, array in arrays.items()}
-        if pool != TYPES or not _consistent(facts, arrays):
+        if pool != TYPES or not (_consistent(facts, arrays) and _sound(arrays)):
             raise PoolError(
                 f"{path / POOL_FILE} names arrays that make no pool of items. Build the pool again with: {BUILD}"
             )
@@ -108,6 +108,21 @@ def _consistent(facts: ItemPoolFacts, arrays: Mapping[str, Array]) -> bool:
         and _within(arrays["group_items"], facts.items)
         and _within(arrays["member_groups"], len(facts.groups))
     )
+
+
+def _sound(arrays: Mapping[str, Array]) -> bool:
+    """Whether ids are as many texts as there are items, each once, and weights and counts such as can be."""
+    try:
+        ids = json.loads(arrays["ids"].tobytes())
+    except (ValueError, RecursionError):
+        return False
+    texts = isinstance(ids, list) and all(isinstance(id, str) for id in ids)
+    counted = (arrays["counts"] >= 0).all() and (arrays["group_counts"] >= 0).all()
+    weights = arrays["weights"]
+    return bool(
+        texts and len(ids) == len(set(ids)) == len(arrays["counts"]) and counted and np.isfinite(weights).all()
+        and (weights >= 0).all()
+    )  # fmt: skip
 
 
 def _spanning(starts: Array, parts: int, size: int) -> bool:

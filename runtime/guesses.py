@@ -7,7 +7,7 @@ import numpy as np
 from .evaluator import TreeEvaluator
 from .types import Bool, Float64, Int64, NodeList
 
-POOL_SHARE = 0.5  # of a mixture
+POOL_SHARE = 0.25  # of a mixture: with half, an aligned draft loses more than one that is not aligned gains
 
 
 class Guesses(ABC):
@@ -50,7 +50,7 @@ class ModelGuesses(Guesses):
 
 
 class MixedGuesses(Guesses):
-    """The mean of two distributions, child by child: what either believes in is drafted."""
+    """A mixture of two distributions, child by child: what either believes in is drafted."""
 
     def __init__(self, model: Guesses, pool: Guesses) -> None:
         self._model, self._pool = model, pool

@@ -155,10 +155,10 @@ class Recommender:
         """The k best items for every history (item ids, oldest first), in the histories' order.
 
         users: whose histories they are; where sampling, a user's draw depends on the seed and on this name
-        (default: the history itself). item_filter: what may be recommended; exclude_history: nothing the
-        history holds. Fewer than k only where no more are allowed, see `Recommendation.available`. Raises
-        `HistoryError` for a history that has no known item; use `encode` and `run` to set such histories
-        aside, or to ask different things of different requests.
+        (default: the history itself), and a pool may know the user's group. item_filter: what may be
+        recommended; exclude_history: nothing the history holds. Fewer than k only where no more are allowed,
+        see `Recommendation.available`. Raises `HistoryError` for a history that has no known item; use
+        `encode` and `run` to set such histories aside, or to ask different things of different requests.
         """
         if users is not None and len(users) != len(histories):
             raise OptionError(f"got {len(users)} users for {len(histories)} histories; expected as many.")

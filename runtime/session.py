@@ -68,6 +68,7 @@ class Session:
         tree = empty_tree(self._drafter.mode)
         if widths.any():
             tree = self._drafter.propose(frontier, self._target.nodes, widths)
+            self._stats.nodes_drafted += len(tree.nodes)
         if enumerate.any():
             tree = merged(tree, enumerated(tree.mode, frontier, self._view, enumerate))
         return tree

@@ -31,6 +31,7 @@ class DecodeStats:
     target_calls: int = 0  # summed over requests
     draft_calls: int = 0
     nodes_evaluated: int = 0
+    nodes_drafted: int = 0  # by a model or a pool; children that were all evaluated are nobody's draft
     target_seconds: float = 0.0  # inside the target engine
     draft_seconds: float = 0.0
     pool_seconds: float = 0.0  # guessing from a pool

@@ -76,8 +76,14 @@ def tune(
     facts = bundle.engine_facts(engine)
     if not os.access(bundle.path / "engines" / engine, os.W_OK):  # before the work, not after it
         raise OptionError(f"{bundle.path} cannot be written to; the result is kept in it. Tune a copy, or change that.")
+    if drafter == "none":
+        raise OptionError(
+            "without a drafter nothing is planned, so there is nothing to tune. Leave --drafter none out."
+        )
+    if users is not None and len(users) != len(histories):
+        raise OptionError(f"got {len(users)} users for {len(histories)} histories; expected as many.")
     drafter = drafter_for(bundle, drafter, has_pool=pool is not None)
-    pool, drafts = opened_pool(pool), drafter not in (None, "none")
+    pool, drafts = opened_pool(pool), drafter is not None
     recommender = Recommender.open(
         bundle, engine=engine, drafter=drafter or "none", pool=pool, speculation="fixed" if drafts else None,
         threads=threads, verification=verification,

@@ -1,10 +1,12 @@
 """What `specrec tune` measured for one engine of a bundle, and the planner that it gives."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import get_args
 
-from ..catalog.errors import OptionError
+from ..catalog.errors import BundleError, OptionError
 from ..catalog.files import Frozen, whole_file
 from ..catalog.trie import ItemTrie
 from ..engines.bundle import Bundle
@@ -117,14 +119,16 @@ def read_tuning(
     again = f"specrec tune {bundle.path} HISTORIES --engine {engine}"
     again += f" --drafter {drafter} --pool POOL" if drafter in WITH_POOL else ""
     tuning = read_sealed(path, Tuning, f"{again} (or do without it: --speculation fixed)", TUNING_SCHEMA)
-    return tuning if tuning.graphs == graphs_of(facts) else None
+    return tuning if (tuning.graphs, tuning.drafter) == (graphs_of(facts), drafter) else None
 
 
 def tunings(bundle: Bundle, engine: str, facts: EngineFacts) -> list[Tuning]:
-    """Everything that was tuned for an engine, whatever the mode, the scoring and the drafter."""
-    kinds: tuple[DrafterKind, ...] = ("model", *WITH_POOL)
-    cases = [(mode, scoring, kind) for kind in kinds for mode in get_args(Mode) for scoring in get_args(ScoringKind)]
-    found = [read_tuning(bundle, engine, facts, *case) for case in cases]
+    """Everything that was tuned for an engine, in whatever mode, scoring and by whatever drafter; no damaged files."""
+    kinds: tuple[DrafterKind | None, ...] = (None, "model", *WITH_POOL)
+    found = []
+    for case in product(get_args(Mode), get_args(ScoringKind), kinds):
+        with suppress(BundleError):  # said where that tuning itself is asked for
+            found.append(read_tuning(bundle, engine, facts, *case))
     return [tuning for tuning in found if tuning is not None]
 
 

@@ -170,7 +170,7 @@ def test_every_file_that_is_used_is_checked(bundle: Path, file: str, use: Callab
 
 def test_a_bundle_without_a_draft(bundle: Path) -> None:
     edit_manifest(bundle, draft=None)
-    with pytest.raises(BundleError, match=r"has no draft model\. Use --drafter none, or export it with --draft DIR"):
+    with pytest.raises(BundleError, match=r"has no draft model\. Leave it out"):
         Recommender.open(bundle, drafter="model")
     with pytest.raises(BundleError, match=r"has no draft model"):
         Bundle.open(bundle).graph("draft")

@@ -245,7 +245,7 @@ def test_bundles_that_cannot_be_used(tiny: Tiny, bundle: Path, histories: Path, 
     assert f"{bundle} has no engine yet. Build one with: specrec build-engine {bundle}" in message(bundle)
     edit_manifest(bundle, draft=None)
     good("build-engine", bundle, "--threads", 1)
-    assert f"{bundle} has no draft model. Use --drafter none, or export it with --draft DIR." in message(
+    assert f"{bundle} has no draft model. Leave it out (--drafter none; with a pool, retrieval), or export" in message(
         bundle, "--drafter", "model"
     )
     good("infer", bundle, histories, "-o", tmp_path / "plain.jsonl")  # by default: no drafting

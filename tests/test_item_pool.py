@@ -2,10 +2,11 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from commands import bad, good, lines, user, write
 from specrec.catalog.errors import PoolError, SpecRecError
 from specrec.catalog.history import HistoryRequest
 from specrec.pools import item_build
-from specrec.pools.files import POOL_FILE
+from specrec.pools.files import POOL_FILE, write_arrays, write_facts
 from specrec.pools.item_build import MOST_FOLLOWERS, WINDOW, build_item_pool
 from specrec.pools.item_pool import ItemPool
 
@@ -150,3 +151,23 @@ def test_the_verb(tmp_path: Path) -> None:
     assert "exists already" in bad("build-pool", "--items", histories, "--output", output)
     texts = json.loads((output / POOL_FILE).read_text())["kind"]
     assert texts == "items"
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("ids", lambda array: np.frombuffer(b'["a"]', np.uint8)),
+        ("ids", lambda array: np.frombuffer(b"[1", np.uint8)),
+        ("weights", lambda array: np.full_like(array, np.nan)),
+        ("counts", lambda array: -array),
+    ],
+)
+def test_a_pool_whose_values_cannot_be_is_refused(tmp_path: Path, name: str, change: Callable) -> None:
+    """Even where every checksum is right."""
+    entries = [HistoryRequest("u", ("a", "b", "a"), 1)]
+    facts = build_item_pool(entries, tmp_path / "pool")
+    array = change(np.load(tmp_path / "pool" / f"{name}.npy"))
+    arrays = {**facts.arrays, **write_arrays(tmp_path / "pool", {name: array})}
+    write_facts(tmp_path / "pool", msgspec.structs.replace(facts, arrays=arrays))
+    with pytest.raises(PoolError, match="make no pool of items"):
+        ItemPool.open(tmp_path / "pool")

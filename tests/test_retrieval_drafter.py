@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commands import bad, good, lines
+from commands import bad, good, lines, write
+from naive_guesses import naive_guesses
 from scripted_recommender import MODES, SHAPE, assert_same, by_the_book, make, named, pairs
 from scripted_search import ragged_catalog, random_catalog
 from specrec.catalog.errors import BundleError, OptionError, PoolError
@@ -29,7 +30,7 @@ from specrec.runtime.tune import described, tune
 from specrec.runtime.tuning import UNTUNED_POOL, tuning_file
 from specrec.runtime.types import NodeList
 from specrec.runtime.view import TrieView
-from tiny_bundle import ENGINE, edit_manifest
+from tiny_bundle import ENGINE, Tiny, edit_manifest
 
 LOSSLESS = [name for name in MODES if name not in ("tolerant", "relaxed")]
 HISTORIES = [[str(i), str((7 * i) % 40), str((3 * i) % 40)] for i in range(24)]
@@ -55,51 +56,7 @@ def rows_of(rng: np.random.Generator, ragged: bool) -> np.ndarray:
     return (ragged_catalog if ragged else random_catalog)(rng, int(rng.integers(2, 60)), int(rng.integers(1, 5)), 4)
 
 
-def naive_guess(
-    rows: np.ndarray, stories: Sequence[Sequence[str]], members: Sequence[int], history: Sequence[str], node: int
-) -> dict[int, float]:
-    """The probabilities of a node's children, one count at a time; members: users of the history's own group."""
-    trie = ItemTrie.build(rows)
-    paths = {f"i{i}": path_of(trie, int(leaf)) for i, leaf in enumerate(trie.leaf_of)}
-    common, own, group = (np.zeros(len(trie.parent)) for _ in range(3))
-    context = {item: np.zeros(len(trie.parent)) for item in history if item in paths}
-    for path in paths.values():
-        common[path] += retrieval.UNSEEN
-    for user, story in enumerate(stories):
-        for i, item in enumerate(story):
-            common[paths.get(item, [])] += 1
-            group[paths.get(item, [])] += user in members
-            for distance, later in enumerate(story[i + 1 : i + 11], 1):
-                for past, seen in context.items():
-                    if item in paths and paths[item][0] == paths[past][0]:
-                        seen[paths.get(later, [])] += 1 / distance
-                for age, past in enumerate(reversed([h for h in history if h in paths][-retrieval.LAST :])):
-                    if past == item:
-                        own[paths.get(later, [])] += retrieval.RECENCY**age / distance
-    first, count = int(trie.first_child[node]), int(trie.child_count[node])
-    children = np.arange(first, first + count)
-    share = common[children] / common[children].sum()
-    guess = share.copy()
-    recent = [h for h in history if h in paths][-retrieval.LAST :][::-1]
-    weight = retrieval.RECENCY ** np.arange(len(recent))
-    if trie.depth[first] <= retrieval.DEEPEST:
-        for past, part in zip(recent, retrieval.CONTEXT_WEIGHT * weight / weight.sum(), strict=True):
-            guess *= (1 + context[past][children] / (retrieval.CONTEXT_COUNTS * share)) ** part
-        guess *= (1 + group[children] / (retrieval.CONTEXT_COUNTS * share)) ** retrieval.GROUP_WEIGHT
-    guess = own[children] + retrieval.PRIOR_COUNTS * guess / guess.sum()
-    return dict(zip(children.tolist(), (guess / guess.sum()).tolist(), strict=True))
-
-
-def path_of(trie: ItemTrie, leaf: int) -> list[int]:
-    """From depth 1 to the leaf."""
-    path = []
-    while leaf > 0:
-        path.append(leaf)
-        leaf = int(trie.parent[leaf])
-    return path[::-1]
-
-
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10**6), st.booleans())
 def test_guesses_are_those_of_the_naive_book(seed: int, ragged: bool) -> None:
     rng = np.random.default_rng(seed)
@@ -116,10 +73,10 @@ def test_guesses_are_those_of_the_naive_book(seed: int, ragged: bool) -> None:
         inner = np.flatnonzero(trie.child_count > 0)
         asked = NodeList(np.repeat([0, 1], len(inner)), np.tile(inner, 2))
         which, child, logprob = guesses.logprobs(asked)
+        expected = [naive_guesses(rows, stories, members, history) for members in ([], [1, 2])]
         for place, (request, node) in enumerate(zip(asked.request.tolist(), asked.node.tolist(), strict=True)):
-            expected = naive_guess(rows, stories, [1, 2] if request else [], history, node)
             got = dict(zip(child[which == place].tolist(), np.exp(logprob[which == place]).tolist(), strict=True))
-            assert got == pytest.approx(expected, rel=1e-4)
+            assert got == pytest.approx(expected[request][node], rel=1e-4)
 
 
 @settings(deadline=None, max_examples=60)
@@ -285,3 +242,19 @@ def test_the_verbs(bundle: Path, pool: Path, histories: Path, output: Path, tmp_
     assert "drafted from the pool." in picture.read_text()
     assert "needs a pool" in bad("infer", bundle, histories, "-o", output, "--drafter", "retrieval", "--overwrite")
     assert "is not a pool" in bad("infer", bundle, histories, "-o", output, "--pool", tmp_path, "--overwrite")
+
+
+def test_a_bundle_with_a_pool_is_evaluated(tiny: Tiny, bundle: Path, pool: Path, tmp_path: Path) -> None:
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    (shop / "index.json").write_bytes(tiny.index.read_bytes())
+    write(shop / "test.jsonl", *({"user": i, "items": [i, i + 1], "labels": [i + 2]} for i in range(6)))
+    results = tmp_path / "results.json"
+    told = good("evaluate", bundle, shop, "--pool", pool, "--drafter", "retrieval", "-k", 3, "--timed-users", 0,
+                "--against", "plain", "--draft-width", 8, "--threads", 1, "-o", results).stdout  # fmt: skip
+    assert "strict: 8 nodes at each of 3 depths drafted from a pool" in told
+    assert "6 of 6 strict lists" in told
+    setup = json.loads(results.read_text())["setup"]
+    assert (setup["drafter"], setup["pool"]) == ("retrieval", ItemPool.open(pool).checksum)
+    edit_manifest(bundle, draft=None)
+    good("evaluate", bundle, shop, "--pool", pool, "--verify", "relaxed", "-k", 3, "--timed-users", 0, "--threads", 1)

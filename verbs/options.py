@@ -35,7 +35,10 @@ DRAFTER_HELP = (
     "What drafts are guessed by: the draft model, a pool of histories (retrieval), both, or none. Default: what there "
     "is of the two."
 )
-POOL_HELP = "Of `specrec build-pool --items`: the drafter retrieval needs no draft model. Lists stay the same."
+POOL_HELP = (
+    "Of `specrec build-pool --items`: the drafter retrieval needs no draft model. Strict and sampled lists stay the "
+    "same."
+)
 PICTURE_HELP = "A .html (opens offline, tells more on hovering), .svg or .png; may be given several times."
 
 

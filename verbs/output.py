@@ -91,16 +91,16 @@ def summary(recommender: "Recommender", counts: "InferCounts", seconds: float, r
         f"target calls per user {stats.target_calls / served:.2f} (plain beam search: up to {stats.length}), "
         f"draft calls {stats.draft_calls / served:.2f}, nodes evaluated {stats.nodes_evaluated / served:.1f}"
     )
-    if stats.draft_calls:
+    if stats.nodes_drafted:
         rates = (f"{depth}: {'-' if r is None else f'{r:.1%}'}" for depth, r in enumerate(stats.acceptance(), 1))
         lines.append(f"acceptance (needed nodes that had been drafted) by depth: {', '.join(rates)}")
     if (
         stats.target_calls
-        and not stats.draft_calls
+        and not stats.nodes_drafted
         and isinstance(recommender.planning, Planner)
         and recommender.planning.draft
     ):
-        lines.append("auto had the model draft nothing: by what is known it does not pay here (see `specrec tune`)")
+        lines.append("auto drafted nothing: by what is known it does not pay here (see `specrec tune`)")
     if stats.stand_ins:
         lines.append(f"{stats.stand_ins} nodes stood in for better ones that had not been drafted")
     if counts.short_lists:

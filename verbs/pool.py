@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SHOWN = 20  # groups in the summary
 TOKENIZER_HELP = "The text bundle that the pool is for, or a folder with its tokenizer.json."
-GROUPS_HELP = "Ids and names of their groups, as group-users and group-items write; each group gets a pool of its own."
+GROUPS_HELP = (
+    "Ids and names of their groups, as group-users and group-items write. Each group's texts get a pool of their own; "
+    "--items: what each group's users bought is counted, too."
+)
 END_TOKEN_HELP = "Behind every text that has ended. Default: the eos_token of the tokenizer_config.json, if any."
 ITEMS_HELP = "The files are histories; the pool says which items followed which, for `specrec infer --pool`."
 
@@ -49,7 +52,7 @@ def build_pool(
 ) -> None:  # fmt: skip
     """Build a pool of earlier texts, from which `specrec generate --pool` drafts.
 
-    A line of TEXTS is such as {"id": "u1", "text": "Likes board games ..."}; other keys are ignored, and what generate
+    A line of a file is such as {"id": "u1", "text": "Likes board games ..."}; other keys are ignored, and what generate
     writes can be given as it is. The id says which group the text belongs to; one in no group is in the pool of all
     texts alone.
 
@@ -77,9 +80,11 @@ def build_pool(
     try:
         with Bars() as bars:
             told = build(files, output, groups, unusable, bars, overwrite=overwrite, **chosen)
-    except SpecRecError:
+    except SpecRecError as error:
         write_results(unusable, output, rejects)  # they may be why
-        raise
+        raise type(error)(
+            f"{error} {len(unusable)} lines were rejected: see {rejects}." if unusable else f"{error}"
+        ) from None
     write_results(unusable, output, rejects)
     click.echo(told)
     if unusable:
@@ -117,8 +122,12 @@ def _build_items(
     from ..pools.item_build import build_item_pool
 
     requests = _usable(read_histories(files, format=format, item_base=item_base), unusable)
-    build_item_pool(requests, output, groups=groups, overwrite=overwrite, progress=bars)
-    return f"Wrote {output}. Next: specrec infer BUNDLE HISTORIES --pool {output} --output recs.jsonl"
+    facts = build_item_pool(requests, output, groups=groups, overwrite=overwrite, progress=bars)
+    named = f", {len(facts.groups)} groups" if facts.groups else ""
+    return (
+        f"Wrote {output}: {facts.histories} histories, {facts.interactions} purchases of {facts.items} items{named}\n"
+        f"Next: specrec infer BUNDLE HISTORIES --pool {output} --output recs.jsonl"
+    )
 
 
 def _usable(entries: "Iterable[T | Reject]", unusable: "list[RejectLine]") -> Iterator[T]:
