@@ -111,7 +111,10 @@ class ModelBundle(ABC):
         """The exported model's facts; raises `BundleError` for the draft of a bundle without one."""
         facts = self.manifest.target if role == "target" else self.manifest.draft
         if facts is None:
-            raise BundleError(f"{self.path} has no draft model. Leave it out (--drafter none; with a pool, retrieval), or export it with --draft DIR.")
+            raise BundleError(
+                f"{self.path} has no draft model. Leave it out (--drafter none; with a pool, retrieval), or export it "
+                "with --draft DIR."
+            )
         return facts
 
     def graph(self, role: Role) -> Path:
