@@ -10,7 +10,7 @@ from typing import IO
 from .errors import HistoryError
 from .formats import HistoryRequest, read_atspeed, read_jsonl, read_lcrec, read_minionerec
 from .parquet import read_parquet
-from .records import Reject
+from .records import STDIN, Reject
 
 __all__ = ["FORMATS", "HistoryRequest", "Reject", "read_histories"]
 
@@ -21,7 +21,6 @@ FORMATS = {  # and the file names they are known by
     "minionerec": (".csv",),
     "parquet": (".parquet",),
 }
-STDIN = Path("-")
 _BY_FILE = {"jsonl": read_jsonl, "lcrec": read_lcrec, "minionerec": read_minionerec}
 
 

@@ -1,14 +1,18 @@
 """JSON lines: one record a line, and a `Reject` for every line that is none."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Generic, TypeVar
 
 import msgspec
 
-from .errors import HistoryError
+from .errors import HistoryError, SpecRecError
 
 T = TypeVar("T")
+STDIN = Path("-")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,29 @@ class Record(Generic[T]):
     line: int  # counted from 1
     raw: str
     content: T
+
+
+def read_files(
+    paths: Sequence[Path], kind: type[T], expected: str, error: type[SpecRecError], stdin: IO[bytes] | None = None
+) -> Iterator[tuple[str, Record[T] | Reject]]:
+    """The lines of files, one after another, each with its file's name; "-" is `stdin` (by default the process's own).
+
+    Raises `error`, before anything is read, for a file that is not there.
+    """
+    for path in paths:
+        if path != STDIN and (path.is_dir() or not path.exists()):  # a named pipe will do
+            got = "is a directory" if path.exists() else "does not exist"
+            raise error(f"{path}: {got}; {expected}, a line each. Check the path.")
+    return _lines_of(paths, kind, expected, stdin or sys.stdin.buffer)
+
+
+def _lines_of(
+    paths: Sequence[Path], kind: type[T], expected: str, stdin: IO[bytes]
+) -> Iterator[tuple[str, Record[T] | Reject]]:
+    for path in paths:
+        with nullcontext(stdin) if path == STDIN else path.open("rb") as file:
+            for record in read_records(str(path), file, kind, expected):
+                yield str(path), record
 
 
 def read_records(name: str, file: IO[bytes], kind: type[T], expected: str) -> Iterator[Record[T] | Reject]:

@@ -1,8 +1,7 @@
 """Earlier texts from files of JSON lines, and as tokens."""
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, starmap
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -10,14 +9,13 @@ import msgspec
 import numpy as np
 
 from ..catalog.errors import PoolError
-from ..catalog.records import Reject, read_records
+from ..catalog.records import Record, Reject, read_files
 from .sources import AnyTokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 EXPECTED = 'expected {"id": "u1", "text": "..."}, the id being a string or an integer'
-STDIN = Path("-")
 BATCH = 1024  # texts that the tokenizer is given at once
 
 
@@ -41,31 +39,13 @@ def read_texts(paths: Sequence[Path], stdin: IO[bytes] | None = None) -> Iterato
 
     Raises `PoolError`, before anything is read, for a missing file.
     """
-    for path in paths:
-        if path != STDIN and (path.is_dir() or not path.exists()):
-            got = "is a directory" if path.exists() else "does not exist"
-            raise PoolError(f"{path}: {got}; expected a file of texts, JSON lines. Check the path.")
-    return _stream(paths, stdin or sys.stdin.buffer)
+    return starmap(_usable, read_files(paths, TextLine, EXPECTED, PoolError, stdin))
 
 
-def _stream(paths: Sequence[Path], stdin: IO[bytes]) -> Iterator[TextLine | Reject]:
-    for path in paths:
-        if path == STDIN:
-            yield from _texts(str(path), stdin)
-            continue
-        with path.open("rb") as file:
-            yield from _texts(str(path), file)
-
-
-def _texts(name: str, file: IO[bytes]) -> Iterator[TextLine | Reject]:
-    for record in read_records(name, file, TextLine, EXPECTED):
-        if isinstance(record, Reject):
-            yield record
-            continue
-        if record.content.text:
-            yield record.content
-        else:
-            yield Reject(record.line, "the text is empty; expected some text", record.raw, name)
+def _usable(name: str, record: Record[TextLine] | Reject) -> TextLine | Reject:
+    if isinstance(record, Reject) or record.content.text:
+        return record if isinstance(record, Reject) else record.content
+    return Reject(record.line, "the text is empty; expected some text", record.raw, name)
 
 
 def encode(lines: Iterable[TextLine], tokenizer: "Tokenizer", end: int | None) -> Iterator[Text]:

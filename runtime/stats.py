@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .timers import Timers
 from .types import Int64, Verdict
 
 
@@ -23,7 +24,7 @@ class Call(NamedTuple):
 
 
 @dataclass(eq=False)
-class DecodeStats:
+class DecodeStats(Timers):
     """Counters of all requests that a recommender has served; `merge` adds another's."""
 
     length: int  # L
@@ -45,16 +46,6 @@ class DecodeStats:
 
     def __post_init__(self) -> None:
         self.needed, self.found, self.levels, self.levels_found = np.zeros((4, self.length), np.int64)
-
-    @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
-        """Add the block's seconds to `<what>_seconds`."""
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            name = f"{what}_seconds"
-            setattr(self, name, getattr(self, name) + perf_counter() - start)
 
     @contextmanager
     def call(self, role: str, batch: int, past: int, new: int, prompt: int) -> Iterator[None]:

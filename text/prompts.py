@@ -1,17 +1,16 @@
 """Prompt files: JSON lines in, requests out, and a reject for every line that cannot be used."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import IO, Annotated
 
 import msgspec
 
 from ..catalog.errors import PromptError
-from ..catalog.records import Reject, read_records
+from ..catalog.records import Record, Reject, read_files
 
-STDIN = Path("-")
 EXPECTED = (
     'expected {"id": "u1", "prompt": "..."}, the id being a string or an integer (and if wanted "group": "3", '
     '"max_new_tokens": 100)'
@@ -45,21 +44,12 @@ def read_prompts(path: Path, stdin: IO[bytes] | None = None) -> Iterator[Prompt 
 
     Raises `PromptError` where there is no such file.
     """
-    if path == STDIN:
-        yield from _prompts(str(path), stdin or sys.stdin.buffer)
-        return
-    if path.is_dir() or not path.exists():
-        got = "is a directory" if path.exists() else "does not exist"
-        raise PromptError(f"{path}: {got}; expected a file of prompts. Check the path.")
-    with path.open("rb") as file:
-        yield from _prompts(str(path), file)
+    return starmap(_usable, read_files([path], _Entry, EXPECTED, PromptError, stdin))
 
 
-def _prompts(name: str, file: IO[bytes]) -> Iterator[Prompt | Reject]:
-    for record in read_records(name, file, _Entry, EXPECTED):
-        if isinstance(record, Reject):
-            yield record
-            continue
-        entry = record.content
-        group = None if entry.group is None else str(entry.group)
-        yield Prompt(str(entry.id), entry.prompt, record.line, record.raw, name, group, entry.max_new_tokens)
+def _usable(name: str, record: Record[_Entry] | Reject) -> Prompt | Reject:
+    if isinstance(record, Reject):
+        return record
+    entry = record.content
+    group = None if entry.group is None else str(entry.group)
+    return Prompt(str(entry.id), entry.prompt, record.line, record.raw, name, group, entry.max_new_tokens)

@@ -1,15 +1,13 @@
 """Every counter and timer of text generation."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from time import perf_counter
 
+from ..runtime.timers import Timers
 from .types import Text
 
 
 @dataclass(eq=False)
-class GenerationStats:
+class GenerationStats(Timers):
     """Sums over all texts that a generator has written; `merge` adds another's."""
 
     texts: int = 0
@@ -23,16 +21,6 @@ class GenerationStats:
     cache_seconds: float = 0.0  # compacting caches to what passed
     round_seconds: float = 0.0  # of all rounds: the above, and the host's work between them
     total_seconds: float = 0.0
-
-    @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
-        """Add the block's seconds to `<what>_seconds`."""
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            name = f"{what}_seconds"
-            setattr(self, name, getattr(self, name) + perf_counter() - start)
 
     def count(self, text: Text) -> None:
         """Add one text."""

@@ -108,10 +108,7 @@ def generate(
     from ..text.prompts import read_prompts
 
     own, shape = given({"accept_top_k": accept_top_k, "threshold": threshold}), given(shape)
-    if own and mode != "relaxed":
-        raise OptionError(f"{flags(own)}: for --verify relaxed only. Leave that out, or verify so.")
-    if drafter == "none" and (shape or speculation or pool or mode == "relaxed"):
-        raise OptionError("without a drafter nothing is drafted: leave out the pool, its options and --verify relaxed.")
+    _check(own, mode, drafter, drafting=bool(shape or speculation or pool))
     piped = str(output) == "-"
     rejects = rejects or (None if piped else beside(output, ".rejects.jsonl"))
     check_outputs(output, rejects, [prompts], overwrite)
@@ -135,7 +132,7 @@ def generate(
         else:
             options = {
                 "max_new_tokens": max_new_tokens,
-                "stop": list(stop),
+                "stop": [*stop],
                 "drafter": drafter,
                 "live": live,
                 "stats": stats,
@@ -149,6 +146,16 @@ def generate(
         told = f"see the reasons {f'in {rejects}' if rejects else 'above'}" if counts.rejected else "there is none"
         raise SpecRecError(f"{prompts}: no prompt could be used: {told}. Expected lines such as {EXAMPLE}.")
     click.echo(_summary(generator.stats, counts, perf_counter() - start, rejects), err=piped)
+
+
+def _check(own: dict[str, Any], mode: str, drafter: str, *, drafting: bool) -> None:
+    """Raise `OptionError` for options that mean nothing together."""
+    from ..catalog.errors import OptionError
+
+    if own and mode != "relaxed":
+        raise OptionError(f"{flags(own)}: for --verify relaxed only. Leave that out, or verify so.")
+    if drafter == "none" and (drafting or mode == "relaxed"):
+        raise OptionError("without a drafter nothing is drafted: leave out the pool, its options and --verify relaxed.")
 
 
 def _keep(generator: "TextGenerator", lines: Callable[..., Any], journal: "Journal", rejects: Path | None) -> None:
