@@ -148,10 +148,13 @@ class PoolGuesses(Guesses):
         self, pool: CatalogPool, view: TrieView, scoring: Scoring, requests: Sequence[Request], stats: DecodeStats
     ) -> None:
         self._pool, self._view, self._scoring, self._requests, self._stats = pool, view, scoring, requests, stats
+        self._looked_up = False
 
     def logprobs(self, nodes: NodeList) -> tuple[Int64, Int64, Float64]:
-        most = int(np.bincount(nodes.request).max())
-        with self._stats.call("pool", len(self._requests), 0, most, 0):
+        most, prompt = int(np.bincount(nodes.request).max()), 0
+        if not self._looked_up:  # the first call of a batch looks histories up, as a model's reads prompts
+            prompt, self._looked_up = max(len(request.prompt) for request in self._requests), True
+        with self._stats.call("pool", len(self._requests), 0, prompt + most, prompt):
             which, child = self._view.children(nodes.request, nodes.node)
             begins = np.diff(which, prepend=-1) > 0
             first, family = np.flatnonzero(begins), np.cumsum(begins) - 1

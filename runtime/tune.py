@@ -130,7 +130,7 @@ def _fits(
     """How calls in the loop compare with those measured alone, and what the host needs for them."""
     host: list[tuple[float, float, float]] = []  # calls, nodes and milliseconds of the host, of every timed batch
     calls: dict[str, list[tuple[float, float]]] = defaultdict(list)  # by role: predicted and real milliseconds
-    levels: list[tuple[float, float, float]] = []  # of guesses from a pool: 1, nodes and milliseconds
+    levels: list[tuple[float, float, float, float]] = []  # of a pool: 1, the prompts' tokens, nodes and milliseconds
     alone = {role: CallCosts(latency=points) for role, points in latency.items()}
     kinds = [(batch, shape) for batch in BATCHES for shape in SHAPES]
     for done, (batch, shape) in enumerate(kinds):
@@ -144,7 +144,8 @@ def _fits(
                 host.append(_host_work(variant.stats))
                 for call in variant.stats.log or []:
                     if call.role == "pool":
-                        levels.append((1.0, call.batch * call.new, 1000 * call.seconds))
+                        nodes = call.batch * (call.new - call.prompt)
+                        levels.append((1.0, call.batch * call.prompt, nodes, 1000 * call.seconds))
                         continue
                     predicted = alone[call.role].milliseconds(call.batch, call.past, call.new)
                     calls[call.role].append((predicted, 1000 * call.seconds))
@@ -158,9 +159,10 @@ def _fits(
 
 
 def _pool_fit(levels: Float64) -> CallFit:
-    """What a level of guesses costs, and every node of it: levels [n, 3] of 1, nodes and milliseconds."""
-    call, node = fit_nonnegative(levels[:, :2], levels[:, 2])
-    return CallFit(host_call_ms=round(float(call), 5), host_node_ms=round(float(node), 7))
+    """What a level of guesses costs, every token of the prompts that it looks up, and every node: levels [n, 4]."""
+    call, token, node = fit_nonnegative(levels[:, :3], levels[:, 3]).tolist()
+    token = max(round(token, 7), 1e-7)
+    return CallFit(scale=token, host_call_ms=round(call, 5), host_node_ms=max(round(node - token, 7), 0.0))
 
 
 def _fit(calls: Float64, host_call: float, host_node: float) -> CallFit:
@@ -199,7 +201,10 @@ def described(bundle: str | Path, path: Path, tuning: Tuning) -> str:
     if fits:
         lines.append(f"calls in the loop: {', '.join(scales)}")
     if pool is not None:
-        lines.append(f"a level from the pool: {pool.host_call_ms:.2f} ms, and {pool.host_node_ms:.4f} ms a node")
+        lines.append(
+            f"guesses from the pool: {pool.scale:.4f} ms a prompt's token, {pool.host_call_ms:.2f} ms a level and "
+            f"{pool.host_node_ms + pool.scale:.4f} ms a node"
+        )
     lines.append("milliseconds of a batch of 8; to be chosen, drafting must save 3 % and 0.1 ms a request")
     prompt = opened.manifest.prompt
     tokens = len(prompt.prefix_ids) + len(prompt.suffix_ids)

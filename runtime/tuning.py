@@ -6,6 +6,8 @@ from itertools import product
 from pathlib import Path
 from typing import get_args
 
+from msgspec.structs import replace
+
 from ..catalog.errors import BundleError, OptionError
 from ..catalog.files import Frozen, whole_file
 from ..catalog.trie import ItemTrie
@@ -20,7 +22,7 @@ from .types import DrafterKind, Mode, ScoringKind
 
 
 class CallFit(Frozen, frozen=True):
-    """How the calls of one role differ in the loop from calls measured alone; see `CallCosts`."""
+    """How the calls of one role differ in the loop from calls measured alone; see `CallCosts`, and `LOOKING_UP`."""
 
     scale: float = 1.0
     host_call_ms: float = 0.0
@@ -29,10 +31,13 @@ class CallFit(Frozen, frozen=True):
 
 # What a machine that was never tuned is believed to need of the host, and for guesses from a pool.
 UNTUNED = CallFit(host_call_ms=0.3, host_node_ms=0.0005)
-UNTUNED_POOL = CallFit(host_call_ms=0.15, host_node_ms=0.003)
+UNTUNED_POOL = CallFit(scale=0.005, host_call_ms=0.15, host_node_ms=0.003)
 TUNING_SCHEMA = 3
 WITH_POOL: tuple[DrafterKind, ...] = ("retrieval", "both")
-NO_ENGINE = LatencyPoint(batch=1, past=0, new=1, milliseconds=1e-6)  # the pool is the host's work alone
+# Guesses from a pool have no engine; looking up histories takes `scale` milliseconds a token of the prompts.
+LOOKING_UP = tuple(
+    LatencyPoint(batch=batch, past=0, new=new, milliseconds=batch * new) for batch in (1, 8) for new in (1, 512)
+)
 
 
 class Tuning(Sealed, frozen=True, kw_only=True):
@@ -87,12 +92,17 @@ def _draft_costs(facts: EngineFacts, fits: Mapping[str, CallFit], drafter: Draft
     """What a level of a draft costs; None where nobody drafts."""
     fit, pool = fits.get("draft", UNTUNED), fits.get("pool", UNTUNED_POOL)
     if drafter == "retrieval":
-        return _costs((NO_ENGINE,), pool)
-    if drafter == "both":
-        host_call, host_node = fit.host_call_ms + pool.host_call_ms, fit.host_node_ms + pool.host_node_ms
-        fit = CallFit(scale=fit.scale, host_call_ms=host_call, host_node_ms=host_node)
+        return _costs(LOOKING_UP, pool)
     draft = facts.roles.get("draft") if drafter in ("model", "both") else None
-    return None if draft is None else _costs(draft.latency, fit)
+    if draft is None or drafter == "model":
+        return None if draft is None else _costs(draft.latency, fit)
+    return CallCosts(
+        latency=tuple(
+            replace(point, milliseconds=fit.scale * point.milliseconds + pool.scale * point.batch * point.new)
+            for point in draft.latency
+        ),
+        host_call_ms=fit.host_call_ms + pool.host_call_ms, host_node_ms=fit.host_node_ms + pool.host_node_ms,
+    )  # fmt: skip
 
 
 def _costs(latency: tuple[LatencyPoint, ...], fit: CallFit) -> CallCosts:

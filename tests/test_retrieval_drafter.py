@@ -195,7 +195,7 @@ def test_tuning_is_that_of_one_pool(bundle: Path, pool: Path, tmp_path: Path) ->
     assert path == tuning_file(Bundle.open(bundle), ENGINE, "strict", "full", "retrieval")
     assert set(tuning.fits) == {"target", "pool"}
     assert tuning.pool == ItemPool.open(pool).checksum
-    assert "a level from the pool: " in described(bundle, path, tuning)
+    assert "guesses from the pool: " in described(bundle, path, tuning)
     planning = Recommender.open(bundle, drafter="retrieval", pool=pool, threads=1).planning
     both = Recommender.open(bundle, pool=pool, threads=1).planning
     model = Recommender.open(bundle, threads=1).planning
@@ -205,9 +205,11 @@ def test_tuning_is_that_of_one_pool(bundle: Path, pool: Path, tmp_path: Path) ->
     assert planning.acceptance.requests(5) >= 24
     assert both.acceptance.requests(5) == model.acceptance.requests(5) == 0
     assert planning.draft is not None
-    assert planning.draft.milliseconds(1, 0, 5) == pytest.approx(
-        tuning.fits["pool"].host_call_ms + 5 * tuning.fits["pool"].host_node_ms, abs=1e-4
-    )
+    pool_fit = tuning.fits["pool"]
+    for batch in (1, 3, 20):  # 5 nodes, then 5 nodes and a prompt of 30 tokens
+        nodes = pool_fit.host_call_ms + batch * 5 * (pool_fit.host_node_ms + pool_fit.scale)
+        assert planning.draft.milliseconds(batch, 40, 5) == pytest.approx(nodes)
+        assert planning.draft.milliseconds(batch, 0, 35, 30) == pytest.approx(nodes + batch * 30 * pool_fit.scale)
     other = pool_of(tmp_path, [["1", "2"]]).path
     stale = Recommender.open(bundle, drafter="retrieval", pool=other, threads=1).planning
     assert isinstance(stale, Planner)
