@@ -51,7 +51,7 @@ def generate(
 
     max_new_tokens: for prompts that do not say it themselves. there: whether the text of a line is there already.
     in_order: batch by batch, in the order of the prompts; otherwise many are read ahead, so that those of one length
-    share a batch. `progress` is told how many texts have been written.
+    share a batch. `progress` is told how many texts there are.
     """
     prompts = iter(prompts)
     ahead = generator.batch_size * (1 if in_order else BATCHES_PER_WINDOW)
@@ -72,7 +72,7 @@ def generate(
         for number, text in sorted(texts, key=itemgetter(0)) if in_order else texts:
             counts.written += 1
             yield _line(asked[number][0], text, stats)
-            progress(counts.written)
+            progress(counts.written + counts.kept)
 
 
 def _encode(generator: TextGenerator, entry: Prompt, max_new_tokens: int) -> TextRequest | Reject:

@@ -121,11 +121,11 @@ def generate(
         opened, engine=engine, pool=pool, drafting=drafting, live=live, speculation=speculation,
         verification=verification, stop=stop, batch_size=batch_size, threads=threads,
     )  # fmt: skip
-    counts, start = GenerateCounts(), perf_counter()
+    counts, start, total = GenerateCounts(), perf_counter(), _total(prompts, limit)
     with Bars() as bars:
         lines = partial(
             written, generator, islice(read_prompts(prompts), limit), counts, max_new_tokens=max_new_tokens,
-            stats=stats, progress=lambda done: bars("texts", done, limit),
+            stats=stats, progress=lambda done: bars("texts", done, total),
         )  # fmt: skip
         if piped:
             write_results(lines(in_order=True), output, rejects)
@@ -146,6 +146,15 @@ def generate(
         told = f"see the reasons {f'in {rejects}' if rejects else 'above'}" if counts.rejected else "there is none"
         raise SpecRecError(f"{prompts}: no prompt could be used: {told}. Expected lines such as {EXAMPLE}.")
     click.echo(_summary(generator.stats, counts, perf_counter() - start, rejects), err=piped)
+
+
+def _total(prompts: Path, limit: int | None) -> int | None:
+    """How many texts the progress bar expects: a line each; None where nobody can tell."""
+    if not prompts.is_file():
+        return limit
+    with prompts.open("rb") as file:
+        lines = sum(1 for _ in file)
+    return min(lines, limit or lines)
 
 
 def _check(own: dict[str, Any], mode: str, drafter: str, *, drafting: bool) -> None:
