@@ -72,6 +72,19 @@ def read_records(name: str, file: IO[bytes], kind: type[T], expected: str) -> It
             yield Reject(number, f"{error}; {expected}", shown(line), name)
 
 
+def read_json(path: Path, kind: type[T], expected: str, error: type[SpecRecError]) -> tuple[T, str]:
+    """A file of JSON as a `kind`, and its text. Raises `error` for a file that cannot be read, or is none."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        return msgspec.json.decode(text, type=kind), text
+    except OSError as cause:
+        raise error(f"{path}: cannot be read: {cause.strerror}. Check the path.") from None
+    except UnicodeDecodeError as cause:
+        raise error(f"{path}: not UTF-8 (byte {cause.start}). Save the file as UTF-8.") from None
+    except (msgspec.MsgspecError, RecursionError) as cause:
+        raise error(f"{path}: {cause}; {expected}.") from None
+
+
 def numbered_lines(name: str, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """Numbered lines without their ends, and without a byte order mark. Raises `HistoryError` for UTF-16."""
     for number, line in enumerate(file, 1):

@@ -11,6 +11,7 @@ import msgspec
 from ..catalog.errors import PoolError
 from ..catalog.files import whole_file
 from ..catalog.items import some
+from ..catalog.records import read_json
 
 EXPECTED = 'expected one JSON object of ids and group names, both strings, such as {"u1": "3", "u2": "0"}'
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
@@ -22,16 +23,9 @@ def read_groups(path: Path) -> dict[str, str]:
     Raises `PoolError` for a file that cannot be read, that is no such object, that holds nothing, or that names an
     id twice.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        groups = msgspec.json.decode(text, type=dict[str, _Name])
-        names: Counter[str] = json.loads(text, object_pairs_hook=lambda pairs: Counter(key for key, _ in pairs))
-    except OSError as error:
-        raise PoolError(f"{path}: cannot be read: {error.strerror}. Check the path.") from None
-    except UnicodeDecodeError as error:
-        raise PoolError(f"{path}: not UTF-8 (byte {error.start}). Save the file as UTF-8.") from None
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise PoolError(f"{path}: {error}; {EXPECTED}. `specrec group-users` writes such files.") from None
+    expected = f"{EXPECTED}. `specrec group-users` writes such files"
+    groups, text = read_json(path, dict[str, _Name], expected, PoolError)
+    names: Counter[str] = json.loads(text, object_pairs_hook=lambda pairs: Counter(key for key, _ in pairs))
     if not groups:
         raise PoolError(f"{path} holds no ids; {EXPECTED}.")
     if repeated := [name for name, count in names.items() if count > 1]:

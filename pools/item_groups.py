@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from ..catalog.errors import CatalogError
+from ..catalog.records import read_json
 from .grouping import Grouping, Told, at_random, check_count, clustered, embedded
 
 EXPECTED = 'expected such as {"0": {"title": "Desk lamp", "categories": ["Home", "Lighting"]}, ...}'
@@ -28,14 +29,7 @@ class Described(msgspec.Struct):
 
 def read_items(path: Path) -> dict[str, Described]:
     """Item id to what items.json says of it. Raises `CatalogError` for a file that is none."""
-    try:
-        items = msgspec.json.decode(path.read_bytes().decode("utf-8-sig"), type=dict[str, Described])
-    except OSError as error:
-        raise CatalogError(f"{path}: cannot be read: {error.strerror}. Check the path.") from None
-    except UnicodeDecodeError as error:
-        raise CatalogError(f"{path}: not UTF-8 (byte {error.start}). Save the file as UTF-8.") from None
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise CatalogError(f"{path}: {error}; {EXPECTED}.") from None
+    items, _ = read_json(path, dict[str, Described], EXPECTED, CatalogError)
     if not items:
         raise CatalogError(f"{path} holds no items; {EXPECTED}.")
     return items
