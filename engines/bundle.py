@@ -84,8 +84,8 @@ class ModelBundle(ABC):
 
     manifest: "Manifest | TextManifest"
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, manifest: "Manifest | TextManifest") -> None:
+        self.path, self.manifest = path, manifest
 
     @abstractmethod
     def vocabulary(self) -> NDArray[np.int64]:
@@ -177,10 +177,6 @@ class Bundle(ModelBundle):
     """An opened bundle of models that write identifiers, with their catalog."""
 
     manifest: Manifest
-
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        super().__init__(path)
-        self.manifest = manifest
 
     @classmethod
     def open(cls, path: str | Path) -> "Bundle":

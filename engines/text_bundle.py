@@ -53,10 +53,6 @@ class TextBundle(ModelBundle):
 
     manifest: TextManifest
 
-    def __init__(self, path: Path, manifest: TextManifest) -> None:
-        super().__init__(path)
-        self.manifest = manifest
-
     @classmethod
     def open(cls, path: str | Path) -> "TextBundle":
         """Read the manifest. Raises `BundleError` where it is absent, damaged, of another schema or of items."""

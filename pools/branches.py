@@ -34,6 +34,11 @@ class Branches(NamedTuple):
     depth: Int64  # [n] 1, 2, ...
     share: Float64  # [n] of the weight of all that followed the query, at most the parent's
 
+    @property
+    def rank(self) -> Int64:
+        """[n] the number of every branch among its request's: 0, 1, ..."""
+        return np.arange(len(self.request)) - np.searchsorted(self.request, self.request)
+
 
 def propose(
     contexts: Sequence[AnyTokens],

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -44,9 +43,9 @@ class ItemPool:
     and member_groups (`Members`).
     """
 
-    def __init__(self, path: Path, facts: ItemPoolFacts, arrays: Mapping[str, Array]) -> None:
-        """See `open`."""
-        self.path, self.facts = path, facts
+    def __init__(self, path: Path, facts: ItemPoolFacts, arrays: Mapping[str, Array], ids: list[str]) -> None:
+        """ids: every item's; see `open`."""
+        self.path, self.facts, self.ids = path, facts, ids
         self.counts: Int64 = arrays["counts"]
         self.starts: Int64 = arrays["starts"]
         self.followers: NDArray[np.int32] = arrays["followers"]
@@ -55,7 +54,6 @@ class ItemPool:
         self.group_items: NDArray[np.int32] = arrays["group_items"]
         self.group_counts: Int64 = arrays["group_counts"]
         self._members = Members(arrays["member_keys"], arrays["member_groups"])
-        self._ids = arrays["ids"]
 
     @classmethod
     def open(cls, path: str | Path) -> "ItemPool":
@@ -64,22 +62,17 @@ class ItemPool:
         facts = read_facts(path, "items", ItemPoolFacts, BUILD)
         arrays = open_arrays(path, facts.arrays, BUILD)
         pool = {name: array.dtype.str for name, array in arrays.items()}
-        if pool != TYPES or not (_consistent(facts, arrays) and _sound(arrays)):
+        ids = _decoded(arrays["ids"]) if pool == TYPES else []
+        if pool != TYPES or not (_consistent(facts, arrays, ids) and _sound(arrays)):
             raise PoolError(
                 f"{path / POOL_FILE} names arrays that make no pool of items. Build the pool again with: {BUILD}"
             )
-        return cls(path, facts, arrays)
+        return cls(path, facts, arrays, ids)
 
     @property
     def checksum(self) -> str:
         """Of the pool's whole content."""
         return self.facts.checksum
-
-    @cached_property
-    def ids(self) -> list[str]:
-        """Every item's id."""
-        ids: list[str] = json.loads(self._ids.tobytes())
-        return ids
 
     def group_of(self, user: str) -> int | None:
         """The number of a user's group, after the file the pool was built with; None: in no group."""
@@ -92,13 +85,13 @@ class ItemPool:
         return which, self.followers[at], self.weights[at]
 
 
-def _consistent(facts: ItemPoolFacts, arrays: Mapping[str, Array]) -> bool:
+def _consistent(facts: ItemPoolFacts, arrays: Mapping[str, Array], ids: Sequence[str]) -> bool:
     """Whether shapes and numbers fit together, so that nothing reads beyond an end."""
     if any(array.ndim != 1 for array in arrays.values()):
         return False
     size = {name: len(array) for name, array in arrays.items()}
     return (
-        size["counts"] == facts.items
+        size["counts"] == facts.items == len(ids) == len(set(ids))
         and size["weights"] == size["followers"]
         and size["group_counts"] == size["group_items"]
         and size["member_keys"] == size["member_groups"]
@@ -110,19 +103,19 @@ def _consistent(facts: ItemPoolFacts, arrays: Mapping[str, Array]) -> bool:
     )
 
 
-def _sound(arrays: Mapping[str, Array]) -> bool:
-    """Whether ids are as many texts as there are items, each once, and weights and counts such as can be."""
+def _decoded(ids: Array) -> list[str]:
+    """Ids as `encoded_ids` keeps them; none where that is not what they are."""
     try:
-        ids = json.loads(arrays["ids"].tobytes())
+        decoded = json.loads(ids.tobytes())
     except (ValueError, RecursionError):
-        return False
-    texts = isinstance(ids, list) and all(isinstance(id, str) for id in ids)
+        return []
+    return decoded if isinstance(decoded, list) and all(isinstance(id, str) for id in decoded) else []
+
+
+def _sound(arrays: Mapping[str, Array]) -> bool:
+    """Whether counts and weights are such as can be."""
     counted = (arrays["counts"] >= 0).all() and (arrays["group_counts"] >= 0).all()
-    weights = arrays["weights"]
-    return bool(
-        texts and len(ids) == len(set(ids)) == len(arrays["counts"]) and counted and np.isfinite(weights).all()
-        and (weights >= 0).all()
-    )  # fmt: skip
+    return bool(counted and np.isfinite(arrays["weights"]).all() and (arrays["weights"] >= 0).all())
 
 
 def _spanning(starts: Array, parts: int, size: int) -> bool:

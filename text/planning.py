@@ -89,7 +89,7 @@ class ByCost(TextPlanning):
     def most(self, branches: Branches, call: Call) -> int:
         if not len(branches.request):
             return 0
-        rank = np.arange(len(branches.request)) - np.searchsorted(branches.request, branches.request)
+        rank = branches.rank
         sizes = np.arange(int(rank.max()) + 2)
         gain = np.bincount(rank + 1, self.chances(branches.share), len(sizes)).cumsum() + call.batch
         batch, past = np.full(len(sizes), float(call.batch)), np.full(len(sizes), float(call.past))
@@ -117,7 +117,7 @@ class ByCost(TextPlanning):
 
 def first(branches: Branches, most: int) -> Branches:
     """The first `most` branches of every request: its best ones, and a tree by themselves."""
-    kept = np.arange(len(branches.request)) - np.searchsorted(branches.request, branches.request) < most
+    kept = branches.rank < most
     if kept.all():
         return branches
     number = np.append(np.cumsum(kept) - 1, -1)  # a parent of -1 stays

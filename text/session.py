@@ -71,10 +71,10 @@ class TextSession:
         if self._planning.look():
             with self._stats.timed("retrieval"):
                 branches = self._draft(Call(batch, past, own))
-        rank = _ranks(branches.request)
+        rank = branches.rank
         slot = past + own + rank
         paths = _paths(branches, slot, batch, past if self._begun else -1)
-        inputs = self._inputs(branches, slot - past, paths)
+        inputs = self._inputs(branches, rank, own, paths)
         with self._stats.timed("target"):
             logprobs = self._engine.forward(inputs, self._cache)
         with self._stats.timed("verification"):
@@ -96,27 +96,26 @@ class TextSession:
         branches = self._drafter.propose(contexts, groups, room, fresh=not self._begun)
         return first(branches, self._planning.most(branches, call))
 
-    def _inputs(self, branches: Branches, query: Int64, paths: Int64) -> ForwardInputs:
-        """One call: the prompts or the last tokens, then what is drafted behind them (at `query` [n] of the call)."""
+    def _inputs(self, branches: Branches, rank: Int64, own: int, paths: Int64) -> ForwardInputs:
+        """One call: the prompts or the last tokens, `own` of a request, and behind them what is drafted."""
         mine, past, begun = self._active, self._cache.length, self._begun
-        batch, length = len(mine), self._length[mine]
-        prompt = 0 if begun else int(self._prompt.max())
-        new = max(int(query.max(initial=0)) + 1, prompt)
-        ids = np.zeros((batch, new), np.int64)
+        batch, length, query = len(mine), self._length[mine], own + rank
+        prompt, drafted = 0 if begun else own, int(rank.max(initial=-1)) + 1
+        ids = np.zeros((batch, own + drafted), np.int64)
         positions = np.zeros_like(ids)
-        row, place = np.arange(batch), np.zeros(batch, np.int64)
         if begun:
             ids[:, 0], positions[:, 0] = self._tokens[mine, length - 1], length - 1
         else:
-            ids[:, :prompt], positions[:, :prompt] = self._tokens[mine, :prompt], np.arange(prompt)
+            ids[:, :own], positions[:, :own] = self._tokens[mine, :own], np.arange(own)
         ids[branches.request, query] = branches.token
         positions[branches.request, query] = (length - 1)[branches.request] + branches.depth
         cached = self._cached[mine] if begun else length
-        who, what = np.concatenate([row, branches.request]), np.concatenate([place, query])
-        seen = slice(None) if begun else slice(batch, None)  # a prompt's last token sees what is before it, as always
-        visible = tree_visibility(cached, past, prompt, new - prompt, who[seen], what[seen], paths[seen])
-        rank = _ranks(branches.request)
-        rows = np.zeros((batch, 2 + int(rank.max(initial=-1))), np.int64)
+        row, place = np.append(np.arange(batch), branches.request), np.append(np.zeros(batch, np.int64), query)
+        nodes = slice(None) if begun else slice(batch, None)  # a prompt's last token sees what is before it, as always
+        visible = tree_visibility(
+            cached, past, prompt, own + drafted - prompt, row[nodes], place[nodes], paths[nodes]
+        )  # fmt: skip
+        rows = np.zeros((batch, 1 + drafted), np.int64)
         rows[:, 0] = 0 if begun else length - 1
         rows[branches.request, 1 + rank] = query
         return ForwardInputs(ids, positions, *visible, rows)
@@ -169,11 +168,6 @@ class TextSession:
         whole = len(rows) == self._cache.batch and len(at) == self._cache.length
         if not whole or (slots != at).any():
             self._cache.keep(rows, slots)
-
-
-def _ranks(request: Int64) -> Int64:
-    """[n] the number of every drafted token among its request's; requests ascend."""
-    return np.arange(len(request)) - np.searchsorted(request, request)
 
 
 def _paths(branches: Branches, slot: Int64, batch: int, last: int) -> Int64:
