@@ -8,7 +8,7 @@ SOURCES := $(wildcard *.py */*.py) py.typed README.md
 .PHONY: demo test lint types bench clean
 
 demo: $(VENV)/.package
-	$(BIN)/specrec demo --output demo --overwrite
+	$(BIN)/specbeam demo --output demo --overwrite
 
 test: $(VENV)/.package
 	$(BIN)/python -m pytest
@@ -16,7 +16,7 @@ test: $(VENV)/.package
 lint: $(VENV)/.package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	cd $(VENV) && $(BIN)/mypy --strict -p specrec
+	cd $(VENV) && $(BIN)/mypy --strict -p specbeam
 
 bench: $(VENV)/.package
 	rm -rf $(VENV)/beauty
@@ -24,7 +24,7 @@ bench: $(VENV)/.package
 
 # torch first and by itself: the rest then finds it installed and resolves no other.
 $(VENV)/.dependencies: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SpecRec needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Set PYTHON=...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SpecBeam needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Set PYTHON=...")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt torch
 	$(PIP) install --quiet --constraint constraints.txt ".[cpu,export,align,parquet,explain,text,groups,dev]"

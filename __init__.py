@@ -1,3 +1,3 @@
-"""SpecRec: speculative beam search for generative recommendation."""
+"""SpecBeam: speculative beam search for generative recommendation."""
 
 __version__ = "0.1.0"

@@ -10,16 +10,17 @@ from typing import Any
 
 import click
 
-from specrec import __version__
-from specrec.catalog.errors import SpecRecError
-from specrec.verbs.build import demo, export
-from specrec.verbs.engine import build_engine, inspect
-from specrec.verbs.group import group_items, group_users
-from specrec.verbs.learn import align, train
-from specrec.verbs.measure import evaluate, tune
-from specrec.verbs.pool import build_pool
-from specrec.verbs.serve import explain, infer
-from specrec.verbs.text import generate
+from specbeam import __version__
+from specbeam.catalog.errors import SpecBeamError
+from specbeam.catalog.extras import EXTRAS, install_module
+from specbeam.verbs.build import demo, export
+from specbeam.verbs.engine import build_engine, inspect
+from specbeam.verbs.group import group_items, group_users
+from specbeam.verbs.learn import align, train
+from specbeam.verbs.measure import evaluate, tune
+from specbeam.verbs.pool import build_pool
+from specbeam.verbs.serve import explain, infer
+from specbeam.verbs.text import generate
 
 
 class Verbs(click.Group):
@@ -29,14 +30,13 @@ class Verbs(click.Group):
         try:
             with ends_when_terminated():
                 return super().invoke(context)
-        except SpecRecError as error:
+        except SpecBeamError as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
-            extra = EXTRAS.get(package)
-            if extra is None:
+            if package not in EXTRAS:
                 raise
-            raise click.ClickException(f"{package} is not installed. Run: pip install 'specrec[{extra}]'") from error
+            raise click.ClickException(f"{package} is not installed. Run: {install_module(package)}") from error
         except OSError as error:
             if error.errno in (None, errno.EPIPE):  # a reader that has gone away: click ends quietly
                 raise
@@ -57,24 +57,16 @@ def ends_when_terminated() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-EXTRAS = {
-    "onnxruntime": "cpu", "torch": "export", "transformers": "export", "peft": "export", "onnx": "quantize",
-    "onnxscript": "export", "onnx_ir": "quantize", "polygraphy": "tensorrt", "tokenizers": "text",
-    "pyarrow": "parquet", "altair": "explain", "vl_convert": "explain", "accelerate": "align",
-    "sklearn": "groups", "scipy": "groups",
-}  # fmt: skip
-
-
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="specrec")
+@click.version_option(__version__, prog_name="specbeam")
 def main() -> None:
     """Fast top-K generative recommendation: a draft proposes beams, the target verifies them in one call.
 
     \b
     The usual order:
-      specrec export --target T --draft D --catalog index.json --output bundle
-      specrec build-engine bundle
-      specrec infer bundle histories.jsonl --output recs.jsonl
+      specbeam export --target T --draft D --catalog index.json --output bundle
+      specbeam build-engine bundle
+      specbeam infer bundle histories.jsonl --output recs.jsonl
     """
 
 

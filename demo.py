@@ -16,7 +16,7 @@ from .align.sources import FreshDecoder, Pretrained
 from .align.synthetic import ShopSize, write_shop
 from .align.train import train
 from .catalog.dataset import Dataset
-from .catalog.errors import SpecRecError
+from .catalog.errors import SpecBeamError
 from .catalog.files import whole_directory
 from .catalog.history import HistoryRequest, read_histories
 from .catalog.items import Catalog
@@ -61,7 +61,7 @@ def run_demo(
 ) -> None:
     """Write a shop, its checkpoints, a bundle and its engine to `directory`, and print what they can do.
 
-    Target and draft are trained, and the draft aligned, for `steps`. Raises `SpecRecError` where
+    Target and draft are trained, and the draft aligned, for `steps`. Raises `SpecBeamError` where
     `directory` exists and `overwrite` is false, and where drafting changed a list; then nothing is left
     behind.
     """
@@ -90,9 +90,9 @@ def run_demo(
         show_users(histories, speculative, answers, catalog, echo)
         popular = most_popular(part / "shop" / "train.jsonl", k)
         summarise(speculative, plain, answers, popular, k, echo)
-    echo(f"\nAll of it is in {directory}. Look inside: specrec inspect {directory / 'bundle'}")
-    echo(f"Serve a file: specrec infer {directory / 'bundle'} {directory / 'shop' / 'test.jsonl'} --output recs.jsonl")
-    echo(f"See one search: specrec explain {directory / 'bundle'} --history 3,17 --speculation fixed -o tree.html")
+    echo(f"\nAll of it is in {directory}. Look inside: specbeam inspect {directory / 'bundle'}")
+    echo(f"Serve a file: specbeam infer {directory / 'bundle'} {directory / 'shop' / 'test.jsonl'} --output recs.jsonl")
+    echo(f"See one search: specbeam explain {directory / 'bundle'} --history 3,17 --speculation fixed -o tree.html")
 
 
 def train_pair(part: Path, steps: tuple[int, int], echo: Echo) -> None:
@@ -131,13 +131,13 @@ def serve(bundle: Path, histories: Sequence[Sequence[str]], k: int, drafter: Lit
 
 
 def check_same(speculative: Run, plain: Run) -> None:
-    """Raises `SpecRecError` where drafting changed a list."""
+    """Raises `SpecBeamError` where drafting changed a list."""
     pairs = zip(speculative.results, plain.results, strict=True)
     differing = [user for user, (ours, theirs) in enumerate(pairs) if not same_list(ours, theirs)]
     if differing:
-        raise SpecRecError(
+        raise SpecBeamError(
             f"{len(differing)} of {len(plain.results)} lists differ from those of plain beam search (the first: test "
-            f"user {differing[0]}); expected none. This is a fault of SpecRec: please report it with your versions."
+            f"user {differing[0]}); expected none. This is a fault of SpecBeam: please report it with your versions."
         )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from .catalog.errors import SpecRecError
+from .catalog.errors import SpecBeamError
 from .catalog.items import Catalog
 from .catalog.trie import ItemTrie
 from .runtime import Recommendation, RecommendedItem, Recommender
@@ -113,11 +113,11 @@ class Explanation:
 def explain(recommender: Recommender, history: Sequence[str], k: int = 10) -> Explanation:
     """Recommend k items for one history (item ids, oldest first) and tell how the list came about.
 
-    Raises `HistoryError` as `Recommender.encode` does, and `SpecRecError` where there is nothing to draw.
+    Raises `HistoryError` as `Recommender.encode` does, and `SpecBeamError` where there is nothing to draw.
     """
     answer, rounds = recommender.trace(recommender.encode(history), k)
     if not rounds:
-        raise SpecRecError(
+        raise SpecBeamError(
             "There is nothing to draw: the catalog leaves no choice under this scoring, so the target was never asked. "
             "Use --scoring full."
         )

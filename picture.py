@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 import vl_convert  # noqa: F401 (Altair draws .svg and .png with it, and asks for it only then)
 
-from .catalog.errors import SpecRecError
+from .catalog.errors import SpecBeamError
 from .catalog.files import whole_file
 from .explain import ExplainedNode, Explanation, Status, counted, named, rows, shortened
 from .runtime.types import Float64, Int64
@@ -83,7 +83,7 @@ def chart(explanation: Explanation) -> alt.VConcatChart:
 def save(picture: alt.VConcatChart, path: Path) -> None:
     """Write a picture, whole or not at all, as its suffix says; an .html opens without a network.
 
-    Raises `SpecRecError` for a suffix of another kind.
+    Raises `SpecBeamError` for a suffix of another kind.
     """
     check_kind(path)
     text, binary = StringIO(), BytesIO()
@@ -113,9 +113,9 @@ def _harmless(value: Any) -> Any:
 
 
 def check_kind(path: Path) -> None:
-    """Raises `SpecRecError` unless the suffix names a kind of picture that `save` can write."""
+    """Raises `SpecBeamError` unless the suffix names a kind of picture that `save` can write."""
     if path.suffix.lower() not in KINDS:
-        raise SpecRecError(f"{path}: got the suffix {path.suffix!r}; expected one of {', '.join(KINDS)}.")
+        raise SpecBeamError(f"{path}: got the suffix {path.suffix!r}; expected one of {', '.join(KINDS)}.")
 
 
 def _facts(explanation: Explanation) -> list[Row]:

@@ -1,4 +1,4 @@
-"""`specrec align`: a draft learns what its target ranks highest."""
+"""`specbeam align`: a draft learns what its target ranks highest."""
 
 import shutil
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import torch
 
 from .. import __version__
 from ..catalog.dataset import Dataset
-from ..catalog.errors import HistoryError, OptionError, SpecRecError
+from ..catalog.errors import HistoryError, OptionError, SpecBeamError
 from ..catalog.files import Frozen, check_replaceable
 from ..catalog.prompt import PromptEncoder
 from ..engines.torch import TorchEngine
@@ -112,7 +112,7 @@ def align(
     (default: the work folder `output`.work, which is removed at the end); what is there is used again. The
     weights that have the most accepted levels on validation users are kept. `budget` changes settings of
     `TrainingBudget` from what is usual for the draft. An interrupted alignment goes on when called again.
-    `progress` is told of the teacher data, `bar` names the training's own. Raises `SpecRecError`: where
+    `progress` is told of the teacher data, `bar` names the training's own. Raises `SpecBeamError`: where
     the tokens of draft and target differ, there is nothing to learn from, and as `train` does.
     """
     check_replaceable(output, kind=RECORD, replace=overwrite)
@@ -188,10 +188,10 @@ def check_enough(dataset: Dataset, places: int, held_out: int) -> None:
 
 
 def claimed(work: Path) -> Path:
-    """The work folder. Raises `SpecRecError` where it holds something that no alignment put there."""
+    """The work folder. Raises `SpecBeamError` where it holds something that no alignment put there."""
     strange = sorted(path.name for path in work.iterdir() if path.name not in OWN) if work.is_dir() else []
     if strange:
-        raise SpecRecError(
+        raise SpecBeamError(
             f"{work} holds {', '.join(strange[:3])}, which no alignment put there; expected {' and '.join(OWN)} of an "
             "interrupted one. Move it away, or choose another --output."
         )
@@ -221,7 +221,7 @@ def acceptance_check(
 def record(report: AlignReport, dataset: Dataset, target: Path, draft: Source, prompt: PromptOptions) -> bytes:
     """The content of alignment.json."""
     content = {
-        "specrec_version": __version__,
+        "specbeam_version": __version__,
         "data": str(dataset.folder),
         "target": str(target),
         "draft": str(draft),

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import TrainingArguments
 
-from ..catalog.errors import OptionError, SpecRecError
+from ..catalog.errors import OptionError, SpecBeamError
 from ..export.quiet import quiet
 from .budget import TrainingBudget, usable_precision
 from .events import Events
@@ -70,7 +70,7 @@ def fit(
     again with the same settings (unless `resume` is false), and the caller removes it afterwards.
     `fingerprint` says what else makes a run another run. `progress` names the bar (shown on a terminal).
 
-    Raises `SpecRecError` where the run is interrupted (a checkpoint is saved first), where the loss or the
+    Raises `SpecBeamError` where the run is interrupted (a checkpoint is saved first), where the loss or the
     gradient is not finite, where a checkpoint cannot be written, and where `work` is another run's.
     """
     if not len(samples):
@@ -103,7 +103,7 @@ def fit(
 
 
 def _run(loop: Loop, start: Path | None) -> None:
-    """Train to the end. Raises `SpecRecError` where the run is interrupted."""
+    """Train to the end. Raises `SpecBeamError` where the run is interrupted."""
     try:
         with _interruptible(loop):
             loop.train(resume_from_checkpoint=str(start) if start is not None else None)
@@ -113,7 +113,7 @@ def _run(loop: Loop, start: Path | None) -> None:
     if loop.interrupted and not finished:
         saved = loop.folder.last()
         where = f"The checkpoint {saved} is kept" if saved is not None else "There was no checkpoint yet"
-        raise SpecRecError(
+        raise SpecBeamError(
             f"Training was interrupted after step {loop.state.global_step} of {loop.args.max_steps}. {where}: run the "
             "same command again to go on from there."
         )

@@ -1,4 +1,4 @@
-"""transformers' `Trainer` with SpecRec's pace: when to look, when to save, when to stop, and what a checkpoint is."""
+"""transformers' `Trainer` with SpecBeam's pace: when to look, when to save, when to stop, and what a checkpoint is."""
 
 from collections.abc import Callable, Mapping
 from math import isfinite
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from ..catalog.errors import SpecRecError
+from ..catalog.errors import SpecBeamError
 from .events import Events
 from .order import EpochBatches
 from .work import BEST, OPTIMIZER, RANDOM, STATE, WEIGHTS, Snapshot, WorkFolder, load_json, load_tensors
@@ -108,11 +108,11 @@ class Loop(Trainer):
             raise self._diverged(what, self.state.global_step + 1)
         return norm
 
-    def _diverged(self, what: str, step: int) -> SpecRecError:
+    def _diverged(self, what: str, step: int) -> SpecBeamError:
         remedy = f"Lower the learning rate ({self.args.learning_rate:g})"
         if self.args.fp16:
             remedy += ", or train in bf16 or fp32 (--precision)"
-        return SpecRecError(
+        return SpecBeamError(
             f"Training diverged in step {step} of {self.state.max_steps}: {what}. The weights of that "
             f"step were not kept{self._kept()}. {remedy}, remove {self.folder.path} and start again."
         )

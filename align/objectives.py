@@ -140,7 +140,7 @@ class AtSpeedS(Objective):
 
 @dataclass(frozen=True)
 class PathKd(Objective):
-    """SpecRec's own, for strict verification: what ranks paths, where the target's K-th best lies.
+    """SpecBeam's own, for strict verification: what ranks paths, where the target's K-th best lies.
 
     Two terms over the trie's own children. A row's: forward KL of the children and of all the rest of the
     vocabulary together, because a path's score is made of unnormalised log-probabilities. A level's: a

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..catalog.errors import SpecRecError
+from ..catalog.errors import SpecBeamError
 from ..catalog.files import Frozen
 from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec, compile_prompt
@@ -23,7 +23,7 @@ IGNORED = -100  # the label of a position that has no part in the loss
 
 
 class PromptOptions(Frozen, frozen=True, kw_only=True):
-    """What stands around the items: as for `specrec export`, which must be told the same."""
+    """What stands around the items: as for `specbeam export`, which must be told the same."""
 
     prompt: str | None = None
     separator: str = ""
@@ -140,10 +140,10 @@ class Answers(Samples):
 
 
 def training_samples(histories: Sequence[Int64], form: Format, seed: int) -> Samples:
-    """What there is to learn from histories. Raises `SpecRecError` where no item follows another."""
+    """What there is to learn from histories. Raises `SpecBeamError` where no item follows another."""
     samples = PackedHistories(histories, form, seed) if form.packed else Answers(histories, form)
     if not len(samples):
-        raise SpecRecError(
+        raise SpecBeamError(
             f"Of {len(histories)} training histories none has two items; expected histories in which an item follows "
             "another."
         )

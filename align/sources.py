@@ -106,7 +106,7 @@ class Pretrained(Source):
 class LoraDecoder(Source):
     """A checkpoint under LoRA adapters (Hu et al. 2021, arXiv 2106.09685) of a given rank.
 
-    What is saved is the adapter, which `specrec export` merges; the checkpoint must stay where it is.
+    What is saved is the adapter, which `specbeam export` merges; the checkpoint must stay where it is.
     """
 
     directory: Path

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.errors import SpecRecError
+from ..catalog.errors import SpecBeamError
 from ..catalog.files import Frozen, whole_directory
 from .words import COLOURS, KINDS, KINDS_PER_DEPARTMENT, SIZES, STYLES, STYLES_PER_FAMILY
 
@@ -124,7 +124,7 @@ def write_shop(output: Path, size: ShopSize | None = None, *, replace: bool = Fa
 
     A dataset (`catalog.dataset`): `index.json` and `items.json` (the catalog), `train.jsonl` (whole
     histories), and for other users `valid.jsonl` and `test.jsonl` (histories, and as label the one item
-    that came next). Raises `SpecRecError` where `output` exists and `replace` is false.
+    that came next). Raises `SpecBeamError` where `output` exists and `replace` is false.
     """
     size = size or ShopSize()
     shop = draw_shop(size)
@@ -145,7 +145,7 @@ def _draw_codes(rng: np.random.Generator, size: ShopSize) -> Int64:
     """Codes [I, 4], distinct but for the twins; kinds and styles follow Zipf's law, as shelves do."""
     levels = (len(KINDS), len(STYLES), len(SIZES), len(COLOURS))
     if not 0 <= size.twins < size.items <= MOST_ITEMS:
-        raise SpecRecError(f"got {size.items} items, {size.twins} of them twins; expected at most {MOST_ITEMS} items.")
+        raise SpecBeamError(f"got {size.items} items, {size.twins} of them twins; expected at most {MOST_ITEMS} items.")
     draws = 4 * size.items
     columns = [
         rng.choice(rng.permutation(count), draws, p=_zipf(count, exponent))

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ..catalog.errors import SpecRecError
+from ..catalog.errors import SpecBeamError
 from ..catalog.files import whole_file
 from ..catalog.prompt import PromptEncoder
 from ..catalog.trie import ItemTrie
@@ -28,7 +28,7 @@ Progress = Callable[[str, int, int | None], None]
 def open_store(folder: Path, target: Sequence[Path], form: Format, places: Places, width: int) -> TreeStore:
     """The store for the trees of a target (its folders of weights) at these places; what is in it already is kept.
 
-    Raises `SpecRecError` where the folder holds trees of another target, other prompts or other histories.
+    Raises `SpecBeamError` where the folder holds trees of another target, other prompts or other histories.
     """
     settings = TeacherSettings(
         fingerprint=f"target {weights_digest(target)}, prompts {form_digest(form)}, histories {places.digest()}",
@@ -39,11 +39,11 @@ def open_store(folder: Path, target: Sequence[Path], form: Format, places: Place
         try:
             before = msgspec.json.decode(file.read_bytes(), type=TeacherSettings)
         except msgspec.MsgspecError as error:
-            raise SpecRecError(f"{file} is damaged: {error}. Remove {folder}: its trees are made anew.") from None
+            raise SpecBeamError(f"{file} is damaged: {error}. Remove {folder}: its trees are made anew.") from None
         if before != settings:
             old, new = (json.loads(msgspec.json.encode(s)) for s in (before, settings))
             differing = "; ".join(f"{name} {old[name]}, now {new[name]}" for name in new if old[name] != new[name])
-            raise SpecRecError(f"{folder} holds other trees ({differing}). Remove it or choose another --teacher.")
+            raise SpecBeamError(f"{folder} holds other trees ({differing}). Remove it or choose another --teacher.")
     else:
         with _room(folder, 0, store.parts), whole_file(file) as out:
             out.write(msgspec.json.format(msgspec.json.encode(settings), indent=1))
@@ -53,7 +53,7 @@ def open_store(folder: Path, target: Sequence[Path], form: Format, places: Place
 def fill(store: TreeStore, teacher: Searcher, places: Places, form: Format, progress: Progress) -> None:
     """Make the trees that the store lacks.
 
-    Raises `SpecRecError` where the disk is full or it is interrupted; the parts that were written stay and are not
+    Raises `SpecBeamError` where the disk is full or it is interrupted; the parts that were written stay and are not
     made again.
     """
     prompts = PromptEncoder(form.spec, form.identifiers.tokens, form.longest)
@@ -65,7 +65,7 @@ def fill(store: TreeStore, teacher: Searcher, places: Places, form: Format, prog
         try:
             trees = _searched(teacher, places, form.identifiers.trie, prompts, samples)
         except KeyboardInterrupt:
-            raise SpecRecError(
+            raise SpecBeamError(
                 f"Interrupted with {kept} of {store.parts} parts of the teacher data in {store.folder}. They stay: run "
                 "the same command again to go on from there."
             ) from None
@@ -94,7 +94,7 @@ def _room(folder: Path, done: int, parts: int) -> Iterator[None]:
         yield
     except OSError as error:
         remedy = "Free some space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Mend that"
-        raise SpecRecError(
+        raise SpecBeamError(
             f"Teacher data could not be written to {folder}: {error.strerror}. {done} of {parts} parts are there and "
             f"stay. {remedy} (or name another folder with --teacher) and run the same command again: it goes on from "
             "there."

@@ -1,4 +1,4 @@
-"""`specrec train`: a decoder learns which item comes next."""
+"""`specbeam train`: a decoder learns which item comes next."""
 
 import shutil
 from collections.abc import Mapping
@@ -71,7 +71,7 @@ def train(
     of a history are learned at once; otherwise every item that follows another is an answer of its own. The
     weights of the best validation loss are kept. `budget` changes settings of `TrainingBudget` from what is
     usual for `source`. Beside the weights lie `training.json` and TensorBoard events. An interrupted
-    training is kept in `output`.work and goes on when called again. Raises `SpecRecError` where there is
+    training is kept in `output`.work and goes on when called again. Raises `SpecBeamError` where there is
     nothing to learn from, prompts do not fit the model or its context, `output` exists, or training fails
     (see `fit`).
     """
@@ -143,7 +143,7 @@ def fingerprint(dataset: Dataset, source: Source, options: PromptOptions) -> str
 def record(report: TrainReport, dataset: Dataset, source: Source, options: PromptOptions) -> bytes:
     """The content of training.json."""
     content = {
-        "specrec_version": __version__,
+        "specbeam_version": __version__,
         "data": str(dataset.folder),
         "source": str(source),
         "prompt": options,

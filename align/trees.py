@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..catalog.errors import SpecRecError
+from ..catalog.errors import SpecBeamError
 from ..catalog.files import Frozen, whole_file
 from ..catalog.trie import ItemTrie, spans
 from ..runtime.types import Int64
@@ -96,7 +96,7 @@ class TreeStore:
     def read(self, samples: Sequence[int]) -> Trees:
         """The trees of some prompts, in the order given; log-probabilities in float32.
 
-        Raises `SpecRecError` where a part is damaged or missing.
+        Raises `SpecBeamError` where a part is damaged or missing.
         """
         read = [self._one(*divmod(sample, self.settings.part)) for sample in samples]
         count, node, logprob, leaves = zip(*read, strict=True)
@@ -136,7 +136,7 @@ class TreeStore:
             file: Any = safe_open(path, framework="numpy")
             count, node = (file.get_slice(name)[:] for name in ("count", "node"))
         except (SafetensorError, OSError) as error:
-            raise SpecRecError(f"{path} cannot be read: {error}. Delete it and run again: it is made anew.") from None
+            raise SpecBeamError(f"{path} cannot be read: {error}. Delete it and run again: it is made anew.") from None
         return file, _starts(count), _starts(self._trie.child_count[node])
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..catalog.errors import SpecRecError
+from ..catalog.errors import SpecBeamError
 from ..catalog.files import whole_directory, whole_file
 
 SETTINGS, STATE = "settings.json", "state.json"
@@ -45,12 +45,12 @@ class WorkFolder:
     def claim(self, settings: Mapping[str, Any], *, resume: bool) -> Path | None:
         """Take the folder for a run of `settings`; returns the checkpoint to go on from, if there is one.
 
-        Raises `SpecRecError` where the folder belongs to a run of other settings, or to something else.
+        Raises `SpecBeamError` where the folder belongs to a run of other settings, or to something else.
         """
         file = self.path / SETTINGS
         settings = json.loads(json.dumps(settings))
         if self.path.exists() and not file.is_file() and any(self.path.iterdir()):
-            raise SpecRecError(f"{self.path} is no training run's folder: it has no {SETTINGS}. Move it away.")
+            raise SpecBeamError(f"{self.path} is no training run's folder: it has no {SETTINGS}. Move it away.")
         for part in self.path.glob(".checkpoint-*"):  # of a run that was killed while it wrote
             shutil.rmtree(part)
         if not resume or not file.is_file():
@@ -62,7 +62,7 @@ class WorkFolder:
         differing = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
         if differing:
             shown = "; ".join(f"{name} {before.get(name)}, now {settings.get(name)}" for name in differing)
-            raise SpecRecError(
+            raise SpecBeamError(
                 f"{self.path} holds an interrupted training run of other settings ({shown}). Remove the folder to "
                 "start anew, or repeat the earlier command to go on with it."
             )
@@ -76,7 +76,7 @@ class WorkFolder:
         """Write a checkpoint, whole or not at all, then remove the earlier ones.
 
         `is_best`: its weights are the best so far; otherwise the best are the last checkpoint's. Raises
-        `SpecRecError` where it cannot be written; then the earlier checkpoint is still there.
+        `SpecBeamError` where it cannot be written; then the earlier checkpoint is still there.
         """
         before = self.last()
         try:
@@ -91,7 +91,7 @@ class WorkFolder:
                 (part / STATE).write_text(json.dumps(snapshot.state), encoding="utf-8")
         except (OSError, SafetensorError) as error:
             kept = f"The checkpoint of step {_step(before)} is intact" if before is not None else "There is none yet"
-            raise SpecRecError(
+            raise SpecBeamError(
                 f"The checkpoint of step {step} could not be written to {self.path}: {error}. {kept}. Free some space "
                 "there and run the same command again to go on."
             ) from error

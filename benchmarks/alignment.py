@@ -39,24 +39,24 @@ from alignment_results import (
     write,
 )
 from reference import shared_data
-from specrec.align.align import PLACES_SEED, TEACHER, AlignOptions, align
-from specrec.align.lessons import Places
-from specrec.align.objectives import find_objective
-from specrec.align.samples import Format, PromptOptions
-from specrec.align.sources import Pretrained
-from specrec.align.teach import fill, open_store
-from specrec.align.teacher import Searcher
-from specrec.align.train import split
-from specrec.catalog.dataset import Dataset
-from specrec.catalog.errors import SpecRecError
-from specrec.catalog.prompt import PromptEncoder
-from specrec.engines.torch import TorchEngine
-from specrec.evaluate.data import HeldOut
-from specrec.evaluate.figures import Outcome, at_k
-from specrec.evaluate.settings import PLAIN, TOP_K, Settings
-from specrec.export.checkpoint import Checkpoint
-from specrec.runtime import DraftShape, Recommender, Verification
-from specrec.runtime.planning import FixedPlanning
+from specbeam.align.align import PLACES_SEED, TEACHER, AlignOptions, align
+from specbeam.align.lessons import Places
+from specbeam.align.objectives import find_objective
+from specbeam.align.samples import Format, PromptOptions
+from specbeam.align.sources import Pretrained
+from specbeam.align.teach import fill, open_store
+from specbeam.align.teacher import Searcher
+from specbeam.align.train import split
+from specbeam.catalog.dataset import Dataset
+from specbeam.catalog.errors import SpecBeamError
+from specbeam.catalog.prompt import PromptEncoder
+from specbeam.engines.torch import TorchEngine
+from specbeam.evaluate.data import HeldOut
+from specbeam.evaluate.figures import Outcome, at_k
+from specbeam.evaluate.settings import PLAIN, TOP_K, Settings
+from specbeam.export.checkpoint import Checkpoint
+from specbeam.runtime import DraftShape, Recommender, Verification
+from specbeam.runtime.planning import FixedPlanning
 
 BATCH = 32  # users a call, where drafts are measured
 CHECKS = 10  # looks at the validation users; as many without a better one end no run early
@@ -213,7 +213,7 @@ def parsed() -> Namespace:
     options = parser.parse_args()
     shared = shared_data()
     if shared is None and not options.report:
-        parser.exit(2, "The data/ and models/ folders are absent: name the folder that holds them in SPECREC_DATA.\n")
+        parser.exit(2, "The data/ and models/ folders are absent: name the folder that holds them in SPECBEAM_DATA.\n")
     if shared is not None:
         options.pair = options.pair or shared / "models" / options.data
         options.data = shared / "data" / options.data
@@ -251,7 +251,7 @@ def main() -> None:
         make_teacher(lab, options.work)
         if not options.teacher_only:
             run(lab, options)
-    except SpecRecError as error:
+    except SpecBeamError as error:
         sys.exit(str(error))
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from specrec.align.objectives import OBJECTIVES
-from specrec.catalog.errors import SpecRecError
-from specrec.catalog.files import Frozen, whole_file
-from specrec.evaluate.figures import AtK, Pace
-from specrec.runtime.types import Float64
+from specbeam.align.objectives import OBJECTIVES
+from specbeam.catalog.errors import SpecBeamError
+from specbeam.catalog.files import Frozen, whole_file
+from specbeam.evaluate.figures import AtK, Pace
+from specbeam.runtime.types import Float64
 
 NONE = "none"  # the draft as it came
 PERFECT = "target"  # the target as its own draft: what no alignment can better
@@ -86,7 +86,7 @@ def write(path: Path, content: msgspec.Struct) -> None:
 
 
 def claim(work: Path, setup: Setup) -> None:
-    """Let a work folder hold runs of `setup` alone. Raises `SpecRecError` where it holds others."""
+    """Let a work folder hold runs of `setup` alone. Raises `SpecBeamError` where it holds others."""
     path = work / "setup.json"
     if not path.is_file():
         write(path, setup)
@@ -94,17 +94,17 @@ def claim(work: Path, setup: Setup) -> None:
     if before != setup:
         names = [name for name in Setup.__struct_fields__ if getattr(before, name) != getattr(setup, name)]
         told = "; ".join(f"{name} {getattr(before, name)}, now {getattr(setup, name)}" for name in names)
-        raise SpecRecError(f"{work} holds other runs ({told}). Choose another --work, or the same options.")
+        raise SpecBeamError(f"{work} holds other runs ({told}). Choose another --work, or the same options.")
 
 
 class Report:
     """All results of a work folder, by objective in the order of the tables, and of each by seed."""
 
     def __init__(self, work: Path) -> None:
-        """Raises `SpecRecError` where there is none yet."""
+        """Raises `SpecBeamError` where there is none yet."""
         paths = sorted((work / "results").glob("*.json"))
         if not paths:
-            raise SpecRecError(f"{work / 'results'} holds no result yet. Run the same command without --report first.")
+            raise SpecBeamError(f"{work / 'results'} holds no result yet. Run the same command without --report first.")
         results = [msgspec.json.decode(path.read_bytes(), type=Result) for path in paths]
         self.setup = msgspec.json.decode((work / "setup.json").read_bytes(), type=Setup)
         speed = work / "speed.json"

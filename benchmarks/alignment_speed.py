@@ -8,18 +8,18 @@ from pathlib import Path
 from tqdm import tqdm
 
 from alignment_results import Setup, Speed, write
-from specrec.catalog.dataset import Dataset, Example
-from specrec.catalog.errors import SpecRecError
-from specrec.engines.build import build_engine
-from specrec.engines.bundle import Bundle
-from specrec.engines.registry import load_engine
-from specrec.evaluate.bench import Bench, Generate
-from specrec.evaluate.data import HeldOut
-from specrec.evaluate.figures import Pace, paces
-from specrec.evaluate.settings import GENERATE, PLAIN, Settings
-from specrec.evaluate.speed import Contestant, rounds_of, served_by, take_turns
-from specrec.export import export_bundle
-from specrec.export.quiet import quiet
+from specbeam.catalog.dataset import Dataset, Example
+from specbeam.catalog.errors import SpecBeamError
+from specbeam.engines.build import build_engine
+from specbeam.engines.bundle import Bundle
+from specbeam.engines.registry import load_engine
+from specbeam.evaluate.bench import Bench, Generate
+from specbeam.evaluate.data import HeldOut
+from specbeam.evaluate.figures import Pace, paces
+from specbeam.evaluate.settings import GENERATE, PLAIN, Settings
+from specbeam.evaluate.speed import Contestant, rounds_of, served_by, take_turns
+from specbeam.export import export_bundle
+from specbeam.export.quiet import quiet
 
 
 def measure_speed(options: Namespace, setup: Setup, drafts: dict[str, Path]) -> None:
@@ -37,7 +37,7 @@ def measure_speed(options: Namespace, setup: Setup, drafts: dict[str, Path]) -> 
     benches = {name: with_draft(bench, bundle) for name, bundle in bundles.items()}
     generate = bench.generate()
     if isinstance(generate, str):
-        raise SpecRecError(f"generate cannot be timed: {generate}.")
+        raise SpecBeamError(f"generate cannot be timed: {generate}.")
     users = HeldOut.of(dataset, settings, first.path, bench.catalog, first.manifest.identifier_length).examples
     rounds = rounds_of(users, 1, options.rounds)
     found = [pace for k in setup.top_k for pace in race(benches, generate, rounds, k)]

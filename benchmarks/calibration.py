@@ -15,18 +15,18 @@ import numpy as np
 from tqdm import tqdm
 
 from reference import arguments, dump, print_table
-from specrec.calib.data import read_examples, split
-from specrec.calib.gate import compare
-from specrec.calib.int8 import Int8Build
-from specrec.calib.options import Int8Options
-from specrec.catalog.dataset import Example
-from specrec.engines.base import Engine
-from specrec.engines.build import Order
-from specrec.engines.bundle import Bundle
-from specrec.engines.ort_backend import OrtBackend
-from specrec.engines.registry import available_threads
-from specrec.runtime import DraftShape, Recommender
-from specrec.runtime.planning import FixedPlanning
+from specbeam.calib.data import read_examples, split
+from specbeam.calib.gate import compare
+from specbeam.calib.int8 import Int8Build
+from specbeam.calib.options import Int8Options
+from specbeam.catalog.dataset import Example
+from specbeam.engines.base import Engine
+from specbeam.engines.build import Order
+from specbeam.engines.bundle import Bundle
+from specbeam.engines.ort_backend import OrtBackend
+from specbeam.engines.registry import available_threads
+from specbeam.runtime import DraftShape, Recommender
+from specbeam.runtime.planning import FixedPlanning
 
 WAYS = {
     "static, min-max": Int8Options(method="static", estimator="minmax", smooth=None),

@@ -4,9 +4,9 @@ import numpy as np
 from tqdm import tqdm
 
 from reference import arguments, dump, print_table, real_users
-from specrec.engines.bundle import Bundle
-from specrec.runtime import Recommender
-from specrec.runtime.metrics import ndcg_at_k, recall_at_k
+from specbeam.engines.bundle import Bundle
+from specbeam.runtime import Recommender
+from specbeam.runtime.metrics import ndcg_at_k, recall_at_k
 
 
 def check(recommender: Recommender, items: list[str], identifiers: list[tuple[str, ...]], k: int) -> None:

@@ -6,8 +6,8 @@ from statistics import median
 from tqdm import tqdm
 
 from reference import arguments, dump, print_table, real_users
-from specrec.engines.bundle import Bundle
-from specrec.runtime import ItemFilter, Recommender
+from specbeam.engines.bundle import Bundle
+from specbeam.runtime import ItemFilter, Recommender
 from speed import WARM_UP, timed
 
 

@@ -30,10 +30,10 @@ from gpu_rig import (
     words_of,
 )
 from reference import dump, print_table
-from specrec.catalog.trie import ItemTrie
-from specrec.engines.base import Engine
-from specrec.engines.latency import time_call
-from specrec.runtime.types import DraftShape
+from specbeam.catalog.trie import ItemTrie
+from specbeam.engines.base import Engine
+from specbeam.engines.latency import time_call
+from specbeam.runtime.types import DraftShape
 
 CALLS = ((0, 1), (0, 40), (0, 160), (0, 400), (0, 1000), (400, 1), (400, 40), (400, 160))  # cached, new tokens
 SLACK = {"fp32": 1e-3, "fp16": 0.2, "bf16": 1.6}  # of a summed log-probability, against float32 on the CPU

@@ -11,24 +11,24 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from specrec.catalog.trie import ItemTrie
-from specrec.engines.base import Engine
-from specrec.engines.facts import ModelFacts
-from specrec.engines.ort import load_ort_engine
-from specrec.engines.ort_device import GATHER
-from specrec.engines.torch import DTYPES, TorchEngine
-from specrec.runtime.draft import BeamDrafter, Drafter, NoDrafter
-from specrec.runtime.evaluator import TreeEvaluator
-from specrec.runtime.guesses import ModelGuesses
-from specrec.runtime.nodes import EvaluatedNodes
-from specrec.runtime.planning import FixedPlanning
-from specrec.runtime.prefix import SharedPrefix
-from specrec.runtime.scoring import Scoring
-from specrec.runtime.session import Session
-from specrec.runtime.stats import DecodeStats
-from specrec.runtime.types import Bool, DraftShape, DraftTree, Frontier, Int64, NodeList, Round
-from specrec.runtime.verify import StrictVerifier
-from specrec.runtime.view import TrieView
+from specbeam.catalog.trie import ItemTrie
+from specbeam.engines.base import Engine
+from specbeam.engines.facts import ModelFacts
+from specbeam.engines.ort import load_ort_engine
+from specbeam.engines.ort_device import GATHER
+from specbeam.engines.torch import DTYPES, TorchEngine
+from specbeam.runtime.draft import BeamDrafter, Drafter, NoDrafter
+from specbeam.runtime.evaluator import TreeEvaluator
+from specbeam.runtime.guesses import ModelGuesses
+from specbeam.runtime.nodes import EvaluatedNodes
+from specbeam.runtime.planning import FixedPlanning
+from specbeam.runtime.prefix import SharedPrefix
+from specbeam.runtime.scoring import Scoring
+from specbeam.runtime.session import Session
+from specbeam.runtime.stats import DecodeStats
+from specbeam.runtime.types import Bool, DraftShape, DraftTree, Frontier, Int64, NodeList, Round
+from specbeam.runtime.verify import StrictVerifier
+from specbeam.runtime.view import TrieView
 
 LENGTH = 4  # tokens of an identifier
 SHARPNESS = 4  # times the head's random weights: gaps between scores that half precision can tell
@@ -106,13 +106,13 @@ def torch_engine(model: PreTrainedModel, trie: ItemTrie, precision: str) -> Engi
 
 def ort_engine(model: PreTrainedModel, trie: ItemTrie, precision: str, device: str, threads: int) -> Engine:
     """ONNX Runtime on the device: exported, given index inputs, optimised, opened."""
-    from specrec.engines.ort_backend import optimise
-    from specrec.engines.prepare import prepare_graph
-    from specrec.export.onnx import export_graph
-    from specrec.graphs.gather import write_gather
+    from specbeam.engines.ort_backend import optimise
+    from specbeam.engines.prepare import prepare_graph
+    from specbeam.export.onnx import export_graph
+    from specbeam.graphs.gather import write_gather
 
     facts = facts_of(model)
-    with tempfile.TemporaryDirectory(prefix="specrec-gpu-") as name:
+    with tempfile.TemporaryDirectory(prefix="specbeam-gpu-") as name:
         exported, prepared, final = (Path(name) / part / "model.onnx" for part in ("exported", "prepared", "final"))
         exported.parent.mkdir()
         export_graph(model, trie.vocabulary, exported)

@@ -15,18 +15,18 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from reference import arguments, dump, print_table
-from specrec.calib.build import build_int8
-from specrec.calib.data import read_examples
-from specrec.calib.options import Int8Options
-from specrec.engines.build import Order, build_engine
-from specrec.engines.bundle import Bundle
-from specrec.engines.latency import time_call
-from specrec.engines.ort_backend import OrtBackend
-from specrec.engines.registry import available_threads, load_engine
-from specrec.evaluate.speed import rounds_of, served_by, take_turns
-from specrec.export import export_bundle
-from specrec.runtime import DraftShape, Recommender
-from specrec.runtime.metrics import estimate, resampled_medians
+from specbeam.calib.build import build_int8
+from specbeam.calib.data import read_examples
+from specbeam.calib.options import Int8Options
+from specbeam.engines.build import Order, build_engine
+from specbeam.engines.bundle import Bundle
+from specbeam.engines.latency import time_call
+from specbeam.engines.ort_backend import OrtBackend
+from specbeam.engines.registry import available_threads, load_engine
+from specbeam.evaluate.speed import rounds_of, served_by, take_turns
+from specbeam.export import export_bundle
+from specbeam.runtime import DraftShape, Recommender
+from specbeam.runtime.metrics import estimate, resampled_medians
 
 FP32, INT8 = "onnxruntime-cpu-fp32", "onnxruntime-cpu-int8"
 SHAPES = {  # cached, new: calls of plain beam search and of verification for K = 20

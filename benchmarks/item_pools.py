@@ -14,16 +14,16 @@ from tempfile import mkdtemp
 import numpy as np
 
 from reference import arguments, dump, print_table, real_users
-from specrec.catalog.history import HistoryRequest, read_histories
-from specrec.engines.bundle import Bundle
-from specrec.engines.registry import available_threads, default_engine
-from specrec.pools.item_build import build_item_pool
-from specrec.pools.item_pool import ItemPool
-from specrec.runtime import DraftShape, Recommendation, Recommender
-from specrec.runtime.planning import FixedPlanning
-from specrec.runtime.tune import tune
-from specrec.runtime.tuning import tuning_file
-from specrec.runtime.types import DrafterKind
+from specbeam.catalog.history import HistoryRequest, read_histories
+from specbeam.engines.bundle import Bundle
+from specbeam.engines.registry import available_threads, default_engine
+from specbeam.pools.item_build import build_item_pool
+from specbeam.pools.item_pool import ItemPool
+from specbeam.runtime import DraftShape, Recommendation, Recommender
+from specbeam.runtime.planning import FixedPlanning
+from specbeam.runtime.tune import tune
+from specbeam.runtime.tuning import tuning_file
+from specbeam.runtime.types import DrafterKind
 from speed import shape, turns
 
 DRAFTERS: tuple[DrafterKind, ...] = ("model", "retrieval", "both")
@@ -69,7 +69,7 @@ class Contestants:
 
 def pool_of(folder: Path, path: Path | None) -> ItemPool:
     """The pool at `path` if there is one, else made (there)."""
-    path = path or Path(mkdtemp(prefix="specrec-bench-")) / "pool"
+    path = path or Path(mkdtemp(prefix="specbeam-bench-")) / "pool"
     if not path.exists():
         files = [folder / f"sequential_{part}.txt" for part in ("train", "valid")]
         entries = read_histories(files, item_base=1)

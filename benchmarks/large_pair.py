@@ -15,15 +15,15 @@ from time import perf_counter
 from typing import TypeVar
 
 from reference import shared_data
-from specrec.align.align import AlignOptions, align
-from specrec.align.objectives import find_objective
-from specrec.align.sources import FreshDecoder, Pretrained
-from specrec.align.train import train
-from specrec.catalog.dataset import Dataset
-from specrec.engines.bundle import Bundle
-from specrec.evaluate import Settings, evaluate
-from specrec.evaluate.table import described
-from specrec.export import export_bundle
+from specbeam.align.align import AlignOptions, align
+from specbeam.align.objectives import find_objective
+from specbeam.align.sources import FreshDecoder, Pretrained
+from specbeam.align.train import train
+from specbeam.catalog.dataset import Dataset
+from specbeam.engines.bundle import Bundle
+from specbeam.evaluate import Settings, evaluate
+from specbeam.evaluate.table import described
+from specbeam.export import export_bundle
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def main() -> None:
     options = parser.parse_args()
     shared = shared_data()
     if shared is None:
-        parser.exit(2, "The data/ folder is absent: name the folder that holds it in SPECREC_DATA.\n")
+        parser.exit(2, "The data/ folder is absent: name the folder that holds it in SPECBEAM_DATA.\n")
     dataset = Dataset.open(shared / "data" / options.data)
     target, draft, aligned, bundle = (options.output / name for name in ("target", "draft", "aligned", "bundle"))
     sources = (FreshDecoder(options.target), FreshDecoder(options.draft, target))

@@ -22,8 +22,8 @@ from reference import (
     ranking_fault,
     real_users,
 )  # fmt: skip
-from specrec.engines.bundle import Bundle
-from specrec.runtime import DraftShape, Recommendation, Recommender, Verification
+from specbeam.engines.bundle import Bundle
+from specbeam.runtime import DraftShape, Recommendation, Recommender, Verification
 
 BATCHES = (1, 7, 32)
 MODES = {

@@ -6,9 +6,9 @@ import numpy as np
 from tqdm import tqdm
 
 from reference import arguments, dump, print_table, real_users
-from specrec.engines.bundle import Bundle
-from specrec.runtime import Recommendation, Recommender, Verification
-from specrec.runtime.metrics import ndcg_at_k, recall_at_k
+from specbeam.engines.bundle import Bundle
+from specbeam.runtime import Recommendation, Recommender, Verification
+from specbeam.runtime.metrics import ndcg_at_k, recall_at_k
 
 Lists = list[list[str]]
 

@@ -14,13 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 from reference import arguments, dump, print_table, real_users
-from specrec.engines.bundle import Bundle
-from specrec.engines.registry import default_engine
-from specrec.runtime import DraftShape, Recommender
-from specrec.runtime.planning import FixedPlanning, Planning
-from specrec.runtime.tune import tune
-from specrec.runtime.tuning import tuning_file
-from specrec.runtime.verification import Verification
+from specbeam.engines.bundle import Bundle
+from specbeam.engines.registry import default_engine
+from specbeam.runtime import DraftShape, Recommender
+from specbeam.runtime.planning import FixedPlanning, Planning
+from specbeam.runtime.tune import tune
+from specbeam.runtime.tuning import tuning_file
+from specbeam.runtime.verification import Verification
 from speed import timed
 
 LONGEST = 100  # items of the longest history

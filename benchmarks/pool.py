@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from specrec.pools import Drafting, TextPool, propose
-from specrec.pools.text_build import build_text_pool
-from specrec.pools.texts import Text
+from specbeam.pools import Drafting, TextPool, propose
+from specbeam.pools.text_build import build_text_pool
+from specbeam.pools.texts import Text
 
 VOCABULARY, PHRASES, TOPICS, LENGTH = 32_000, 50_000, 100, 100
 WARM_UP = 20
@@ -121,7 +121,7 @@ def main() -> None:
     drafting, rows, results = Drafting(query=options.query, depth=14 - options.query, backoff=options.backoff), [], []
     for tokens in options.tokens:
         for groups in options.groups:
-            folder = Path(tempfile.mkdtemp(prefix="specrec-pool-")) / "pool"
+            folder = Path(tempfile.mkdtemp(prefix="specbeam-pool-")) / "pool"
             result = {"tokens": tokens, "groups": groups, **alone(build, folder, tokens, groups)}
             result |= alone(query, folder, groups, options.rounds, drafting)
             shutil.rmtree(folder.parent)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from specrec.catalog.trie import ItemTrie
-from specrec.generate import Ranked, TrieGenerate  # noqa: F401 (the truth, with what compares with it)
-from specrec.runtime import Recommendation
+from specbeam.catalog.trie import ItemTrie
+from specbeam.generate import Ranked, TrieGenerate  # noqa: F401 (the truth, with what compares with it)
+from specbeam.runtime import Recommendation
 
 
 def shared_data() -> Path | None:
-    """The folder with data/ and models/, or None: SPECREC_DATA, else ../shared beside the repository."""
-    folder = Path(os.environ.get("SPECREC_DATA", Path(__file__).resolve().parents[2] / "shared"))
+    """The folder with data/ and models/, or None: SPECBEAM_DATA, else ../shared beside the repository."""
+    folder = Path(os.environ.get("SPECBEAM_DATA", Path(__file__).resolve().parents[2] / "shared"))
     return folder if (folder / "data").is_dir() and (folder / "models").is_dir() else None
 
 
@@ -72,10 +72,10 @@ def dump(path: str | None, result: object) -> None:
 
 def built_bundle(data: Path, pair: Path, bundle: Path | None, history_length: int = 20) -> Path:
     """A pair of checkpoints exported and built for this machine: at `bundle` if that is there, else made (there)."""
-    from specrec.engines.build import build_engine
-    from specrec.export import export_bundle
+    from specbeam.engines.build import build_engine
+    from specbeam.export import export_bundle
 
-    bundle = bundle or Path(tempfile.mkdtemp(prefix="specrec-bench-")) / data.name
+    bundle = bundle or Path(tempfile.mkdtemp(prefix="specbeam-bench-")) / data.name
     if not bundle.exists():
         export_bundle(
             pair / "target", pair / "draft", data / "index.json", data / "items.json", bundle,
@@ -111,7 +111,7 @@ def arguments(
     options = parser.parse_args()
     shared = shared_data()
     if shared is None:
-        parser.exit(2, "The data/ and models/ folders are absent: name the folder that holds them in SPECREC_DATA.\n")
+        parser.exit(2, "The data/ and models/ folders are absent: name the folder that holds them in SPECBEAM_DATA.\n")
     options.pair = options.pair or shared / "models" / options.data
     if not (options.pair / "target").is_dir():
         parser.exit(

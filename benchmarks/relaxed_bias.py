@@ -9,22 +9,22 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from reference import dump, print_table
-from specrec.catalog.trie import ItemTrie
-from specrec.engines.scripted import ScriptedEngine
-from specrec.runtime.draft import BeamDrafter, Drafter, NoDrafter, SampledDrafter
-from specrec.runtime.evaluator import TreeEvaluator
-from specrec.runtime.guesses import ModelGuesses
-from specrec.runtime.nodes import EvaluatedNodes
-from specrec.runtime.noise import Noise, prefix_hashes
-from specrec.runtime.planning import FixedPlanning
-from specrec.runtime.prefix import SharedPrefix
-from specrec.runtime.relaxed import RelaxedVerifier
-from specrec.runtime.scoring import Scoring
-from specrec.runtime.session import Session
-from specrec.runtime.stats import DecodeStats
-from specrec.runtime.types import DraftShape, Mode
-from specrec.runtime.verify import StrictVerifier, Verifier
-from specrec.runtime.view import TrieView
+from specbeam.catalog.trie import ItemTrie
+from specbeam.engines.scripted import ScriptedEngine
+from specbeam.runtime.draft import BeamDrafter, Drafter, NoDrafter, SampledDrafter
+from specbeam.runtime.evaluator import TreeEvaluator
+from specbeam.runtime.guesses import ModelGuesses
+from specbeam.runtime.nodes import EvaluatedNodes
+from specbeam.runtime.noise import Noise, prefix_hashes
+from specbeam.runtime.planning import FixedPlanning
+from specbeam.runtime.prefix import SharedPrefix
+from specbeam.runtime.relaxed import RelaxedVerifier
+from specbeam.runtime.scoring import Scoring
+from specbeam.runtime.session import Session
+from specbeam.runtime.stats import DecodeStats
+from specbeam.runtime.types import DraftShape, Mode
+from specbeam.runtime.verify import StrictVerifier, Verifier
+from specbeam.runtime.view import TrieView
 
 Array = NDArray[np.float64]
 BATCH = 4000  # users in one search

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from reference import TrieGenerate, arguments, dump, print_table, real_users
-from specrec.engines.bundle import Bundle
-from specrec.engines.registry import available_threads
-from specrec.runtime import DraftShape, Recommender
+from specbeam.engines.bundle import Bundle
+from specbeam.engines.registry import available_threads
+from specbeam.runtime import DraftShape, Recommender
 
 WARM_UP = 3
 PAUSE = 0.01  # seconds before each turn: the threads of the contestant before stop spinning meanwhile

@@ -3,7 +3,7 @@
 The prompts of CORPUS/test.jsonl (text_corpus.py) are answered by every kind of drafting in turns of a few prompts, so
 that all share the machine's moods; pools are of TEXTS, what the model itself wrote for CORPUS/pool.jsonl:
 
-    specrec generate BUNDLE CORPUS/pool.jsonl --output TEXTS --max-new-tokens 200
+    specbeam generate BUNDLE CORPUS/pool.jsonl --output TEXTS --max-new-tokens 200
 
 Profiles of users draft from groups of users (SVD of the histories, k-means), texts on items from groups by category.
 Strict texts are compared with plain greedy decoding, token for token.
@@ -20,18 +20,18 @@ import msgspec
 from tqdm import tqdm
 
 from reference import dump, print_table, shared_data
-from specrec.catalog.errors import PoolError
-from specrec.catalog.hashing import text_key
-from specrec.catalog.history import HistoryRequest, read_histories
-from specrec.engines.text_bundle import TextBundle
-from specrec.pools.grouping import at_random, group_users
-from specrec.pools.item_groups import group_by_category, group_by_title, read_items
-from specrec.pools.text_build import build_text_pool
-from specrec.pools.text_pool import TextPool
-from specrec.pools.texts import TextLine, encode, read_texts
-from specrec.pools.tokenizer import load
-from specrec.text import Drafting, TextGenerator, TextVerification
-from specrec.text.types import Text
+from specbeam.catalog.errors import PoolError
+from specbeam.catalog.hashing import text_key
+from specbeam.catalog.history import HistoryRequest, read_histories
+from specbeam.engines.text_bundle import TextBundle
+from specbeam.pools.grouping import at_random, group_users
+from specbeam.pools.item_groups import group_by_category, group_by_title, read_items
+from specbeam.pools.text_build import build_text_pool
+from specbeam.pools.text_pool import TextPool
+from specbeam.pools.texts import TextLine, encode, read_texts
+from specbeam.pools.tokenizer import load
+from specbeam.text import Drafting, TextGenerator, TextVerification
+from specbeam.text.types import Text
 
 VERIFICATIONS = {"strict": TextVerification(), "relaxed": TextVerification("relaxed")}
 HEAD = [
@@ -182,7 +182,7 @@ def main() -> None:
     chosen = options()
     shared = shared_data()
     if shared is None:
-        raise SystemExit("The data/ folder is absent: name the folder that holds it in SPECREC_DATA.")
+        raise SystemExit("The data/ folder is absent: name the folder that holds it in SPECBEAM_DATA.")
     bundle, result = TextBundle.open(chosen.bundle), {}
     for work in chosen.work:
         entries = [entry for entry in read(chosen.corpus / "test.jsonl") if entry.kind == work]

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import msgspec
 
-from specrec.catalog.files import whole_file
+from specbeam.catalog.files import whole_file
 from text_items import DOMAINS, Item, World, load_world
 
 SHOWN = 8  # items of a history in a prompt

@@ -29,8 +29,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
-from specrec.catalog.dataset import Dataset
-from specrec.runtime.metrics import estimate
+from specbeam.catalog.dataset import Dataset
+from specbeam.runtime.metrics import estimate
 
 FOLDS = 5
 REGULARISATION = 0.01  # C of the regression; from 0.001 to 0.1 the AUC differs by less than 0.005

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from specrec.catalog.files import whole_directory
+from specbeam.catalog.files import whole_directory
 from text_corpus import Entry
 
 SPECIAL = ("<pad>", "<s>", "</s>")

@@ -56,7 +56,7 @@ class Int8Build:
         return tuple(method for method in get_args(Method) if method in self.order.backend.integers)
 
     def check(self) -> None:
-        """Raise `SpecRecError` for what could only fail later, after minutes."""
+        """Raise `SpecBeamError` for what could only fail later, after minutes."""
         method, backend = self.options.method, self.order.backend
         if method != "auto" and method not in backend.integers:
             raise OptionError(f"the {backend.name} backend takes int8 by {', '.join(backend.integers)}; got {method}.")

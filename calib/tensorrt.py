@@ -29,7 +29,7 @@ def check_bundle(path: Path, *, as_json: bool = False) -> tuple[bool, str]:
     backend = TensorRTBackend("cuda")
     limits, length = backend.limits(bundle), bundle.manifest.identifier_length
     checks = []
-    with tempfile.TemporaryDirectory(prefix="specrec.check.") as scratch:
+    with tempfile.TemporaryDirectory(prefix="specbeam.check.") as scratch:
         for role, precision, graph in _graphs(bundle, backend, Path(scratch)):
             facts, cache = bundle.facts(role), backend.cache(precision, bundle.manifest.precision)
             profiles = profiles_for(role, facts, limits, length)

@@ -1,7 +1,7 @@
-"""What SpecRec raises when the input, and not the program, is at fault."""
+"""What SpecBeam raises when the input, and not the program, is at fault."""
 
 
-class SpecRecError(Exception):
+class SpecBeamError(Exception):
     """Base of every error a user can cause and mend.
 
     The message says what was got, what was expected and what to do next; command-line verbs print
@@ -9,33 +9,33 @@ class SpecRecError(Exception):
     """
 
 
-class CatalogError(SpecRecError):
+class CatalogError(SpecBeamError):
     """The catalog's files cannot be used as they are."""
 
 
-class HistoryError(SpecRecError):
+class HistoryError(SpecBeamError):
     """A history file as a whole cannot be read (a single bad line is a `Reject`, not an error)."""
 
 
-class PromptError(SpecRecError):
+class PromptError(SpecBeamError):
     """The prompt template and the tokenizer do not fit together."""
 
 
-class BundleError(SpecRecError):
+class BundleError(SpecBeamError):
     """A bundle is damaged, incomplete, or not made for what is asked of it."""
 
 
-class EngineError(SpecRecError):
+class EngineError(SpecBeamError):
     """An engine cannot be built, loaded or run on this machine."""
 
 
-class PoolError(SpecRecError):
+class PoolError(SpecBeamError):
     """A retrieval pool is damaged, or was not built for what it is asked."""
 
 
-class ExportError(SpecRecError):
+class ExportError(SpecBeamError):
     """A checkpoint cannot be exported faithfully."""
 
 
-class OptionError(SpecRecError, ValueError):
+class OptionError(SpecBeamError, ValueError):
     """Settings that are out of range, or that cannot be combined."""

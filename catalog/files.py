@@ -11,7 +11,7 @@ from typing import IO
 
 import msgspec
 
-from .errors import SpecRecError
+from .errors import SpecBeamError
 
 
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -39,9 +39,9 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 def whole_directory(path: Path, *, kind: str, replace: bool = False) -> Iterator[Path]:
     """Yield an empty temporary sibling of `path`; rename it to `path` only on success.
 
-    kind: a file that every directory of this kind holds, e.g. "manifest.json". Raises `SpecRecError`
+    kind: a file that every directory of this kind holds, e.g. "manifest.json". Raises `SpecBeamError`
     before anything is written when `path` exists and `replace` is false, or when what is there is of
-    another kind: --overwrite must not cost anybody a directory that SpecRec never wrote.
+    another kind: --overwrite must not cost anybody a directory that SpecBeam never wrote.
     """
     check_replaceable(path, kind=kind, replace=replace)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,13 +70,13 @@ def whole_directory(path: Path, *, kind: str, replace: bool = False) -> Iterator
 
 
 def check_replaceable(path: Path, *, kind: str, replace: bool) -> None:
-    """Raise `SpecRecError` unless `path` is free, or may be replaced: see `whole_directory`."""
+    """Raise `SpecBeamError` unless `path` is free, or may be replaced: see `whole_directory`."""
     if not path.exists():
         return
     if not replace:
-        raise SpecRecError(f"{path} exists already. Choose another name or pass --overwrite to replace it.")
+        raise SpecBeamError(f"{path} exists already. Choose another name or pass --overwrite to replace it.")
     if not path.is_dir() or (any(path.iterdir()) and not (path / kind).exists()):
-        raise SpecRecError(f"{path} is not replaced: it has no {kind}, so SpecRec did not write it. Choose another.")
+        raise SpecBeamError(f"{path} is not replaced: it has no {kind}, so SpecBeam did not write it. Choose another.")
 
 
 def sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Item histories from Parquet files (needs the extra `specrec[parquet]`)."""
+"""Item histories from Parquet files (needs the extra `specbeam[parquet]`)."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from .errors import HistoryError
+from .extras import install
 from .formats import Outcome, request_or_reject
 
 REQUIRED, OPTIONAL = ("user", "items"), ("k", "allow", "deny", "exclude_history", "labels")
@@ -23,7 +24,7 @@ def read_parquet(path: Path) -> Iterator[Outcome]:
     try:
         pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
-        raise HistoryError(f'{path}: reading Parquet needs pyarrow. Run: pip install "specrec[parquet]"') from None
+        raise HistoryError(f"{path}: reading Parquet needs pyarrow. Run: {install('parquet')}") from None
     row = 0
     try:
         with parquet.ParquetFile(path) as file:

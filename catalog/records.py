@@ -9,7 +9,7 @@ from typing import IO, Generic, TypeVar
 
 import msgspec
 
-from .errors import HistoryError, SpecRecError
+from .errors import HistoryError, SpecBeamError
 
 T = TypeVar("T")
 STDIN = Path("-")
@@ -35,7 +35,7 @@ class Record(Generic[T]):
 
 
 def read_files(
-    paths: Sequence[Path], kind: type[T], expected: str, error: type[SpecRecError], stdin: IO[bytes] | None = None
+    paths: Sequence[Path], kind: type[T], expected: str, error: type[SpecBeamError], stdin: IO[bytes] | None = None
 ) -> Iterator[tuple[str, Record[T] | Reject]]:
     """The lines of files, one after another, each with its file's name; "-" is `stdin` (by default the process's own).
 
@@ -72,7 +72,7 @@ def read_records(name: str, file: IO[bytes], kind: type[T], expected: str) -> It
             yield Reject(number, f"{error}; {expected}", shown(line), name)
 
 
-def read_json(path: Path, kind: type[T], expected: str, error: type[SpecRecError]) -> tuple[T, str]:
+def read_json(path: Path, kind: type[T], expected: str, error: type[SpecBeamError]) -> tuple[T, str]:
     """A file of JSON as a `kind`, and its text. Raises `error` for a file that cannot be read, or is none."""
     try:
         text = path.read_bytes().decode("utf-8-sig")

@@ -78,7 +78,7 @@ class Order:
             if exported not in ("fp32", wanted):
                 raise EngineError(
                     f"The graphs of {bundle.path} are {exported}, asked for {wanted}: only fp32 graphs are converted. "
-                    "Export the checkpoints again with: specrec export ... --precision fp32"
+                    "Export the checkpoints again with: specbeam export ... --precision fp32"
                 )
         backend.ready()
         return cls(bundle, backend, precisions, threads or available_threads())

@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 CATALOG_FILE, TRIE_FILE = "catalog/items.jsonl", "catalog/trie.safetensors"
-REEXPORT = "specrec export ... --overwrite"
+REEXPORT = "specbeam export ... --overwrite"
 Scoring = Literal["full", "constrained"]
 
 
 class Manifest(Sealed, frozen=True, kw_only=True):
     """manifest.json: everything the runtime must know before it loads a graph."""
 
-    specrec_version: str
+    specbeam_version: str
     precision: Precision
     scoring: Scoring  # what a request gets that asks for none
     opset: int
@@ -134,7 +134,8 @@ class ModelBundle(ABC):
         if not file.is_file():
             built = ", ".join(self.engine_names()) or "none"
             raise BundleError(
-                f"{self.path} has no engine {name!r} (built: {built}). Build one with: specrec build-engine {self.path}"
+                f"{self.path} has no engine {name!r} (built: {built}). Build one with: "
+                f"specbeam build-engine {self.path}"
             )
         return read_sealed(file, EngineFacts, self.rebuild(name), ENGINE_SCHEMA)
 
@@ -153,7 +154,7 @@ class ModelBundle(ABC):
         backend, _, rest = name.partition("-")
         device, _, rest = rest.partition("-")
         precision, _, draft = rest.partition("-draft-")
-        parts = [f"specrec build-engine {self.path} --backend {backend} --device {device}"]
+        parts = [f"specbeam build-engine {self.path} --backend {backend} --device {device}"]
         if precision not in ("", self.manifest.precision):
             parts.append(f"--precision {precision}")
         if draft:
@@ -183,7 +184,7 @@ class Bundle(ModelBundle):
         """Read the manifest. Raises `BundleError` where it is absent, damaged, of another schema or of text."""
         path = Path(path)
         if bundle_kind(path) != "items":
-            raise BundleError(f"{path} is a text bundle, which has no catalog. It is for: specrec generate {path}")
+            raise BundleError(f"{path} is a text bundle, which has no catalog. It is for: specbeam generate {path}")
         return cls(path, read_sealed(path / MANIFEST, Manifest, REEXPORT))
 
     def vocabulary(self) -> NDArray[np.int64]:
@@ -217,7 +218,7 @@ class _Kind(msgspec.Struct):
 def bundle_kind(path: Path) -> str:
     """ "items" or "text". Raises `BundleError` where there is no bundle; what else is wrong its reader says."""
     if not (path / MANIFEST).is_file():
-        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}. Make one with: specrec export --help")
+        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}. Make one with: specbeam export --help")
     try:
         return msgspec.json.decode((path / MANIFEST).read_bytes(), type=_Kind).kind
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.errors import EngineError
+from ..catalog.extras import install
 from .memory import Allocator
 
 ALIGNMENT = 256  # bytes; what TensorRT asks of every tensor's address, and what CUDA's own allocations have
@@ -120,7 +121,7 @@ def _check_polygraphy() -> None:
     try:
         import polygraphy.cuda  # type: ignore[import-untyped]  # noqa: F401
     except ImportError as error:
-        raise EngineError(f"Polygraphy is not usable here ({error}). Run: pip install 'specrec[tensorrt]'") from error
+        raise EngineError(f"Polygraphy is not usable here ({error}). Run: {install('tensorrt')}") from error
 
 
 def _cuda_runtime() -> Any:

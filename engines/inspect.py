@@ -27,7 +27,7 @@ def describe(path: Path) -> str:
     manifest = bundle.manifest
     size = sum(file.bytes for file in manifest.files.values())
     lines = [
-        f"{path}: SpecRec {manifest.specrec_version}, schema {manifest.schema_version}, {size / 1e6:.1f} MB",
+        f"{path}: SpecBeam {manifest.specbeam_version}, schema {manifest.schema_version}, {size / 1e6:.1f} MB",
         f"  target     {_model(manifest.target)}",
         *(_text(manifest) if isinstance(manifest, TextManifest) else _items(manifest)),
     ]
@@ -37,7 +37,7 @@ def describe(path: Path) -> str:
         except BundleError as error:  # the others are told of all the same
             lines.append(f"  engine     {name}: {error}")
     if not bundle.engine_names():
-        lines.append(f"  engines    none; build one with: specrec build-engine {path}")
+        lines.append(f"  engines    none; build one with: specbeam build-engine {path}")
     return "\n".join(lines)
 
 

@@ -97,7 +97,7 @@ def check_provider(device: str) -> str:
         available = ", ".join(ort.get_available_providers())
         raise EngineError(
             f"ONNX Runtime {ort.__version__} here has no {provider}; it has {available}. "
-            f"Install specrec[{'gpu' if device == 'cuda' else 'cpu'}], or choose another device."
+            f"Install specbeam[{'gpu' if device == 'cuda' else 'cpu'}], or choose another device."
         )
     return provider
 

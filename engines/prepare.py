@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from ..catalog.errors import EngineError
+from ..catalog.extras import install
 from .facts import Precision
-
-REMEDY = "pip install 'specrec[quantize]'"
 
 
 def prepare_graph(
@@ -32,7 +31,9 @@ def prepare_graph(
         from ..graphs.index_mask import index_mask
         from ..graphs.lower import lower
     except ModuleNotFoundError as error:
-        raise EngineError(f"Converting a graph needs {error.name}, which is not installed. Run: {REMEDY}") from error
+        raise EngineError(
+            f"Converting a graph needs {error.name}, which is not installed. Run: {install('quantize')}"
+        ) from error
     model = load_graph(source)
     fold_weights(model)
     if decomposed:

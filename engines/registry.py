@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..catalog.errors import BundleError, EngineError
+from ..catalog.extras import install_module
 from .backend import Backend
 from .base import Engine
 from .bundle import ModelBundle
@@ -12,7 +13,6 @@ from .facts import Role
 
 TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-lean", "tensorrt-lean-cu13", "tensorrt-lean-cu12")
 PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "torch": ("torch",), "tensorrt": TENSORRT}
-EXTRAS = {"onnxruntime": "cpu", "torch": "export", "tensorrt": "tensorrt"}
 DEVICES = {"onnxruntime": ("cpu", "cuda"), "tensorrt": ("cuda",)}  # of backends that engines are built for
 
 
@@ -30,7 +30,7 @@ def backend_version(backend: str) -> str:
             return version(package)
         except PackageNotFoundError:
             continue
-    raise EngineError(f"The {backend} backend is not installed. Run: pip install 'specrec[{EXTRAS[backend]}]'")
+    raise EngineError(f"The {backend} backend is not installed. Run: {install_module(backend)}")
 
 
 def default_engine(bundle: ModelBundle) -> str:
@@ -40,7 +40,7 @@ def default_engine(bundle: ModelBundle) -> str:
         return built[0]
     if built:
         raise BundleError(f"{bundle.path} has several engines: {', '.join(built)}. Choose one with --engine NAME.")
-    raise BundleError(f"{bundle.path} has no engine yet. Build one with: specrec build-engine {bundle.path}")
+    raise BundleError(f"{bundle.path} has no engine yet. Build one with: specbeam build-engine {bundle.path}")
 
 
 def load_engine(bundle: ModelBundle, role: Role, name: str, *, threads: int) -> Engine:

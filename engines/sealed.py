@@ -54,7 +54,7 @@ def read_sealed(path: Path, kind: type[T], remedy: str, schema: int = SCHEMA_VER
         version = msgspec.json.decode(data, type=_Versioned).schema_version
         if version != schema:
             raise BundleError(
-                f"{path} has schema version {version}, this SpecRec reads {schema}. Write it again with: {remedy}"
+                f"{path} has schema version {version}, this SpecBeam reads {schema}. Write it again with: {remedy}"
             )
         content = msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -12,7 +12,7 @@ from .facts import FileFacts, ModelFacts, Precision
 from .sealed import Sealed, read_sealed
 
 TOKENIZER_FILE = "tokenizer/tokenizer.json"
-REEXPORT_TEXT = "specrec export --text ... --overwrite"
+REEXPORT_TEXT = "specbeam export --text ... --overwrite"
 
 
 class TextPrompt(Frozen, frozen=True):
@@ -26,7 +26,7 @@ class TextPrompt(Frozen, frozen=True):
 class TextManifest(Sealed, frozen=True, kw_only=True, tag_field="kind", tag="text"):
     """manifest.json of a text bundle."""
 
-    specrec_version: str
+    specbeam_version: str
     precision: Precision
     opset: int
     target: ModelFacts
@@ -59,8 +59,8 @@ class TextBundle(ModelBundle):
         path = Path(path)
         if bundle_kind(path) != "text":
             raise BundleError(
-                f"{path} is a bundle of items, whose model writes identifiers: specrec infer {path}. For text, export "
-                "a model with: specrec export --text --target MODEL --output BUNDLE"
+                f"{path} is a bundle of items, whose model writes identifiers: specbeam infer {path}. For text, export "
+                "a model with: specbeam export --text --target MODEL --output BUNDLE"
             )
         return cls(path, read_sealed(path / MANIFEST, TextManifest, REEXPORT_TEXT))
 

@@ -18,7 +18,7 @@ from ..catalog.errors import EngineError
 from .base import Engine, Float32, ForwardInputs, Int64, KVCache
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-ATTENTION = "specrec"
+ATTENTION = "specbeam"
 
 
 def masked_attention(

@@ -113,7 +113,7 @@ def _network(trt: Any, graph: Path, logger: Any, messages: Messages) -> tuple[An
         listed = "\n".join(f"- {e.node_operator() or 'graph'} {e.node_name()}: {e.desc()}" for e in found)
         raise EngineError(
             f"TensorRT {trt.__version__} cannot import {graph}:\n{listed or messages.last()}\n"
-            "See what it would need: specrec inspect BUNDLE --check tensorrt"
+            "See what it would need: specbeam inspect BUNDLE --check tensorrt"
         )
     return builder, network, parser
 

@@ -5,6 +5,7 @@ from collections import deque
 from typing import Any
 
 from ..catalog.errors import EngineError
+from ..catalog.extras import install
 from .facts import TensorRTFacts
 
 AMPERE = (8, 0)  # the first compute capability that a hardware-compatible plan runs on
@@ -40,7 +41,7 @@ def import_tensorrt(*, lean: bool = False) -> Any:
             return importlib.import_module(name)
         except (ImportError, OSError) as error:  # OSError: the package is here, its libraries are not
             reasons.append(str(error))
-    raise EngineError(f"TensorRT is not usable here ({'; '.join(reasons)}). Run: pip install 'specrec[tensorrt]'")
+    raise EngineError(f"TensorRT is not usable here ({'; '.join(reasons)}). Run: {install('tensorrt')}")
 
 
 def new_tool(kind: Any, logger: Any, messages: Messages) -> Any:
@@ -50,7 +51,7 @@ def new_tool(kind: Any, logger: Any, messages: Messages) -> Any:
     except TypeError as error:  # its factory returned nothing
         raise EngineError(
             f"TensorRT cannot start its {kind.__name__.lower()} here: {messages.last()}. It needs its libraries (pip "
-            "install 'specrec[tensorrt]'), an NVIDIA GPU, and a driver that is new enough for them."
+            "install 'specbeam[tensorrt]'), an NVIDIA GPU, and a driver that is new enough for them."
         ) from error
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import __version__
 from ..catalog.errors import BundleError, EngineError
+from ..catalog.extras import install
 from ..catalog.items import Catalog
 from ..catalog.trie import ItemTrie
 from ..engines.base import Engine
@@ -98,7 +99,7 @@ class Bench:
             scoring = self.settings.scoring or self.bundle.manifest.scoring
             generate = TrieGenerate.open(self.bundle, device=device, scoring=scoring)
         except ModuleNotFoundError as error:
-            return f"{error.name} is not installed; run: pip install 'specrec[export]'"
+            return f"{error.name} is not installed; run: {install('export')}"
         except (BundleError, EngineError, ValueError) as error:
             return str(error)
 
@@ -111,7 +112,7 @@ class Bench:
     def setup(self) -> Setup:
         """What the figures are of."""
         manifest, backend = self.bundle.manifest, self.engine.partition("-")[0]
-        versions = {"specrec": __version__, "python": platform.python_version(), "numpy": np.__version__}
+        versions = {"specbeam": __version__, "python": platform.python_version(), "numpy": np.__version__}
         with suppress(PackageNotFoundError):
             versions |= {name: version(name) for name in ("torch", "transformers")}
         return Setup(

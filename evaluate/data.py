@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from ..catalog.dataset import Dataset, Example
-from ..catalog.errors import SpecRecError
+from ..catalog.errors import SpecBeamError
 from ..catalog.items import Catalog
 from .figures import Truth
 from .settings import Settings
@@ -41,7 +41,7 @@ class HeldOut:
     def of(cls, dataset: Dataset, settings: Settings, bundle: Path, catalog: Catalog, length: int) -> "HeldOut":
         """Those of a split that can be served, or a seeded draw of them.
 
-        length: tokens of the longest identifier. Raises `SpecRecError` where there is nobody, or where the
+        length: tokens of the longest identifier. Raises `SpecBeamError` where there is nobody, or where the
         dataset and the bundle (its path and catalog) do not belong together.
         """
         split = _split(dataset, settings)
@@ -49,7 +49,7 @@ class HeldOut:
         known = catalog.position.keys()
         examples = [example for example in split if not known.isdisjoint(example.history)]
         if not examples:
-            raise SpecRecError(
+            raise SpecBeamError(
                 f"{dataset.folder}: none of {len(split)} histories of the {settings.split} split has an item of "
                 f"{bundle}. {_remedy(dataset)}"
             )
@@ -75,7 +75,7 @@ class HeldOut:
 def _split(dataset: Dataset, settings: Settings) -> tuple[Example, ...]:
     split = dataset.test if settings.split == "test" else dataset.valid
     if not split:
-        raise SpecRecError(
+        raise SpecBeamError(
             f"{dataset.folder} has no users in its {settings.split} split: expected sequential_{settings.split}.txt, "
             f'or {settings.split}.jsonl (.csv, .parquet) with "labels" beside a history. Or choose another --split.'
         )
@@ -83,18 +83,18 @@ def _split(dataset: Dataset, settings: Settings) -> tuple[Example, ...]:
 
 
 def check_catalogs(dataset: Dataset, split: Sequence[Example], name: str, bundle: Path, catalog: Catalog) -> None:
-    """Raise `SpecRecError` where the split's labels are not the bundle's items, or have other identifiers there."""
+    """Raise `SpecBeamError` where the split's labels are not the bundle's items, or have other identifiers there."""
     wanted = {item for example in split for item in example.labels}
     theirs, ours = dataset.catalog, catalog.position
     if wanted.isdisjoint(ours):
-        raise SpecRecError(
+        raise SpecBeamError(
             f"{dataset.folder} and {bundle} do not belong together: none of {len(wanted)} items to be found in the "
             f"{name} split is among the bundle's {len(ours)}. {_remedy(dataset)}"
         )
     common = [item for item in theirs.item_ids if item in ours]
     other = sum(theirs.identifiers[theirs.position[i]] != catalog.identifiers[ours[i]] for i in common)
     if 2 * other > len(common):
-        raise SpecRecError(
+        raise SpecBeamError(
             f"{dataset.folder} and {bundle} do not belong together: of {len(common)} items in both, {other} have "
             f"another identifier in the bundle. {_remedy(dataset)}"
         )

@@ -27,7 +27,7 @@ class Outputs:
         return [*filter(None, (self.figures, self.per_user)), *self.plots]
 
     def check(self, *, overwrite: bool) -> None:
-        """Raise `SpecRecError`, before any work, for what could not be written."""
+        """Raise `SpecBeamError`, before any work, for what could not be written."""
         if len({path.resolve() for path in self.paths}) < len(self.paths):
             raise OptionError(f"got {', '.join(map(str, self.paths))}; expected another name for every output.")
         if self.plots:

@@ -64,7 +64,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure every mode and K of `settings` on held-out users.
 
-    each: is told every request's result under every mode. Raises `SpecRecError` where dataset and bundle do
+    each: is told every request's result under every mode. Raises `SpecBeamError` where dataset and bundle do
     not belong together or there is nobody to evaluate, `OptionError` for what the bundle cannot do.
     """
     settings = settings or Settings()

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from ..catalog.errors import ExportError
+from ..catalog.extras import install
 from ..engines.torch import matrix
 
 WEIGHTS = "adapter_model.safetensors"
@@ -117,7 +118,9 @@ class Adapter:
         try:
             from peft import LoraConfig, PeftModel, load_peft_weights, set_peft_model_state_dict
         except ImportError as error:
-            raise ExportError(f"{self.directory} is a LoRA adapter, which needs peft: pip install peft.") from error
+            raise ExportError(
+                f"{self.directory} is a LoRA adapter, which needs peft. Run: {install('export')}"
+            ) from error
         rows = len(matrix(base.get_input_embeddings()))
         ids = torch.arange(rows - 1, -1, -(rows // 64 + 1))[None]
         try:

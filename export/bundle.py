@@ -58,7 +58,7 @@ def export_bundle(
     is what requests get that ask for none, and `max_top_k` the most items that they may ask for;
     `checkpoints` keeps copies for the torch engine; weights beyond `external_bytes` lie beside their
     graph. `progress` is told each stage. Every graph is compared with its model before anything appears
-    under `output`. Raises `SpecRecError` (mostly `ExportError`) with the reason and the remedy, and
+    under `output`. Raises `SpecBeamError` (mostly `ExportError`) with the reason and the remedy, and
     leaves nothing behind.
     """
     _check_options(max_top_k, precision=precision, end_token=end_token, scoring=scoring)
@@ -202,7 +202,7 @@ def _manifest(
     trie = identifiers.trie
     return Manifest(
         schema_version=SCHEMA_VERSION,
-        specrec_version=__version__,
+        specbeam_version=__version__,
         precision=precision,  # type: ignore[arg-type]  # checked on entry
         scoring=scoring,  # type: ignore[arg-type]  # checked on entry
         opset=OPSET,

@@ -143,5 +143,5 @@ def _tidy(model: ir.Model) -> None:
     """Merge repeated nodes; drop traces of this machine's files and the shapes in the exporter's own symbols."""
     passes.CommonSubexpressionEliminationPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)
-    model.graph.name = "specrec"
+    model.graph.name = "specbeam"
     forget_shapes(model)

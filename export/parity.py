@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from ..catalog.errors import ExportError
+from ..catalog.extras import install
 from ..engines.mask import MASK_TYPES, MaskType
 from ..engines.torch import head_dim, matrix, torch_threads
 from ..graphs.lift import lift_graph
@@ -241,7 +242,7 @@ def onnx_forward(path: Path) -> Forward:
     try:
         import onnxruntime  # type: ignore[import-untyped]
     except ImportError as error:
-        raise ExportError("The parity check runs the graph with ONNX Runtime: pip install specrec[cpu].") from error
+        raise ExportError(f"The parity check runs the graph with ONNX Runtime. Run: {install('cpu')}") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # PyTorch wants the cores next

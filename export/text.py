@@ -47,7 +47,7 @@ def export_text(
     """Export `target` with its whole vocabulary to the directory `output`.
 
     prompt: text with "{prompt}" in it that is put around every prompt; with `chat` it is the user's message in the
-    tokenizer's chat template. The other options are those of `export_bundle`. Raises `SpecRecError` (mostly
+    tokenizer's chat template. The other options are those of `export_bundle`. Raises `SpecBeamError` (mostly
     `ExportError`) with the reason and the remedy, and leaves nothing behind.
     """
     if precision not in DTYPES:
@@ -64,7 +64,7 @@ def export_text(
         facts = export_model("target", source, None, part / "target", settings)
         manifest = TextManifest(
             schema_version=SCHEMA_VERSION,
-            specrec_version=__version__,
+            specbeam_version=__version__,
             precision=precision,  # type: ignore[arg-type]  # checked on entry
             opset=OPSET,
             target=facts,

@@ -103,5 +103,5 @@ def _name(node: ir.Node) -> str:
 
 def _unknown(node: ir.Node, got: str, expected: str) -> EngineError:
     return EngineError(
-        f"{describe(node)} has {got}; expected {expected}, as `specrec export` writes it. Export the checkpoint again."
+        f"{describe(node)} has {got}; expected {expected}, as `specbeam export` writes it. Export the checkpoint again."
     )

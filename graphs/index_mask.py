@@ -23,7 +23,7 @@ def index_mask(model: ir.Model, path: int) -> None:
     if missing := {"attention_mask", "input_ids", "past_key_values.0.key"} - set(inputs):
         raise EngineError(
             f"The graph has no input {', '.join(sorted(missing))}, only {', '.join(map(str, inputs))}. "
-            "Start from a graph that `specrec export` wrote."
+            "Start from a graph that `specbeam export` wrote."
         )
     below = ir.Value(name="visible_below", type=ir.TensorType(INT64), shape=ir.Shape(("batch", "sequence")))
     slots = ir.Value(name="visible_slots", type=ir.TensorType(INT64), shape=ir.Shape(("batch", "sequence", path)))

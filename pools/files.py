@@ -31,7 +31,7 @@ class PoolFacts(Sealed, frozen=True, kw_only=True):
     """pool.json, as far as pools of all kinds have it in common."""
 
     schema_version: int = POOL_SCHEMA
-    specrec_version: str = __version__
+    specbeam_version: str = __version__
     kind: str
     arrays: dict[str, ArrayFacts]
 

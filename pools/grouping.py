@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.errors import HistoryError, OptionError, SpecRecError
+from ..catalog.errors import HistoryError, OptionError, SpecBeamError
 from ..catalog.hashing import mix, text_key
 from ..catalog.history import HistoryRequest
 
@@ -64,7 +64,7 @@ def group_users(
     return clustered(users, rows, groups, seed, HistoryError, "users")
 
 
-def check_count(count: int, groups: int, kind: type[SpecRecError], what: str) -> None:
+def check_count(count: int, groups: int, kind: type[SpecBeamError], what: str) -> None:
     """Raise `OptionError` for fewer than two groups, and `kind` for fewer of `what` than groups."""
     if groups < 2:
         raise OptionError(f"got {groups} groups; expected at least 2 (without groups all share the global pool).")
@@ -72,7 +72,7 @@ def check_count(count: int, groups: int, kind: type[SpecRecError], what: str) ->
         raise kind(f"got {count} {what} for {groups} groups; expected at least one for each. Ask for fewer groups.")
 
 
-def at_random(ids: Iterable[str], groups: int, seed: int, kind: type[SpecRecError], what: str) -> dict[str, str]:
+def at_random(ids: Iterable[str], groups: int, seed: int, kind: type[SpecBeamError], what: str) -> dict[str, str]:
     """Id to group, each by a hash of the id and the seed."""
     keys = {name: text_key(f"{seed}\n{name}") for name in ids}
     check_count(len(keys), groups, kind, what)
@@ -99,7 +99,7 @@ def embedded(matrix: Any, dimension: int, seed: int, *, propagated: bool = False
 
 
 def clustered(
-    ids: Sequence[str], rows: Float64, groups: int, seed: int, kind: type[SpecRecError], what: str
+    ids: Sequence[str], rows: Float64, groups: int, seed: int, kind: type[SpecBeamError], what: str
 ) -> Grouping:
     """k-means of rows [N, D]. Raises `kind` where fewer rows differ than there are groups."""
     from sklearn.cluster import KMeans  # type: ignore[import-untyped]

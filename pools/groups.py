@@ -23,7 +23,7 @@ def read_groups(path: Path) -> dict[str, str]:
     Raises `PoolError` for a file that cannot be read, that is no such object, that holds nothing, or that names an
     id twice.
     """
-    expected = f"{EXPECTED}. `specrec group-users` writes such files"
+    expected = f"{EXPECTED}. `specbeam group-users` writes such files"
     groups, text = read_json(path, dict[str, _Name], expected, PoolError)
     names: Counter[str] = json.loads(text, object_pairs_hook=lambda pairs: Counter(key for key, _ in pairs))
     if not groups:

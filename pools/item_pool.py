@@ -16,7 +16,7 @@ from .members import Members
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 
-BUILD = "specrec build-pool --items HISTORIES --output POOL"
+BUILD = "specbeam build-pool --items HISTORIES --output POOL"
 TYPES = {  # of every array of a pool
     "ids": "|u1", "counts": "<i8", "starts": "<i8", "followers": "<i4", "weights": "<f4", "group_starts": "<i8",
     "group_items": "<i4", "group_counts": "<i8", "member_keys": "<u8", "member_groups": "<i4",

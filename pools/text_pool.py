@@ -13,7 +13,7 @@ from .members import Members
 from .sources import Source
 from .suffixes import Sorted
 
-BUILD = "specrec build-pool TEXTS.jsonl --tokenizer BUNDLE --output POOL"
+BUILD = "specbeam build-pool TEXTS.jsonl --tokenizer BUNDLE --output POOL"
 ARRAYS = ("tokens", "order", "pairs", "starts", "member_keys", "member_groups")
 
 

@@ -20,7 +20,7 @@ BATCH = 1024  # texts that the tokenizer is given at once
 
 
 class TextLine(msgspec.Struct, frozen=True):
-    """One line of a file of texts, such as `specrec generate` writes; other keys are ignored."""
+    """One line of a file of texts, such as `specbeam generate` writes; other keys are ignored."""
 
     id: str | int
     text: str

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..catalog.errors import SpecRecError
+from ..catalog.errors import SpecBeamError
 from ..catalog.files import Frozen
 from ..catalog.trie import ItemTrie
 from .estimates import GRID, PRIOR_REQUESTS, Census, Counts, Estimates
@@ -180,10 +180,12 @@ class Acceptance:
 
     @classmethod
     def from_snapshot(cls, counts: AcceptanceCounts, trie: ItemTrie, scoring: ScoringKind = "full") -> "Acceptance":
-        """The counts of a file; raises `SpecRecError` where they are damaged or of another catalog's shape."""
+        """The counts of a file; raises `SpecBeamError` where they are damaged or of another catalog's shape."""
         acceptance = cls(trie, scoring)
         if counts.grid != GRID:
-            raise SpecRecError(f"The acceptance counts are of draft widths {counts.grid}, expected {GRID}. Count anew.")
+            raise SpecBeamError(
+                f"The acceptance counts are of draft widths {counts.grid}, expected {GRID}. Count anew."
+            )
         for width in counts.widths:
             acceptance._add(width.k, _unpacked(width, trie.length))
         return acceptance
@@ -224,7 +226,7 @@ def _packed(k: int, counts: Counts) -> WidthCounts:
 
 
 def _unpacked(width: WidthCounts, length: int) -> Counts:
-    """Raises `SpecRecError` where the counts cannot have been counted."""
+    """Raises `SpecBeamError` where the counts cannot have been counted."""
     counts = Counts.empty(length)
     sound = width.k > 0 and len(width.depths) == length
     for level in width.levels:
@@ -239,7 +241,7 @@ def _unpacked(width: WidthCounts, length: int) -> Counts:
         least = min(counts.levels.min(), counts.depths.min())
         sound = bool(least >= 0 and (complete <= trials).all() and (found <= needed).all())
     if not sound:
-        raise SpecRecError(
+        raise SpecBeamError(
             f"The acceptance counts for lists of {width.k} items are damaged, or not of identifiers of {length} "
             "tokens. Count anew."
         )

@@ -9,7 +9,7 @@ from typing import IO
 
 import msgspec
 
-from ..catalog.errors import HistoryError, OptionError, SpecRecError
+from ..catalog.errors import HistoryError, OptionError, SpecBeamError
 from ..catalog.history import HistoryRequest, Reject
 from ..catalog.items import Catalog
 from .filters import ItemFilter
@@ -93,25 +93,25 @@ def write_line(file: IO[bytes], line: ResultLine | RejectLine) -> None:
 
 
 def beside(output: Path, ending: str) -> Path:
-    """The file whose name is an output's with an ending; raises `SpecRecError` for what is no file's name."""
+    """The file whose name is an output's with an ending; raises `SpecBeamError` for what is no file's name."""
     if not output.name:
-        raise SpecRecError(f"--output {output}: expected the name of a file, or of a folder to make.")
+        raise SpecBeamError(f"--output {output}: expected the name of a file, or of a folder to make.")
     return output.with_name(f"{output.name}{ending}")
 
 
 def check_outputs(output: Path, rejects: Path | None, inputs: Sequence[Path], overwrite: bool) -> None:
     """Refuse, before any work, to write over an input or (without --overwrite) over anything."""
     if rejects is not None and (str(rejects) == "-" or rejects.resolve() == output.resolve()):
-        raise SpecRecError(f"--rejects {rejects}: expected the name of a file that is not the output.")
+        raise SpecBeamError(f"--rejects {rejects}: expected the name of a file that is not the output.")
     for path in (output, rejects):
         if path is None or str(path) == "-":
             continue
         if any(path.resolve() == given.resolve() for given in inputs):
-            raise SpecRecError(f"{path} is an input as well. Choose another output.")
+            raise SpecBeamError(f"{path} is an input as well. Choose another output.")
         if path.exists() and not path.is_file():  # a device or a pipe would be replaced, not written to
-            raise SpecRecError(f"{path} is not a regular file. Choose another name, or - for standard output.")
+            raise SpecBeamError(f"{path} is not a regular file. Choose another name, or - for standard output.")
         if path.exists() and not overwrite:
-            raise SpecRecError(f"{path} exists already. Choose another name or pass --overwrite to replace it.")
+            raise SpecBeamError(f"{path} exists already. Choose another name or pass --overwrite to replace it.")
 
 
 @dataclass(frozen=True)
@@ -123,20 +123,20 @@ class ItemList:
 
     @classmethod
     def read(cls, path: Path) -> "ItemList":
-        """Raises `SpecRecError` for a file that cannot be read."""
+        """Raises `SpecBeamError` for a file that cannot be read."""
         try:
             return cls(path, frozenset(line.strip() for line in path.read_text("utf-8-sig").splitlines()) - {""})
         except OSError as error:
-            raise SpecRecError(f"{path}: cannot be read: {error.strerror}. Check the path.") from None
+            raise SpecBeamError(f"{path}: cannot be read: {error.strerror}. Check the path.") from None
         except UnicodeDecodeError:
-            raise SpecRecError(f"{path}: not UTF-8; expected item ids, one a line. Save the file as UTF-8.") from None
+            raise SpecBeamError(f"{path}: not UTF-8; expected item ids, one a line. Save the file as UTF-8.") from None
 
     def known(self, catalog: Catalog, *, warn: Callable[[str], None]) -> frozenset[str]:
-        """The ids that the catalog has; `warn` is told of others. Raises `SpecRecError` if it has none of them."""
+        """The ids that the catalog has; `warn` is told of others. Raises `SpecBeamError` if it has none of them."""
         unknown = sorted(self.ids - catalog.position.keys())
         if len(unknown) == len(self.ids):
             got = f"{unknown[0][:80]!r}, for example" if unknown else "an empty file"
-            raise SpecRecError(
+            raise SpecBeamError(
                 f"{self.path}: no item of the catalog in it (got {got}). Expected item ids, one a line, such as "
                 f"{catalog.item_ids[0]!r}."
             )

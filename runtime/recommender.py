@@ -97,10 +97,10 @@ class Recommender:
     ) -> "Recommender":
         """Open a bundle's engines.
 
-        engine: a name that `specrec inspect` lists (default: the only one built). drafter: what drafts are guessed
-        by; "retrieval" needs a pool of items (`specrec build-pool --items`), "both" a draft model, too (default: what
+        engine: a name that `specbeam inspect` lists (default: the only one built). drafter: what drafts are guessed
+        by; "retrieval" needs a pool of items (`specbeam build-pool --items`), "both" a draft model, too (default: what
         there is of the two). speculation: "auto" drafts as much as pays, by the engines' measured latency
-        and what has been accepted (see `specrec tune`); "fixed" drafts `shape` (40 nodes at each of 3
+        and what has been accepted (see `specbeam tune`); "fixed" drafts `shape` (40 nodes at each of 3
         depths) in every round. Default: auto, unless a shape is given or the mode's answer depends on what
         is drafted. batch_size: requests in one call. threads: of each engine (default: all processors of
         this process). reuse: False discards a whole round's evaluations at the first missing node, as

@@ -28,7 +28,7 @@ def drafter_for(bundle: Bundle, drafter: DrafterKind | None, *, has_pool: bool) 
         bundle.facts("draft")
     if drafter in ("retrieval", "both") and not has_pool:
         raise OptionError(
-            f"the drafter {drafter} needs a pool. Build one with: specrec build-pool --items HISTORIES --output POOL"
+            f"the drafter {drafter} needs a pool. Build one with: specbeam build-pool --items HISTORIES --output POOL"
         )
     if drafter in ("model", "none") and has_pool:
         raise OptionError(f"a pool is for the drafters retrieval and both; got {drafter}. Leave one of the two out.")

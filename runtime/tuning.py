@@ -1,4 +1,4 @@
-"""What `specrec tune` measured for one engine of a bundle, and the planner that it gives."""
+"""What `specbeam tune` measured for one engine of a bundle, and the planner that it gives."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -126,7 +126,7 @@ def read_tuning(
     path = tuning_file(bundle, engine, mode, scoring, drafter)
     if not path.is_file():
         return None
-    again = f"specrec tune {bundle.path} HISTORIES --engine {engine}"
+    again = f"specbeam tune {bundle.path} HISTORIES --engine {engine}"
     again += f" --drafter {drafter} --pool POOL" if drafter in WITH_POOL else ""
     tuning = read_sealed(path, Tuning, f"{again} (or do without it: --speculation fixed)", TUNING_SCHEMA)
     return tuning if (tuning.graphs, tuning.drafter) == (graphs_of(facts), drafter) else None

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from specrec.calib.calls import Calls
-from specrec.calib.observe import Observer
-from specrec.engines.base import ForwardInputs, causal
+from specbeam.calib.calls import Calls
+from specbeam.calib.observe import Observer
+from specbeam.engines.base import ForwardInputs, causal
 from tiny_graphs import ROWS, tiny_graph
 
 

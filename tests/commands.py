@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from specrec.cli import main
+from specbeam.cli import main
 
 
 def run(*arguments: object) -> Result:

@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     from click.testing import CliRunner
 
-    from specrec.cli import main
+    from specbeam.cli import main
     from tiny_models import tiny_catalog, tiny_checkpoint
 
     folder = tmp_path_factory.mktemp("tiny")

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from specrec.engines.bundle import ModelBundle
-from specrec.engines.facts import Precision, Role
-from specrec.engines.ort import load_ort_engine
-from specrec.engines.ort_device import GATHER, DeviceEngine
-from specrec.engines.prepare import prepare_graph
-from specrec.graphs.gather import write_gather
+from specbeam.engines.bundle import ModelBundle
+from specbeam.engines.facts import Precision, Role
+from specbeam.engines.ort import load_ort_engine
+from specbeam.engines.ort_device import GATHER, DeviceEngine
+from specbeam.engines.prepare import prepare_graph
+from specbeam.graphs.gather import write_gather
 
 PATH = 4  # slots a token may name
 

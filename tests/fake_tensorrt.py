@@ -1,6 +1,6 @@
 """A stand-in for the module `tensorrt` that runs graphs in ONNX Runtime, on the memory that fake_cuda.py hands out.
 
-It has the classes, methods and arguments that SpecRec and Polygraphy use, and no others: what is not here
+It has the classes, methods and arguments that SpecBeam and Polygraphy use, and no others: what is not here
 raises AttributeError. test_trt_conformance.py proves that the genuine modules have all of it. A call is
 refused as TensorRT would: shapes outside the profile, addresses that are missing, misaligned, shared.
 """

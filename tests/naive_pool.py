@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from specrec.pools import Branches
+from specbeam.pools import Branches
 
 Path = tuple[int, ...]
 

@@ -1,6 +1,6 @@
 """The trie the slow way, a node at a time."""
 
-from specrec.catalog.trie import ItemTrie
+from specbeam.catalog.trie import ItemTrie
 
 
 def path(trie: ItemTrie, node: int) -> list[int]:

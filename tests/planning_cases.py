@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from hypothesis import strategies as st
 
-from specrec.catalog.trie import ItemTrie
-from specrec.engines.facts import LatencyPoint
-from specrec.runtime.acceptance import (
+from specbeam.catalog.trie import ItemTrie
+from specbeam.engines.facts import LatencyPoint
+from specbeam.runtime.acceptance import (
     GRID,
     Acceptance,
     AcceptanceCounts,
@@ -15,8 +15,8 @@ from specrec.runtime.acceptance import (
     LevelCounts,
     WidthCounts,
 )
-from specrec.runtime.costs import CallCosts
-from specrec.runtime.forecast import ENUMERATE, NOTHING, Plan, Situation
+from specbeam.runtime.costs import CallCosts
+from specbeam.runtime.forecast import ENUMERATE, NOTHING, Plan, Situation
 
 NEW = (1, 8, 20, 40, 80, 120, 160, 240, 480)
 MANY = 10**9  # counts so many that the belief says nothing beside them

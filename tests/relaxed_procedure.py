@@ -6,9 +6,9 @@ from itertools import combinations, permutations
 import numpy as np
 
 from scripted_search import scored_children
-from specrec.catalog.trie import ItemTrie
-from specrec.engines.scripted import ScriptedEngine
-from specrec.runtime.types import DraftShape
+from specbeam.catalog.trie import ItemTrie
+from specbeam.engines.scripted import ScriptedEngine
+from specbeam.runtime.types import DraftShape
 
 Nodes = frozenset[int]
 Distribution = dict[Nodes, float]

@@ -5,16 +5,16 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from scripted_search import live_mask, naive_beam_search
-from specrec.catalog.hashing import UInt64
-from specrec.catalog.items import Catalog
-from specrec.catalog.prompt import PromptEncoder, PromptSpec
-from specrec.catalog.trie import PAD, ItemTrie
-from specrec.engines.base import Float32
-from specrec.engines.scripted import ScriptedEngine
-from specrec.pools.item_pool import ItemPool
-from specrec.runtime import DraftShape, Recommendation, Recommender, Verification
-from specrec.runtime.planning import FixedPlanning
-from specrec.runtime.retrieval import CatalogPool
+from specbeam.catalog.hashing import UInt64
+from specbeam.catalog.items import Catalog
+from specbeam.catalog.prompt import PromptEncoder, PromptSpec
+from specbeam.catalog.trie import PAD, ItemTrie
+from specbeam.engines.base import Float32
+from specbeam.engines.scripted import ScriptedEngine
+from specbeam.pools.item_pool import ItemPool
+from specbeam.runtime import DraftShape, Recommendation, Recommender, Verification
+from specbeam.runtime.planning import FixedPlanning
+from specbeam.runtime.retrieval import CatalogPool
 
 PREFIX = (90,)
 SHAPE = DraftShape(6, 2)

@@ -4,23 +4,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from specrec.catalog.trie import PAD, ItemTrie
-from specrec.engines.scripted import ScriptedEngine
-from specrec.runtime.draft import BeamDrafter, Drafter, NoDrafter, SampledDrafter
-from specrec.runtime.evaluator import TreeEvaluator
-from specrec.runtime.guesses import ModelGuesses
-from specrec.runtime.nodes import EvaluatedNodes
-from specrec.runtime.noise import SAMPLE, Noise, prefix_hashes
-from specrec.runtime.planning import FixedPlanning, Planning
-from specrec.runtime.prefix import SharedPrefix
-from specrec.runtime.relaxed import RelaxedVerifier
-from specrec.runtime.scoring import Scoring
-from specrec.runtime.session import Session
-from specrec.runtime.stats import DecodeStats
-from specrec.runtime.types import DraftShape, Round
-from specrec.runtime.verification import Verification
-from specrec.runtime.verify import StrictVerifier, TolerantVerifier, Verifier
-from specrec.runtime.view import TrieView
+from specbeam.catalog.trie import PAD, ItemTrie
+from specbeam.engines.scripted import ScriptedEngine
+from specbeam.runtime.draft import BeamDrafter, Drafter, NoDrafter, SampledDrafter
+from specbeam.runtime.evaluator import TreeEvaluator
+from specbeam.runtime.guesses import ModelGuesses
+from specbeam.runtime.nodes import EvaluatedNodes
+from specbeam.runtime.noise import SAMPLE, Noise, prefix_hashes
+from specbeam.runtime.planning import FixedPlanning, Planning
+from specbeam.runtime.prefix import SharedPrefix
+from specbeam.runtime.relaxed import RelaxedVerifier
+from specbeam.runtime.scoring import Scoring
+from specbeam.runtime.session import Session
+from specbeam.runtime.stats import DecodeStats
+from specbeam.runtime.types import DraftShape, Round
+from specbeam.runtime.verification import Verification
+from specbeam.runtime.verify import StrictVerifier, TolerantVerifier, Verifier
+from specbeam.runtime.view import TrieView
 
 END = 5  # the end token of catalogs of unequal lengths
 Ranked = list[tuple[int, float]]  # (leaf, score), best first

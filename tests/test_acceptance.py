@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scripted_search import random_catalog, search
-from specrec.catalog.errors import SpecRecError
-from specrec.catalog.trie import ItemTrie
-from specrec.engines.scripted import ScriptedEngine
-from specrec.runtime.acceptance import (
+from specbeam.catalog.errors import SpecBeamError
+from specbeam.catalog.trie import ItemTrie
+from specbeam.engines.scripted import ScriptedEngine
+from specbeam.runtime.acceptance import (
     GRID,
     PRIOR_REQUESTS,
     Acceptance,
@@ -23,8 +23,8 @@ from specrec.runtime.acceptance import (
     LevelCounts,
     WidthCounts,
 )
-from specrec.runtime.planning import FixedPlanning
-from specrec.runtime.types import DraftShape, DraftTree, Frontier, Hypotheses, Int64, NodeList, Step, Verdict
+from specbeam.runtime.planning import FixedPlanning
+from specbeam.runtime.types import DraftShape, DraftTree, Frontier, Hypotheses, Int64, NodeList, Step, Verdict
 
 Nodes = Sequence[int]
 WIDEST = 8
@@ -321,20 +321,20 @@ def test_counts_of_another_catalog_or_damaged_ones_are_refused() -> None:
     counts = observed([Travel(2, 0, [[1, 2]], [[1, 6]])]).snapshot()
     replace, (width,) = msgspec.structs.replace, counts.widths
     other = ItemTrie.build(random_catalog(np.random.default_rng(0), 9, 4, 3))
-    with pytest.raises(SpecRecError, match="not of identifiers of 4 tokens"):
+    with pytest.raises(SpecBeamError, match="not of identifiers of 4 tokens"):
         Acceptance.from_snapshot(counts, other)
     with pytest.raises(ValueError, match="3 tokens, expected 4"):
         Acceptance(other).merge(Acceptance(FULL))
-    with pytest.raises(SpecRecError, match="draft widths"):
+    with pytest.raises(SpecBeamError, match="draft widths"):
         Acceptance.from_snapshot(replace(counts, grid=GRID[:-1]), FULL)
     (level,) = width.levels
     for damaged in (
         replace(level, start=2), replace(level, level=0), replace(level, trials=level.trials[:-1]),
         replace(level, complete=tuple(n + 1 for n in level.trials)), replace(level, found=(-1,) * len(GRID)),
     ):  # fmt: skip
-        with pytest.raises(SpecRecError, match="damaged"):
+        with pytest.raises(SpecBeamError, match="damaged"):
             Acceptance.from_snapshot(replace(counts, widths=(replace(width, levels=(damaged,)),)), FULL)
-    with pytest.raises(SpecRecError, match="damaged"):
+    with pytest.raises(SpecBeamError, match="damaged"):
         Acceptance.from_snapshot(replace(counts, widths=(replace(width, k=0),)), FULL)
     with pytest.raises(msgspec.ValidationError, match="unknown"):
         msgspec.json.decode(b'{"grid": [], "widths": [], "unknown": 1}', type=AcceptanceCounts)

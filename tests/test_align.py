@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from specrec.align.decoder import build_tokenizer
-from specrec.align.synthetic import FAMILIES, GroupSampler, ShopSize, draw_histories, draw_shop, write_shop
-from specrec.align.words import COLOURS, KINDS, KINDS_PER_DEPARTMENT, SIZES, STYLES, STYLES_PER_FAMILY
-from specrec.catalog.errors import SpecRecError
-from specrec.catalog.history import HistoryRequest, read_histories
-from specrec.catalog.items import Catalog
-from specrec.catalog.trie import ItemTrie
+from specbeam.align.decoder import build_tokenizer
+from specbeam.align.synthetic import FAMILIES, GroupSampler, ShopSize, draw_histories, draw_shop, write_shop
+from specbeam.align.words import COLOURS, KINDS, KINDS_PER_DEPARTMENT, SIZES, STYLES, STYLES_PER_FAMILY
+from specbeam.catalog.errors import SpecBeamError
+from specbeam.catalog.history import HistoryRequest, read_histories
+from specbeam.catalog.items import Catalog
+from specbeam.catalog.trie import ItemTrie
 
 SMALL = ShopSize(items=300, twins=5, train_users=400, held_out_users=40, longest=12)
 
@@ -73,7 +73,7 @@ def test_the_trie_is_top_heavy() -> None:
 
 
 def test_too_many_items_are_refused() -> None:
-    with pytest.raises(SpecRecError, match="expected at most"):
+    with pytest.raises(SpecBeamError, match="expected at most"):
         draw_shop(ShopSize(items=10_000_000))
 
 

@@ -11,18 +11,18 @@ import torch
 
 from commands import bad, good
 from commands import write as write_lines
-from specrec.align import align as module
-from specrec.align import teach
-from specrec.align.align import AlignOptions, AlignReport, align
-from specrec.align.configs import ModelSize
-from specrec.align.drafts import TargetLayers, find_draft
-from specrec.align.objectives import Objective, find_objective
-from specrec.align.samples import Format, PromptOptions
-from specrec.align.sources import FreshDecoder, Pretrained, Source
-from specrec.catalog.dataset import Dataset
-from specrec.catalog.errors import ExportError, HistoryError, OptionError, SpecRecError
-from specrec.export.bundle import check_same_tokens
-from specrec.export.checkpoint import Checkpoint
+from specbeam.align import align as module
+from specbeam.align import teach
+from specbeam.align.align import AlignOptions, AlignReport, align
+from specbeam.align.configs import ModelSize
+from specbeam.align.drafts import TargetLayers, find_draft
+from specbeam.align.objectives import Objective, find_objective
+from specbeam.align.samples import Format, PromptOptions
+from specbeam.align.sources import FreshDecoder, Pretrained, Source
+from specbeam.catalog.dataset import Dataset
+from specbeam.catalog.errors import ExportError, HistoryError, OptionError, SpecBeamError
+from specbeam.export.bundle import check_same_tokens
+from specbeam.export.checkpoint import Checkpoint
 from tiny_models import (
     identifier_tokens,
     make_text_tokenizer,
@@ -136,7 +136,7 @@ def test_a_draft_is_aligned_and_written_whole(
     checkpoint = Checkpoint.open(output)
     model = checkpoint.load("fp32", dataset.catalog.tokens)
     assert model.config.use_cache
-    assert "specrec" not in (output / "config.json").read_text()  # the attention it was trained with is ours alone
+    assert "specbeam" not in (output / "config.json").read_text()  # the attention it was trained with is ours alone
     assert sum(weight.numel() for weight in model.parameters()) == report.parameters
     assert not same(output, shared / "draft")
     for said in ("60 steps", "40 places of histories", f"{best['acceptance']:.1%}", "top 8, 40 a depth"):
@@ -160,13 +160,13 @@ def test_an_interrupted_alignment_ends_with_the_same_weights(
     run("whole", **chosen)
     with monkeypatch.context() as patched:
         patched.setattr(teach, "truth_paths", At(3, interrupt, teach.truth_paths))
-        with pytest.raises(SpecRecError, match="Interrupted with 2 of 4 parts"):
+        with pytest.raises(SpecBeamError, match="Interrupted with 2 of 4 parts"):
             run("stopped", **chosen)
     assert len(list((tmp_path / "stopped.work" / "teacher").glob("part-*"))) == 2
     for call in (2, 5):  # before the first checkpoint, and after it
         with monkeypatch.context() as patched:
             patched.setattr(module, "child_logprobs", At(call, interrupt, module.child_logprobs))
-            with pytest.raises(SpecRecError, match="run the same command again"):
+            with pytest.raises(SpecBeamError, match="run the same command again"):
                 run("stopped", **chosen)
     assert not (tmp_path / "stopped").exists()
     with monkeypatch.context() as patched:
@@ -269,7 +269,7 @@ def test_teacher_data_is_made_once_for_several_runs(
     run("three", teacher=tmp_path / "teacher")
     assert same(tmp_path / "one", tmp_path / "three")
     assert not same(tmp_path / "one", tmp_path / "two")
-    with pytest.raises(SpecRecError, match="holds other trees"):
+    with pytest.raises(SpecBeamError, match="holds other trees"):
         run("four", teacher=tmp_path / "teacher", top_k=4)
 
 
@@ -288,27 +288,27 @@ def test_a_draft_of_other_tokens_is_refused(run: Callable[..., AlignReport], tmp
 
 def test_a_loss_that_is_not_finite_leaves_no_draft(run: Callable[..., AlignReport], tmp_path: Path) -> None:
     with pytest.raises(
-        SpecRecError, match=r"Training diverged in step .* Lower the learning rate \(1e\+09\)"
+        SpecBeamError, match=r"Training diverged in step .* Lower the learning rate \(1e\+09\)"
     ) as caught:
         run(budget={**FEW, "learning_rate": 1e9, "warmup": 0.0})
     assert not (tmp_path / "aligned").exists()
     assert list((tmp_path / "aligned.work" / "teacher").glob("part-*"))
     work = tmp_path / "aligned.work" / "fit"
     assert f"remove {work} and start again" in str(caught.value)
-    with pytest.raises(SpecRecError, match=r"other settings \(learning_rate 1000000000.0, now"):
+    with pytest.raises(SpecBeamError, match=r"other settings \(learning_rate 1000000000.0, now"):
         run()
 
 
 def test_a_draft_is_not_replaced_unasked(run: Callable[..., AlignReport], shared: Path, tmp_path: Path) -> None:
     run()
     before = (tmp_path / "aligned" / "model.safetensors").read_bytes()
-    with pytest.raises(SpecRecError, match="aligned exists already"):
+    with pytest.raises(SpecBeamError, match="aligned exists already"):
         run()
     run(overwrite=True, budget={**FEW, "seed": 1})
     assert (tmp_path / "aligned" / "model.safetensors").read_bytes() != before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "model.safetensors").touch()
-    with pytest.raises(SpecRecError, match=r"mine is not replaced: it has no alignment.json"):
+    with pytest.raises(SpecBeamError, match=r"mine is not replaced: it has no alignment.json"):
         run("mine", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["aligned", "mine"]
 
@@ -319,7 +319,7 @@ def test_without_training_rows_there_is_nothing_to_do(run: Callable[..., AlignRe
     with pytest.raises(HistoryError, match="has no training rows"):
         run(data=Dataset.open(folder))
     write_lines(folder / "train.jsonl", {"user": "u", "items": ["3"]})
-    with pytest.raises(SpecRecError, match="two items"):
+    with pytest.raises(SpecBeamError, match="two items"):
         run(data=Dataset.open(folder))
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
@@ -328,7 +328,7 @@ def test_nothing_to_validate_on(run: Callable[..., AlignReport], tmp_path: Path)
     folder = write_dataset(tmp_path / "data", lambda path: tiny_catalog(path, items=300, codes=CODES), valid=0)
     assert run(data=Dataset.open(folder)).fit.checks  # the last items of some training users
     write_lines(folder / "train.jsonl", {"user": "u", "items": ["3", "4", "5"]})
-    with pytest.raises(SpecRecError, match="validat"):
+    with pytest.raises(SpecBeamError, match="validat"):
         run("other", data=Dataset.open(folder))
 
 
@@ -381,7 +381,7 @@ def test_the_command_aligns(shared: Path, dataset: Dataset, tmp_path: Path) -> N
     common = ("align", "--target", shared / "target", "--data", shared / "data", "--teacher", tmp_path / "teacher",
               "--top-k", 6, "--steps", 3, "--checks", 1, "--batch-size", 8)  # fmt: skip
     shown = good(*common, "--draft", shared / "draft", "-o", tmp_path / "one", "--windows", 2, "--places", 30).output
-    for part in ("3 steps in", "on 30 places", "top 6, 40 a depth", "validation", "Next: specrec export", "--draft"):
+    for part in ("3 steps in", "on 30 places", "top 6, 40 a depth", "validation", "Next: specbeam export", "--draft"):
         assert part in shown
     fresh = tmp_path / "fresh"
     good(*common[:5], *common[7:], "--draft", "1x32", "-o", fresh, "--objective", "atspeed-s", "--softened", 0.1)
@@ -424,7 +424,7 @@ def test_a_work_folder_that_holds_something_else_is_not_touched(
     mine = tmp_path / "aligned.work" / "notes.txt"
     mine.parent.mkdir()
     mine.write_text("precious")
-    with pytest.raises(SpecRecError, match=r"aligned.work holds notes.txt, which no alignment put there"):
+    with pytest.raises(SpecBeamError, match=r"aligned.work holds notes.txt, which no alignment put there"):
         run()
     assert mine.read_text() == "precious"
 

@@ -12,9 +12,9 @@ import alignment
 from alignment import held, main, runs_of
 from alignment_report import gain, spread, tables
 from alignment_results import Measured, Report, Result, Setup, Speed, claim, result_file, write
-from specrec.catalog.errors import SpecRecError
-from specrec.evaluate.figures import AtK
-from specrec.runtime.metrics import Estimate
+from specbeam.catalog.errors import SpecBeamError
+from specbeam.evaluate.figures import AtK
+from specbeam.runtime.metrics import Estimate
 from tiny_bundle import Tiny
 from tiny_models import tiny_catalog, tiny_checkpoint
 
@@ -70,9 +70,9 @@ def test_the_tables_say_where_lists_differ(tmp_path: Path, capsys: pytest.Captur
 def test_a_work_folder_holds_runs_of_one_kind(tmp_path: Path) -> None:
     claim(tmp_path, SETUP)
     claim(tmp_path, SETUP)
-    with pytest.raises(SpecRecError, match="steps 2, now 3"):
+    with pytest.raises(SpecBeamError, match="steps 2, now 3"):
         claim(tmp_path, msgspec.structs.replace(SETUP, steps=3))
-    with pytest.raises(SpecRecError, match="no result yet"):
+    with pytest.raises(SpecBeamError, match="no result yet"):
         Report(tmp_path)
 
 
@@ -106,7 +106,7 @@ def test_all_steps(
     shared: Path, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = tmp_path / "work"
-    monkeypatch.setenv("SPECREC_DATA", str(shared))
+    monkeypatch.setenv("SPECBEAM_DATA", str(shared))
 
     def call(*more: str) -> str:
         options = f"--work {work} --steps 2 --batch 4 --users 6 --top-k 1 3 --seeds 0 --threads 1 --rounds 2"

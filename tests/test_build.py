@@ -9,16 +9,16 @@ import onnx
 import onnxruntime
 import pytest
 
-from specrec.catalog.errors import EngineError, SpecRecError
-from specrec.engines import build, ort_backend
-from specrec.engines.base import Engine, ForwardInputs, KVCache, causal
-from specrec.engines.build import build_engine
-from specrec.engines.bundle import Bundle
-from specrec.engines.latency import BATCHES
-from specrec.engines.ort import load_ort_engine
-from specrec.engines.profiles import Limits
-from specrec.engines.registry import find_backend
-from specrec.runtime import Recommender
+from specbeam.catalog.errors import EngineError, SpecBeamError
+from specbeam.engines import build, ort_backend
+from specbeam.engines.base import Engine, ForwardInputs, KVCache, causal
+from specbeam.engines.build import build_engine
+from specbeam.engines.bundle import Bundle
+from specbeam.engines.latency import BATCHES
+from specbeam.engines.ort import load_ort_engine
+from specbeam.engines.profiles import Limits
+from specbeam.engines.registry import find_backend
+from specbeam.runtime import Recommender
 from tiny_bundle import ENGINE, Tiny, edit_manifest
 
 
@@ -74,7 +74,7 @@ def test_the_optimised_graph_is_stored_and_computes_the_same(tiny: Tiny) -> None
 def test_an_existing_engine_is_replaced_only_when_told(bundle: Path) -> None:
     mark = bundle / "engines" / ENGINE / "mark"
     mark.touch()
-    with pytest.raises(SpecRecError, match=rf"{ENGINE} exists already\. .*--overwrite"):
+    with pytest.raises(SpecBeamError, match=rf"{ENGINE} exists already\. .*--overwrite"):
         build_engine(bundle, threads=1)
     assert mark.exists()
     build_engine(bundle, threads=1, overwrite=True)
@@ -97,14 +97,14 @@ def test_a_bundle_without_a_draft(bare: Path) -> None:
     ],
 )
 def test_what_cannot_be_built_is_refused(bare: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(SpecRecError, match=message):
+    with pytest.raises(SpecBeamError, match=message):
         build_engine(bare, **options)
     assert left(bare) == []
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there")
 def test_a_device_that_is_not_there(bare: Path) -> None:
-    with pytest.raises(EngineError, match=r"no CUDAExecutionProvider; it has .*Install specrec\[gpu\]"):
+    with pytest.raises(EngineError, match=r"no CUDAExecutionProvider; it has .*Install specbeam\[gpu\]"):
         build_engine(bare, backend=find_backend("onnxruntime", "cuda"))
     assert left(bare) == []
 
@@ -192,5 +192,5 @@ def test_large_weights_lie_beside_the_graph(bare: Path, monkeypatch: pytest.Monk
     assert len(Recommender.open(bare).recommend([["3"]], 4)[0].items) == 4
     data = bare / "engines" / ENGINE / "target/model.onnx.data"
     data.write_bytes(data.read_bytes()[:-1] + b"?")
-    with pytest.raises(SpecRecError, match=r"model\.onnx\.data is damaged"):
+    with pytest.raises(SpecBeamError, match=r"model\.onnx\.data is damaged"):
         Recommender.open(bare)

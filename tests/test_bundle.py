@@ -1,6 +1,7 @@
 """The bundle on disk: it opens whole, or says what is wrong with it and what to do."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import fields
@@ -13,19 +14,20 @@ import onnxruntime
 import pytest
 from msgspec.structs import replace
 
-from specrec.catalog.errors import BundleError, EngineError
-from specrec.catalog.items import Catalog
-from specrec.catalog.trie import PAD, ItemTrie
-from specrec.engines import registry
-from specrec.engines.bundle import MANIFEST, Bundle, save_trie
-from specrec.engines.facts import file_facts
-from specrec.engines.inspect import describe, describe_json
-from specrec.engines.registry import default_engine, load_engine
-from specrec.engines.sealed import Sealed, sealed, to_json
-from specrec.runtime import Recommender
+from specbeam.catalog.errors import BundleError, EngineError
+from specbeam.catalog.extras import install
+from specbeam.catalog.items import Catalog
+from specbeam.catalog.trie import PAD, ItemTrie
+from specbeam.engines import registry
+from specbeam.engines.bundle import MANIFEST, Bundle, save_trie
+from specbeam.engines.facts import file_facts
+from specbeam.engines.inspect import describe, describe_json
+from specbeam.engines.registry import default_engine, load_engine
+from specbeam.engines.sealed import Sealed, sealed, to_json
+from specbeam.runtime import Recommender
 from tiny_bundle import ENGINE, Tiny, edit_engine, edit_manifest
 
-REBUILD = r"Run: specrec build-engine \S+ --backend onnxruntime --device cpu --overwrite"
+REBUILD = r"Run: specbeam build-engine \S+ --backend onnxruntime --device cpu --overwrite"
 
 
 def flip(path: Path, bits: int = 1, at: float = 0.5) -> None:
@@ -84,7 +86,9 @@ def test_prompts_hold_identifiers_without_their_end_token(tiny: Tiny) -> None:
 
 
 def test_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"absent is not a bundle: it has no manifest\.json\. Make one with: specrec"):
+    with pytest.raises(
+        BundleError, match=r"absent is not a bundle: it has no manifest\.json\. Make one with: specbeam"
+    ):
         Bundle.open(tmp_path / "absent")
     with pytest.raises(BundleError, match=r"is not a bundle"):
         Bundle.open(tmp_path)
@@ -93,7 +97,7 @@ def test_no_bundle(tmp_path: Path) -> None:
 def test_another_schema(bundle: Path) -> None:
     """Told before anything else of the file is judged: a later schema may look different."""
     (bundle / MANIFEST).write_text('{"schema_version": 1, "files": "elsewhere"}')
-    with pytest.raises(BundleError, match=r"manifest\.json has schema version 1, this SpecRec reads 2\. Write"):
+    with pytest.raises(BundleError, match=r"manifest\.json has schema version 1, this SpecBeam reads 2\. Write"):
         Bundle.open(bundle)
 
 
@@ -101,16 +105,18 @@ def test_another_schema(bundle: Path) -> None:
     ("content", "message"),
     [
         (b"", "truncated"),
-        (b'{"schema_version": 2, "specrec_version": "0.1', "truncated"),
-        (b'{"specrec_version": "0.1.0"}', "missing required field `schema_version`"),
+        (b'{"schema_version": 2, "specbeam_version": "0.1', "truncated"),
+        (b'{"specbeam_version": "0.1.0"}', "missing required field `schema_version`"),
         (b'{"schema_version": 2}', "missing required field"),
-        (b'{"schema_version": 2, "specrec_version": "\xff"}', "utf-8"),
+        (b'{"schema_version": 2, "specbeam_version": "\xff"}', "utf-8"),
         (b'{"schema_version": 2, "x": ' + b"[" * 100_000, "recursion"),
     ],
 )
 def test_a_damaged_manifest(bundle: Path, content: bytes, message: str) -> None:
     (bundle / MANIFEST).write_bytes(content)
-    with pytest.raises(BundleError, match=rf"(?i)manifest\.json is damaged: .*{message}.*Write it again with: specrec"):
+    with pytest.raises(
+        BundleError, match=rf"(?i)manifest\.json is damaged: .*{message}.*Write it again with: specbeam"
+    ):
         Bundle.open(bundle)
 
 
@@ -155,7 +161,7 @@ def test_white_space_is_no_damage(bundle: Path) -> None:
     ],
 )
 def test_every_file_that_is_used_is_checked(bundle: Path, file: str, use: Callable[[Bundle], object]) -> None:
-    command = "specrec build-engine" if file.startswith("engines") else "specrec export"
+    command = "specbeam build-engine" if file.startswith("engines") else "specbeam export"
     use(Bundle.open(bundle))
     flip(bundle / file)
     with pytest.raises(BundleError, match=rf"{file} is damaged: its SHA-256 is .* Write it again with: {command} "):
@@ -180,11 +186,11 @@ def test_a_bundle_without_a_draft(bundle: Path) -> None:
 
 def test_no_engine_is_built(bundle: Path) -> None:
     shutil.rmtree(bundle / "engines")
-    with pytest.raises(BundleError, match=r"has no engine yet\. Build one with: specrec build-engine \S+bundle$"):
+    with pytest.raises(BundleError, match=r"has no engine yet\. Build one with: specbeam build-engine \S+bundle$"):
         Recommender.open(bundle)
     with pytest.raises(BundleError, match=r"no engine 'onnxruntime-cuda-fp16' \(built: none\)\. Build one with"):
         Recommender.open(bundle, engine="onnxruntime-cuda-fp16")
-    assert "engines    none; build one with: specrec build-engine" in describe(bundle)
+    assert "engines    none; build one with: specbeam build-engine" in describe(bundle)
 
 
 def test_several_engines_are_built(bundle: Path) -> None:
@@ -230,7 +236,7 @@ def test_an_engine_that_lacks_a_role(bundle: Path) -> None:
     with pytest.raises(BundleError, match=rf"has no draft\. {REBUILD}"):
         Recommender.open(bundle)
     edit_engine(bundle, lambda facts: facts["files"].pop("target/model.onnx"))
-    with pytest.raises(BundleError, match=r"has no file of the target\. Write it again with: specrec"):
+    with pytest.raises(BundleError, match=r"has no file of the target\. Write it again with: specbeam"):
         Recommender.open(bundle, drafter="none")
 
 
@@ -251,7 +257,7 @@ def test_a_damaged_engine_json(bundle: Path) -> None:
 
 def test_a_backend_that_is_not_installed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.PACKAGES, "onnxruntime", ("no-such-package", "nor-this-one"))
-    with pytest.raises(EngineError, match=r"onnxruntime backend is not installed\. Run: pip install 'specrec\[cpu\]'"):
+    with pytest.raises(EngineError, match=f"backend is not installed. Run: {re.escape(install('cpu'))}"):
         Recommender.open(tiny.bundle)
 
 

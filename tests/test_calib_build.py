@@ -10,16 +10,16 @@ import onnx
 import pytest
 
 from commands import bad, good
-from specrec.calib import int8, trials
-from specrec.calib.data import Split
-from specrec.calib.int8 import Int8Build
-from specrec.calib.options import Int8Options, kept_parts
-from specrec.calib.trials import Candidate
-from specrec.catalog.errors import OptionError
-from specrec.engines.build import Order
-from specrec.engines.bundle import Bundle
-from specrec.engines.ort_backend import OrtBackend
-from specrec.runtime import DraftShape, Recommender
+from specbeam.calib import int8, trials
+from specbeam.calib.data import Split
+from specbeam.calib.int8 import Int8Build
+from specbeam.calib.options import Int8Options, kept_parts
+from specbeam.calib.trials import Candidate
+from specbeam.catalog.errors import OptionError
+from specbeam.engines.build import Order
+from specbeam.engines.bundle import Bundle
+from specbeam.engines.ort_backend import OrtBackend
+from specbeam.runtime import DraftShape, Recommender
 from tiny_bundle import ENGINE, Tiny
 
 INT8 = "onnxruntime-cpu-int8"
@@ -73,7 +73,7 @@ def test_what_is_built_and_recorded(bundle: Path, calibration: Path) -> None:
 
 
 def test_the_gate_is_recorded_and_told(bundle: Path, calibration: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specrec.calib.gate.MOST_LOST", 1.0)  # hits of random weights are noise
+    monkeypatch.setattr("specbeam.calib.gate.MOST_LOST", 1.0)  # hits of random weights are noise
     told = build(bundle, calibration, "--method", "weight8", "--draft-precision", "fp32")
     name = f"{INT8}-draft-fp32"
     facts = Bundle.open(bundle).engine_facts(name)
@@ -96,7 +96,7 @@ def test_a_target_that_does_not_pass_is_refused_and_the_older_engine_stays(
 ) -> None:
     build(bundle, calibration, "--no-gate", "--method", "weight8")
     before = (bundle / "engines" / INT8 / "engine.json").read_bytes()
-    monkeypatch.setattr("specrec.calib.gate.LEAST_OVERLAP", 1.01)
+    monkeypatch.setattr("specbeam.calib.gate.LEAST_OVERLAP", 1.01)
     kept: list[Sequence[str]] = []
     original = int8.try_method
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from calib_cases import logprobs
-from specrec.calib.calls import Calls, Recorder, record_calls, replay, stratified
-from specrec.catalog.errors import HistoryError, OptionError
-from specrec.engines.base import Engine, ForwardInputs, causal
-from specrec.engines.bundle import Bundle
-from specrec.engines.registry import load_engine
-from specrec.engines.scripted import ScriptedEngine
-from specrec.runtime import Recommender
-from specrec.runtime.types import DraftShape
+from specbeam.calib.calls import Calls, Recorder, record_calls, replay, stratified
+from specbeam.catalog.errors import HistoryError, OptionError
+from specbeam.engines.base import Engine, ForwardInputs, causal
+from specbeam.engines.bundle import Bundle
+from specbeam.engines.registry import load_engine
+from specbeam.engines.scripted import ScriptedEngine
+from specbeam.runtime import Recommender
+from specbeam.runtime.types import DraftShape
 from tiny_bundle import ENGINE, Tiny
 
 HISTORIES = [[str((7 * i + j) % 40) for j in range(1 + i % 9)] for i in range(60)]

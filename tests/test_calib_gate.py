@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specrec.calib.data import read_examples, split
-from specrec.calib.gate import compare, refusal
-from specrec.catalog.dataset import Example
-from specrec.catalog.errors import HistoryError, OptionError
-from specrec.engines.bundle import Bundle
+from specbeam.calib.data import read_examples, split
+from specbeam.calib.gate import compare, refusal
+from specbeam.catalog.dataset import Example
+from specbeam.catalog.errors import HistoryError, OptionError
+from specbeam.engines.bundle import Bundle
 from tiny_bundle import Tiny
 
 ITEMS = [str(i) for i in range(40)]

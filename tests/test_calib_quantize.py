@@ -10,13 +10,13 @@ import pytest
 from onnx import numpy_helper
 
 from calib_cases import logprobs, tree_calls
-from specrec.calib import quantize as quantize_module
-from specrec.calib.matmuls import weighted_matmuls
-from specrec.calib.quantize import Method, quantize
-from specrec.calib.ranges import Ranges, compute_ranges
-from specrec.calib.sensitivity import mean_divergence
-from specrec.catalog.errors import EngineError, OptionError
-from specrec.graphs.files import load_graph
+from specbeam.calib import quantize as quantize_module
+from specbeam.calib.matmuls import weighted_matmuls
+from specbeam.calib.quantize import Method, quantize
+from specbeam.calib.ranges import Ranges, compute_ranges
+from specbeam.calib.sensitivity import mean_divergence
+from specbeam.catalog.errors import EngineError, OptionError
+from specbeam.graphs.files import load_graph
 from tiny_graphs import tiny_graph
 from tiny_models import KINDS
 

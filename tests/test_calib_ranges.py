@@ -8,11 +8,11 @@ import onnx_ir as ir
 import pytest
 
 from calib_cases import tree_calls
-from specrec.calib.matmuls import activations
-from specrec.calib.observe import Observer
-from specrec.calib.ranges import Estimator, compute_ranges, load_ranges, save_ranges
-from specrec.catalog.errors import EngineError, OptionError
-from specrec.graphs.files import load_graph, save_graph
+from specbeam.calib.matmuls import activations
+from specbeam.calib.observe import Observer
+from specbeam.calib.ranges import Estimator, compute_ranges, load_ranges, save_ranges
+from specbeam.catalog.errors import EngineError, OptionError
+from specbeam.graphs.files import load_graph, save_graph
 from tiny_graphs import tiny_graph
 from tiny_models import KINDS
 

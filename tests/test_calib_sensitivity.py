@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from calib_cases import tree_calls
-from specrec.calib.calls import Calls, record_calls
-from specrec.calib.quantize import quantize
-from specrec.calib.ranges import compute_ranges
-from specrec.calib.sensitivity import exclusions, mean_divergence, node_groups, sensitivity
-from specrec.engines.bundle import Bundle
-from specrec.engines.registry import load_engine
-from specrec.graphs.files import load_graph
+from specbeam.calib.calls import Calls, record_calls
+from specbeam.calib.quantize import quantize
+from specbeam.calib.ranges import compute_ranges
+from specbeam.calib.sensitivity import exclusions, mean_divergence, node_groups, sensitivity
+from specbeam.engines.bundle import Bundle
+from specbeam.engines.registry import load_engine
+from specbeam.graphs.files import load_graph
 from tiny_bundle import ENGINE, Tiny
 from tiny_graphs import tiny_graph
 from tiny_models import KINDS

@@ -7,13 +7,13 @@ import onnx_ir as ir
 import pytest
 
 from calib_cases import logprobs, tree_calls
-from specrec.calib.quantize import quantize
-from specrec.calib.ranges import compute_ranges
-from specrec.calib.sensitivity import mean_divergence
-from specrec.calib.smooth import smooth
-from specrec.catalog.errors import OptionError
-from specrec.graphs.decompose import decompose
-from specrec.graphs.files import load_graph, save_graph
+from specbeam.calib.quantize import quantize
+from specbeam.calib.ranges import compute_ranges
+from specbeam.calib.sensitivity import mean_divergence
+from specbeam.calib.smooth import smooth
+from specbeam.catalog.errors import OptionError
+from specbeam.graphs.decompose import decompose
+from specbeam.graphs.files import load_graph, save_graph
 from tiny_graphs import tiny_graph
 from tiny_models import KINDS
 

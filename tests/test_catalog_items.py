@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specrec.catalog import Catalog
-from specrec.catalog.errors import CatalogError
+from specbeam.catalog import Catalog
+from specbeam.catalog.errors import CatalogError
 
-DATA = Path(os.environ.get("SPECREC_DATA", Path(__file__).parents[2] / "shared")) / "data"
+DATA = Path(os.environ.get("SPECBEAM_DATA", Path(__file__).parents[2] / "shared")) / "data"
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 word = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -165,7 +165,7 @@ def test_a_catalog_made_in_memory_is_checked_too(ids, identifiers, titles, messa
 def test_real_catalogs(name, items, identifiers, tokens, length):
     folder = DATA / name
     if not folder.is_dir():
-        pytest.skip(f"no real data at {folder} (set SPECREC_DATA)")
+        pytest.skip(f"no real data at {folder} (set SPECBEAM_DATA)")
     catalog = Catalog.load(folder / "index.json", folder / "items.json")
     got = (len(catalog.item_ids), len(set(catalog.identifiers)), len(catalog.tokens), catalog.length)
     assert got == (items, identifiers, tokens, length)
@@ -174,6 +174,6 @@ def test_real_catalogs(name, items, identifiers, tokens, length):
 
 
 def test_importing_the_catalog_is_light():
-    code = "import sys, specrec.catalog; print([m for m in ('torch','transformers','pyarrow') if m in sys.modules])"
+    code = "import sys, specbeam.catalog; print([m for m in ('torch','transformers','pyarrow') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

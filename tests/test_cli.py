@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from commands import good, lines, same_items, user, write
-from specrec.cli import main
-from specrec.runtime import Recommender
+from specbeam.cli import main
+from specbeam.runtime import Recommender
 from tiny_bundle import ENGINE, Tiny
 
 VERBS = [
@@ -18,10 +18,10 @@ VERBS = [
 
 
 def test_export_and_build_say_what_comes_next(tiny: Tiny) -> None:
-    assert f"Wrote {tiny.bundle}. Next: specrec build-engine {tiny.bundle}" in tiny.export_output
+    assert f"Wrote {tiny.bundle}. Next: specbeam build-engine {tiny.bundle}" in tiny.export_output
     for stage in ("reading the catalog", "exporting the target's graph", "comparing the draft's graph with its model"):
         assert stage in tiny.export_output
-    assert f"Built {tiny.bundle / 'engines' / ENGINE}. Next: specrec infer {tiny.bundle}" in tiny.build_output
+    assert f"Built {tiny.bundle / 'engines' / ENGINE}. Next: specbeam infer {tiny.bundle}" in tiny.build_output
 
 
 def test_infer_writes_one_line_a_request_in_the_input_s_order(tiny: Tiny, histories: Path, output: Path) -> None:
@@ -308,12 +308,12 @@ def test_inspect(tiny: Tiny) -> None:
 def test_help_has_examples(verb: str) -> None:
     text = good(verb, "--help").stdout
     assert "Example" in text
-    assert f"  specrec {verb} " in text
+    assert f"  specbeam {verb} " in text
     assert good(verb, "-h").stdout == text
 
 
 def test_help_of_the_whole() -> None:
     text = good("--help").stdout
     assert all(f"\n  {verb} " in text for verb in VERBS)
-    assert "specrec infer bundle histories.jsonl --output recs.jsonl" in text
+    assert "specbeam infer bundle histories.jsonl --output recs.jsonl" in text
     assert set(VERBS) == set(main.commands)

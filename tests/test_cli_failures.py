@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from commands import bad, good, lines, only, run, user, write
-from specrec.runtime import files as runtime_files
+from specbeam.runtime import files as runtime_files
 from tiny_bundle import ENGINE, Tiny, edit_manifest
 
 
@@ -174,7 +174,7 @@ def test_what_cannot_be_is_refused_before_an_engine_is_loaded(
     def load(*arguments: object, **more: object) -> None:
         pytest.fail("loaded an engine")
 
-    monkeypatch.setattr("specrec.runtime.recommender.load_engine", load)
+    monkeypatch.setattr("specbeam.runtime.recommender.load_engine", load)
     assert message in bad("infer", tiny.bundle, histories, "-o", output, *options)
     only(output)
     output.write_text("old")
@@ -226,11 +226,11 @@ def test_bundles_that_cannot_be_used(tiny: Tiny, bundle: Path, histories: Path, 
         only(output)
         return text
 
-    assert "absent is not a bundle: it has no manifest.json. Make one with: specrec export" in message(
+    assert "absent is not a bundle: it has no manifest.json. Make one with: specbeam export" in message(
         tmp_path / "absent"
     )
     assert "Choose" not in message(bundle, "--engine", "nothing")
-    assert f"no engine 'nothing' (built: {ENGINE}). Build one with: specrec build-engine {bundle}" in message(
+    assert f"no engine 'nothing' (built: {ENGINE}). Build one with: specbeam build-engine {bundle}" in message(
         bundle, "--engine", "nothing"
     )
     graph = bundle / "engines" / ENGINE / "draft/model.onnx"
@@ -238,11 +238,11 @@ def test_bundles_that_cannot_be_used(tiny: Tiny, bundle: Path, histories: Path, 
     data[len(data) // 2] ^= 1
     graph.write_bytes(data)
     assert f"{graph} is damaged: its SHA-256 is " in message(bundle)
-    assert f"Write it again with: specrec build-engine {bundle} --backend onnxruntime" in message(bundle)
+    assert f"Write it again with: specbeam build-engine {bundle} --backend onnxruntime" in message(bundle)
     good("build-engine", bundle, "--overwrite", "--threads", 1)  # the remedy helps
     good("infer", bundle, histories, "-o", tmp_path / "repaired.jsonl")
     shutil.rmtree(bundle / "engines")
-    assert f"{bundle} has no engine yet. Build one with: specrec build-engine {bundle}" in message(bundle)
+    assert f"{bundle} has no engine yet. Build one with: specbeam build-engine {bundle}" in message(bundle)
     edit_manifest(bundle, draft=None)
     good("build-engine", bundle, "--threads", 1)
     assert f"{bundle} has no draft model. Leave it out (--drafter none; with a pool, retrieval), or export" in message(
@@ -260,7 +260,7 @@ def test_build_engine_refuses(tiny: Tiny, bundle: Path) -> None:
     )
     edit_manifest(bundle, precision="fp16")
     assert (
-        "are fp16, asked for fp32: only fp32 graphs are converted. Export the checkpoints again with: specrec"
+        "are fp16, asked for fp32: only fp32 graphs are converted. Export the checkpoints again with: specbeam"
         in bad("build-engine", bundle, "--precision", "fp32")
     )
     assert "is not a bundle" in bad("inspect", bundle / "draft")

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from commands import bad, good, lines, only, same_items, user, write
+from specbeam.catalog.extras import install
 from tiny_bundle import Tiny
 
-SPECREC = [sys.executable, "-m", "specrec.cli"]
+SPECBEAM = [sys.executable, "-m", "specbeam.cli"]
 
 
 def start(*arguments: object) -> "subprocess.Popen[bytes]":
     pipe = subprocess.PIPE
-    return subprocess.Popen([*SPECREC, *map(str, arguments)], stdin=pipe, stdout=pipe, stderr=pipe)
+    return subprocess.Popen([*SPECBEAM, *map(str, arguments)], stdin=pipe, stdout=pipe, stderr=pipe)
 
 
 def test_pipes_carry_json_lines_only(tiny: Tiny, histories: Path, output: Path) -> None:
@@ -113,11 +114,11 @@ def test_a_package_that_is_not_installed(
     places = {
         "bundle": tiny.bundle, "histories": histories, "output": output, "target": tiny.target, "index": tiny.index,
     }  # fmt: skip
-    code = f"import sys; sys.modules[{package!r}] = None; from specrec.cli import main; main()"
+    code = f"import sys; sys.modules[{package!r}] = None; from specbeam.cli import main; main()"
     command = [sys.executable, "-c", code, *(argument.format(**places) for argument in arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert f"Error: {package} is not installed. Run: pip install 'specrec[{extra}]'\n" in done.stderr
+    assert f"Error: {package} is not installed. Run: {install(extra)}\n" in done.stderr
     assert "Traceback" not in done.stderr
     only(output)
 
@@ -127,5 +128,5 @@ def test_parquet_without_pyarrow(tiny: Tiny, output: Path, tmp_path: Path, monke
     source = tmp_path / "histories.parquet"
     source.touch()
     message = bad("infer", tiny.bundle, source, "-o", output)
-    assert f'{source}: reading Parquet needs pyarrow. Run: pip install "specrec[parquet]"' in message
+    assert f"{source}: reading Parquet needs pyarrow. Run: {install('parquet')}" in message
     only(output)

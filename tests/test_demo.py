@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from specrec import demo
-from specrec.align.synthetic import ShopSize
-from specrec.catalog.errors import SpecRecError
-from specrec.runtime.types import Recommendation, RecommendedItem, RequestStats
+from specbeam import demo
+from specbeam.align.synthetic import ShopSize
+from specbeam.catalog.errors import SpecBeamError
+from specbeam.runtime.types import Recommendation, RecommendedItem, RequestStats
 
 SHOP = ShopSize(items=200, twins=4, train_users=200, held_out_users=20, longest=10)
 
@@ -30,7 +30,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == [
         "aligned", "bundle", "draft", "shop", "target",
     ]  # fmt: skip
-    with pytest.raises(SpecRecError, match="exists already"):
+    with pytest.raises(SpecBeamError, match="exists already"):
         demo.run_demo(tmp_path / "demo")
 
 
@@ -47,5 +47,5 @@ def test_only_rounding_and_ties_may_differ() -> None:
 def test_a_list_that_drafting_changed_is_an_error() -> None:
     same, other = ranked(("1", -1.0)), ranked(("2", -1.5))
     demo.check_same(demo.Run([same, same], 1.0, 0), demo.Run([same, same], 1.0, 0))
-    with pytest.raises(SpecRecError, match=r"1 of 2 lists differ .* user 1\)"):
+    with pytest.raises(SpecBeamError, match=r"1 of 2 lists differ .* user 1\)"):
         demo.check_same(demo.Run([same, other], 1.0, 0), demo.Run([same, same], 1.0, 0))

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 
 from commands import bad, good, lines, only, write
-from specrec.catalog.dataset import Dataset, Example
-from specrec.catalog.errors import OptionError, SpecRecError
-from specrec.engines.bundle import Bundle
-from specrec.evaluate import Evaluation, Settings, evaluate, speed
-from specrec.evaluate.data import HeldOut
-from specrec.evaluate.figures import Outcome, Truth, at_k, paces, same_list
-from specrec.evaluate.settings import searches_of
-from specrec.evaluate.table import described
-from specrec.runtime import DraftShape
-from specrec.runtime.metrics import coverage, estimate, resampled_means, resampled_medians
+from specbeam.catalog.dataset import Dataset, Example
+from specbeam.catalog.errors import OptionError, SpecBeamError
+from specbeam.catalog.extras import install
+from specbeam.engines.bundle import Bundle
+from specbeam.evaluate import Evaluation, Settings, evaluate, speed
+from specbeam.evaluate.data import HeldOut
+from specbeam.evaluate.figures import Outcome, Truth, at_k, paces, same_list
+from specbeam.evaluate.settings import searches_of
+from specbeam.evaluate.table import described
+from specbeam.runtime import DraftShape
+from specbeam.runtime.metrics import coverage, estimate, resampled_means, resampled_medians
 from test_light import HEAVY, loaded_by
 from tiny_bundle import Tiny, edit_manifest
 
@@ -42,7 +43,7 @@ def test_resamples_are_paired_seeded_and_independent_of_how_many_are_drawn_at_on
     both = resampled_means(np.hstack([values, values + 0.5]), users)
     np.testing.assert_allclose(both[:, 1] - both[:, 0], 0.5)
     assert not np.array_equal(both, resampled_means(np.hstack([values, values + 0.5]), users, seed=1))
-    monkeypatch.setattr("specrec.runtime.metrics.CHUNK", 100)
+    monkeypatch.setattr("specbeam.runtime.metrics.CHUNK", 100)
     np.testing.assert_allclose(resampled_means(values, users)[:, 0], both[:, 0])
 
 
@@ -190,7 +191,7 @@ def test_searches() -> None:
 
 
 def test_importing_it_is_light() -> None:
-    assert not loaded_by("import specrec.evaluate, specrec.evaluate.table") & HEAVY
+    assert not loaded_by("import specbeam.evaluate, specbeam.evaluate.table") & HEAVY
 
 
 @pytest.fixture
@@ -280,9 +281,9 @@ def test_generate_is_skipped_with_the_reason(bundle: Path, shop: Path, monkeypat
     assert "has no target/checkpoint" in result.stdout
     assert "WS@K, plain" in result.stdout
     assert "WS@K, generate" not in result.stdout
-    monkeypatch.delitem(sys.modules, "specrec.generate", raising=False)
+    monkeypatch.delitem(sys.modules, "specbeam.generate", raising=False)
     monkeypatch.setitem(sys.modules, "transformers", None)
-    assert "transformers is not installed; run: pip install 'specrec[export]'" in good(*arguments).stdout
+    assert f"transformers is not installed; run: {install('export')}" in good(*arguments).stdout
 
 
 def test_what_cannot_be_evaluated_is_refused(tiny: Tiny, shop: Path, tmp_path: Path) -> None:
@@ -319,7 +320,7 @@ def test_a_bundle_of_another_dataset_is_refused(tiny: Tiny, shop: Path) -> None:
         "evaluate", tiny.bundle, shop
     )
     write(shop / "test.jsonl", {"user": "u", "items": ["x1"], "labels": ["2"]})
-    with pytest.raises(SpecRecError, match="none of 1 histories"):
+    with pytest.raises(SpecBeamError, match="none of 1 histories"):
         evaluate(tiny.bundle, Dataset.open(shop))
 
 

@@ -17,13 +17,14 @@ from msgspec import structs
 from commands import bad, good, only
 from scripted_recommender import make
 from scripted_search import ragged_catalog, random_catalog, search
-from specrec.catalog.errors import SpecRecError
-from specrec.catalog.items import Catalog
-from specrec.catalog.trie import ItemTrie
-from specrec.engines.scripted import ScriptedEngine
-from specrec.explain import ExplainedNode, Explanation, explain, explained, rows
-from specrec.picture import STYLES, TOP, chart, save
-from specrec.runtime.types import (
+from specbeam.catalog.errors import SpecBeamError
+from specbeam.catalog.extras import install
+from specbeam.catalog.items import Catalog
+from specbeam.catalog.trie import ItemTrie
+from specbeam.engines.scripted import ScriptedEngine
+from specbeam.explain import ExplainedNode, Explanation, explain, explained, rows
+from specbeam.picture import STYLES, TOP, chart, save
+from specbeam.runtime.types import (
     DraftShape,
     DraftTree,
     Frontier,
@@ -36,7 +37,7 @@ from specrec.runtime.types import (
     Step,
     Verdict,
 )
-from specrec.runtime.verification import Verification
+from specbeam.runtime.verification import Verification
 from tiny_bundle import Tiny
 
 # Its trie: 1 a1, 2 a2, 3 a3; 4 a1 b1, 5 a1 b2, 6 a2 b1, 7 a3 b1; and below each of these one leaf, 8 to 11.
@@ -308,16 +309,16 @@ def test_an_html_needs_no_network(tmp_path: Path) -> None:
 
 
 def test_other_suffixes_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    with pytest.raises(SpecRecError, match=r"got the suffix '.gif'; expected one of .html, .svg, .png"):
+    with pytest.raises(SpecBeamError, match=r"got the suffix '.gif'; expected one of .html, .svg, .png"):
         save(chart(explanation(FIRST, SECOND)), tmp_path / "tree.gif")
-    with pytest.raises(SpecRecError, match="got the suffix ''"):
+    with pytest.raises(SpecBeamError, match="got the suffix ''"):
         save(chart(explanation(FIRST, SECOND)), tmp_path / "tree")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("module", ["runtime", "explain", "cli"])
 def test_nothing_else_loads_a_plotting_library(module: str) -> None:
-    code = f"import sys, specrec.{module}; print({{'altair', 'vl_convert'}} & set(sys.modules))"
+    code = f"import sys, specbeam.{module}; print({{'altair', 'vl_convert'}} & set(sys.modules))"
     assert start([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
 
 
@@ -349,10 +350,10 @@ def test_the_command_refuses_before_it_works(tiny: Tiny, tmp_path: Path) -> None
 
 
 def test_the_command_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delitem(sys.modules, "specrec.picture", raising=False)
+    monkeypatch.delitem(sys.modules, "specbeam.picture", raising=False)
     monkeypatch.setitem(sys.modules, "altair", None)
     message = bad("explain", tmp_path, "--history", "1", "-o", tmp_path / "tree.svg")
-    assert "altair is not installed. Run: pip install 'specrec[explain]'" in message
+    assert f"altair is not installed. Run: {install('explain')}" in message
 
 
 def test_a_title_can_neither_end_the_page_s_script_nor_stop_the_renderer(tmp_path: Path) -> None:
@@ -369,5 +370,5 @@ def test_a_title_can_neither_end_the_page_s_script_nor_stop_the_renderer(tmp_pat
 
 def test_where_the_target_is_never_asked_there_is_nothing_to_draw() -> None:
     recommender = make(np.array([[11, 12]]), verification=Verification(scoring="constrained"))
-    with pytest.raises(SpecRecError, match="nothing to draw"):
+    with pytest.raises(SpecBeamError, match="nothing to draw"):
         explain(recommender, ["i0"], 3)

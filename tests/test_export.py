@@ -11,15 +11,15 @@ import onnx_ir as ir
 import pytest
 from transformers.modeling_utils import AttentionInterface
 
-from specrec.catalog.errors import ExportError, SpecRecError
-from specrec.catalog.files import sha256
-from specrec.catalog.items import Catalog
-from specrec.catalog.trie import PAD, ItemTrie
-from specrec.engines.bundle import Bundle
-from specrec.engines.torch import ATTENTION, GraphModule, masked_attention
-from specrec.export import check_parity, export_bundle
-from specrec.export.checkpoint import Checkpoint
-from specrec.export.onnx import export_graph
+from specbeam.catalog.errors import ExportError, SpecBeamError
+from specbeam.catalog.files import sha256
+from specbeam.catalog.items import Catalog
+from specbeam.catalog.trie import PAD, ItemTrie
+from specbeam.engines.bundle import Bundle
+from specbeam.engines.torch import ATTENTION, GraphModule, masked_attention
+from specbeam.export import check_parity, export_bundle
+from specbeam.export.checkpoint import Checkpoint
+from specbeam.export.onnx import export_graph
 from tiny_models import (
     END,
     identifier_tokens,
@@ -93,7 +93,7 @@ def test_the_bundle_is_complete_and_hashed(tmp_path: Path, index: Path, capfd: p
     assert (manifest.draft.layers, manifest.target.layers) == (1, 2)
     assert len({path.stat().st_mode for path in output.rglob("*") if path.is_file()}) == 1
     assert json.loads((output / "manifest.json").read_text())["prompt"]["prefix_ids"] == [2]
-    with pytest.raises(SpecRecError, match="exists already"):
+    with pytest.raises(SpecBeamError, match="exists already"):
         export_bundle(target, draft, index, None, output)
 
 
@@ -186,7 +186,7 @@ def test_a_wrong_graph_fails_the_export(
         monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, blind)
     else:
         monkeypatch.setattr(WrongGraph, "fault", fault)
-        monkeypatch.setattr("specrec.export.onnx.GraphModule", WrongGraph)
+        monkeypatch.setattr("specbeam.export.onnx.GraphModule", WrongGraph)
     before = set(tmp_path.iterdir())
     with pytest.raises(ExportError, match="differs from the LlamaForCausalLM"):
         export_bundle(checkpoint, None, index, None, tmp_path / "bundle")

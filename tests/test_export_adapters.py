@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from specrec.catalog.errors import ExportError
-from specrec.export import export_bundle
-from specrec.export.checkpoint import Checkpoint
+from specbeam.catalog.errors import ExportError
+from specbeam.export import export_bundle
+from specbeam.export.checkpoint import Checkpoint
 from tiny_models import identifier_tokens, make_model, make_tokenizer, tiny_catalog
 
 IDENTIFIERS = identifier_tokens()

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from specrec.catalog.errors import ExportError, SpecRecError
-from specrec.export import export_bundle
-from specrec.export.checkpoint import Checkpoint
+from specbeam.catalog.errors import ExportError, SpecBeamError
+from specbeam.export import export_bundle
+from specbeam.export.checkpoint import Checkpoint
 from tiny_models import (
     identifier_tokens,
     make_text_tokenizer,
@@ -144,7 +144,7 @@ def test_incomplete_weights_are_refused(tmp_path: Path, change: Callable[[Any], 
 def test_half_a_weights_file_is_refused(tmp_path: Path) -> None:
     weights = tiny_checkpoint(tmp_path / "target") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    with pytest.raises(SpecRecError, match=r"could not be loaded: .*incomplete"):
+    with pytest.raises(SpecBeamError, match=r"could not be loaded: .*incomplete"):
         Checkpoint.open(tmp_path / "target").load("fp32", identifier_tokens())
 
 
@@ -217,13 +217,13 @@ def test_draft_and_target_must_share_the_end_token(tmp_path: Path, index: Path) 
 def test_an_end_token_that_is_needed_and_absent(tmp_path: Path) -> None:
     index = tiny_catalog(tmp_path / "index.json", ragged=True)
     checkpoint = tiny_checkpoint(tmp_path / "target")
-    with pytest.raises(SpecRecError, match=r"are the beginning of others .* --end-token auto"):
+    with pytest.raises(SpecBeamError, match=r"are the beginning of others .* --end-token auto"):
         export_bundle(checkpoint, None, index, None, tmp_path / "bundle", end_token="never")
     tokenizer = make_tokenizer(IDENTIFIERS)
     tokenizer.eos_token = None
     tokenizer.save_pretrained(checkpoint)
     with pytest.raises(
-        SpecRecError, match=r"identifiers of 1 to 3 tokens are to end with .* eos token, but it has none"
+        SpecBeamError, match=r"identifiers of 1 to 3 tokens are to end with .* eos token, but it has none"
     ):
         export_bundle(checkpoint, None, index, None, tmp_path / "bundle")
 
@@ -244,5 +244,5 @@ def test_options_that_do_not_exist(tmp_path: Path, option: dict[str, Any], messa
 
 def test_a_context_too_short_for_one_item_is_refused(tmp_path: Path, index: Path) -> None:
     checkpoint = tiny_checkpoint(tmp_path / "target", max_position_embeddings=5)
-    with pytest.raises(SpecRecError, match="context"):
+    with pytest.raises(SpecBeamError, match="context"):
         export_bundle(checkpoint, None, index, None, tmp_path / "bundle")

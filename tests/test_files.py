@@ -7,11 +7,11 @@ import stat
 import msgspec
 import pytest
 
-from specrec.catalog.errors import SpecRecError
-from specrec.catalog.files import Frozen, sha256, whole_directory, whole_file
-from specrec.catalog.items import Catalog
-from specrec.runtime import ItemFilter
-from specrec.runtime.files import ItemList, filter_of
+from specbeam.catalog.errors import SpecBeamError
+from specbeam.catalog.files import Frozen, sha256, whole_directory, whole_file
+from specbeam.catalog.items import Catalog
+from specbeam.runtime import ItemFilter
+from specbeam.runtime.files import ItemList, filter_of
 
 
 class Settings(Frozen, frozen=True):
@@ -86,7 +86,7 @@ def test_whole_directory_leaves_nothing_on_failure(tmp_path):
 def test_whole_directory_refuses_an_existing_one(tmp_path):
     path = tmp_path / "bundle"
     path.mkdir()
-    with pytest.raises(SpecRecError, match=r"exists already\..*--overwrite"), whole_directory(path, kind="kind"):
+    with pytest.raises(SpecBeamError, match=r"exists already\..*--overwrite"), whole_directory(path, kind="kind"):
         pytest.fail("the body must not run")
     assert names(tmp_path) == ["bundle"]
 
@@ -111,7 +111,7 @@ def test_a_directory_of_another_kind_is_never_replaced(tmp_path):
     path = tmp_path / "photos"
     path.mkdir()
     (path / "holiday").write_text("dear")
-    with pytest.raises(SpecRecError, match="it has no manifest"), whole_directory(path, kind="manifest", replace=True):
+    with pytest.raises(SpecBeamError, match="it has no manifest"), whole_directory(path, kind="manifest", replace=True):
         pass
     assert names(path) == ["holiday"]
 
@@ -171,7 +171,7 @@ def test_a_list_without_a_known_item_is_refused(tmp_path, content, message):
     path = tmp_path / "list.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(SpecRecError, match=message):
+    with pytest.raises(SpecBeamError, match=message):
         ItemList.read(path).known(CATALOG, warn=quiet)
 
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from scripted_recommender import MODES, assert_same, by_the_book, make, named, pairs
 from scripted_search import live_mask, ragged_catalog, random_catalog
-from specrec.catalog.errors import OptionError
-from specrec.catalog.trie import ItemTrie
-from specrec.runtime import DraftShape, ItemFilter
-from specrec.runtime.filters import REMEMBERED, FilterCompiler
-from specrec.runtime.types import CompiledFilter
+from specbeam.catalog.errors import OptionError
+from specbeam.catalog.trie import ItemTrie
+from specbeam.runtime import DraftShape, ItemFilter
+from specbeam.runtime.filters import REMEMBERED, FilterCompiler
+from specbeam.runtime.types import CompiledFilter
 
 UNKNOWN = frozenset({"nobody", ""})
 catalogs = st.fixed_dictionaries(

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from specrec.align import loop
-from specrec.align.budget import TrainingBudget
-from specrec.align.fit import FitReport, fit
-from specrec.align.order import EpochBatches, Samples
-from specrec.catalog.errors import OptionError, SpecRecError
+from specbeam.align import loop
+from specbeam.align.budget import TrainingBudget
+from specbeam.align.fit import FitReport, fit
+from specbeam.align.order import EpochBatches, Samples
+from specbeam.catalog.errors import OptionError, SpecBeamError
 
 STEPS = 13
 TRUTH = torch.arange(1.0, 5.0)
@@ -114,7 +114,7 @@ def test_training_learns_and_reports(tmp_path: Path) -> None:
 def test_an_interrupted_run_goes_on_as_if_nothing_had_been(tmp_path: Path, whole: Any, call: int) -> None:
     """An epoch is three steps with two, two and one forward passes; the first check is after the third step."""
     weights, expected = whole
-    with pytest.raises(SpecRecError, match="run the same command again"):
+    with pytest.raises(SpecBeamError, match="run the same command again"):
         run(tmp_path / "w", At(call, interrupt))
     resumed, report = run(tmp_path / "w")
     assert same(resumed, weights)
@@ -125,7 +125,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(tmp_path: Path, whole
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_and_saves(tmp_path: Path, whole: Any, number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(SpecRecError, match=r"interrupted after step 2 of 13. The checkpoint .*checkpoint-2 is kept"):
+    with pytest.raises(SpecBeamError, match=r"interrupted after step 2 of 13. The checkpoint .*checkpoint-2 is kept"):
         run(tmp_path / "w", At(3, lambda: os.kill(os.getpid(), number)))
     assert signal.getsignal(number) is before
     resumed, _ = run(tmp_path / "w")
@@ -154,7 +154,7 @@ def test_a_run_that_is_done_is_not_run_again(tmp_path: Path) -> None:
 
 def test_checkpoints_are_also_saved_by_the_clock(tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "SAVE_SECONDS", -1.0)
-    with pytest.raises(SpecRecError, match="checkpoint-5 is kept"):
+    with pytest.raises(SpecBeamError, match="checkpoint-5 is kept"):
         run(tmp_path / "w", At(10, interrupt))
     assert same(run(tmp_path / "w")[0], whole[0])
 
@@ -191,7 +191,7 @@ def test_a_loss_that_is_not_finite_ends_training_before_it_spoils_a_weight(
     tmp_path: Path, whole: Any, value: float
 ) -> None:
     net = model()
-    with pytest.raises(SpecRecError, match=r"diverged in step 9 of 13: the loss is .* Lower the learning rate"):
+    with pytest.raises(SpecBeamError, match=r"diverged in step 9 of 13: the loss is .* Lower the learning rate"):
         run(tmp_path / "w", At(15, lambda: value), net)
     assert all(torch.isfinite(weight).all() for weight in net.parameters())
     assert same(run(tmp_path / "w")[0], whole[0])  # the checkpoint before it is good
@@ -201,12 +201,12 @@ def test_a_gradient_that_is_not_finite_ends_training(tmp_path: Path) -> None:
     def loss(net: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         return error(net, batch) + (net[0].bias.sum() * 0).sqrt()  # type: ignore[index]  # 0, of infinite slope
 
-    with pytest.raises(SpecRecError, match="the gradient's norm is nan"):
+    with pytest.raises(SpecBeamError, match="the gradient's norm is nan"):
         run(tmp_path / "w", loss)
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from specrec.align import work
+    from specbeam.align import work
 
     saved: list[Path] = []
 
@@ -218,7 +218,9 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, whole: Any, m
 
     real = work.save_file
     monkeypatch.setattr(work, "save_file", save)
-    with pytest.raises(SpecRecError, match=r"step 6 could not be .*No space left.* The checkpoint of step 3 is intact"):
+    with pytest.raises(
+        SpecBeamError, match=r"step 6 could not be .*No space left.* The checkpoint of step 3 is intact"
+    ):
         run(tmp_path / "w")
     monkeypatch.undo()
     assert sorted(path.name for path in (tmp_path / "w").iterdir()) == ["checkpoint-3", "settings.json"]
@@ -226,16 +228,16 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, whole: Any, m
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecRecError):
+    with pytest.raises(SpecBeamError):
         run(tmp_path / "w", At(15, interrupt))
-    with pytest.raises(SpecRecError, match=r"run of other settings \(seed 0, now 1\). Remove the folder"):
+    with pytest.raises(SpecBeamError, match=r"run of other settings \(seed 0, now 1\). Remove the folder"):
         run(tmp_path / "w", budget={"seed": 1})
-    with pytest.raises(SpecRecError, match=r"\(run , now other data\)"):
+    with pytest.raises(SpecBeamError, match=r"\(run , now other data\)"):
         run(tmp_path / "w", fingerprint="other data")
     run(tmp_path / "w", budget={"seed": 1}, resume=False)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
-    with pytest.raises(SpecRecError, match="no training run's folder"):
+    with pytest.raises(SpecBeamError, match="no training run's folder"):
         run(tmp_path / "mine")
 
 

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 import gpu
 from device_engines import built
 from reference import as_ranked
-from specrec.engines.base import Engine
-from specrec.engines.bundle import Bundle
-from specrec.engines.facts import Role
-from specrec.engines.ort import load_ort_engine
-from specrec.engines.torch import folded_attention, load_torch_engine, uploaded
-from specrec.runtime import DraftShape, Recommender
-from specrec.runtime.planning import FixedPlanning
+from specbeam.engines.base import Engine
+from specbeam.engines.bundle import Bundle
+from specbeam.engines.facts import Role
+from specbeam.engines.ort import load_ort_engine
+from specbeam.engines.torch import folded_attention, load_torch_engine, uploaded
+from specbeam.runtime import DraftShape, Recommender
+from specbeam.runtime.planning import FixedPlanning
 from tiny_bundle import Tiny
 
 ROLES: tuple[Role, ...] = ("target", "draft")

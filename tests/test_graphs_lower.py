@@ -6,13 +6,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from specrec.catalog.errors import EngineError
-from specrec.graphs.decompose import decompose
-from specrec.graphs.files import load_graph, save_graph
-from specrec.graphs.fold import fold_weights
-from specrec.graphs.index_mask import index_mask
-from specrec.graphs.lift import lift_graph
-from specrec.graphs.lower import HALVES, lower
+from specbeam.catalog.errors import EngineError
+from specbeam.graphs.decompose import decompose
+from specbeam.graphs.files import load_graph, save_graph
+from specbeam.graphs.fold import fold_weights
+from specbeam.graphs.index_mask import index_mask
+from specbeam.graphs.lift import lift_graph
+from specbeam.graphs.lower import HALVES, lower
 from tiny_graphs import CALLS, PATH, checked, difference, open_graph, tiny_graph
 from tiny_models import KINDS
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from specrec.catalog.errors import EngineError
-from specrec.graphs.decompose import decompose
-from specrec.graphs.files import load_graph, save_graph
-from specrec.graphs.fold import fold_weights
-from specrec.graphs.index_mask import index_mask
-from specrec.graphs.lift import lift_graph
+from specbeam.catalog.errors import EngineError
+from specbeam.graphs.decompose import decompose
+from specbeam.graphs.files import load_graph, save_graph
+from specbeam.graphs.fold import fold_weights
+from specbeam.graphs.index_mask import index_mask
+from specbeam.graphs.lift import lift_graph
 from tiny_graphs import CALLS, PATH, Call, checked, difference, make_call, open_graph, tiny_graph
 from tiny_models import KINDS
 

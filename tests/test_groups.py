@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from commands import bad, good, lines, only, user, write
-from specrec.catalog.errors import CatalogError, HistoryError, OptionError, PoolError
-from specrec.catalog.history import HistoryRequest
-from specrec.pools.grouping import LAYERS, embedded, group_users
-from specrec.pools.groups import group_sizes, read_groups, write_groups
-from specrec.pools.item_groups import Described, group_at_random, group_by_category, group_by_title, read_items
+from specbeam.catalog.errors import CatalogError, HistoryError, OptionError, PoolError
+from specbeam.catalog.history import HistoryRequest
+from specbeam.pools.grouping import LAYERS, embedded, group_users
+from specbeam.pools.groups import group_sizes, read_groups, write_groups
+from specbeam.pools.item_groups import Described, group_at_random, group_by_category, group_by_title, read_items
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 SIZES = (40, 25, 15)
@@ -193,7 +193,7 @@ def test_written_groups_are_read_again(tmp_path_factory: pytest.TempPathFactory,
     [
         (b"", "truncated; expected one JSON object of ids and group names"),
         (b'{"u1": "0"', "truncated; expected one JSON object"),
-        (b'[["u1", "0"]]', "Expected `object`, got `array`.*specrec group-users"),
+        (b'[["u1", "0"]]', "Expected `object`, got `array`.*specbeam group-users"),
         (b'{"u1": 3}', "Expected `str`, got `int` - at .*; expected one JSON object"),
         (b'{"u1": ""}', "length >= 1"),
         (b"{}", "holds no ids"),

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specrec.catalog import HistoryRequest, Reject, read_histories
-from specrec.catalog.errors import HistoryError
+from specbeam.catalog import HistoryRequest, Reject, read_histories
+from specbeam.catalog.errors import HistoryError
+from specbeam.catalog.extras import install
 
-DATA = Path(os.environ.get("SPECREC_DATA", Path(__file__).parents[2] / "shared")) / "data"
+DATA = Path(os.environ.get("SPECBEAM_DATA", Path(__file__).parents[2] / "shared")) / "data"
 
 Request = HistoryRequest
 
@@ -377,7 +379,7 @@ def test_a_parquet_file_that_is_none_or_lacks_columns_is_refused(tmp_path):
 
 def test_parquet_without_pyarrow_names_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(HistoryError, match=r'pip install "specrec\[parquet\]"'):
+    with pytest.raises(HistoryError, match=re.escape(install("parquet"))):
         read(tmp_path, "h.parquet", b"PAR1")
 
 
@@ -446,7 +448,7 @@ def test_no_file_is_an_error():
 def test_real_files(names, requests, rejects, items, users):
     paths = [DATA / name for name in names]
     if not all(path.is_file() for path in paths):
-        pytest.skip(f"no real data at {DATA} (set SPECREC_DATA)")
+        pytest.skip(f"no real data at {DATA} (set SPECBEAM_DATA)")
     outcomes = list(read_histories(paths, item_base=0 if names[0].endswith(".csv") else 1))
     good = [outcome for outcome in outcomes if isinstance(outcome, Request)]
     assert (len(good), len(outcomes) - len(good)) == (requests, rejects)

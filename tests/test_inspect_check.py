@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from commands import bad, good, run
-from specrec.graphs import tensorrt_ops
+from specbeam.graphs import tensorrt_ops
 from tiny_bundle import Tiny, edit_manifest
 
 GRAPHS = [f"{role}, {precision}" for role in ("target", "draft") for precision in ("fp16", "bf16", "int8")]

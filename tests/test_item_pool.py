@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commands import bad, good, lines, user, write
-from specrec.catalog.errors import PoolError, SpecRecError
-from specrec.catalog.history import HistoryRequest
-from specrec.pools import item_build
-from specrec.pools.files import POOL_FILE, write_arrays, write_facts
-from specrec.pools.item_build import MOST_FOLLOWERS, WINDOW, build_item_pool
-from specrec.pools.item_pool import ItemPool
+from specbeam.catalog.errors import PoolError, SpecBeamError
+from specbeam.catalog.history import HistoryRequest
+from specbeam.pools import item_build
+from specbeam.pools.files import POOL_FILE, write_arrays, write_facts
+from specbeam.pools.item_build import MOST_FOLLOWERS, WINDOW, build_item_pool
+from specbeam.pools.item_pool import ItemPool
 
 STORIES = {"u1": ["a", "b", "a", "c"], "u2": ["b", "c"], "u3": ["\ud83d", "é"], "u4": ["d"]}
 
@@ -102,7 +102,7 @@ def test_nothing_to_build(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "diary.txt").write_text("dear diary")
-    with pytest.raises(SpecRecError, match="is not replaced"):
+    with pytest.raises(SpecBeamError, match="is not replaced"):
         build_item_pool([HistoryRequest("u", ("a",), 1)], tmp_path / "mine", overwrite=True)
 
 
@@ -111,7 +111,7 @@ def test_damage_is_found(tmp_path: Path) -> None:
     path = folder / "weights.npy"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(PoolError, match=r"weights.npy is damaged: .* specrec build-pool --items HISTORIES"):
+    with pytest.raises(PoolError, match=r"weights.npy is damaged: .* specbeam build-pool --items HISTORIES"):
         ItemPool.open(folder)
     path.unlink()
     with pytest.raises(PoolError, match=r"weights.npy is missing"):
@@ -145,7 +145,7 @@ def test_the_verb(tmp_path: Path) -> None:
     histories = write(tmp_path / "h.jsonl", user("u1", "a", "b"), "nonsense", user(2, 7))
     output = tmp_path / "pool"
     told = good("build-pool", "--items", histories, "--output", output)
-    assert "specrec infer BUNDLE HISTORIES --pool" in told.output
+    assert "specbeam infer BUNDLE HISTORIES --pool" in told.output
     assert [line["line"] for line in lines(output.with_name("pool.rejects.jsonl"))] == [2]
     assert ItemPool.open(output).ids == ["a", "b", "7"]
     assert "exists already" in bad("build-pool", "--items", histories, "--output", output)

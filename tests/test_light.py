@@ -18,13 +18,13 @@ def loaded_by(statement: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "module",
-    ["specrec", "specrec.catalog", "specrec.catalog.history", "specrec.engines", "specrec.engines.registry",
-     "specrec.engines.build", "specrec.runtime", "specrec.runtime.files", "specrec.pools.text_pool", "specrec.text",
-     "specrec.text.journal", "specrec.cli"],
+    ["specbeam", "specbeam.catalog", "specbeam.catalog.history", "specbeam.engines", "specbeam.engines.registry",
+     "specbeam.engines.build", "specbeam.runtime", "specbeam.runtime.files", "specbeam.pools.text_pool",
+     "specbeam.text", "specbeam.text.journal", "specbeam.cli"],
 )  # fmt: skip
 def test_import_is_light(module: str) -> None:
     loaded = loaded_by(f"import {module}")
-    assert "specrec" in loaded
+    assert "specbeam" in loaded
     assert not loaded & HEAVY
 
 
@@ -33,4 +33,4 @@ def test_the_check_sees_a_heavy_import() -> None:
 
 
 def test_the_command_line_starts_without_an_engine() -> None:
-    assert "onnxruntime" not in loaded_by("import specrec.cli")
+    assert "onnxruntime" not in loaded_by("import specbeam.cli")

@@ -9,14 +9,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from reference import TrieGenerate, as_ranked, leaf_identifiers, ranking_fault, real_users, shared_data
-from specrec.engines.build import build_engine
-from specrec.engines.bundle import Bundle
-from specrec.export import export_bundle
-from specrec.runtime import DraftShape, Recommender, Verification
+from specbeam.engines.build import build_engine
+from specbeam.engines.bundle import Bundle
+from specbeam.export import export_bundle
+from specbeam.runtime import DraftShape, Recommender, Verification
 from tiny_models import make_text_tokenizer, text_catalog, tiny_catalog, tiny_checkpoint
 
 SHARED = shared_data()
-needs_data = pytest.mark.skipif(SHARED is None, reason="the shared data and models are absent (set SPECREC_DATA)")
+needs_data = pytest.mark.skipif(SHARED is None, reason="the shared data and models are absent (set SPECBEAM_DATA)")
 
 
 def noisy_copy(checkpoint: Path, output: Path, noise: float) -> Path:

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specrec.engines.mask import MASK_TYPES, MaskType, dense_mask
-from specrec.engines.torch import DTYPES, additive_mask
-from specrec.runtime.mask import tree_visibility
+from specbeam.engines.mask import MASK_TYPES, MaskType, dense_mask
+from specbeam.engines.torch import DTYPES, additive_mask
+from specbeam.runtime.mask import tree_visibility
 
 NOBODY = np.empty(0, np.int64)
 

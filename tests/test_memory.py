@@ -5,8 +5,8 @@ from math import inf
 
 import pytest
 
-from specrec.catalog.errors import EngineError
-from specrec.engines.memory import Allocator, Pool
+from specbeam.catalog.errors import EngineError
+from specbeam.engines.memory import Allocator, Pool
 
 
 class Counter(Allocator):

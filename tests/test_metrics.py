@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specrec.runtime.metrics import ndcg_at_k, ndcg_per_user, recall_at_k, recall_per_user
+from specbeam.runtime.metrics import ndcg_at_k, ndcg_per_user, recall_at_k, recall_per_user
 
 ITEMS = [str(i) for i in range(12)]
 

@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scripted_search import random_catalog
-from specrec.catalog.trie import ItemTrie
-from specrec.runtime.nodes import EvaluatedNodes
-from specrec.runtime.scoring import Scoring
-from specrec.runtime.types import Beams, NodeList
-from specrec.runtime.view import TrieView
+from specbeam.catalog.trie import ItemTrie
+from specbeam.runtime.nodes import EvaluatedNodes
+from specbeam.runtime.scoring import Scoring
+from specbeam.runtime.types import Beams, NodeList
+from specbeam.runtime.view import TrieView
 
 # 0 -> 1, 2, 3; 1 -> 4, 5; 2 -> 6; 3 -> 7, 8, 9
 TRIE = ItemTrie.build(np.array([[1, 5], [1, 6], [2, 5], [3, 5], [3, 6], [3, 7]]))

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from chi_square import misfit, quantile
 from scripted_search import random_catalog
-from specrec.catalog.hashing import uniform
-from specrec.catalog.trie import ItemTrie
-from specrec.runtime.noise import STREAMS, Noise, perturbed, prefix_hashes
+from specbeam.catalog.hashing import uniform
+from specbeam.catalog.trie import ItemTrie
+from specbeam.runtime.noise import STREAMS, Noise, perturbed, prefix_hashes
 
 
 def test_the_quantile_is_the_tables() -> None:

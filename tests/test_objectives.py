@@ -13,16 +13,16 @@ from transformers import PreTrainedModel
 
 from naive_trie import children, path
 from scripted_search import ragged_catalog, random_catalog
-from specrec.align.batch import TreeBatch, TreeBatcher, child_logprobs
-from specrec.align.lessons import shallow
-from specrec.align.objectives import OBJECTIVES, AtSpeedR, AtSpeedS, Objective, PathKd, data_loss, find_objective
-from specrec.align.segments import LEAST, log_shares, log_total, ranks, total
-from specrec.align.teacher import Searcher, truth_paths
-from specrec.align.trees import Trees
-from specrec.catalog.errors import OptionError
-from specrec.catalog.trie import ItemTrie
-from specrec.engines.mask import MASK_TYPES
-from specrec.engines.torch import TorchEngine
+from specbeam.align.batch import TreeBatch, TreeBatcher, child_logprobs
+from specbeam.align.lessons import shallow
+from specbeam.align.objectives import OBJECTIVES, AtSpeedR, AtSpeedS, Objective, PathKd, data_loss, find_objective
+from specbeam.align.segments import LEAST, log_shares, log_total, ranks, total
+from specbeam.align.teacher import Searcher, truth_paths
+from specbeam.align.trees import Trees
+from specbeam.catalog.errors import OptionError
+from specbeam.catalog.trie import ItemTrie
+from specbeam.engines.mask import MASK_TYPES
+from specbeam.engines.torch import TorchEngine
 from tiny_models import make_model
 
 ROWS = 34  # of the models: tokens below 30, and some that are never used
@@ -384,6 +384,6 @@ def test_bad_settings_are_refused(name: Any, chosen: dict[str, float], message: 
 
 
 def test_the_command_knows_all_objectives() -> None:
-    from specrec.verbs.learn import OBJECTIVES as choices  # kept there as names: --help must not import torch
+    from specbeam.verbs.learn import OBJECTIVES as choices  # kept there as names: --help must not import torch
 
     assert set(choices.choices) == set(OBJECTIVES)

@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 
 from device_engines import PATH, built
 from reference import as_ranked
-from specrec.catalog.errors import EngineError
-from specrec.engines.base import Engine, ForwardInputs, causal
-from specrec.engines.buckets import UNIT, bucket, padded_tokens
-from specrec.engines.bundle import Bundle
-from specrec.engines.facts import Role
-from specrec.engines.memory import Lease, Pool
-from specrec.engines.ort import load_ort_engine
-from specrec.engines.ort_bound import FLOAT32, BoundSession, OrtMemory, Tensors
-from specrec.engines.ort_device import GATHER, SMALLEST, DeviceEngine
-from specrec.graphs.gather import write_gather
-from specrec.runtime import DraftShape, Recommender, Verification
-from specrec.runtime.planning import FixedPlanning
-from specrec.runtime.prefix import SharedPrefix
+from specbeam.catalog.errors import EngineError
+from specbeam.engines.base import Engine, ForwardInputs, causal
+from specbeam.engines.buckets import UNIT, bucket, padded_tokens
+from specbeam.engines.bundle import Bundle
+from specbeam.engines.facts import Role
+from specbeam.engines.memory import Lease, Pool
+from specbeam.engines.ort import load_ort_engine
+from specbeam.engines.ort_bound import FLOAT32, BoundSession, OrtMemory, Tensors
+from specbeam.engines.ort_device import GATHER, SMALLEST, DeviceEngine
+from specbeam.graphs.gather import write_gather
+from specbeam.runtime import DraftShape, Recommender, Verification
+from specbeam.runtime.planning import FixedPlanning
+from specbeam.runtime.prefix import SharedPrefix
 from tiny_bundle import Tiny
 
 
@@ -327,8 +327,8 @@ def test_what_comes_again_is_captured() -> None:
 
 
 def test_captures_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specrec.engines.ort_bound.GRAPHS", 2)
-    monkeypatch.setattr("specrec.engines.ort_bound.BINDINGS", 3)
+    monkeypatch.setattr("specbeam.engines.ort_bound.GRAPHS", 2)
+    monkeypatch.setattr("specbeam.engines.ort_bound.BINDINGS", 3)
     session = RecordingSession()
     bound = BoundSession(session, "cpu", cuda_graphs=True)
     for _ in range(2):

@@ -10,7 +10,7 @@ from subprocess import run
 
 import pytest
 
-import specrec
+import specbeam
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_SHIPPED = {"tests", "benchmarks", "docs", "examples", "build", "dist", "demo"}
@@ -20,7 +20,7 @@ def shipped_modules() -> list[str]:
     """Module names of every Python file of the checkout that belongs into the wheel."""
     folders = [path for path in ROOT.glob("[a-z]*/") if path.is_dir() and path.name not in NOT_SHIPPED]
     files = [*ROOT.glob("*.py"), *(file for folder in folders for file in folder.rglob("*.py"))]
-    return sorted(".".join(("specrec", *file.relative_to(ROOT).with_suffix("").parts)) for file in files)
+    return sorted(".".join(("specbeam", *file.relative_to(ROOT).with_suffix("").parts)) for file in files)
 
 
 def settings() -> dict[str, object]:
@@ -38,12 +38,12 @@ def test_every_module_is_installed(name: str) -> None:
     spec = util.find_spec(name)
     assert spec is not None, f"{name} is in the checkout, but not in the installed package"
     assert spec.origin is not None
-    assert Path(spec.origin).is_relative_to(Path(specrec.__file__).parent)
+    assert Path(spec.origin).is_relative_to(Path(specbeam.__file__).parent)
 
 
-@pytest.mark.skipif(Path(specrec.__file__).parent == ROOT, reason="an editable install is the checkout itself")
+@pytest.mark.skipif(Path(specbeam.__file__).parent == ROOT, reason="an editable install is the checkout itself")
 def test_the_installed_files_are_the_checkout_s_and_no_others() -> None:
-    installed = Path(specrec.__file__).parent
+    installed = Path(specbeam.__file__).parent
     names = {path.relative_to(installed) for path in installed.rglob("*.py")}
     assert names == {Path(*name.split(".")[1:]).with_suffix(".py") for name in shipped_modules()}
     stale = [str(name) for name in names if (installed / name).read_bytes() != (ROOT / name).read_bytes()]
@@ -51,19 +51,19 @@ def test_the_installed_files_are_the_checkout_s_and_no_others() -> None:
 
 
 def test_types_are_shipped() -> None:
-    assert resources.files("specrec").joinpath("py.typed").is_file()
+    assert resources.files("specbeam").joinpath("py.typed").is_file()
 
 
 def test_the_versions_agree() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert specrec.__version__ == version("specrec") == project["version"]
+    assert specbeam.__version__ == version("specbeam") == project["version"]
 
 
 def test_the_command_is_installed() -> None:
-    (script,) = entry_points(group="console_scripts", name="specrec")
-    assert script.value == "specrec.cli:main"
-    done = run([sys.executable, "-m", "specrec.cli", "--version"], capture_output=True, text=True, check=True)
-    assert specrec.__version__ in done.stdout
+    (script,) = entry_points(group="console_scripts", name="specbeam")
+    assert script.value == "specbeam.cli:main"
+    done = run([sys.executable, "-m", "specbeam.cli", "--version"], capture_output=True, text=True, check=True)
+    assert specbeam.__version__ in done.stdout
 
 
 def test_nothing_imports_the_repository_s_folders_as_top_level_packages() -> None:

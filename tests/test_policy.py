@@ -8,18 +8,18 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from specrec.align.batch import TreeBatch, child_logprobs
-from specrec.align.lessons import Lessons, Places, batch_of
-from specrec.align.policy import AcceptanceCheck, Policy
-from specrec.align.samples import Format, PromptOptions
-from specrec.align.teach import fill, open_store
-from specrec.align.teacher import Searcher, truth_paths
-from specrec.catalog.items import Catalog
-from specrec.catalog.prompt import PromptEncoder
-from specrec.engines.torch import TorchEngine
-from specrec.runtime import DraftShape, Recommender
-from specrec.runtime.planning import FixedPlanning
-from specrec.runtime.types import Int64
+from specbeam.align.batch import TreeBatch, child_logprobs
+from specbeam.align.lessons import Lessons, Places, batch_of
+from specbeam.align.policy import AcceptanceCheck, Policy
+from specbeam.align.samples import Format, PromptOptions
+from specbeam.align.teach import fill, open_store
+from specbeam.align.teacher import Searcher, truth_paths
+from specbeam.catalog.items import Catalog
+from specbeam.catalog.prompt import PromptEncoder
+from specbeam.engines.torch import TorchEngine
+from specbeam.runtime import DraftShape, Recommender
+from specbeam.runtime.planning import FixedPlanning
+from specbeam.runtime.types import Int64
 from tiny_models import identifier_tokens, make_model, make_tokenizer, tiny_catalog
 
 K = 5
@@ -117,7 +117,7 @@ def test_identifiers_of_one_token_need_nothing(tmp_path: Path) -> None:
 def test_prompts_of_many_batches_keep_their_places(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     policy, prompts = Policy(pair.draft(), pair.form), pair.prompts()
     whole = policy.drafted(prompts, 4)
-    monkeypatch.setattr("specrec.align.policy.BATCH", 5)
+    monkeypatch.setattr("specbeam.align.policy.BATCH", 5)
     parts = policy.drafted(prompts, 4)
     assert sorted(zip(*map(np.ndarray.tolist, vars(parts).values()), strict=True)) == sorted(
         zip(*map(np.ndarray.tolist, vars(whole).values()), strict=True)

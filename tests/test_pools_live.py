@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from naive_pool import paths_of
-from specrec.catalog.errors import OptionError
-from specrec.pools import Drafting, LivePool, propose
-from specrec.pools.sources import BEGINNING, SEPARATOR
+from specbeam.catalog.errors import OptionError
+from specbeam.pools import Drafting, LivePool, propose
+from specbeam.pools.sources import BEGINNING, SEPARATOR
 
 DRAFTING = Drafting(depth=3)
 REACH = DRAFTING.reach

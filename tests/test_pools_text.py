@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from naive_pool import best_branches, paths_of
-from specrec.catalog.errors import PoolError, SpecRecError
-from specrec.catalog.files import sha256
-from specrec.pools import Drafting, TextPool, propose
-from specrec.pools.files import POOL_FILE, ArrayFacts, PoolFacts, open_arrays, write_facts
-from specrec.pools.members import Members
-from specrec.pools.text_build import build_text_pool
-from specrec.pools.texts import Text
+from specbeam.catalog.errors import PoolError, SpecBeamError
+from specbeam.catalog.files import sha256
+from specbeam.pools import Drafting, TextPool, propose
+from specbeam.pools.files import POOL_FILE, ArrayFacts, PoolFacts, open_arrays, write_facts
+from specbeam.pools.members import Members
+from specbeam.pools.text_build import build_text_pool
+from specbeam.pools.texts import Text
 
 DRAFTING = Drafting(depth=4, query=2, prompt_weight=1.0, draft_tokens=20)
 GROUPS = {"u1": "b", "u2": "a", "u3": "b", "u9": "a"}
@@ -100,12 +100,12 @@ def test_empty_groups_and_no_texts_are_refused_and_nothing_is_left(tmp_path: Pat
 
 def test_a_pool_is_replaced_only_if_asked(tmp_path: Path) -> None:
     old = build(tmp_path / "pool")
-    with pytest.raises(SpecRecError, match=r"exists already\. Choose another name or pass --overwrite"):
+    with pytest.raises(SpecBeamError, match=r"exists already\. Choose another name or pass --overwrite"):
         build(tmp_path / "pool")
     assert build(tmp_path / "pool", TEXTS[:3], None, overwrite=True).checksum != old.checksum
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
-    with pytest.raises(SpecRecError, match=r"has no pool\.json, so SpecRec did not write it"):
+    with pytest.raises(SpecBeamError, match=r"has no pool\.json, so SpecBeam did not write it"):
         build(tmp_path / "other", overwrite=True)
 
 
@@ -141,14 +141,14 @@ def test_damage_is_told(pool: TextPool, damage: Callable[[Path], object], told: 
     damage(folder)
     with pytest.raises(PoolError, match=told) as error:
         TextPool.open(folder)
-    assert "specrec build-pool" in str(error.value)
+    assert "specbeam build-pool" in str(error.value)
 
 
 def test_another_schema_or_kind_is_told(pool: TextPool, tmp_path: Path) -> None:
     file = pool.path / POOL_FILE
     old = json.loads(file.read_text()) | {"schema_version": 99}
     file.write_text(json.dumps(old))
-    with pytest.raises(PoolError, match=r"has schema version 99, this SpecRec reads 1\. Write it again with"):
+    with pytest.raises(PoolError, match=r"has schema version 99, this SpecBeam reads 1\. Write it again with"):
         TextPool.open(pool.path)
     (tmp_path / "items").mkdir()
     write_facts(tmp_path / "items", PoolFacts(kind="items", arrays={}))
@@ -170,7 +170,7 @@ def test_files_that_hold_something_else_are_told(tmp_path: Path, content: np.nda
         np.save(file, content)
     facts = ArrayFacts(dtype="<i4", shape=(3,), bytes=file.stat().st_size, sha256=sha256(file))
     with pytest.raises(PoolError, match=r"order\.npy (holds|is not an array)"):
-        open_arrays(tmp_path, {"order": facts}, "specrec build-pool")
+        open_arrays(tmp_path, {"order": facts}, "specbeam build-pool")
 
 
 def test_members_of_many_groups() -> None:

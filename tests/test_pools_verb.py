@@ -7,10 +7,10 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from commands import bad, good, lines, user, write
-from specrec.catalog.errors import PoolError
-from specrec.pools import TextPool
-from specrec.pools.item_pool import ItemPool
-from specrec.pools.tokenizer import fingerprint, load, named_end_token, tokenizer_file
+from specbeam.catalog.errors import PoolError
+from specbeam.pools import TextPool
+from specbeam.pools.item_pool import ItemPool
+from specbeam.pools.tokenizer import fingerprint, load, named_end_token, tokenizer_file
 
 WORDS = ["<unk>", "</s>", "likes", "board", "games", "and", "puzzles", "lamps"]
 
@@ -55,7 +55,7 @@ def test_a_pool_of_texts(bundle: Path, texts: Path, groups: Path, tmp_path: Path
     result = good("build-pool", texts, "--tokenizer", bundle, "--groups", groups, "--output", output)
     assert f"Wrote {output}: 3 texts, 10 tokens, 0.0 MB" in result.stdout
     assert "group players: 2 texts, 7 tokens" in result.stdout
-    assert f"Next: specrec generate BUNDLE PROMPTS.jsonl --pool {output} --output texts.jsonl" in result.stdout
+    assert f"Next: specbeam generate BUNDLE PROMPTS.jsonl --pool {output} --output texts.jsonl" in result.stdout
     assert "rejected" not in result.stdout
     assert not output.with_name("pool.rejects.jsonl").exists()
     pool = TextPool.open(output)
@@ -132,7 +132,7 @@ def test_histories_make_a_pool_of_items(bundle: Path, texts: Path, tmp_path: Pat
         tmp_path / "pool",
     )
     result = good("build-pool", "--items", histories, "-o", output)
-    assert f"Next: specrec infer BUNDLE HISTORIES --pool {output} --output recs.jsonl" in result.stdout
+    assert f"Next: specbeam infer BUNDLE HISTORIES --pool {output} --output recs.jsonl" in result.stdout
     assert f"2 lines were rejected: see {output}.rejects.jsonl" in result.stdout
     assert [line["line"] for line in lines(output.with_name("pool.rejects.jsonl"))] == [2, 3]
     assert ItemPool.open(output).facts.kind == "items"

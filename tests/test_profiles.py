@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from specrec.catalog.errors import EngineError
-from specrec.engines.base import Engine, Float32, ForwardInputs, Int64, KVCache
-from specrec.engines.facts import Limits, ModelFacts, Role, TensorRTFacts
-from specrec.engines.latency import measure_latency
-from specrec.engines.profiles import (
+from specbeam.catalog.errors import EngineError
+from specbeam.engines.base import Engine, Float32, ForwardInputs, Int64, KVCache
+from specbeam.engines.facts import Limits, ModelFacts, Role, TensorRTFacts
+from specbeam.engines.latency import measure_latency
+from specbeam.engines.profiles import (
     Profile,
     cache_bytes,
     check_memory,
@@ -28,7 +28,7 @@ FACTS = ModelFacts(
 )
 LIMITS = Limits(max_batch=8, max_prompt=100, max_nodes=64, path=4)
 LENGTH = 4
-REBUILD = "specrec build-engine BUNDLE --backend tensorrt --overwrite"
+REBUILD = "specbeam build-engine BUNDLE --backend tensorrt --overwrite"
 
 
 def check(profiles: Any, facts: ModelFacts = FACTS, limits: Limits = LIMITS, **inputs: Any) -> None:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specrec.catalog import Catalog, PromptEncoder, PromptSpec, compile_prompt
-from specrec.catalog.errors import PromptError
-from specrec.catalog.tokens import identifier_ids
+from specbeam.catalog import Catalog, PromptEncoder, PromptSpec, compile_prompt
+from specbeam.catalog.errors import PromptError
+from specbeam.catalog.tokens import identifier_ids
 
-SHARED = Path(os.environ.get("SPECREC_DATA", Path(__file__).parents[2] / "shared"))
+SHARED = Path(os.environ.get("SPECBEAM_DATA", Path(__file__).parents[2] / "shared"))
 
 LETTERS = "abc"
 TOKENS = [f"<{letter}_{code}>" for letter in LETTERS for code in range(6)]
@@ -420,7 +420,7 @@ def test_a_chat_template_that_looks_into_the_message_is_refused():
 def test_the_real_tokenizer():
     folder, index = SHARED / "models" / "beauty" / "target", SHARED / "data" / "beauty" / "index.json"
     if not (folder.is_dir() and index.is_file()):
-        pytest.skip(f"no real model and data at {SHARED} (set SPECREC_DATA)")
+        pytest.skip(f"no real model and data at {SHARED} (set SPECBEAM_DATA)")
     transformers = pytest.importorskip("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     catalog = Catalog.load(index, None)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from scripted_search import naive_beam_search
-from specrec.catalog.errors import HistoryError, OptionError
-from specrec.catalog.items import Catalog
-from specrec.catalog.prompt import PromptEncoder, PromptSpec
-from specrec.catalog.trie import ItemTrie
-from specrec.engines.scripted import ScriptedEngine
-from specrec.runtime import DraftShape, RecommendedItem, Recommender, Verification
-from specrec.runtime.planning import FixedPlanning
-from specrec.runtime.prefix import WORTH
-from specrec.runtime.types import Recommendation
+from specbeam.catalog.errors import HistoryError, OptionError
+from specbeam.catalog.items import Catalog
+from specbeam.catalog.prompt import PromptEncoder, PromptSpec
+from specbeam.catalog.trie import ItemTrie
+from specbeam.engines.scripted import ScriptedEngine
+from specbeam.runtime import DraftShape, RecommendedItem, Recommender, Verification
+from specbeam.runtime.planning import FixedPlanning
+from specbeam.runtime.prefix import WORTH
+from specbeam.runtime.types import Recommendation
 
 HISTORY_LENGTH = 5
 # Items in an order of their own; "twin" and "e" share an identifier with "b".

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reference import Ranked, TrieGenerate, leaf_identifiers, ranking_fault
-from specrec.catalog.trie import PAD, ItemTrie
+from specbeam.catalog.trie import PAD, ItemTrie
 from tiny_models import make_model
 
 END, ROWS = 3, 24

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from chi_square import misfit
 from relaxed_procedure import Distribution, Nodes, Procedure
 from scripted_search import live_mask, ragged_catalog, random_catalog, search
-from specrec.catalog.trie import PAD, ItemTrie
-from specrec.engines.scripted import ScriptedEngine
-from specrec.runtime.relaxed import RelaxedVerifier
-from specrec.runtime.types import DraftShape
-from specrec.runtime.verification import Verification
+from specbeam.catalog.trie import PAD, ItemTrie
+from specbeam.engines.scripted import ScriptedEngine
+from specbeam.runtime.relaxed import RelaxedVerifier
+from specbeam.runtime.types import DraftShape
+from specbeam.runtime.verification import Verification
 
 DRAWS = 20_000
 PROMPT = np.array([3, 4])

@@ -14,22 +14,22 @@ from commands import bad, good, lines, write
 from naive_guesses import naive_guesses
 from scripted_recommender import MODES, SHAPE, assert_same, by_the_book, make, named, pairs
 from scripted_search import ragged_catalog, random_catalog
-from specrec.catalog.errors import BundleError, OptionError, PoolError
-from specrec.catalog.history import HistoryRequest
-from specrec.catalog.trie import ItemTrie
-from specrec.engines.bundle import Bundle
-from specrec.pools.item_build import build_item_pool
-from specrec.pools.item_pool import ItemPool
-from specrec.runtime import DraftShape, ItemFilter, Recommender, Verification, retrieval
-from specrec.runtime.planner import Planner
-from specrec.runtime.planning import FixedPlanning
-from specrec.runtime.retrieval import CatalogPool, PoolGuesses
-from specrec.runtime.scoring import Scoring
-from specrec.runtime.stats import DecodeStats
-from specrec.runtime.tune import described, tune
-from specrec.runtime.tuning import UNTUNED_POOL, tuning_file
-from specrec.runtime.types import NodeList
-from specrec.runtime.view import TrieView
+from specbeam.catalog.errors import BundleError, OptionError, PoolError
+from specbeam.catalog.history import HistoryRequest
+from specbeam.catalog.trie import ItemTrie
+from specbeam.engines.bundle import Bundle
+from specbeam.pools.item_build import build_item_pool
+from specbeam.pools.item_pool import ItemPool
+from specbeam.runtime import DraftShape, ItemFilter, Recommender, Verification, retrieval
+from specbeam.runtime.planner import Planner
+from specbeam.runtime.planning import FixedPlanning
+from specbeam.runtime.retrieval import CatalogPool, PoolGuesses
+from specbeam.runtime.scoring import Scoring
+from specbeam.runtime.stats import DecodeStats
+from specbeam.runtime.tune import described, tune
+from specbeam.runtime.tuning import UNTUNED_POOL, tuning_file
+from specbeam.runtime.types import NodeList
+from specbeam.runtime.view import TrieView
 from tiny_bundle import ENGINE, Tiny, edit_manifest
 
 LOSSLESS = [name for name in MODES if name not in ("tolerant", "relaxed")]
@@ -174,7 +174,7 @@ def test_a_bundle_and_a_pool(bundle: Path, pool: Path) -> None:
 
 
 def test_what_cannot_be_combined(bundle: Path, pool: Path) -> None:
-    with pytest.raises(OptionError, match=r"retrieval needs a pool. Build one with: specrec build-pool --items"):
+    with pytest.raises(OptionError, match=r"retrieval needs a pool. Build one with: specbeam build-pool --items"):
         Recommender.open(bundle, drafter="retrieval")
     for drafter in ("model", "none"):
         with pytest.raises(OptionError, match=f"a pool is for the drafters retrieval and both; got {drafter}"):

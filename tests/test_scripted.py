@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from specrec.engines import base
-from specrec.engines.base import ForwardInputs
-from specrec.engines.scripted import ScriptedEngine
+from specbeam.engines import base
+from specbeam.engines.base import ForwardInputs
+from specbeam.engines.scripted import ScriptedEngine
 
 TOKENS = np.array([[7, 8, 9, 7, 5], [1, 2, 3, 4, 5]])
 

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scripted_search import Ranked, all_leaves, live_mask, naive_beam_search, ragged_catalog, random_catalog, search
-from specrec.catalog.trie import ItemTrie
-from specrec.engines.scripted import ScriptedEngine
-from specrec.runtime.types import DraftShape, Round
-from specrec.runtime.verification import Verification
+from specbeam.catalog.trie import ItemTrie
+from specbeam.engines.scripted import ScriptedEngine
+from specbeam.runtime.types import DraftShape, Round
+from specbeam.runtime.verification import Verification
 
 
 def assert_same(got: Ranked, expected: Ranked) -> None:

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scripted_search import naive_beam_search, random_catalog, search
-from specrec.catalog.trie import ItemTrie
-from specrec.engines.scripted import ScriptedEngine
-from specrec.runtime.prefix import SharedPrefix
-from specrec.runtime.types import DraftShape
+from specbeam.catalog.trie import ItemTrie
+from specbeam.engines.scripted import ScriptedEngine
+from specbeam.runtime.prefix import SharedPrefix
+from specbeam.runtime.types import DraftShape
 
 Ranked = list[tuple[int, float]]
 

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from specrec.align import teach
-from specrec.align.lessons import Places
-from specrec.align.samples import Format, PromptOptions
-from specrec.align.teach import fill, open_store
-from specrec.align.teacher import Searcher, truth_paths
-from specrec.align.trees import Trees, TreeStore
-from specrec.catalog.errors import SpecRecError
-from specrec.catalog.items import Catalog
-from specrec.catalog.prompt import PromptEncoder
-from specrec.engines.scripted import ScriptedEngine
-from specrec.runtime.types import NodeList
+from specbeam.align import teach
+from specbeam.align.lessons import Places
+from specbeam.align.samples import Format, PromptOptions
+from specbeam.align.teach import fill, open_store
+from specbeam.align.teacher import Searcher, truth_paths
+from specbeam.align.trees import Trees, TreeStore
+from specbeam.catalog.errors import SpecBeamError
+from specbeam.catalog.items import Catalog
+from specbeam.catalog.prompt import PromptEncoder
+from specbeam.engines.scripted import ScriptedEngine
+from specbeam.runtime.types import NodeList
 from tiny_models import identifier_tokens, make_tokenizer, tiny_catalog
 
 SAMPLES, PART, WIDTH = 10, 4, 5
@@ -124,7 +124,7 @@ def test_prompts_of_like_lengths_share_a_call(lecture: Lecture) -> None:
 def test_what_was_made_before_an_interruption_is_not_made_again(
     lecture: Lecture, whole: dict[str, bytes], call: int, kept: int
 ) -> None:
-    with pytest.raises(SpecRecError, match=rf"Interrupted with {kept} of .* run the same command again"):
+    with pytest.raises(SpecBeamError, match=rf"Interrupted with {kept} of .* run the same command again"):
         lecture.fill(Watched(lecture.form, at=call))
     parts = sorted(lecture.folder.glob("part-*"))
     assert len(parts) == kept
@@ -193,7 +193,7 @@ def test_trees_of_something_else_are_not_mixed(
 ) -> None:
     lecture.fill()
     before = lecture.files()
-    with pytest.raises(SpecRecError, match=message) as caught:
+    with pytest.raises(SpecBeamError, match=message) as caught:
         change(lecture).fill(Watched(lecture.form, at=1))
     assert "holds other trees" in str(caught.value)
     assert "choose another --teacher" in str(caught.value)
@@ -210,7 +210,7 @@ def test_the_same_histories_and_places_are_the_same_trees(lecture: Lecture) -> N
 def test_damaged_settings_are_named(lecture: Lecture, content: bytes) -> None:
     lecture.fill()
     (lecture.folder / "teacher.json").write_bytes(content)
-    with pytest.raises(SpecRecError, match=r"teacher.json is damaged: .* Remove .*trees: its trees are made anew"):
+    with pytest.raises(SpecBeamError, match=r"teacher.json is damaged: .* Remove .*trees: its trees are made anew"):
         lecture.store()
 
 
@@ -230,8 +230,8 @@ def test_a_full_disk_keeps_what_is_there(
     lecture: Lecture, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("specrec.catalog.files.os.fsync", full_disk(1 + parts))  # the settings are the first file
-        with pytest.raises(SpecRecError) as caught:
+        patched.setattr("specbeam.catalog.files.os.fsync", full_disk(1 + parts))  # the settings are the first file
+        with pytest.raises(SpecBeamError) as caught:
             lecture.fill()
     for said in (str(lecture.folder), "No space left", f"{parts} of {PARTS} parts are there", "Free some space there",
                  "--teacher", "run the same command again"):  # fmt: skip
@@ -244,23 +244,23 @@ def test_a_full_disk_keeps_what_is_there(
 
 
 def test_a_disk_that_is_full_from_the_beginning(lecture: Lecture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specrec.catalog.files.os.fsync", full_disk(0))
+    monkeypatch.setattr("specbeam.catalog.files.os.fsync", full_disk(0))
     with pytest.raises(
-        SpecRecError, match=r"could not be written to .*trees: No space left.* 0 of 3 parts .* Free some space"
+        SpecBeamError, match=r"could not be written to .*trees: No space left.* 0 of 3 parts .* Free some space"
     ):
         lecture.store()
     assert lecture.files() == {}
 
 
 def test_another_fault_of_the_disk_is_said_as_it_is(lecture: Lecture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specrec.catalog.files.os.fsync", full_disk(1, errno.EIO))
-    with pytest.raises(SpecRecError, match=r"Input/output error.* 0 of 3 parts .* Mend that"):
+    monkeypatch.setattr("specbeam.catalog.files.os.fsync", full_disk(1, errno.EIO))
+    with pytest.raises(SpecBeamError, match=r"Input/output error.* 0 of 3 parts .* Mend that"):
         lecture.fill()
 
 
 def test_a_folder_that_cannot_be_one(lecture: Lecture) -> None:
     lecture.folder.write_text("a file")
-    with pytest.raises(SpecRecError, match=r"could not be written to .*trees"):
+    with pytest.raises(SpecBeamError, match=r"could not be written to .*trees"):
         lecture.store()
 
 

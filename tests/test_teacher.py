@@ -13,13 +13,13 @@ from transformers import PreTrainedModel
 
 import scripted_recommender
 from scripted_search import naive_beam_search, ragged_catalog, random_catalog
-from specrec.align.teacher import Searcher, truth_paths
-from specrec.align.trees import TeacherSettings, Trees, TreeStore, joined
-from specrec.catalog.errors import SpecRecError
-from specrec.catalog.trie import ItemTrie
-from specrec.engines.scripted import ScriptedEngine
-from specrec.engines.torch import TorchEngine
-from specrec.runtime.types import NodeList
+from specbeam.align.teacher import Searcher, truth_paths
+from specbeam.align.trees import TeacherSettings, Trees, TreeStore, joined
+from specbeam.catalog.errors import SpecBeamError
+from specbeam.catalog.trie import ItemTrie
+from specbeam.engines.scripted import ScriptedEngine
+from specbeam.engines.torch import TorchEngine
+from specbeam.runtime.types import NodeList
 from tiny_models import make_model
 
 Row = tuple[list[int], list[list[float]], list[int]]  # nodes, log-probabilities of each one's children, leaves
@@ -237,7 +237,7 @@ def test_parts_are_missing_until_they_are_written(tmp_path: Path, trie: ItemTrie
     files = list((tmp_path / "deep" / "trees").iterdir())
     assert trees.bytes() == sum(file.stat().st_size for file in files) > 0
     assert len(again.read([4])) == 1
-    with pytest.raises(SpecRecError, match=r"part-00002.safetensors cannot be read"):
+    with pytest.raises(SpecBeamError, match=r"part-00002.safetensors cannot be read"):
         again.read([6])
     for part in again.missing():
         again.write(part, make_trees(rng, trie, len(again.span(part)), 4))
@@ -261,7 +261,7 @@ def test_a_damaged_part_is_named(tmp_path: Path, trie: ItemTrie, damage: bytes |
     whole = file.read_bytes()
     cut = {"half": whole[: len(whole) // 2], "header": whole[:20]}
     file.write_bytes(cut[damage] if isinstance(damage, str) else damage)
-    with pytest.raises(SpecRecError, match=r"part-00000.safetensors cannot be read: .* Delete it and run again"):
+    with pytest.raises(SpecBeamError, match=r"part-00000.safetensors cannot be read: .* Delete it and run again"):
         store(tmp_path, trie).read([1])
 
 
@@ -273,7 +273,7 @@ def test_a_full_disk_leaves_no_part(tmp_path: Path, trie: ItemTrie, monkeypatch:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("specrec.catalog.files.os.fsync", full)
+    monkeypatch.setattr("specbeam.catalog.files.os.fsync", full)
     for part in (0, 1):
         with pytest.raises(OSError, match="No space left on device"):
             trees.write(part, make_trees(rng, trie, 3, 4))

@@ -11,13 +11,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from specrec.catalog.errors import EngineError
-from specrec.graphs import tensorrt, tensorrt_ops
-from specrec.graphs.decompose import decompose
-from specrec.graphs.fold import fold_weights
-from specrec.graphs.index_mask import index_mask
-from specrec.graphs.lower import lower
-from specrec.graphs.tensorrt import Finding, check_versions, report
+from specbeam.catalog.errors import EngineError
+from specbeam.graphs import tensorrt, tensorrt_ops
+from specbeam.graphs.decompose import decompose
+from specbeam.graphs.fold import fold_weights
+from specbeam.graphs.index_mask import index_mask
+from specbeam.graphs.lower import lower
+from specbeam.graphs.tensorrt import Finding, check_versions, report
 from tiny_graphs import tiny_graph
 from tiny_models import KINDS
 

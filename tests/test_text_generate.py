@@ -11,16 +11,16 @@ from click.testing import CliRunner, Result
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from device_engines import built
-from specrec.catalog.errors import BundleError, ExportError, OptionError, PoolError, PromptError
-from specrec.cli import main
-from specrec.engines.build import build_engine
-from specrec.engines.bundle import Bundle
-from specrec.engines.text_bundle import TextBundle
-from specrec.export.text import export_text
-from specrec.pools.live import LivePool
-from specrec.text import Drafting, TextGenerator, TextVerification
-from specrec.text.draft import PoolDrafter
-from specrec.text.planning import AllOfIt
+from specbeam.catalog.errors import BundleError, ExportError, OptionError, PoolError, PromptError
+from specbeam.cli import main
+from specbeam.engines.build import build_engine
+from specbeam.engines.bundle import Bundle
+from specbeam.engines.text_bundle import TextBundle
+from specbeam.export.text import export_text
+from specbeam.pools.live import LivePool
+from specbeam.text import Drafting, TextGenerator, TextVerification
+from specbeam.text.draft import PoolDrafter
+from specbeam.text.planning import AllOfIt
 from tiny_models import make_text_tokenizer, tiny_checkpoint
 
 PROMPTS = ["a desk lamp, walnut", "kettle", "wall clock oak and a teapot", " desk desk desk", "x", "lamp lamp teapot"]
@@ -124,7 +124,7 @@ def test_options_that_mean_nothing(bundle: Path) -> None:
         TextGenerator.open(bundle, stop=[""])
     with pytest.raises(OptionError, match="1 ids for 2 prompts"):
         TextGenerator.open(bundle).generate(["a", "b"], ids=["u"])
-    with pytest.raises(BundleError, match="specrec generate"):
+    with pytest.raises(BundleError, match="specbeam generate"):
         Bundle.open(bundle)
 
 
@@ -292,7 +292,7 @@ def test_inspect_and_infer_know_a_text_bundle(bundle: Path, tmp_path: Path) -> N
     history.write_text('{"user": "u", "items": ["1"]}\n')
     result = run("infer", bundle, history, "-o", tmp_path / "r.jsonl")
     assert result.exit_code == 1
-    assert "specrec generate" in result.output
+    assert "specbeam generate" in result.output
     result = run("build-engine", bundle, "--precision", "int8", "--calibration", history)
     assert "no int8 engine yet" in result.output
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from specrec.engines.facts import LatencyPoint
-from specrec.pools.branches import Branches
-from specrec.runtime.costs import CallCosts
-from specrec.text.planning import SELDOM, ByCost, Call, Spent, first
+from specbeam.engines.facts import LatencyPoint
+from specbeam.pools.branches import Branches
+from specbeam.runtime.costs import CallCosts
+from specbeam.text.planning import SELDOM, ByCost, Call, Spent, first
 
 DEAR, CHEAP = 1.0, 0.001  # milliseconds of one more token; a call of one token takes 1
 

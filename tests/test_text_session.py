@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specrec.engines.scripted import ScriptedEngine
-from specrec.pools.branches import Branches
-from specrec.text.draft import NoDrafter, TextDrafter
-from specrec.text.ends import Ends
-from specrec.text.planning import AllOfIt
-from specrec.text.session import TextSession
-from specrec.text.stats import GenerationStats
-from specrec.text.types import Finish, TextRequest, TextStats, TextVerification
+from specbeam.engines.scripted import ScriptedEngine
+from specbeam.pools.branches import Branches
+from specbeam.text.draft import NoDrafter, TextDrafter
+from specbeam.text.ends import Ends
+from specbeam.text.planning import AllOfIt
+from specbeam.text.session import TextSession
+from specbeam.text.stats import GenerationStats
+from specbeam.text.types import Finish, TextRequest, TextStats, TextVerification
 
 VOCABULARY, END = 11, 3
 Written = dict[int, tuple[list[int], Finish, TextStats]]

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specrec.catalog.errors import OptionError
-from specrec.pools.branches import Branches
-from specrec.text.types import TextVerification
-from specrec.text.verify import accept
+from specbeam.catalog.errors import OptionError
+from specbeam.pools.branches import Branches
+from specbeam.text.types import TextVerification
+from specbeam.text.verify import accept
 
 
 def random_tree(rng: np.random.Generator, batch: int, vocabulary: int) -> Branches:

@@ -12,10 +12,10 @@ from tokenizers.models import BPE, WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from specrec.catalog import Catalog
-from specrec.catalog.errors import CatalogError
-from specrec.catalog.tokens import compile_identifiers, identifier_ids, is_text
-from specrec.catalog.trie import PAD
+from specbeam.catalog import Catalog
+from specbeam.catalog.errors import CatalogError
+from specbeam.catalog.tokens import compile_identifiers, identifier_ids, is_text
+from specbeam.catalog.trie import PAD
 from tiny_models import END, identifier_tokens, make_text_tokenizer, make_tokenizer, text_catalog
 
 SPECIAL = make_tokenizer(identifier_tokens())

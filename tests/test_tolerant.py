@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scripted_search import live_mask, naive_beam_search, ragged_catalog, random_catalog, scored_children, search
-from specrec.catalog.trie import ItemTrie
-from specrec.engines.scripted import ScriptedEngine
-from specrec.runtime.draft import empty_tree
-from specrec.runtime.nodes import EvaluatedNodes
-from specrec.runtime.scoring import Scoring
-from specrec.runtime.session import beginning
-from specrec.runtime.types import DraftShape, NodeList, Round, Verdict
-from specrec.runtime.verification import Verification
-from specrec.runtime.verify import TolerantVerifier
-from specrec.runtime.view import TrieView
+from specbeam.catalog.trie import ItemTrie
+from specbeam.engines.scripted import ScriptedEngine
+from specbeam.runtime.draft import empty_tree
+from specbeam.runtime.nodes import EvaluatedNodes
+from specbeam.runtime.scoring import Scoring
+from specbeam.runtime.session import beginning
+from specbeam.runtime.types import DraftShape, NodeList, Round, Verdict
+from specbeam.runtime.verification import Verification
+from specbeam.runtime.verify import TolerantVerifier
+from specbeam.runtime.view import TrieView
 
 Beam = tuple[int, float]  # (node, score)
 

@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from specrec.catalog.errors import EngineError
-from specrec.engines.base import ForwardInputs, causal
-from specrec.engines.torch import load_torch_engine
+from specbeam.catalog.errors import EngineError
+from specbeam.engines.base import ForwardInputs, causal
+from specbeam.engines.torch import load_torch_engine
 from tiny_models import KINDS, tiny_checkpoint
 
 VOCABULARY = np.arange(10, 28)

@@ -11,9 +11,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from commands import bad, good
-from specrec.align.configs import PRESETS, ModelSize, find_config, named_size
-from specrec.align.decoder import build_decoder, build_tokenizer, load_with_rows
-from specrec.align.samples import (
+from specbeam.align.configs import PRESETS, ModelSize, find_config, named_size
+from specbeam.align.decoder import build_decoder, build_tokenizer, load_with_rows
+from specbeam.align.samples import (
     IGNORED,
     Answers,
     Format,
@@ -24,12 +24,12 @@ from specrec.align.samples import (
     next_token_loss,
     training_samples,
 )
-from specrec.align.sources import FreshDecoder, LoraDecoder, Pretrained, Source, find_source
-from specrec.align.train import split, train
-from specrec.catalog.dataset import Dataset
-from specrec.catalog.errors import HistoryError, OptionError, PromptError, SpecRecError
-from specrec.export.bundle import check_same_tokens
-from specrec.export.checkpoint import Checkpoint
+from specbeam.align.sources import FreshDecoder, LoraDecoder, Pretrained, Source, find_source
+from specbeam.align.train import split, train
+from specbeam.catalog.dataset import Dataset
+from specbeam.catalog.errors import HistoryError, OptionError, PromptError, SpecBeamError
+from specbeam.export.bundle import check_same_tokens
+from specbeam.export.checkpoint import Checkpoint
 from tiny_models import make_text_tokenizer, make_tokenizer, text_catalog, tiny_catalog, tiny_checkpoint
 
 SIZE = ModelSize(layers=1, hidden=32, heads=2, intermediate=64)
@@ -137,7 +137,7 @@ def test_the_same_seed_trains_the_same_weights(dataset: Dataset, tmp_path: Path)
 
 def test_a_checkpoint_is_not_replaced_unasked(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    with pytest.raises(SpecRecError, match="exists already"):
+    with pytest.raises(SpecBeamError, match="exists already"):
         train(dataset, FreshDecoder(SIZE), tmp_path / "model", budget=FEW)
     train(dataset, FreshDecoder(SIZE), tmp_path / "model", budget=FEW, overwrite=True)
 
@@ -147,7 +147,7 @@ def test_without_training_rows_there_is_nothing_to_do(dataset: Dataset, tmp_path
     with pytest.raises(HistoryError, match="has no training rows"):
         train(Dataset.open(dataset.folder), FreshDecoder(SIZE), tmp_path / "model")
     (dataset.folder / "train.jsonl").write_text('{"user": "u", "items": ["3"]}\n')
-    with pytest.raises(SpecRecError, match="1 training histories none has two items"):
+    with pytest.raises(SpecBeamError, match="1 training histories none has two items"):
         train(Dataset.open(dataset.folder), FreshDecoder(SIZE), tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
@@ -351,7 +351,7 @@ def test_the_command_trains_a_pair_of_one_vocabulary(dataset: Dataset, tmp_path:
         "best validation loss",
         "3 steps in",
         "tensorboard --logdir",
-        "Next, as a target: specrec export",
+        "Next, as a target: specbeam export",
     ):
         assert part in shown
     good("train", *common, "--config", "1x32", "--tokenizer", target, "-o", draft)

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from naive_trie import children, path
 from scripted_search import ragged_catalog, random_catalog
-from specrec.align.batch import TreeBatch, TreeBatcher, child_logprobs, path_scores
-from specrec.align.teacher import Searcher, truth_paths
-from specrec.align.trees import Trees
-from specrec.catalog.trie import ItemTrie
-from specrec.engines.mask import MASK_TYPES
-from specrec.engines.torch import TorchEngine
+from specbeam.align.batch import TreeBatch, TreeBatcher, child_logprobs, path_scores
+from specbeam.align.teacher import Searcher, truth_paths
+from specbeam.align.trees import Trees
+from specbeam.catalog.trie import ItemTrie
+from specbeam.engines.mask import MASK_TYPES
+from specbeam.engines.torch import TorchEngine
 from tiny_models import KINDS, make_model
 
 ROWS = 34  # of the models: tokens below 30, and some that are never used

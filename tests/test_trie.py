@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specrec.catalog import ItemTrie
-from specrec.catalog.errors import CatalogError
-from specrec.catalog.trie import PAD
+from specbeam.catalog import ItemTrie
+from specbeam.catalog.errors import CatalogError
+from specbeam.catalog.trie import PAD
 
 
 def padded(rows):

@@ -1,5 +1,6 @@
 """Building plans on a stand-in for TensorRT, through the real Polygraphy."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,11 @@ import pytest
 from msgspec.structs import replace
 
 from fake_cuda import FakeCuda
-from specrec.catalog.errors import EngineError
-from specrec.engines.profiles import profiles_for
-from specrec.engines.trt import load_trt_engine
-from specrec.engines.trt_build import TrtOptions, build_plan, graph_inputs
+from specbeam.catalog.errors import EngineError
+from specbeam.catalog.extras import install
+from specbeam.engines.profiles import profiles_for
+from specbeam.engines.trt import load_trt_engine
+from specbeam.engines.trt_build import TrtOptions, build_plan, graph_inputs
 from trt_cases import FACTS, LENGTH, LIMITS, Graphs, build, facts_of
 
 pytest.importorskip("polygraphy")
@@ -111,14 +113,14 @@ def test_profiles_are_checked_before_anything_is_imported(graphs: Graphs, tmp_pa
 
 def test_without_tensorrt_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, graphs: Graphs, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(EngineError, match=r"TensorRT is not usable here .*pip install 'specrec\[tensorrt\]'"):
+    with pytest.raises(EngineError, match=f"TensorRT is not usable here .*{re.escape(install('tensorrt'))}"):
         build(graphs.fp32, tmp_path / "plan")
 
 
 def test_a_gpu_that_cannot_be_asked_is_let_go(
     graphs: Graphs, gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from specrec.engines.device import Device
+    from specbeam.engines.device import Device
 
     def fails(device: Device) -> str:
         raise EngineError("no answer")
@@ -136,16 +138,16 @@ def test_a_gpu_that_cannot_be_asked_is_let_go(
 
 
 def test_without_polygraphy_the_extra_is_named(gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
-    from specrec.engines.device import Device
+    from specbeam.engines.device import Device
 
     monkeypatch.setitem(sys.modules, "polygraphy.cuda", None)
-    with pytest.raises(EngineError, match=r"Polygraphy is not usable here .*pip install 'specrec\[tensorrt\]'"):
+    with pytest.raises(EngineError, match=f"Polygraphy is not usable here .*{re.escape(install('tensorrt'))}"):
         Device()
 
 
 def test_loading_plans_needs_no_onnx_and_no_builder_code() -> None:
     code = (
-        "import sys, specrec.engines.trt, specrec.engines.trt_build\n"
+        "import sys, specbeam.engines.trt, specbeam.engines.trt_build\n"
         "found = {'onnx', 'onnx_ir', 'torch', 'tensorrt', 'polygraphy'} & set(sys.modules)\n"
         "assert not found, found\n"
     )
@@ -155,7 +157,7 @@ def test_loading_plans_needs_no_onnx_and_no_builder_code() -> None:
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-in counts as installed."""
-    from specrec.engines import registry
+    from specbeam.engines import registry
 
     version = registry.backend_version
     monkeypatch.setattr(registry, "backend_version", lambda name: "10" if name == "tensorrt" else version(name))

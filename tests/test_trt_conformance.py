@@ -1,4 +1,4 @@
-"""What SpecRec and Polygraphy use of TensorRT exists in the genuine modules of both major versions.
+"""What SpecBeam and Polygraphy use of TensorRT exists in the genuine modules of both major versions.
 
 The other tests run the real code on fake_tensorrt.py, which has nothing but what that code uses; here
 everything in it is held against the genuine module's classes and signatures.
@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-import specrec
+import specbeam
 from trt_bindings import bindings, wheel
 
 pytest.importorskip("polygraphy")
-ROOT, HERE = Path(specrec.__file__).parent, Path(__file__).parent
+ROOT, HERE = Path(specbeam.__file__).parent, Path(__file__).parent
 VERSIONS = ("11.4.0.106", "10.16.1.11")
 OURS = [ROOT / "engines" / f"{name}.py" for name in ("trt", "trt_build", "trt_library")]
 MADE_BY_US = {"Builder", "OnnxParser", "Runtime"}  # the rest comes from TensorRT
@@ -134,7 +134,7 @@ def test_libraries_that_do_nothing_are_named(genuine: Path, graph: Path, tmp_pat
     builder, runtime = probe(genuine, "load", graph, tmp_path / "plan")
     for said, kind in ((builder, "builder"), (runtime, "runtime")):
         assert f"cannot start its {kind} here" in said
-        assert "pip install 'specrec[tensorrt]'" in said
+        assert "pip install 'tensorrt>=" in said
 
 
 def test_types_by_the_published_stubs(tmp_path: Path) -> None:
@@ -145,13 +145,13 @@ def test_types_by_the_published_stubs(tmp_path: Path) -> None:
     stub.write_text(
         stub.read_text().replace(" in: ", " in_: ").replace("channel_axis: int)", "channel_axis: int = ...)")
     )
-    (tmp_path / "specrec").symlink_to(ROOT)
-    modules = [argument for path in OURS for argument in ("-m", f"specrec.engines.{path.stem}")]
+    (tmp_path / "specbeam").symlink_to(ROOT)
+    modules = [argument for path in OURS for argument in ("-m", f"specbeam.engines.{path.stem}")]
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--cache-dir", tmp_path, *modules],
         capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"MYPYPATH": str(tmp_path)},
     )  # fmt: skip
-    ours = [line for line in done.stdout.splitlines() if line.startswith("specrec/engines/trt")]
+    ours = [line for line in done.stdout.splitlines() if line.startswith("specbeam/engines/trt")]
     assert "Found" in done.stdout
     assert "prevented" not in done.stdout, done.stdout
     assert not ours

@@ -1,6 +1,7 @@
 """The TensorRT engine on a stand-in for TensorRT and CUDA: everything but the kernels is the real thing."""
 
 import gc
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,12 @@ from msgspec.structs import replace as changed
 
 from fake_cuda import FakeCuda
 from scripted_search import random_catalog, search
-from specrec.catalog.errors import EngineError
-from specrec.catalog.trie import ItemTrie
-from specrec.engines.base import Engine, Float32, ForwardInputs, KVCache, causal
-from specrec.engines.facts import TensorRTFacts
-from specrec.runtime.types import DraftShape
+from specbeam.catalog.errors import EngineError
+from specbeam.catalog.extras import install
+from specbeam.catalog.trie import ItemTrie
+from specbeam.engines.base import Engine, Float32, ForwardInputs, KVCache, causal
+from specbeam.engines.facts import TensorRTFacts
+from specbeam.runtime.types import DraftShape
 from trt_cases import FACTS, LENGTH, LIMITS, REBUILD, ROWS, VOCABULARY, Graphs, build
 
 pytest.importorskip("polygraphy")
@@ -37,7 +39,7 @@ Plans = dict[str, tuple[Path, TensorRTFacts]]
 
 
 def load(plans: Plans, precision: str = "fp32", **changes: object):
-    from specrec.engines.trt import load_trt_engine
+    from specbeam.engines.trt import load_trt_engine
 
     plan, facts = plans[precision]
     return load_trt_engine(
@@ -260,7 +262,7 @@ def test_the_lean_runtime_runs_version_compatible_plans(
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setitem(sys.modules, "tensorrt_lean", fake_tensorrt)
     load(plans, version_compatible=True)
-    with pytest.raises(EngineError, match=r"pip install 'specrec\[tensorrt\]'"):
+    with pytest.raises(EngineError, match=re.escape(install("tensorrt"))):
         load(plans)
     assert LIMITS.capacity(LENGTH) == 60
 

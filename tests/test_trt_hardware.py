@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import trt_loop
-from specrec.catalog.errors import EngineError
+from specbeam.catalog.errors import EngineError
 
 pytestmark = pytest.mark.tensorrt
 
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.tensorrt
 def hardware() -> str:
     """TensorRT's version; skips, with the reason, where it or a GPU is missing."""
     pytest.importorskip("polygraphy")
-    from specrec.engines.device import Device
-    from specrec.engines.trt_library import import_tensorrt
+    from specbeam.engines.device import Device
+    from specbeam.engines.trt_library import import_tensorrt
 
     try:
         version = str(import_tensorrt().__version__)
@@ -33,7 +33,7 @@ def bundle(hardware: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pair with heads as wide as real models' and a reference engine."""
     from click.testing import CliRunner
 
-    from specrec.cli import main
+    from specbeam.cli import main
     from tiny_models import tiny_catalog, tiny_checkpoint
 
     folder = tmp_path_factory.mktemp("hardware")

@@ -1,4 +1,4 @@
-"""`specrec tune`: what it measures, where it is kept, and who reads it."""
+"""`specbeam tune`: what it measures, where it is kept, and who reads it."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from commands import bad, good, run
-from specrec.catalog.errors import BundleError, HistoryError, OptionError
-from specrec.engines.bundle import Bundle
-from specrec.runtime import DraftShape, Recommender, Verification
-from specrec.runtime.planner import Planner
-from specrec.runtime.planning import FixedPlanning
-from specrec.runtime.tune import tune
-from specrec.runtime.tuning import UNTUNED, tuning_file
+from specbeam.catalog.errors import BundleError, HistoryError, OptionError
+from specbeam.engines.bundle import Bundle
+from specbeam.runtime import DraftShape, Recommender, Verification
+from specbeam.runtime.planner import Planner
+from specbeam.runtime.planning import FixedPlanning
+from specbeam.runtime.tune import tune
+from specbeam.runtime.tuning import UNTUNED, tuning_file
 from tiny_bundle import ENGINE, edit_engine
 
 HISTORIES = [[str(i), str((7 * i) % 40)] for i in range(24)]
@@ -81,7 +81,7 @@ def test_files_that_cannot_be_trusted(tuned: Path) -> None:
     path = tuning_file(Bundle.open(tuned), ENGINE, "strict", "full")
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b'"users": 24', b'"users": 25'))
-    with pytest.raises(BundleError, match="specrec tune"):
+    with pytest.raises(BundleError, match="specbeam tune"):
         Recommender.open(tuned, threads=1)
     path.write_bytes(whole)
 
@@ -135,7 +135,7 @@ def test_the_verb(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_where_nothing_can_be_kept_nothing_is_measured(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specrec.runtime.tune.os.access", lambda path, mode: False)
+    monkeypatch.setattr("specbeam.runtime.tune.os.access", lambda path, mode: False)
     with pytest.raises(OptionError, match="cannot be written to"):
         tune(bundle, HISTORIES, threads=1, progress=lambda *step: pytest.fail("began to work"))
 

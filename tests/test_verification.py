@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from scripted_search import random_catalog
-from specrec.catalog.errors import OptionError, SpecRecError
-from specrec.catalog.trie import ItemTrie
-from specrec.runtime.draft import empty_tree
-from specrec.runtime.nodes import EvaluatedNodes
-from specrec.runtime.noise import Noise, prefix_hashes
-from specrec.runtime.relaxed import RelaxedVerifier
-from specrec.runtime.scoring import Scoring
-from specrec.runtime.session import beginning
-from specrec.runtime.types import Mode
-from specrec.runtime.verification import Verification
-from specrec.runtime.verify import StrictVerifier, TolerantVerifier, Verifier
-from specrec.runtime.view import TrieView
+from specbeam.catalog.errors import OptionError, SpecBeamError
+from specbeam.catalog.trie import ItemTrie
+from specbeam.runtime.draft import empty_tree
+from specbeam.runtime.nodes import EvaluatedNodes
+from specbeam.runtime.noise import Noise, prefix_hashes
+from specbeam.runtime.relaxed import RelaxedVerifier
+from specbeam.runtime.scoring import Scoring
+from specbeam.runtime.session import beginning
+from specbeam.runtime.types import Mode
+from specbeam.runtime.verification import Verification
+from specbeam.runtime.verify import StrictVerifier, TolerantVerifier, Verifier
+from specbeam.runtime.view import TrieView
 
 INFINITE, NAN = float("inf"), float("nan")
 
@@ -55,7 +55,7 @@ INFINITE, NAN = float("inf"), float("nan")
 def test_what_is_refused_and_why(options: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(OptionError) as caught:
         Verification(**options)
-    assert isinstance(caught.value, SpecRecError)
+    assert isinstance(caught.value, SpecBeamError)
     for part in parts:
         assert part in str(caught.value)
     assert str(caught.value).endswith(".") or str(caught.value).endswith(").")

@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scripted_search import random_catalog
-from specrec.catalog.trie import ItemTrie
-from specrec.runtime.draft import empty_tree
-from specrec.runtime.nodes import EvaluatedNodes
-from specrec.runtime.scoring import Scoring
-from specrec.runtime.session import beginning
-from specrec.runtime.stats import DecodeStats
-from specrec.runtime.types import Frontier, NodeList, Verdict
-from specrec.runtime.verify import StrictVerifier
-from specrec.runtime.view import TrieView
+from specbeam.catalog.trie import ItemTrie
+from specbeam.runtime.draft import empty_tree
+from specbeam.runtime.nodes import EvaluatedNodes
+from specbeam.runtime.scoring import Scoring
+from specbeam.runtime.session import beginning
+from specbeam.runtime.stats import DecodeStats
+from specbeam.runtime.types import Frontier, NodeList, Verdict
+from specbeam.runtime.verify import StrictVerifier
+from specbeam.runtime.view import TrieView
 
 # 0 -> 1, 2, 3; 1 -> 4, 5; 2 -> 6; 3 -> 7, 8, 9; leaves are at depth 3, one below each of 4 to 9
 TRIE = ItemTrie.build(np.array([[1, 5, 8], [1, 6, 8], [2, 5, 8], [3, 5, 8], [3, 6, 8], [3, 7, 8]]))

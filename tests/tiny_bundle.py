@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import asdict
 
-from specrec.engines.bundle import MANIFEST, Bundle, Manifest
-from specrec.engines.facts import EngineFacts
-from specrec.engines.sealed import sealed
+from specbeam.engines.bundle import MANIFEST, Bundle, Manifest
+from specbeam.engines.facts import EngineFacts
+from specbeam.engines.sealed import sealed
 
 ENGINE = "onnxruntime-cpu-fp32"
 

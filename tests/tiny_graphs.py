@@ -15,8 +15,8 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from specrec.engines.mask import MASK_TYPES, dense_mask
-from specrec.graphs.files import save_graph
+from specbeam.engines.mask import MASK_TYPES, dense_mask
+from specbeam.graphs.files import save_graph
 from tiny_models import make_model
 
 ROWS, FIRST, PATH = 31, 10, 3  # of the vocabulary; the first that is a column; visible slots a token
@@ -33,9 +33,9 @@ def _folder() -> Path:
 @cache
 def tiny_graph(kind: str, precision: str = "fp32") -> Path:
     """The graph of a one-layer model; that of a Llama has a tied head."""
-    from specrec.engines.torch import DTYPES
-    from specrec.export.checkpoint import cast_parameters
-    from specrec.export.onnx import export_graph
+    from specbeam.engines.torch import DTYPES
+    from specbeam.export.checkpoint import cast_parameters
+    from specbeam.export.onnx import export_graph
 
     path = _folder() / f"{kind}-{precision}.onnx"
     model = make_model(kind, rows=ROWS, tied=kind == "llama", num_hidden_layers=1)

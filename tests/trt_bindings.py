@@ -28,13 +28,13 @@ _Bool initLibNvInferPlugins(void *l, const char *n) { return 0; }
 
 
 def wheel(folder: Path, distribution: str, version: str) -> Path:
-    """A wheel from the folder that SPECREC_TENSORRT_WHEELS names, or else from pip; skips where neither has it."""
-    given = environ.get("SPECREC_TENSORRT_WHEELS")
+    """A wheel from the folder that SPECBEAM_TENSORRT_WHEELS names, or else from pip; skips where neither has it."""
+    given = environ.get("SPECBEAM_TENSORRT_WHEELS")
     pattern = f"{distribution.replace('-', '_')}-{version}-*.whl"
     if given:
         found = sorted(Path(given).glob(pattern))
         if not found:
-            pytest.skip(f"SPECREC_TENSORRT_WHEELS={given} has no {pattern}")
+            pytest.skip(f"SPECBEAM_TENSORRT_WHEELS={given} has no {pattern}")
         return found[-1]
     quick = ["--quiet", "--no-deps", "--retries", "0", "--timeout", "15", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *quick, "--dest", str(folder), f"{distribution}=={version}"]
@@ -45,7 +45,7 @@ def wheel(folder: Path, distribution: str, version: str) -> Path:
     found = sorted(folder.glob(pattern))
     if not found:
         last = (reason.strip().splitlines() or ["it gave no reason"])[-1]
-        pytest.skip(f"pip cannot download {distribution}=={version}; set SPECREC_TENSORRT_WHEELS to a folder: {last}")
+        pytest.skip(f"pip cannot download {distribution}=={version}; set SPECBEAM_TENSORRT_WHEELS to a folder: {last}")
     return found[-1]
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from specrec.engines.facts import Limits, ModelFacts, TensorRTFacts
-from specrec.engines.ort import OrtEngine, load_ort_engine
-from specrec.engines.prepare import prepare_graph
-from specrec.engines.profiles import profiles_for
-from specrec.engines.trt_build import TrtOptions, build_plan
+from specbeam.engines.facts import Limits, ModelFacts, TensorRTFacts
+from specbeam.engines.ort import OrtEngine, load_ort_engine
+from specbeam.engines.prepare import prepare_graph
+from specbeam.engines.profiles import profiles_for
+from specbeam.engines.trt_build import TrtOptions, build_plan
 
 ROWS, LENGTH = 28, 3  # tokens of the model; of an identifier
 VOCABULARY = np.arange(4, ROWS)
 LIMITS = Limits(max_batch=4, max_prompt=12, max_nodes=16, path=LENGTH)
-REBUILD = "specrec build-engine BUNDLE --backend tensorrt"
+REBUILD = "specbeam build-engine BUNDLE --backend tensorrt"
 FACTS = ModelFacts(
     architecture="LlamaForCausalLM", parameters=0, layers=2, kv_heads=2, head_dim=8, vocabulary=ROWS, context=128
 )
@@ -41,7 +41,7 @@ def export_graphs(folders: pytest.TempPathFactory) -> Graphs:
 
 @cache
 def _export(folder: Path) -> Graphs:
-    from specrec.export.onnx import export_graph
+    from specbeam.export.onnx import export_graph
     from tiny_models import make_model
 
     folder.mkdir()

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from specrec.engines.build import Order, build_engine
-from specrec.engines.bundle import Bundle
-from specrec.engines.facts import EnginePrecision, RoleFacts
-from specrec.engines.registry import load_engine
-from specrec.engines.trt_backend import CallSizes, TensorRTBackend
-from specrec.runtime import DraftShape, Recommender
+from specbeam.engines.build import Order, build_engine
+from specbeam.engines.bundle import Bundle
+from specbeam.engines.facts import EnginePrecision, RoleFacts
+from specbeam.engines.registry import load_engine
+from specbeam.engines.trt_backend import CallSizes, TensorRTBackend
+from specbeam.runtime import DraftShape, Recommender
 
 SIZES = CallSizes(max_batch=8, max_nodes=64)
 REFERENCE = "onnxruntime-cpu-fp32"
@@ -23,9 +23,9 @@ def build(bundle: Path, precision: EnginePrecision) -> str:
 
 def build_int8(bundle: Path) -> str:
     """Build an int8 engine, calibrated on random histories; returns its name."""
-    from specrec.calib.build import build_int8 as build_quantized
-    from specrec.calib.options import Int8Options
-    from specrec.catalog.dataset import Example
+    from specbeam.calib.build import build_int8 as build_quantized
+    from specbeam.calib.options import Int8Options
+    from specbeam.catalog.dataset import Example
 
     opened = Bundle.open(bundle)
     items = np.array(opened.catalog().item_ids)

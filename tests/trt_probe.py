@@ -36,9 +36,9 @@ def build(graph: str, folder: str) -> object:
     import tensorrt as trt
 
     import fake_tensorrt as fake
-    from specrec.engines import trt_build
-    from specrec.engines.profiles import profiles_for
-    from specrec.engines.trt_library import Messages, new_logger
+    from specbeam.engines import trt_build
+    from specbeam.engines.profiles import profiles_for
+    from specbeam.engines.trt_library import Messages, new_logger
     from trt_cases import FACTS, LENGTH, LIMITS
 
     messages, seen = Messages(), []
@@ -67,10 +67,10 @@ def load(graph: str, plan: str) -> object:
     """What is said where TensorRT's libraries do nothing."""
     import tensorrt as trt
 
-    from specrec.catalog.errors import EngineError
-    from specrec.engines import trt_build
-    from specrec.engines.trt import open_plan
-    from specrec.engines.trt_library import Messages, new_logger
+    from specbeam.catalog.errors import EngineError
+    from specbeam.engines import trt_build
+    from specbeam.engines.trt import open_plan
+    from specbeam.engines.trt_library import Messages, new_logger
     from trt_cases import facts_of
 
     said = []

@@ -16,7 +16,7 @@ from .types import Finish, Text, TextRequest, TextStats
 
 
 class TextLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of the output: what `specrec build-pool` reads, too."""
+    """One line of the output: what `specbeam build-pool` reads, too."""
 
     id: str
     line: int  # of the prompt in its file

@@ -78,8 +78,8 @@ class TextGenerator:
     ) -> "TextGenerator":
         """Open a text bundle's engine.
 
-        engine: a name that `specrec inspect` lists (default: the only one built). pool: of earlier texts, made by
-        `specrec build-pool` with this bundle's tokenizer. drafting: how much is drafted; None: nothing, which is
+        engine: a name that `specbeam inspect` lists (default: the only one built). pool: of earlier texts, made by
+        `specbeam build-pool` with this bundle's tokenizer. drafting: how much is drafted; None: nothing, which is
         plain greedy decoding. live: what is written drafts for what comes after it. speculation: "auto"
         sends as much of a draft as pays, by the engine's measured latency and what has passed; "fixed" all of it.
         Default: auto with strict verification; relaxed texts depend on what is drafted, and would on the machine.
@@ -218,7 +218,7 @@ def _pool(pool: str | Path | TextPool, bundle: TextBundle, drafting: Drafting | 
     if opened.tokenizer_sha256 != bundle.manifest.tokenizer_sha256:
         raise PoolError(
             f"{opened.path} was built with another tokenizer than that of {bundle.path}: its tokens mean other text. "
-            f"Build it again with: specrec build-pool TEXTS.jsonl --tokenizer {bundle.path} --output POOL"
+            f"Build it again with: specbeam build-pool TEXTS.jsonl --tokenizer {bundle.path} --output POOL"
         )
     if drafting is not None and opened.facts.reach < drafting.reach:
         raise PoolError(

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import msgspec
 
-from ..catalog.errors import SpecRecError
+from ..catalog.errors import SpecBeamError
 from ..catalog.files import Frozen, sha256, whole_file
 from ..engines.text_bundle import TextBundle
 from ..pools.files import POOL_FILE
@@ -52,14 +52,14 @@ class Journal:
     @classmethod
     @contextmanager
     def open(cls, output: Path, facts: RunFacts, *, overwrite: bool) -> Iterator["Journal"]:
-        """Begin, or go on. Raises `SpecRecError` where another run is at it, or was interrupted with other facts."""
+        """Begin, or go on. Raises `SpecBeamError` where another run is at it, or was interrupted with other facts."""
         partial, told = journal_files(output)
         output.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("a+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise SpecRecError(
+                raise SpecBeamError(
                     f"{partial} is being written by another run. Wait for it, or choose another output."
                 ) from None
             journal = cls(output, file)
@@ -126,18 +126,18 @@ def journal_files(output: Path) -> tuple[Path, Path]:
 
 
 def _check(told: Path, facts: RunFacts, partial: Path) -> None:
-    """Raise `SpecRecError` unless the interrupted run was asked the same."""
+    """Raise `SpecBeamError` unless the interrupted run was asked the same."""
     try:
         before = msgspec.json.decode(told.read_bytes(), type=RunFacts)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise SpecRecError(
+        raise SpecBeamError(
             f"{partial} is of an interrupted run, but {told.name} does not say which ({error}). Pass --overwrite to "
             "begin anew, or choose another output."
         ) from None
     if before == facts and facts.prompts is not None:
         return
     if facts.prompts is None:
-        raise SpecRecError(
+        raise SpecBeamError(
             f"{partial} is of an interrupted run, and prompts that come from no file cannot be told to be its own. "
             "Pass --overwrite to begin anew, or choose another output."
         )
@@ -148,7 +148,7 @@ def _check(told: Path, facts: RunFacts, partial: Path) -> None:
         for key in keys
         if before.options.get(key) != facts.options.get(key)
     ]
-    raise SpecRecError(
+    raise SpecBeamError(
         f"{partial} is of an interrupted run that differs in: {', '.join(other)}. Run it again as it was to go on with "
         "it, pass --overwrite to begin anew, or choose another output."
     )

@@ -18,7 +18,7 @@ SCORING_HELP = (
 @click.option("--target", required=True, type=PathType, help="Checkpoint directory of the target model.")
 @click.option("--draft", type=PathType, help="Checkpoint directory of the draft model (without it: plain beam search).")
 @click.option("--catalog", type=PathType, help="Identifiers of the items: an LC-Rec style index.json.")
-@click.option("--text", is_flag=True, help="No catalog: a bundle that writes text, for `specrec generate`.")
+@click.option("--text", is_flag=True, help="No catalog: a bundle that writes text, for `specbeam generate`.")
 @click.option("--items", type=PathType, help="Titles of the items: items.json.")
 @prompt_options("Prompt with {history} in it (--text: {prompt}).")
 @click.option("--scoring", default="full", show_default=True, type=SCORINGS, help=SCORING_HELP)
@@ -34,10 +34,10 @@ def export(target: Path, output: Path, text: bool, **options: Any) -> None:
 
     \b
     Examples:
-      specrec export --target lcrec-7b --draft lcrec-68m --catalog index.json --items items.json -o bundle
-      specrec export --target T --draft D --catalog index.json --prompt 'Bought: {history}. Next:' --separator ', ' -o b
-      specrec export --target T --catalog titles.json --prompt 'Bought:{history}. Next:' --separator , -o b
-      specrec export --text --target qwen3-8b --chat --prompt 'Describe the item: {prompt}' -o text-bundle
+      specbeam export --target lcrec-7b --draft lcrec-68m --catalog index.json --items items.json -o bundle
+      specbeam export --target T --draft D --catalog index.json --prompt 'Bought: {history}.' --separator ', ' -o b
+      specbeam export --target T --catalog titles.json --prompt 'Bought:{history}. Next:' --separator , -o b
+      specbeam export --text --target qwen3-8b --chat --prompt 'Describe the item: {prompt}' -o text-bundle
 
     \b
     The catalog's identifiers are tokens of the models' tokenizer ("<a_47>") or text of several tokens (" desk lamp").
@@ -64,7 +64,7 @@ def export(target: Path, output: Path, text: bool, **options: Any) -> None:
             progress=Stages(),
             **options,
         )
-    click.echo(f"Wrote {output}. Next: specrec build-engine {output}")
+    click.echo(f"Wrote {output}. Next: specbeam build-engine {output}")
 
 
 def _refuse_items_options() -> None:
@@ -88,7 +88,7 @@ def demo(output: Path, overwrite: bool) -> None:
 
     \b
     Example:
-      specrec demo --output demo
+      specbeam demo --output demo
     """
     from ..demo import run_demo
 

@@ -94,10 +94,10 @@ def build_engine(
 
     \b
     Examples:
-      specrec build-engine bundle
-      specrec build-engine bundle --precision int8 --calibration histories.jsonl
-      specrec build-engine bundle --device cuda --precision fp16
-      specrec build-engine bundle --backend tensorrt --precision fp16 --max-batch 16 --timing-cache t.cache
+      specbeam build-engine bundle
+      specbeam build-engine bundle --precision int8 --calibration histories.jsonl
+      specbeam build-engine bundle --device cuda --precision fp16
+      specbeam build-engine bundle --backend tensorrt --precision fp16 --max-batch 16 --timing-cache t.cache
     """
     from ..engines.build import Order
     from ..engines.inspect import describe_choice
@@ -111,7 +111,9 @@ def build_engine(
     click.echo(describe_choice(folder.name, opened.engine_facts(folder.name)))
     text = isinstance(opened, TextBundle)
     run = f"generate {bundle} PROMPTS.jsonl" if text else f"infer {bundle} HISTORIES"
-    click.echo(f"Built {folder}. Next: specrec {run} --engine {folder.name} --output {'out' if text else 'recs'}.jsonl")
+    click.echo(
+        f"Built {folder}. Next: specbeam {run} --engine {folder.name} --output {'out' if text else 'recs'}.jsonl"
+    )
 
 
 def _backend(name: str, device: str | None, options: dict[str, Any]) -> "Backend":
@@ -177,9 +179,9 @@ def inspect(bundle: Path, as_json: bool, check: str | None) -> None:
 
     \b
     Examples:
-      specrec inspect bundle
-      specrec inspect bundle --json | python -m json.tool
-      specrec inspect bundle --check tensorrt
+      specbeam inspect bundle
+      specbeam inspect bundle --json | python -m json.tool
+      specbeam inspect bundle --check tensorrt
     """
     if check:
         from ..calib.tensorrt import check_bundle

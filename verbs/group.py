@@ -49,16 +49,16 @@ def group_users(
     histories: tuple[Path, ...], output: Path, prefix: str, overwrite: bool, format: str | None, item_base: int,
     rejects: Path | None, **options: Any,
 ) -> None:  # fmt: skip
-    """Group users by what their histories have in common, for `specrec build-pool --groups`.
+    """Group users by what their histories have in common, for `specbeam build-pool --groups`.
 
     A line of HISTORIES is such as {"user": "u1", "items": ["11", "4"]}; several lines of a user count together.
     Groups are named 0, 1, ... from the largest. A user who is in no group is served by the pool of all.
 
     \b
     Examples:
-      specrec group-users histories.jsonl --output groups.json
-      specrec group-users sequential_train.txt --item-base 1 --groups 5 --prefix beauty-u -o groups.json
-      specrec group-users histories.jsonl --method random -o control.json
+      specbeam group-users histories.jsonl --output groups.json
+      specbeam group-users sequential_train.txt --item-base 1 --groups 5 --prefix beauty-u -o groups.json
+      specbeam group-users histories.jsonl --method random -o control.json
     """
     from ..catalog.history import read_histories
     from ..pools.grouping import group_users as group
@@ -89,16 +89,16 @@ def group_users(
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="title, random. Default: 0.")
 @output_options
 def group_items(items: Path, method: str, output: Path, prefix: str, overwrite: bool, **options: Any) -> None:
-    """Group items by category, by the words of their titles, or at random, for `specrec build-pool --groups`.
+    """Group items by category, by the words of their titles, or at random, for `specbeam build-pool --groups`.
 
     ITEMS is an items.json, such as {"0": {"title": "Desk lamp", "categories": ["Home", "Lighting", "Lamps"]}, ...}.
     An item in no group (without categories, or without a title) is served by the pool of all.
 
     \b
     Examples:
-      specrec group-items items.json --output groups.json
-      specrec group-items items.json --level 2 --min-size 100 --prefix beauty-i -o groups.json
-      specrec group-items items.json --method title --groups 8 -o groups.json
+      specbeam group-items items.json --output groups.json
+      specbeam group-items items.json --level 2 --min-size 100 --prefix beauty-i -o groups.json
+      specbeam group-items items.json --method title --groups 8 -o groups.json
     """
     from ..pools.item_groups import group_at_random, group_by_category, group_by_title, read_items
     from ..runtime.files import check_outputs

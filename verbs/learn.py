@@ -20,7 +20,7 @@ RATE_HELP = "Default: 0.5 (--config), 0.08 (--from) or 1 (--lora) divided by the
 OBJECTIVES = click.Choice(["path-kd", "atspeed-s", "atspeed-r", "seq-kd", "word-kd", "tvd-kd", "sft"])
 OBJECTIVE_HELP = "What the draft learns (docs/alignment.md)."
 ALPHA_HELP = "The objective's share of the loss, the data's having the rest. Default: 0.7, path-kd 1."
-DRAFT_HELP = "A draft to start from, or the shape of a fresh one as for `specrec train --config`."
+DRAFT_HELP = "A draft to start from, or the shape of a fresh one as for `specbeam train --config`."
 LAYERS_HELP = "Start from the target's first N layers and its embeddings instead."
 WINDOWS_HELP = "Places of each history to learn from: the last one, and others at random."
 ON_POLICY_HELP = "Share of batches on the draft's own trees, judged by the target."
@@ -101,11 +101,11 @@ def train(
 
     \b
     Examples:
-      specrec train --data beauty --config 4x192 --output target
-      specrec train --data beauty --config 1x96 --output draft
-      specrec train --data beauty --from Qwen3-0.6B --lora 16 --precision bf16 --output target
-      specrec train --data beauty --from Qwen3-0.6B --prompt 'Bought: {history} Next:' --separator ' ' -o target
-      specrec train --data beauty --config llama-68m --tokenizer target --output draft
+      specbeam train --data beauty --config 4x192 --output target
+      specbeam train --data beauty --config 1x96 --output draft
+      specbeam train --data beauty --from Qwen3-0.6B --lora 16 --precision bf16 --output target
+      specbeam train --data beauty --from Qwen3-0.6B --prompt 'Bought: {history} Next:' --separator ' ' -o target
+      specbeam train --data beauty --config llama-68m --tokenizer target --output draft
     """
     from ..align.samples import PromptOptions
     from ..align.sources import find_source
@@ -121,8 +121,8 @@ def train(
     )  # fmt: skip
     click.echo(report.summary())
     click.echo(
-        f"Wrote {output}. Next, as a target: specrec export --target {output} --catalog {data / 'index.json'} --output "
-        f"bundle; as a draft: specrec align --target TARGET --draft {output} --data {data} --output aligned"
+        f"Wrote {output}. Next, as a target: specbeam export --target {output} --catalog {data / 'index.json'} "
+        f"--output bundle; as a draft: specbeam align --target TARGET --draft {output} --data {data} --output aligned"
     )
 
 
@@ -174,9 +174,9 @@ def align(
 
     \b
     Examples:
-      specrec align --target target --draft draft --data beauty --output aligned
-      specrec align --target target --from-target-layers 1 --data beauty --output aligned --epochs 10
-      specrec align --target target --draft 2x128 --data beauty --objective atspeed-s --teacher trees --output s
+      specbeam align --target target --draft draft --data beauty --output aligned
+      specbeam align --target target --from-target-layers 1 --data beauty --output aligned --epochs 10
+      specbeam align --target target --draft 2x128 --data beauty --objective atspeed-s --teacher trees --output s
     """
     from ..align.align import AlignOptions
     from ..align.align import align as run
@@ -197,6 +197,6 @@ def align(
             budget=given(budget), progress=bars, bar="aligning",
         )  # fmt: skip
     click.echo(
-        f"{report.summary()}\nWrote {output}. Next: specrec export --target {target} --draft {output} --catalog "
+        f"{report.summary()}\nWrote {output}. Next: specbeam export --target {target} --draft {output} --catalog "
         f"{dataset.index} --output bundle"
     )

@@ -47,7 +47,7 @@ AUTO_HELP = "auto: draft what pays, in modes whose lists do not depend on it (st
     "--limit", default=256, show_default=True, type=click.IntRange(1), help="How many requests to learn from."
 )
 @drafter_options
-@click.option("--engine", metavar="NAME", help="As `specrec inspect` lists. Default: the only one.")
+@click.option("--engine", metavar="NAME", help="As `specbeam inspect` lists. Default: the only one.")
 @threads_option
 @format_options
 def tune(
@@ -63,9 +63,9 @@ def tune(
 
     \b
     Examples:
-      specrec tune bundle histories.jsonl
-      specrec tune bundle histories.jsonl --verify sampled --top-k 10 --limit 500
-      specrec tune bundle histories.jsonl --pool item-pool --drafter retrieval
+      specbeam tune bundle histories.jsonl
+      specbeam tune bundle histories.jsonl --verify sampled --top-k 10 --limit 500
+      specbeam tune bundle histories.jsonl --pool item-pool --drafter retrieval
     """
     from ..catalog.history import HistoryRequest, read_histories
     from ..runtime import Verification
@@ -127,10 +127,10 @@ def evaluate(
 
     \b
     Examples:
-      specrec evaluate bundle beauty --output results.json --plot speed.svg
-      specrec evaluate bundle beauty --verify strict --verify relaxed --rule both -k 10 -k 20 --timed-users 0
-      specrec evaluate bundle beauty --users 500 --draft-width 24 --per-user users.jsonl
-      specrec evaluate bundle beauty --pool item-pool --drafter retrieval --output retrieval.json
+      specbeam evaluate bundle beauty --output results.json --plot speed.svg
+      specbeam evaluate bundle beauty --verify strict --verify relaxed --rule both -k 10 -k 20 --timed-users 0
+      specbeam evaluate bundle beauty --users 500 --draft-width 24 --per-user users.jsonl
+      specbeam evaluate bundle beauty --pool item-pool --drafter retrieval --output retrieval.json
     """
     from ..catalog.dataset import Dataset
     from ..engines.bundle import Bundle

@@ -26,7 +26,7 @@ VERIFY_HELP = (
     "distribution. tolerant and relaxed trade exactness for fewer calls (docs/modes.md)."
 )
 SPECULATION_HELP = (
-    "How much to draft. auto: as much as pays, by measured latency and acceptance (see `specrec tune`). fixed: the "
+    "How much to draft. auto: as much as pays, by measured latency and acceptance (see `specbeam tune`). fixed: the "
     "same in every round. Default: auto where the lists do not depend on it (strict, sampled), unless a width or "
     "length is given."
 )
@@ -36,7 +36,7 @@ DRAFTER_HELP = (
     "is of the two."
 )
 POOL_HELP = (
-    "Of `specrec build-pool --items`: the drafter retrieval needs no draft model. Strict and sampled lists stay the "
+    "Of `specbeam build-pool --items`: the drafter retrieval needs no draft model. Strict and sampled lists stay the "
     "same."
 )
 PICTURE_HELP = "A .html (opens offline, tells more on hovering), .svg or .png; may be given several times."
@@ -61,8 +61,8 @@ scoring_option = click.option(
     "--scoring", type=SCORINGS, help="Default: the bundle's; always constrained with --verify sampled."
 )
 mode_options = together(
-    click.option("--slack", type=float, metavar="NATS", help="tolerant: as for `specrec infer`."),
-    click.option("--temperature", type=float, help="relaxed, sampled: as for `specrec infer`."),
+    click.option("--slack", type=float, metavar="NATS", help="tolerant: as for `specbeam infer`."),
+    click.option("--temperature", type=float, help="relaxed, sampled: as for `specbeam infer`."),
 )
 pool_option = click.option("--pool", type=PathType, help=POOL_HELP)
 drafter_options = together(click.option("--drafter", type=click.Choice(DRAFTERS), help=DRAFTER_HELP), pool_option)
@@ -72,7 +72,7 @@ shape_options = together(
     click.option("--draft-length", type=click.IntRange(1), help="fixed: depths drafted in a round. Default: 3."),
 )
 engine_option = click.option(
-    "--engine", metavar="NAME", help="As `specrec inspect` lists; or torch-cpu-fp32. Default: the only one."
+    "--engine", metavar="NAME", help="As `specbeam inspect` lists; or torch-cpu-fp32. Default: the only one."
 )
 batch_option = click.option(
     "--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Requests in one call."

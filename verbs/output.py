@@ -100,7 +100,7 @@ def summary(recommender: "Recommender", counts: "InferCounts", seconds: float, r
         and isinstance(recommender.planning, Planner)
         and recommender.planning.draft
     ):
-        lines.append("auto drafted nothing: by what is known it does not pay here (see `specrec tune`)")
+        lines.append("auto drafted nothing: by what is known it does not pay here (see `specbeam tune`)")
     if stats.stand_ins:
         lines.append(f"{stats.stand_ins} nodes stood in for better ones that had not been drafted")
     if counts.short_lists:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..catalog.errors import OptionError, SpecRecError
+from ..catalog.errors import OptionError, SpecBeamError
 from .options import FORMATS, FileOrPipe, PathType, flags, given, together
 from .output import Bars, write_results
 
@@ -23,7 +23,7 @@ GROUPS_HELP = (
     "--items: what each group's users bought is counted, too."
 )
 END_TOKEN_HELP = "Behind every text that has ended. Default: the eos_token of the tokenizer_config.json, if any."
-ITEMS_HELP = "The files are histories; the pool says which items followed which, for `specrec infer --pool`."
+ITEMS_HELP = "The files are histories; the pool says which items followed which, for `specbeam infer --pool`."
 
 text_options = together(
     click.option("--tokenizer", type=PathType, help=TOKENIZER_HELP),
@@ -50,7 +50,7 @@ def build_pool(
     files: tuple[Path, ...], output: Path, groups: Path | None, items: bool, rejects: Path | None, overwrite: bool,
     **options: Any,
 ) -> None:  # fmt: skip
-    """Build a pool of earlier texts, from which `specrec generate --pool` drafts.
+    """Build a pool of earlier texts, from which `specbeam generate --pool` drafts.
 
     A line of a file is such as {"id": "u1", "text": "Likes board games ..."}; other keys are ignored, and what generate
     writes can be given as it is. The id says which group the text belongs to; one in no group is in the pool of all
@@ -58,9 +58,9 @@ def build_pool(
 
     \b
     Examples:
-      specrec build-pool texts.jsonl --tokenizer bundle --output pool
-      specrec build-pool texts.jsonl more.jsonl --tokenizer bundle --groups groups.json -o pool --overwrite
-      specrec build-pool --items sequential_train.txt --item-base 1 --output item-pool
+      specbeam build-pool texts.jsonl --tokenizer bundle --output pool
+      specbeam build-pool texts.jsonl more.jsonl --tokenizer bundle --groups groups.json -o pool --overwrite
+      specbeam build-pool --items sequential_train.txt --item-base 1 --output item-pool
     """
     from ..catalog.files import check_replaceable
     from ..pools.files import POOL_FILE
@@ -80,7 +80,7 @@ def build_pool(
     try:
         with Bars() as bars:
             told = build(files, output, groups, unusable, bars, overwrite=overwrite, **chosen)
-    except SpecRecError as error:
+    except SpecBeamError as error:
         write_results(unusable, output, rejects)  # they may be why
         raise type(error)(
             f"{error} {len(unusable)} lines were rejected: see {rejects}." if unusable else f"{error}"
@@ -126,7 +126,7 @@ def _build_items(
     named = f", {len(facts.groups)} groups" if facts.groups else ""
     return (
         f"Wrote {output}: {facts.histories} histories, {facts.interactions} purchases of {facts.items} items{named}\n"
-        f"Next: specrec infer BUNDLE HISTORIES --pool {output} --output recs.jsonl"
+        f"Next: specbeam infer BUNDLE HISTORIES --pool {output} --output recs.jsonl"
     )
 
 
@@ -161,4 +161,4 @@ def _summary(facts: "TextPoolFacts", output: Path, end_token: str | None) -> str
         lines.append(f"{alone} texts are in no group, only in the pool of all")
     if end_token is None:
         lines.append("no end token is known: drafts will not say where a text ends (see --end-token)")
-    return "\n".join(lines) + f"\nNext: specrec generate BUNDLE PROMPTS.jsonl --pool {output} --output texts.jsonl"
+    return "\n".join(lines) + f"\nNext: specbeam generate BUNDLE PROMPTS.jsonl --pool {output} --output texts.jsonl"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from ..catalog.errors import SpecRecError
+from ..catalog.errors import SpecBeamError
 from .options import (
     PICTURE_HELP,
     FileOrPipe,
@@ -72,12 +72,12 @@ def infer(
 
     \b
     Examples:
-      specrec infer bundle histories.jsonl --output recs.jsonl --top-k 20
-      specrec infer bundle histories.jsonl -o recs.jsonl --exclude-history --allow in_stock.txt
-      specrec infer bundle histories.jsonl -o recs.jsonl --verify sampled --temperature 0.7 --seed 11
-      specrec infer bundle sequential_train.txt sequential_valid.txt --item-base 1 -o recs.jsonl
-      specrec infer bundle histories.jsonl -o recs.jsonl --pool item-pool --drafter retrieval
-      zcat histories.jsonl.gz | specrec infer bundle - --output - --rejects bad.jsonl | gzip > recs.jsonl.gz
+      specbeam infer bundle histories.jsonl --output recs.jsonl --top-k 20
+      specbeam infer bundle histories.jsonl -o recs.jsonl --exclude-history --allow in_stock.txt
+      specbeam infer bundle histories.jsonl -o recs.jsonl --verify sampled --temperature 0.7 --seed 11
+      specbeam infer bundle sequential_train.txt sequential_valid.txt --item-base 1 -o recs.jsonl
+      specbeam infer bundle histories.jsonl -o recs.jsonl --pool item-pool --drafter retrieval
+      zcat histories.jsonl.gz | specbeam infer bundle - --output - --rejects bad.jsonl | gzip > recs.jsonl.gz
     """
     from ..catalog.history import read_histories
     from ..engines.bundle import Bundle
@@ -108,9 +108,9 @@ def infer(
         )  # fmt: skip
         write_results(lines, output, rejects)
     if counts.rejected and not counts.served:
-        raise SpecRecError(f"No request could be served: see the reasons {f'in {rejects}' if rejects else 'above'}.")
+        raise SpecBeamError(f"No request could be served: see the reasons {f'in {rejects}' if rejects else 'above'}.")
     if not counts.served:
-        raise SpecRecError(f"{', '.join(map(str, histories))}: no request in it. Expected at least one history.")
+        raise SpecBeamError(f"{', '.join(map(str, histories))}: no request in it. Expected at least one history.")
     click.echo(summary(recommender, counts, perf_counter() - start, rejects), err=piped)
 
 
@@ -122,7 +122,7 @@ def infer(
 @verify_option
 @scoring_option
 @mode_options
-@click.option("--seed", type=int, help="relaxed, sampled: as for `specrec infer`.")
+@click.option("--seed", type=int, help="relaxed, sampled: as for `specbeam infer`.")
 @drafter_options
 @speculation_option
 @shape_options
@@ -139,9 +139,9 @@ def explain(
 
     \b
     Examples:
-      specrec explain bundle --history 11,202,87 --output tree.html
-      specrec explain bundle --history 11,202,87 --top-k 20 --draft-width 80 -o tree.svg -o tree.png
-      specrec explain bundle --history 11,202,87 --pool item-pool --speculation fixed -o tree.html
+      specbeam explain bundle --history 11,202,87 --output tree.html
+      specbeam explain bundle --history 11,202,87 --top-k 20 --draft-width 80 -o tree.svg -o tree.png
+      specbeam explain bundle --history 11,202,87 --pool item-pool --speculation fixed -o tree.html
     """
     from ..explain import explain as explained
     from ..picture import chart, check_kind, save

@@ -38,7 +38,7 @@ VERIFY_HELP = (
     "strict: exactly the target's greedy decoding. relaxed: a drafted token also passes if it is among the target's "
     "--accept-top-k and more likely than --threshold: fewer calls, and other words."
 )
-POOL_HELP = "Earlier texts to draft from, as `specrec build-pool` makes. Without it: the prompt, and this run's texts."
+POOL_HELP = "Earlier texts to draft from, as `specbeam build-pool` makes. Without it: the prompt, and this run's texts."
 
 drafting_options = together(
     click.option("--speculation", type=SPECULATIONS, help=SPECULATION_HELP),
@@ -89,14 +89,14 @@ def generate(
 
     \b
     Examples:
-      specrec generate bundle prompts.jsonl --output texts.jsonl
-      specrec generate bundle prompts.jsonl -o texts.jsonl --pool pool --stop '###' --max-new-tokens 200
-      specrec generate bundle prompts.jsonl -o texts.jsonl --pool pool --verify relaxed --threshold 0.2
-      cat prompts.jsonl | specrec generate bundle - --output - --drafter none > texts.jsonl
+      specbeam generate bundle prompts.jsonl --output texts.jsonl
+      specbeam generate bundle prompts.jsonl -o texts.jsonl --pool pool --stop '###' --max-new-tokens 200
+      specbeam generate bundle prompts.jsonl -o texts.jsonl --pool pool --verify relaxed --threshold 0.2
+      cat prompts.jsonl | specbeam generate bundle - --output - --drafter none > texts.jsonl
     """
     from msgspec.structs import asdict
 
-    from ..catalog.errors import OptionError, SpecRecError
+    from ..catalog.errors import OptionError, SpecBeamError
     from ..engines.registry import default_engine
     from ..engines.text_bundle import TextBundle
     from ..runtime.files import beside, check_outputs
@@ -144,7 +144,7 @@ def generate(
                 _keep(generator, lines, journal, rejects)
     if not counts.written + counts.kept:
         told = f"see the reasons {f'in {rejects}' if rejects else 'above'}" if counts.rejected else "there is none"
-        raise SpecRecError(f"{prompts}: no prompt could be used: {told}. Expected lines such as {EXAMPLE}.")
+        raise SpecBeamError(f"{prompts}: no prompt could be used: {told}. Expected lines such as {EXAMPLE}.")
     click.echo(_summary(generator.stats, counts, perf_counter() - start, rejects), err=piped)
 
 

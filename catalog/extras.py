@@ -1,0 +1,38 @@
+"""Packages that only some verbs need, and the command that installs them from where the user stands."""
+
+import re
+import shlex
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+DISTRIBUTION = "specbeam"
+# Which extra of pyproject.toml brings a module that may be missing.
+EXTRAS = {
+    "onnxruntime": "cpu", "torch": "export", "transformers": "export", "peft": "export",
+    "onnx": "quantize", "onnxscript": "export", "onnx_ir": "quantize", "polygraphy": "tensorrt",
+    "tensorrt": "tensorrt", "tokenizers": "text", "pyarrow": "parquet", "altair": "explain", "vl_convert": "explain",
+    "accelerate": "align", "sklearn": "groups", "scipy": "groups",
+}  # fmt: skip
+
+
+def install(extra: str) -> str:
+    """The command that installs what an extra of this package needs, e.g. `pip install 'pyarrow>=18'`.
+
+    It names the extra's packages, and not this distribution: no index is asked for a project of this name, whichever
+    that would be, and nothing that is installed is replaced. Where this package is not installed at all, it is the
+    command that installs it from its sources, in the folder where they lie.
+    """
+    try:
+        declared = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        return f"pip install {shlex.quote(f'{Path(__file__).resolve().parent.parent}[{extra}]')}"
+    marked = (entry.partition(";") for entry in declared)
+    wanted = [name.strip() for name, _, marker in marked if re.search(rf"""extra == ["']{extra}["']""", marker)]
+    if not wanted:
+        raise ValueError(f"{DISTRIBUTION} has no extra {extra!r}")
+    return f"pip install {' '.join(map(shlex.quote, wanted))}"
+
+
+def install_module(module: str) -> str:
+    """As `install`, for the extra that brings a module of `EXTRAS`."""
+    return install(EXTRAS[module])
