@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import msgspec
 
+from ..catalog.disk import told_if_full
 from ..catalog.errors import SpecBeamError
 from ..catalog.files import Frozen, sha256, whole_file
 from ..engines.text_bundle import TextBundle
@@ -44,8 +45,8 @@ class Journal:
     removed.
     """
 
-    def __init__(self, output: Path, file: IO[bytes]) -> None:
-        self._output, self._file = output, file
+    def __init__(self, output: Path, file: IO[bytes], *, overwrite: bool) -> None:
+        self._output, self._file, self._overwrite = output, file, overwrite
         self.done: dict[int, tuple[int, int]] = {}  # line of the prompt to where its text is: beginning, bytes
         self._asked: set[int] = set()  # lines that this run was asked for
 
@@ -62,13 +63,13 @@ class Journal:
                 raise SpecBeamError(
                     f"{partial} is being written by another run. Wait for it, or choose another output."
                 ) from None
-            journal = cls(output, file)
+            journal = cls(output, file, overwrite=overwrite)
             if os.fstat(file.fileno()).st_size and not overwrite:
                 _check(told, facts, partial)
                 journal._read()
             else:
                 file.truncate(0)
-                with whole_file(told) as settings:
+                with whole_file(told, replace=True) as settings:
                     settings.write(msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
             yield journal
 
@@ -87,8 +88,9 @@ class Journal:
         """Keep one text; it survives whatever happens to the process afterwards."""
         data = msgspec.json.encode(line) + b"\n"
         start = self._file.seek(0, os.SEEK_END)
-        self._file.write(data)
-        self._file.flush()
+        with told_if_full(self._output):
+            self._file.write(data)
+            self._file.flush()
         self.done[line.line] = start, len(data)
         self._asked.add(line.line)
 
@@ -96,7 +98,7 @@ class Journal:
         """Write the output, whole, in the order of the prompts; none where no prompt could be used."""
         lines = sorted(self._asked & self.done.keys())
         if lines:
-            with whole_file(self._output) as output:
+            with whole_file(self._output, replace=self._overwrite) as output:
                 for line in lines:
                     start, size = self.done[line]
                     self._file.seek(start)
