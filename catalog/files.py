@@ -52,7 +52,8 @@ def whole_directory(path: Path, *, kind: str, replace: bool = False) -> Iterator
     with claim(path), told_if_full(path):
         check_replaceable(path, kind=kind, replace=replace)
         with temporary_directory(path) as part:
-            yield part
+            with told_if_full(path):  # as long as what fills it is there
+                yield part
             mode = part.stat().st_mode & 0o666
             for file in part.rglob("*"):
                 if file.is_file():  # some libraries write for their owner alone, and servers read artifacts, too

@@ -56,7 +56,7 @@ class Journal:
         """Begin, or go on. Raises `SpecBeamError` where another run is at it, or was interrupted with other facts."""
         partial, told = journal_files(output)
         output.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("a+b") as file:
+        with told_if_full(output), partial.open("a+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -88,9 +88,8 @@ class Journal:
         """Keep one text; it survives whatever happens to the process afterwards."""
         data = msgspec.json.encode(line) + b"\n"
         start = self._file.seek(0, os.SEEK_END)
-        with told_if_full(self._output):
-            self._file.write(data)
-            self._file.flush()
+        self._file.write(data)
+        self._file.flush()
         self.done[line.line] = start, len(data)
         self._asked.add(line.line)
 
