@@ -52,7 +52,7 @@ class WorkFolder:
         if self.path.exists() and not file.is_file() and any(self.path.iterdir()):
             raise SpecBeamError(f"{self.path} is no training run's folder: it has no {SETTINGS}. Move it away.")
         for part in self.path.glob(".checkpoint-*"):  # of a run that was killed while it wrote
-            shutil.rmtree(part)
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
         if not resume or not file.is_file():
             self._clear()
             with whole_file(file, replace=True) as out:
