@@ -1,6 +1,6 @@
 """What was built, compared with the exported graph: on random tokens, and on prompts as requests have them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..catalog.errors import EngineError
@@ -20,6 +20,7 @@ class Case(NamedTuple):
     what: str
     prompt: Int64  # [B, P]
     nodes: Int64  # [B, n]
+    rows: int  # most rows of logits in a call
 
 
 def cases(facts: ModelFacts, samples: Sequence[Sample], limits: Limits | None = None) -> Iterator[Case]:
@@ -30,15 +31,14 @@ def cases(facts: ModelFacts, samples: Sequence[Sample], limits: Limits | None = 
         most_nodes = min(NODES, limits.max_nodes)
     for sample in samples:
         prompt = sample.prompt[None, :most_prompt]
-        yield Case(sample.what, prompt, sample.following[None, :most_nodes])
+        yield Case(sample.what, prompt, sample.following[None, :most_nodes], most_nodes)
     for batch in (1, most_batch):
         prompt = min(PROMPT, most_prompt)
-        yield Case(
-            "random tokens", random_tokens(facts, 0, prompt, batch), random_tokens(facts, prompt, most_nodes, batch)
-        )
+        nodes = random_tokens(facts, prompt, most_nodes, batch)
+        yield Case("random tokens", random_tokens(facts, 0, prompt, batch), nodes, most_nodes)
 
 
-def difference(exported: Engine, engine: Engine, found: Sequence[Case] | Iterator[Case], refuse: "Refusal") -> float:
+def difference(exported: Engine, engine: Engine, found: Iterable[Case], refuse: "Refusal") -> float:
     """Largest difference of a log-probability between the exported graph and what was built.
 
     Raises `EngineError` where either gives what is no log-probability.
@@ -48,7 +48,7 @@ def difference(exported: Engine, engine: Engine, found: Sequence[Case] | Iterato
         caches: list[KVCache] = [one.new_cache(len(case.prompt)) for one in (exported, engine)]
         for past, tokens in ((0, case.prompt), (case.prompt.shape[1], case.nodes)):
             a, b = (
-                one.forward(call(tokens, past, cache, rows=NODES), cache)
+                one.forward(call(tokens, past, cache, rows=case.rows), cache)
                 for one, cache in zip((exported, engine), caches, strict=True)
             )
             if not are_logprobs(a):

@@ -158,6 +158,8 @@ class SampledDrafter(BeamDrafter):
     def _choose(self, children: Beams, exact: Bool, frontier: Frontier, width: Int64) -> Level | None:
         believed = children.score > -np.inf
         children, exact = taken(children, believed), exact[believed]
+        if not len(children.node):
+            return None
         children = children._replace(key=children.score / self._temperature)
         stream = DRAFT + STREAMS * (1 + frontier.depth[children.request])  # a node may be drafted anew in later rounds
         noise = self._noise.gumbel(children.request, children.node, stream)

@@ -167,8 +167,8 @@ def test_the_check_stays_within_what_an_engine_takes(tiny: Tiny) -> None:
     limits = Limits(max_batch=1, max_prompt=12, max_nodes=5, path=3)
     refusal, watched = Refusal(bundle, "target", "fp32"), Watched(columns=engine.columns)
     assert difference(engine, watched, cases(facts, bundle.samples(), limits), refusal) == 0
-    assert seen - {(1, 4, 4), (1, 10, 5), (1, 12, 5), (1, 5, 5)} == set()
     assert {(1, 12, 5), (1, 5, 5)} <= seen
+    assert all(batch == 1 and new <= 12 and rows <= 5 for batch, new, rows in seen)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
