@@ -30,8 +30,8 @@ def cases(facts: ModelFacts, samples: Sequence[Sample], limits: Limits | None = 
         most_batch, most_prompt = min(3, limits.max_batch), min(most_prompt, limits.max_prompt)
         most_nodes = min(NODES, limits.max_nodes)
     for sample in samples:
-        prompt = sample.prompt[None, :most_prompt]
-        yield Case(sample.what, prompt, sample.following[None, :most_nodes], most_nodes)
+        following = sample.following[None, :most_nodes]
+        yield Case(sample.what, sample.prompt[None, :most_prompt], following, most_nodes)
     for batch in (1, most_batch):
         prompt = min(PROMPT, most_prompt)
         nodes = random_tokens(facts, prompt, most_nodes, batch)
