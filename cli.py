@@ -67,6 +67,13 @@ def main() -> None:
       specbeam export --target T --draft D --catalog index.json --output bundle
       specbeam build-engine bundle
       specbeam infer bundle histories.jsonl --output recs.jsonl
+
+    \b
+    Exit status:
+      0  all of it was done
+      1  an error, or requests that an engine could not answer; what was done is kept
+      2  a wrong command line
+      3  with --strict-input: all was done but for lines that were rejected
     """
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from .catalog.errors import EngineError
+from .catalog.numbers import are_logprobs
 from .catalog.trie import ItemTrie
 from .engines.bundle import Bundle
 from .engines.torch import DTYPES, load_model
@@ -83,6 +85,11 @@ class TrieGenerate:
             )
         sequences = [self._ended(sequence) for sequence in out.sequences[:, start:].tolist()]
         scores = [self._greedy_score(out, sequences[0])] if width == 1 else out.sequences_scores.tolist()
+        if not are_logprobs(np.array(scores)):
+            raise EngineError(
+                "The checkpoint gives NaN or infinity as a log-probability: its activations overflow, or its weights "
+                "are damaged. Export it in fp32 or bf16, or mend it."
+            )
         ranked: dict[int, float] = {}
         for sequence, score in zip(sequences, scores, strict=True):
             if score > DEAD:

@@ -180,6 +180,10 @@ class Loop(Trainer):
     def _snapshot(self) -> Snapshot:
         assert self.model is not None
         assert self.optimizer is not None
+        weights = trained_weights(self.model)
+        unfit = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
+        if unfit:  # the step after would have noticed, but there may be none
+            raise self._diverged(f"weights are not finite (first: {unfit[0]})", self.state.global_step)
         optimizer = self.optimizer.state_dict()
         tensors = {
             f"{number}.{name}": value for number, values in optimizer["state"].items() for name, value in values.items()
@@ -195,7 +199,7 @@ class Loop(Trainer):
         generators = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             generators["cuda"] = torch.cuda.get_rng_state()
-        return Snapshot(trained_weights(self.model), tensors, generators, state, vars(self.state))
+        return Snapshot(weights, tensors, generators, state, vars(self.state))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         assert self.model is not None

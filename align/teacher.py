@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog.errors import EngineError
 from ..catalog.trie import ItemTrie
 from ..engines.base import Engine
 from ..runtime.draft import NoDrafter
@@ -60,7 +61,15 @@ class Searcher:
 
 
 def collected(nodes: EvaluatedNodes, batch: int, leaves: NDArray[np.integer]) -> Trees:
-    """What is known of all evaluated nodes of a batch; leaves [B, K] are kept beside them."""
+    """What is known of all evaluated nodes of a batch; leaves [B, K] are kept beside them.
+
+    Raises `EngineError` where some of it is no number: nothing can be learned from that.
+    """
+    if len(nodes.failed):
+        raise EngineError(
+            f"For {len(nodes.failed)} of {batch} prompts the model gives NaN or infinity as a log-probability: "
+            "its activations overflow, or its weights are damaged. Use fp32 or bf16, or an earlier checkpoint."
+        )
     listed = nodes.listed()
     zeros = np.zeros(len(listed))
     _, children = nodes.children(Beams(listed.request, listed.node, zeros, zeros))

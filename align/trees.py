@@ -19,6 +19,7 @@ from ..runtime.types import Int64
 
 SETTINGS = "teacher.json"
 PART = "part-{:05d}.safetensors"
+LOWEST = float(np.finfo(np.float16).min)  # what is less likely is no likelier than that
 SEAL = "seal"  # what a part was made of, and a digest of its content
 
 
@@ -86,7 +87,7 @@ class TreeStore:
         """Write one part, whole or not at all."""
         arrays: dict[str, NDArray[np.generic]] = {
             "count": trees.count.astype(np.int32), "node": trees.node.astype(np.int32),
-            "logprob": trees.logprob.astype(np.float16), "leaves": trees.leaves.astype(np.int32),
+            "logprob": trees.logprob.clip(LOWEST).astype(np.float16), "leaves": trees.leaves.astype(np.int32),
         }  # fmt: skip
         content = save(arrays, {SEAL: f"{self._of} {_digest(arrays)}"})  # one key: their order would vary
         with whole_file(self._path(part), replace=True) as file:

@@ -56,6 +56,7 @@ from specbeam.evaluate.figures import Outcome, at_k
 from specbeam.evaluate.settings import PLAIN, TOP_K, Settings
 from specbeam.export.checkpoint import Checkpoint
 from specbeam.runtime import DraftShape, Recommender, Verification
+from specbeam.runtime.answers import answered
 from specbeam.runtime.planning import FixedPlanning
 
 BATCH = 32  # users a call, where drafts are measured
@@ -109,7 +110,7 @@ class Lab:
         """The lists of all users."""
         fresh = recommender.variant(recommender.planning, BATCH)  # with counters of its own
         requests = [fresh.encode(example.history, user=example.user) for example in self.users.examples]
-        return Outcome.of(fresh.run(requests, k), fresh.stats)
+        return Outcome.of(answered(fresh.run(requests, k)), fresh.stats)
 
     def measured(self, draft: Path, name: str) -> tuple[Measured, ...]:
         """A draft at every K, in every mode."""

@@ -6,6 +6,7 @@ from tqdm import tqdm
 from reference import arguments, dump, print_table, real_users
 from specbeam.engines.bundle import Bundle
 from specbeam.runtime import Recommender
+from specbeam.runtime.answers import answered
 from specbeam.runtime.metrics import ndcg_at_k, recall_at_k
 
 
@@ -30,7 +31,9 @@ def main() -> None:
             )
             requests = [recommender.encode(history) for history in histories]
             with tqdm(total=len(requests), desc=f"K={k}, {rule}", disable=None, leave=False) as bar:
-                results = recommender.run(requests, k, progress=lambda done, bar=bar: bar.update(done - bar.n))
+                results = answered(
+                    recommender.run(requests, k, progress=lambda done, bar=bar: bar.update(done - bar.n))
+                )
             ranked = [[entry.item for entry in entry_list.items] for entry_list in results]
             for items, entry_list in zip(ranked, results, strict=True):
                 check(recommender, items, [entry.identifier for entry in entry_list.items], k)

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from reference import arguments, dump, print_table, real_users
 from specbeam.engines.bundle import Bundle
 from specbeam.runtime import Recommendation, Recommender, Verification
+from specbeam.runtime.answers import answered
 from specbeam.runtime.metrics import ndcg_at_k, recall_at_k
 
 Lists = list[list[str]]
@@ -37,7 +38,7 @@ def measure(recommender: Recommender, histories: Lists, users: list[str], k: int
     """The lists of all users, with a progress bar."""
     requests = [recommender.encode(history, user=user) for history, user in zip(histories, users, strict=True)]
     with tqdm(total=len(requests), desc=f"K={k}, {name}", disable=None, leave=False) as bar:
-        return recommender.run(requests, k, progress=lambda done: bar.update(done - bar.n))
+        return answered(recommender.run(requests, k, progress=lambda done: bar.update(done - bar.n)))
 
 
 def add_modes(parser: ArgumentParser) -> None:

@@ -43,7 +43,7 @@ def ranking_fault(got: Sequence[tuple[object, float]], expected: Sequence[tuple[
     if len(got) != len(expected):
         return f"{len(got)} entries, expected {len(expected)}"
     for rank, ((a, score_a), (b, score_b)) in enumerate(zip(got, expected, strict=True)):
-        if abs(score_a - score_b) > 1e-3:
+        if score_a != score_b and not abs(score_a - score_b) <= 1e-3:  # also NaN
             return f"rank {rank + 1}: {a} scores {score_a:.6f}, expected {b} with {score_b:.6f}"
         if a != b:
             near = [entry for entry, score in expected if abs(score - score_b) < 1e-4]

@@ -16,6 +16,7 @@ from ..catalog.errors import HistoryError, OptionError
 from ..engines.base import Engine, Float32, ForwardInputs, Int64, KVCache
 from ..engines.bundle import Bundle
 from ..engines.facts import Role
+from ..runtime.answers import answered
 from ..runtime.planning import FixedPlanning
 from ..runtime.recommender import Recommender
 from ..runtime.types import DraftShape
@@ -88,11 +89,11 @@ def record_calls(
     recommender = Recommender(
         catalog, trie, bundle.prompts(trie), recorders["target"], recorders.get("draft"), batch_size=1,
         planning=FixedPlanning((shape or DraftShape()) if draft else None),
-        verification=Verification(scoring=bundle.manifest.scoring),
+        verification=Verification(scoring=bundle.manifest.scoring), engine="that calls are recorded of",
     )  # fmt: skip
     chosen = stratified([min(len(h), bundle.manifest.prompt.history_length) for h in usable], count, seed)
     requests = [recommender.encode(usable[i], user=str(i)) for i in chosen]
-    recommender.run(requests, min(k, bundle.manifest.max_top_k), progress=progress)
+    answered(recommender.run(requests, min(k, bundle.manifest.max_top_k), progress=progress))
     return {role: recorder.calls(seed) for role, recorder in recorders.items()}
 
 

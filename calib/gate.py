@@ -7,6 +7,7 @@ import numpy as np
 from ..catalog.dataset import Example
 from ..catalog.errors import EngineError
 from ..engines.facts import Comparison, Gate
+from ..runtime.answers import answered
 from ..runtime.metrics import estimate, ndcg_per_user, recall_per_user, resampled_means
 from ..runtime.recommender import Recommender
 from ..runtime.types import Float64
@@ -24,7 +25,8 @@ def ranked_lists(recommender: Recommender, examples: Sequence[Example], progress
     """The longest lists that the gate looks at, of every request."""
     k = min(max(TOP_K), recommender.max_k or max(TOP_K), len(recommender.catalog.item_ids))
     requests = [recommender.encode(e.history, user=e.user) for e in examples]
-    return [tuple(item.item for item in result.items) for result in recommender.run(requests, k, progress=progress)]
+    results = answered(recommender.run(requests, k, progress=progress))
+    return [tuple(item.item for item in result.items) for result in results]
 
 
 def compare(reference: Ranked, candidate: Ranked, examples: Sequence[Example], *, seed: int = 0) -> Gate:

@@ -181,7 +181,7 @@ class Int8Build:
 
     def ranked(self, engine: Engine, what: str) -> Ranked:
         """The lists that a target's plain beam search gives the users to compare on."""
-        recommender = self._recommender(engine, None)
+        recommender = self._recommender(engine, None, f"of the {what} target")
         count = len(self.data.gate)
         told = partial(self._told, f"ranking with {what}", count)
         return ranked_lists(recommender, self.data.gate, told)
@@ -189,13 +189,13 @@ class Int8Build:
     def _told(self, what: str, total: int, done: int) -> None:
         self.progress(what, done, total)
 
-    def _recommender(self, target: Engine, draft: Engine | None) -> Recommender:
+    def _recommender(self, target: Engine, draft: Engine | None, name: str) -> Recommender:
         bundle = self.bundle
         trie = bundle.trie()
         return Recommender(
             bundle.catalog(), trie, bundle.prompts(trie), target, draft, batch_size=8,
             planning=FixedPlanning(DraftShape() if draft else None), max_k=bundle.manifest.max_top_k,
-            verification=Verification(scoring=bundle.manifest.scoring),
+            verification=Verification(scoring=bundle.manifest.scoring), engine=name,
         )  # fmt: skip
 
     def draft(self, target: Engine) -> tuple[QuantizedGraph, Drafting | None]:
@@ -209,7 +209,7 @@ class Int8Build:
         found = []
         for done, draft in enumerate((self.floats["draft"], candidates[0].open(of))):
             self.progress("comparing drafts", done, 2)
-            recommender = self._recommender(target, draft)
+            recommender = self._recommender(target, draft, "that drafts are compared for")
             ranked_lists(recommender, some, lambda done: None)
             stats = recommender.stats
             found.append((acceptance_of(recommender), stats.target_calls / len(some)))

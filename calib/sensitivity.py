@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..catalog.errors import OptionError
+from ..catalog.errors import EngineError, OptionError
+from ..catalog.numbers import finite
 from ..graphs.files import load_graph
 from .calls import Calls
 from .matmuls import weighted_matmuls
@@ -19,6 +20,7 @@ from .ranges import Ranges
 
 SEARCHES = 16
 HEAD = "head"
+REMEDY = "Calibrate again, without --ranges and --smooth, or use another --method."
 
 Progress = Callable[[int, int], None]  # groups done, groups in all
 
@@ -38,7 +40,8 @@ def sensitivity(
 
     Groups are "layers.0", "layers.1", ... and "head". The divergence is the mean over the rows of logits of some
     recorded searches of KL(float || quantized) over the catalog's tokens, in nats; caches are the quantized
-    graph's own. Groups add up nearly, so the largest are the ones to leave in higher precision.
+    graph's own. Groups add up nearly, so the largest are the ones to leave in higher precision. Raises `EngineError`
+    where one is no number.
     """
     groups = node_groups(load_graph(graph))
     names = list(dict.fromkeys(groups.values()))
@@ -52,7 +55,8 @@ def sensitivity(
             quantized = Path(folder, "model.onnx")
             quantize(graph, quantized, method, ranges=ranges, exclude=others, symmetric=symmetric)
             got = [logprobs for (logprobs,) in Observer(quantized, ["logprobs"], threads=threads).run(calls)]
-            found[group] = mean_divergence(expected, got)
+            divergence = mean_divergence(expected, got)
+            found[group] = finite(divergence, f"The divergence of {group}, quantized by {method},", REMEDY, EngineError)
     progress(len(names), len(names))
     return found
 
@@ -65,7 +69,10 @@ def mean_divergence(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> fl
 
 def _divergences(expected: NDArray[Any], got: NDArray[Any]) -> NDArray[np.float64]:
     p, q = (_normalised(logprobs.reshape(-1, logprobs.shape[-1])) for logprobs in (expected, got))
-    divergences: NDArray[np.float64] = (np.exp(p) * (p - q)).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        each = np.exp(p) * (p - q)
+    each[np.isneginf(p)] = 0  # what has no probability adds nothing
+    divergences: NDArray[np.float64] = each.sum(axis=1)
     return divergences
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.errors import EngineError
+from ..catalog.numbers import finite
 from ..engines.base import Engine
 from ..engines.build import QuantizedGraph
 from ..engines.bundle import Bundle
@@ -21,7 +22,7 @@ from ..graphs.files import load_graph
 from .calls import Calls, replay
 from .quantize import Method, quantize
 from .ranges import Ranges
-from .sensitivity import exclusions, mean_divergence
+from .sensitivity import REMEDY, exclusions, mean_divergence
 
 SEARCHES = 24  # recorded searches that a way is timed on
 ROUNDS = 3
@@ -91,11 +92,7 @@ def try_method(
     quantize(of.graph, path, method, ranges=used, exclude=exclude, symmetric=of.symmetric)
     optimised, engine = load_optimised(path, of.facts, scratch / name / "optimised", of.threads, of.cache)
     divergence = mean_divergence(of.logprobs, logprobs_of(engine, of.calls))
-    if not np.isfinite(divergence):
-        raise EngineError(
-            f"The {of.role}, quantized by {method}, computes numbers that are not finite. Calibrate again, without "
-            "--ranges and --smooth, or use another --method."
-        )
+    finite(divergence, f"The divergence of the {of.role}, quantized by {method},", REMEDY, EngineError)
     here = of.cache == "fp32"  # half precision stands in for a GPU
     times = timed(engine, of.role, of.calls) if here else {}
     trial = Trial(method=method, kept=tuple(kept), milliseconds=times, divergence=divergence)

@@ -16,6 +16,7 @@ from ..catalog.temporaries import temporary_directory
 from .backend import Backend, GraphToBuild, Progress
 from .base import Engine
 from .bundle import ModelBundle, engine_name
+from .check import Refusal, cases, difference
 from .facts import (
     ENGINE_FACTS,
     ENGINE_SCHEMA,
@@ -23,20 +24,19 @@ from .facts import (
     EngineFacts,
     EnginePrecision,
     Gate,
-    Limits,
-    ModelFacts,
     Quantization,
     Role,
     RoleFacts,
     file_facts,
 )
-from .latency import measure_latency, seeded_call
+from .latency import measure_latency
 from .ort_backend import OrtBackend
 from .registry import available_threads
 from .sealed import sealed
 from .text_bundle import open_bundle
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 5e-2, "bf16": 0.5}  # largest difference of a log-probability to the exported graph
+LARGEST = float(np.finfo(np.float64).max)  # of int8, whose rankings are compared instead: any number
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ def build_engine(
     """Build `engines/<backend>-<device>-<precision>` of a bundle from its exported graphs; returns its folder.
 
     backend: default ONNX Runtime on the CPU. precision: default the bundle's; fp32 graphs are converted
-    where asked. What is built is compared with the exported graph, and timed against the number of tokens.
+    where asked. What is built is compared with the exported graph, on random tokens and on prompts of the bundle's own,
+    and timed against the number of tokens.
     int8 needs histories to calibrate on: `calib.build.build_engine`. Raises `EngineError` where this machine
     cannot build or run it, and where the two disagree; no engine is left behind then, an earlier one stays.
     """
@@ -174,16 +175,19 @@ def _build_role(
     )  # fmt: skip
     engine = backend.load(bundle, role, folder / role, facts, order.threads, bundle.rebuild(order.name))
     limits = backend.limits(bundle)
-    difference = _difference(exported_engine(bundle, role, scratch, order.threads), engine, model, limits)
-    if not np.isfinite(difference) or (precision != "int8" and difference > TOLERANCE[precision]):
+    worst = difference(
+        exported_engine(bundle, role, scratch, order.threads), engine, cases(model, bundle.samples(), limits),
+        Refusal(bundle, role, precision),
+    )  # fmt: skip
+    if not worst <= TOLERANCE.get(precision, LARGEST):
         versions = ", ".join(f"{library} {version}" for library, version in backend.versions().items())
-        allowed = f"allowed is {TOLERANCE[precision]:g}" if precision in TOLERANCE else "expected is a number"
         raise EngineError(
-            f"The {role}, built in {precision}, differs from {exported} by {difference:.2g} in a log-probability, "
-            f"{allowed}. Try another precision, or another version (this is {versions})."
+            f"The {role}, built in {precision}, differs from {exported} by {worst:.2g} in a log-probability, allowed "
+            f"is {TOLERANCE.get(precision, LARGEST):.2g}. Try another precision, or another version (this is "
+            f"{versions})."
         )
     latency = measure_latency(engine, model, partial(progress, f"timing {role}"), limits)
-    return replace(facts, max_difference=difference, latency=latency)
+    return replace(facts, max_difference=worst, latency=latency)
 
 
 def exported_engine(bundle: ModelBundle, role: Role, scratch: Path, threads: int) -> Engine:
@@ -198,21 +202,3 @@ def exported_engine(bundle: ModelBundle, role: Role, scratch: Path, threads: int
         lift_graph(graph, lifted)
         graph, precision = lifted, "fp32"
     return load_ort_engine(graph, bundle.facts(role), device="cpu", precision=precision, threads=threads)
-
-
-def _difference(exported: Engine, engine: Engine, facts: ModelFacts, limits: Limits | None = None) -> float:
-    """Largest difference of a log-probability between the exported graph and what was built, within its limits."""
-    batches, prompt, nodes = (1, 3), 30, 20
-    if limits is not None:
-        batches = (1, min(3, limits.max_batch))
-        prompt, nodes = min(prompt, limits.max_prompt), min(nodes, limits.max_nodes)
-    worst = 0.0
-    for batch in batches:
-        caches = exported.new_cache(batch), engine.new_cache(batch)
-        for past, new in ((0, prompt), (prompt, nodes)):
-            a, b = (
-                one.forward(seeded_call(facts, past, new, cache, rows=nodes), cache)
-                for one, cache in zip((exported, engine), caches, strict=True)
-            )
-            worst = max(worst, float(np.abs(a - b).max()))
-    return worst

@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -36,6 +36,7 @@ MANIFEST = "manifest.json"
 CATALOG_FILE, TRIE_FILE = "catalog/items.jsonl", "catalog/trie.safetensors"
 REEXPORT = "specbeam export ... --overwrite"
 Scoring = Literal["full", "constrained"]
+SAMPLES = 4
 
 
 class Manifest(Sealed, frozen=True, kw_only=True):
@@ -79,6 +80,14 @@ def engine_name(backend: str, device: str, precision: EnginePrecision, draft: En
     return name if draft in (None, precision) else f"{name}-draft-{draft}"
 
 
+class Sample(NamedTuple):
+    """A prompt as requests have it, and what may follow."""
+
+    what: str  # in words
+    prompt: NDArray[np.int64]  # [P] token ids
+    following: NDArray[np.int64]  # [n] each of them may be the next token
+
+
 class ModelBundle(ABC):
     """What all bundles have: models and their engines. Every file is checked against its hash when first asked for."""
 
@@ -90,6 +99,10 @@ class ModelBundle(ABC):
     @abstractmethod
     def vocabulary(self) -> NDArray[np.int64]:
         """[C] the token id of every column of log-probabilities."""
+
+    @abstractmethod
+    def samples(self) -> list[Sample]:
+        """A few prompts, the same ones always, to compare engines on."""
 
     def file(self, name: str) -> Path:
         """A file of the bundle, once its bytes are what the manifest says."""
@@ -189,6 +202,17 @@ class Bundle(ModelBundle):
 
     def vocabulary(self) -> NDArray[np.int64]:
         return self.trie().vocabulary
+
+    def samples(self) -> list[Sample]:
+        """Of histories of 1 to as many items as a prompt holds, drawn from the catalog; items' first tokens follow."""
+        trie, rng = self.trie(), np.random.default_rng(0)
+        prompts = self.prompts(trie)
+        following = trie.tokens(rng.permutation(np.arange(trie.level_start[1], trie.level_start[2])))
+        lengths = np.unique(np.linspace(1, prompts.max_items, SAMPLES).round().astype(int)).tolist()
+        histories = [rng.integers(len(trie.item), size=length) for length in lengths]
+        return [
+            Sample(f"the prompt of a history (length {len(h)})", prompts.encode(h).ids, following) for h in histories
+        ]
 
     def catalog(self) -> Catalog:
         return Catalog.open(self.file(CATALOG_FILE))

@@ -6,7 +6,7 @@ from time import perf_counter
 
 import numpy as np
 
-from .base import Engine, ForwardInputs, KVCache, causal
+from .base import Engine, ForwardInputs, Int64, KVCache, causal
 from .facts import LatencyPoint, Limits, ModelFacts
 
 NEW_TOKENS = (1, 8, 20, 40, 80, 160, 320, 480)
@@ -18,19 +18,24 @@ LONG_MS = 500  # longer calls are timed once
 LONGEST_MS = 5000  # beyond a call this long, longer ones are not timed
 
 
-def seeded_call(facts: ModelFacts, past: int, new: int, cache: KVCache, rows: int = ROWS) -> ForwardInputs:
-    """A prompt of `new` tokens, or as many nodes behind a cached prompt of `past`; seeded tokens, the last `rows`.
+def random_tokens(facts: ModelFacts, past: int, new: int, batch: int) -> Int64:
+    """[B, T] the same for the same sizes."""
+    return np.random.default_rng(past * 1009 + new).integers(0, facts.vocabulary, (batch, new))
+
+
+def call(tokens: Int64, past: int, cache: KVCache, rows: int = ROWS) -> ForwardInputs:
+    """Prompts [B, T], or as many nodes behind cached prompts of `past` tokens each; the last `rows`.
 
     The cache may hold more slots than the prompt has tokens: nobody sees those.
     """
-    rng, batch = np.random.default_rng(past * 1009 + new), cache.batch
+    batch, new = tokens.shape
     below, slots = causal(0, new, batch)
     if past:
         below = np.full((batch, new), past)
         slots = np.broadcast_to(np.arange(cache.length, cache.length + new)[:, None], (batch, new, 1)).copy()
     positions = np.full((batch, new), past) if past else below - 1
     last = np.broadcast_to(np.arange(max(0, new - rows), new), (batch, min(new, rows))).copy()
-    return ForwardInputs(rng.integers(0, facts.vocabulary, (batch, new)), positions, below, slots, last)
+    return ForwardInputs(tokens, positions, below, slots, last)
 
 
 def measure_latency(
@@ -67,8 +72,8 @@ def time_call(
     for _ in range(repeats + 1):
         cache = engine.new_cache(batch)
         if past:
-            engine.forward(seeded_call(facts, 0, past, cache, rows), cache)
-        inputs = seeded_call(facts, past, new, cache, rows)
+            engine.forward(call(random_tokens(facts, 0, past, batch), 0, cache, rows), cache)
+        inputs = call(random_tokens(facts, past, new, batch), past, cache, rows)
         start = perf_counter()
         engine.forward(inputs, cache)
         times.append(1000 * (perf_counter() - start))

@@ -72,6 +72,14 @@ def load_engine(bundle: ModelBundle, role: Role, name: str, *, threads: int) -> 
     return backend.load(bundle, role, folder, engine.roles[role], threads, bundle.rebuild(name, engine))
 
 
+def name_and_precision(bundle: ModelBundle, role: Role, name: str) -> str:
+    """How errors name one of an engine's graphs."""
+    precision = (
+        name.rpartition("-")[2] if name.startswith("torch-") else bundle.engine_facts(name).roles[role].precision
+    )
+    return f"{name} ({precision})"
+
+
 def find_backend(name: str, device: str | None = None, **options: Any) -> Backend:
     """A backend by name; device: default its first. options: those of its class.
 

@@ -7,11 +7,12 @@ from numpy.typing import NDArray
 
 from ..catalog.errors import BundleError
 from ..catalog.files import Frozen
-from .bundle import MANIFEST, Bundle, ModelBundle, bundle_kind
+from .bundle import MANIFEST, Bundle, ModelBundle, Sample, bundle_kind
 from .facts import FileFacts, ModelFacts, Precision
 from .sealed import Sealed, read_sealed
 
 TOKENIZER_FILE = "tokenizer/tokenizer.json"
+TEXTS = ("Board games", "A user who bought a desk lamp, two novels and a garden chair likes things that last.")
 REEXPORT_TEXT = "specbeam export --text ... --overwrite"
 
 
@@ -66,6 +67,16 @@ class TextBundle(ModelBundle):
 
     def vocabulary(self) -> NDArray[np.int64]:
         return np.arange(self.manifest.vocabulary)
+
+    def samples(self) -> list[Sample]:
+        """Of some texts in the bundle's template; tokens of another text follow."""
+        from tokenizers import Tokenizer
+
+        tokenizer, around = Tokenizer.from_file(str(self.tokenizer_file())), self.manifest.prompt
+        texts = [f"{around.prefix}{text}{around.suffix}" for text in TEXTS]
+        prompts = [np.array(tokenizer.encode(text, add_special_tokens=around.special).ids, np.int64) for text in texts]
+        following = np.unique(tokenizer.encode(" ".join(TEXTS), add_special_tokens=False).ids)
+        return [Sample("a prompt of the bundle's template", prompt, following) for prompt in prompts if len(prompt)]
 
     def tokenizer_file(self) -> Path:
         """The tokenizer, for the `tokenizers` library."""

@@ -16,7 +16,7 @@ from ..catalog.items import Catalog
 from ..catalog.trie import ItemTrie
 from ..engines.base import Engine
 from ..engines.bundle import Bundle
-from ..engines.registry import available_threads, backend_version, default_engine, load_engine
+from ..engines.registry import available_threads, backend_version, default_engine, load_engine, name_and_precision
 from ..pools.item_pool import ItemPool
 from ..runtime import Recommender
 from ..runtime.recommender import check_k
@@ -87,6 +87,7 @@ class Bench:
             self.catalog, self.trie, self.bundle.prompts(self.trie), self.target, None if plain else self.draft,
             planning=planning, pool=None if plain else self.pool, verification=search.verification,
             batch_size=self.settings.batch_size, max_k=self.bundle.manifest.max_top_k, reuse=search.rule == "reuse",
+            engine=name_and_precision(self.bundle, "target", self.engine),
         )  # fmt: skip
 
     def generate(self) -> Generate | str:

@@ -183,7 +183,7 @@ def same_list(
     theirs = dict(zip(others, other_scores, strict=True))
     for item, score, other in zip(items, scores, others, strict=True):
         tied = (theirs.get(item, other_scores[-1]), theirs[other])
-        if item != other and any(abs(score - there) >= NEAR for there in tied):
+        if item != other and not all(score == there or abs(score - there) < NEAR for there in tied):  # NaN is no tie
             return False
     return True
 

@@ -12,6 +12,7 @@ from ..catalog.dataset import Dataset, Example
 from ..engines.bundle import Bundle
 from ..engines.registry import available_threads
 from ..runtime import Recommendation, Recommender
+from ..runtime.answers import answered
 from ..runtime.types import Request
 from .bench import Bench, Generate, Setup
 from .data import DataFacts, HeldOut
@@ -106,7 +107,7 @@ def _figures(
 
 def _outcome(recommender: Recommender, requests: Sequence[Request], k: int, told: Callable[[int], None]) -> Outcome:
     fresh = recommender.variant(recommender.planning, recommender.batch_size)  # with counters of its own
-    return Outcome.of(fresh.run(requests, k, progress=told), fresh.stats)
+    return Outcome.of(answered(fresh.run(requests, k, progress=told)), fresh.stats)
 
 
 def _told(progress: Progress, what: str, before: int, total: int, done: int) -> None:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from ..catalog.errors import ExportError
 from ..catalog.extras import install
+from ..catalog.numbers import are_logprobs
 from ..engines.mask import MASK_TYPES, MaskType
 from ..engines.torch import head_dim, matrix, torch_threads
 from ..graphs.lift import lift_graph
@@ -97,7 +98,7 @@ def check_parity(
     """Compare an exported graph with its model: batch 1 and 3, without and with past, under a tree mask.
 
     Leaves `model` in float32 (same rounded weights) and with eager attention. Raises `ExportError`
-    with the largest difference, its place and the threshold.
+    with the largest difference, its place and the threshold; and where the model itself computes what is no number.
     """
     cast_parameters(model, torch.float32)
     with quiet():
@@ -106,6 +107,11 @@ def check_parity(
     rows, context = len(matrix(model.lm_head)), int(model.config.max_position_embeddings)
     scenes = [random_scene(rng, batch, vocabulary, rows, context) for batch in (1, 3)]
     expected = [reference(model, scene, vocabulary) for scene in scenes]
+    if not all(are_logprobs(truth.logprobs[scene.real]) for scene, truth in zip(scenes, expected, strict=True)):
+        raise ExportError(
+            f"The {type(model).__name__} itself gives NaN or infinity as a log-probability, even in float32: its "
+            "weights are damaged. Mend the checkpoint, or export an earlier one."
+        )
     differences: dict[tuple[str, str], Difference] = {}
     with tempfile.TemporaryDirectory(prefix=".parity.", dir=graph.parent) as scratch:
         for run, path in _runs(graph, precision, Path(scratch)).items():
@@ -117,8 +123,14 @@ def check_parity(
             ]
             for kind in ("logprobs", "present"):
                 differences[run, kind] = max((found[kind] for found in worst), key=_size)
-    for (run, kind), difference in differences.items():
+    for (run, kind), difference in sorted(differences.items(), key=lambda found: found[0][0] != "fp32"):
         if not difference.relative <= TOLERANCE[run]:  # also NaN
+            if run == "fp16" and not np.isfinite(difference.relative):  # and fp32 has passed
+                raise ExportError(
+                    f"The {type(model).__name__}'s activations overflow in fp16, whose largest finite number is "
+                    f"65,504: {difference.where}. In float32 its graph is right. Export it with --precision bf16 or "
+                    "fp32."
+                )
             raise ExportError(
                 f"The exported graph differs from the {type(model).__name__} it was made from: {kind} by "
                 f"{difference.absolute:.3g} ({difference.relative:.3g} of the scale; at most {TOLERANCE[run]:g} is "
@@ -215,7 +227,7 @@ def compare(
     real = scene.real[requests, rows]
     found = {"logprobs": _largest(logprobs[real], expected.logprobs[requests, rows][real], f"logprobs ({case})")}
     if not np.isfinite(logprobs).all():
-        found["logprobs"] = Difference(np.inf, np.inf, f"logprobs ({case}): not finite")
+        found["logprobs"] = Difference(np.inf, np.inf, f"logprobs ({case}) are not finite")
     names = [f"present.{layer}.{part} ({case})" for layer in range(len(past) // 2) for part in ("key", "value")]
     found["present"] = max(
         (

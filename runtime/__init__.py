@@ -1,8 +1,9 @@
 """The loop: draft, verify, advance. Never imports torch."""
 
+from .answers import RequestError
 from .filters import ItemFilter
 from .recommender import Recommender
-from .types import DraftShape, Recommendation, RecommendedItem, RequestStats
+from .types import DraftShape, Recommendation, RecommendedItem, RequestFailure, RequestStats
 from .verification import Verification
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "Recommendation",
     "RecommendedItem",
     "Recommender",
+    "RequestError",
+    "RequestFailure",
     "RequestStats",
     "Verification",
 ]

@@ -1,5 +1,9 @@
-"""What a search found, as the lists that users get."""
+"""What a search found, as the lists that users get; and what they get where it found no numbers."""
 
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from ..catalog.errors import EngineError
 from ..catalog.items import Catalog
 from ..catalog.trie import ItemTrie
 from .types import (
@@ -10,8 +14,43 @@ from .types import (
     Recommendation,
     RecommendedItem,
     Request,
+    RequestFailure,
     RequestStats,
 )
+
+T = TypeVar("T")
+
+
+class RequestError(EngineError):
+    """Some requests could not be answered. `results` holds all of them: the others' answers, and every failure."""
+
+    def __init__(self, message: str, results: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.results = list(results)
+
+
+def failure(number: int, user: str | None, engine: str) -> RequestFailure:
+    """Of a request for which the target's engine (its name and precision) gave what is no log-probability."""
+    reason = (
+        f"the target's engine {engine} gives NaN or infinity in place of a log-probability: its activations overflow, "
+        "or its weights are damaged. Use another engine, or build this one again, in fp32 or bf16 where it is fp16: "
+        "specbeam build-engine BUNDLE"
+    )
+    return RequestFailure(number, user, engine, reason)
+
+
+def answered(results: Sequence[T | RequestFailure]) -> list[T]:
+    """The answers of all requests. Raises `RequestError` where any has failed."""
+    failed = [result for result in results if isinstance(result, RequestFailure)]
+    if failed:
+        first = failed[0]
+        user = "" if first.user is None else f", of the user {first.user!r}"
+        raise RequestError(
+            f"{len(failed)} of {len(results)} requests could not be answered. The first is number {first.number} (from "
+            f"0{user}): {first.reason}",
+            results,
+        )
+    return [result for result in results if not isinstance(result, RequestFailure)]
 
 
 def recommendation(

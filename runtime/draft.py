@@ -121,8 +121,11 @@ class BeamDrafter(Drafter):
         return children, (exact & ~guess)[parent]
 
     def _choose(self, children: Beams, exact: Bool, frontier: Frontier, width: Int64) -> Level | None:
-        """The best children of every request that need scores or lead to some; None where there is none."""
-        inner = ~self._view.is_leaf(children.node)
+        """The best children of every request that need scores or lead to some; None where there is none.
+
+        What nobody believes in, or a broken engine says nothing of, is not drafted.
+        """
+        inner = ~self._view.is_leaf(children.node) & (children.key > -np.inf)
         children, exact = taken(children, inner), exact[inner]
         if exact.any():  # what ranks below the frontier's width among true scores will hardly be needed
             sure = np.flatnonzero(exact)
@@ -153,6 +156,10 @@ class SampledDrafter(BeamDrafter):
         return worth
 
     def _choose(self, children: Beams, exact: Bool, frontier: Frontier, width: Int64) -> Level | None:
+        believed = children.score > -np.inf
+        children, exact = taken(children, believed), exact[believed]
+        if not len(children.node):
+            return None
         children = children._replace(key=children.score / self._temperature)
         stream = DRAFT + STREAMS * (1 + frontier.depth[children.request])  # a node may be drafted anew in later rounds
         noise = self._noise.gumbel(children.request, children.node, stream)

@@ -1,7 +1,7 @@
 """Inference over history files: a stream of requests in, one JSON line a request out, in the same order."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,9 +14,10 @@ from ..catalog.history import HistoryRequest, Reject
 from ..catalog.items import Catalog
 from .filters import ItemFilter
 from .recommender import Recommender
-from .types import Recommendation, RecommendedItem, Request, RequestStats
+from .types import Recommendation, RecommendedItem, Request, RequestFailure, RequestStats
 
 BATCHES_PER_WINDOW = 32  # requests read ahead, so that those of one length share a batch
+HOPELESS = 8  # requests in succession, and whole batches, for which an engine gives no numbers: then it is at fault
 
 
 class ResultLine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -39,11 +40,29 @@ class RejectLine(msgspec.Struct, frozen=True):
 
 
 @dataclass
-class InferCounts:
+class Outcomes:
+    """What kept requests of one run from being answered."""
+
+    rejected: int = 0  # lines that are no request
+    failed: int = 0  # requests for which the engine gave no numbers
+    reason: str = ""  # of a failure
+    stopped: bool = False  # before the end, because whole batches failed
+    _succession: int = 0
+
+    def see(self, batch: Collection[object]) -> None:
+        """Take note of a batch's results, and whether it is of use to go on."""
+        failures = [result for result in batch if isinstance(result, RequestFailure)]
+        self.failed += len(failures)
+        self.reason = failures[0].reason if failures else self.reason
+        self._succession = self._succession + len(failures) if len(failures) == len(batch) else 0
+        self.stopped = self._succession >= HOPELESS
+
+
+@dataclass
+class InferCounts(Outcomes):
     """What happened to the requests of one run."""
 
     served: int = 0
-    rejected: int = 0
     unknown_items: int = 0  # dropped from histories that had other items
     shortened: int = 0  # histories that the model's context did not hold
     short_lists: int = 0  # requests that may be recommended fewer items than they asked for
@@ -62,11 +81,14 @@ def infer(
 ) -> Iterator[ResultLine | RejectLine]:
     """Serve a stream of requests. Yields results in input order, and rejects as they are met.
 
+    A request for which the engine gives no numbers becomes a reject, too; where whole batches do, of at least
+    `HOPELESS` requests in succession, `counts.stopped` is set and the others are not tried.
+
     k: items for requests that do not say it themselves. item_filter: for all requests, on top of their own.
     exclude_history: recommend nothing that a history holds.
-    `progress` is told how many requests have been served, after every batch.
+    `progress` is told how many requests are done, after every batch.
     """
-    entries = iter(entries)
+    entries, before = iter(entries), 0
     while window := list(islice(entries, BATCHES_PER_WINDOW * recommender.batch_size)):
         asked: list[tuple[HistoryRequest, Request]] = []
         for entry in window:
@@ -77,14 +99,26 @@ def infer(
             else:
                 assert isinstance(entry, HistoryRequest)
                 asked.append((entry, request))
-        requests = [request for _, request in asked]
-        results = recommender.run(requests, k, progress=_shifted(progress, counts.served))
-        for (entry, _), result in zip(asked, results, strict=True):
+        results: dict[int, Recommendation | RequestFailure] = {}
+        for batch in recommender.batches([request for _, request in asked], k):
+            results |= batch
+            counts.see(batch.values())
+            progress(before + len(results))
+            if counts.stopped:
+                break
+        before += len(results)
+        for number in sorted(results):
+            entry, result = asked[number][0], results[number]
+            if isinstance(result, RequestFailure):
+                yield RejectLine(entry.source, entry.line, result.reason, _raw(entry))
+                continue
             counts.served += 1
             counts.unknown_items += result.unknown_items
             counts.shortened += result.shortened
             counts.short_lists += result.available is not None
             yield _line(entry, result, stats)
+        if counts.stopped:
+            return
 
 
 def write_line(file: IO[bytes], line: ResultLine | RejectLine) -> None:
@@ -158,10 +192,6 @@ def filter_of(
     return ItemFilter(allowed, denied or frozenset())
 
 
-def _shifted(progress: Callable[[int], None], before: int) -> Callable[[int], None]:
-    return lambda done: progress(before + done)
-
-
 def _encode(
     recommender: Recommender, entry: HistoryRequest, shared: ItemFilter | None, exclude_history: bool
 ) -> Request | Reject:
@@ -172,13 +202,18 @@ def _encode(
             item_filter=own if shared is None else shared.both(own),
         )  # fmt: skip
     except (HistoryError, OptionError) as error:
-        # an item that is half a surrogate pair (JSON can write one) becomes its escape again
-        allow = None if entry.allow is None else sorted(entry.allow)
-        asked = {"k": entry.k, "allow": allow, "deny": sorted(entry.deny) or None}
-        asked["exclude_history"] = entry.exclude_history or None
-        given = {name: value for name, value in asked.items() if value is not None}
-        raw = json.dumps({"user": entry.user, "items": entry.items, **given}, ensure_ascii=False)
-        return Reject(entry.line, str(error), raw.encode("utf-8", "backslashreplace").decode(), entry.source)
+        return Reject(entry.line, str(error), _raw(entry), entry.source)
+
+
+def _raw(entry: HistoryRequest) -> str:
+    """A request as a line of JSON."""
+    allow = None if entry.allow is None else sorted(entry.allow)
+    asked = {"k": entry.k, "allow": allow, "deny": sorted(entry.deny) or None}
+    asked["exclude_history"] = entry.exclude_history or None
+    given = {name: value for name, value in asked.items() if value is not None}
+    raw = json.dumps({"user": entry.user, "items": entry.items, **given}, ensure_ascii=False)
+    # an item that is half a surrogate pair (JSON can write one) becomes its escape again
+    return raw.encode("utf-8", "backslashreplace").decode()
 
 
 def _line(entry: HistoryRequest, result: Recommendation, stats: bool) -> ResultLine:

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
+from ..catalog.numbers import all_finite
 from .acceptance import Acceptance
 from .costs import CallCosts
 from .types import Bool, Float64, Int64
@@ -143,6 +144,7 @@ class Forecast:
         if self._draft is not None and drafts.any():
             drafts, asked = drafts.swapaxes(0, 1), asked.swapaxes(0, 1)  # by call, depth
             total = total + self._drafting(self._draft, standing, rows, cached, asked, drafts)
+        all_finite(total, "The expected time of a batch", "Build and tune the engine again: its times are damaged.")
         return total
 
     def _drafting(

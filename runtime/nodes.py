@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog.numbers import are_logprobs
 from .noise import SAMPLE, Noise, perturbed
 from .scoring import Scoring
 from .types import Beams, Bool, Float64, Int64, NodeList
@@ -25,6 +26,7 @@ class EvaluatedNodes:
         self._paths = np.empty((0, self._trie.length), np.int64)  # slot of each ancestor and itself, by depth; or -1
         self._first = np.empty(0, np.int64)  # where an entry's children begin in _logprobs
         self._logprobs = np.zeros(1)  # the first stands for every only child whose parent needs no scores
+        self.failed = np.empty(0, np.int64)  # requests for which the engine gave what is no log-probability
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -94,14 +96,20 @@ class EvaluatedNodes:
     def add_scores(self, nodes: NodeList, rows: Int64, logprobs: NDArray[np.float32]) -> None:
         """Store the children's scores of nodes that were entered and that need scores.
 
-        rows [n] index the first axis of logprobs [rows, C].
+        rows [n] index the first axis of logprobs [rows, C]. What is no log-probability (NaN, infinity) counts as a
+        probability of 0, and its request as `failed`.
         """
         which, child = self._view.children(nodes.request, nodes.node)
         count = np.bincount(which, minlength=len(nodes))
         first = np.cumsum(count) - count
         flat = logprobs.ravel()[rows[which] * logprobs.shape[1] + self._trie.column[child]]
         self._first[self.find(nodes.request, nodes.node)] = len(self._logprobs) + first
-        self._logprobs = np.concatenate([self._logprobs, self._scoring(flat.astype(np.float64), first)])
+        scores = self._scoring(flat.astype(np.float64), first)
+        if not are_logprobs(scores):
+            unfit = ~(scores < np.inf)
+            self.failed = np.union1d(self.failed, nodes.request[which[unfit]])
+            scores[unfit] = -np.inf
+        self._logprobs = np.concatenate([self._logprobs, scores])
 
     def logprobs(self, nodes: NodeList) -> tuple[Int64, Int64, Float64]:
         """The log-probabilities of the children of nodes [n] whose scores are known, or that need none.

@@ -49,7 +49,8 @@ def perturbed(parent: Float64, which: Int64, logprob: Float64, noise: Float64) -
 
     parent [n], which [m] each child's parent (ascending), logprob [m] summed log-probabilities, of which
     siblings' sum to their parent's; noise [m] Gumbel. Kool, van Hoof and Welling 2019, section 4.1 and
-    appendix B.3 (the stable form). No child exceeds its parent, and one sibling equals it.
+    appendix B.3 (the stable form). No child exceeds its parent, and one sibling equals it, unless none has any
+    probability: what has none gets minus infinity.
     """
     raw = logprob + noise
     if not len(raw):
@@ -57,8 +58,9 @@ def perturbed(parent: Float64, which: Int64, logprob: Float64, noise: Float64) -
     first = np.flatnonzero(np.diff(which, prepend=-1))
     largest = np.maximum.reduceat(raw, first)[np.cumsum(np.diff(which, prepend=-1) > 0) - 1]
     limit = parent[which]
-    gap = raw - largest  # at most 0
-    with np.errstate(divide="ignore"):  # the largest itself: log(0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # the largest itself: log(0); what has no probability: NaN
+        gap = raw - largest  # at most 0
         v = limit - raw + np.where(gap > -np.log(2), np.log(-np.expm1(gap)), np.log1p(-np.exp(gap)))
-    result: Float64 = limit - np.maximum(v, 0) - np.log1p(np.exp(-np.abs(v)))
+        result: Float64 = limit - np.maximum(v, 0) - np.log1p(np.exp(-np.abs(v)))
+    result[np.isneginf(raw)] = -np.inf
     return result

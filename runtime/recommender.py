@@ -1,6 +1,6 @@
 """The public face: histories in, ranked items out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +16,9 @@ from ..catalog.prompt import PromptEncoder
 from ..catalog.trie import ItemTrie
 from ..engines.base import Engine
 from ..engines.bundle import Bundle
-from ..engines.registry import available_threads, default_engine, load_engine
+from ..engines.registry import available_threads, default_engine, load_engine, name_and_precision
 from ..pools.item_pool import ItemPool
-from .answers import recommendation
+from .answers import answered, failure, recommendation
 from .evaluator import TreeEvaluator
 from .filters import FilterCompiler, ItemFilter
 from .guesses import Guesses, MixedGuesses, ModelGuesses
@@ -36,6 +36,7 @@ from .types import (
     DraftShape,
     Recommendation,
     Request,
+    RequestFailure,
     RequestStats,
     Round,
     ScoringKind,
@@ -64,15 +65,16 @@ class Recommender:
         batch_size: int = 8,
         max_k: int | None = None,
         reuse: bool = True,
+        engine: str = "given",
     ) -> None:
         """draft, pool: what drafts are guessed by; planning: how much to draft; max_k: the longest list that a request
-        may ask for (default: any)."""
+        may ask for (default: any); engine: how errors name the target's."""
         if batch_size < 1:
             raise OptionError(f"got a batch size of {batch_size}; expected at least 1.")
         self.verification = verification or Verification()
         self.catalog, self.trie, self.batch_size, self.max_k = catalog, trie, batch_size, max_k
         self.stats, self.planning = DecodeStats(trie.length), planning
-        self._reuse, self._lock = reuse, Lock()
+        self._reuse, self._engine, self._lock = reuse, engine, Lock()
         self._scoring = scoring_of(self.verification)
         self._hashes = prefix_hashes(trie)
         self._filters = FilterCompiler(catalog, trie)
@@ -129,6 +131,7 @@ class Recommender:
             catalog, trie, bundle.prompts(trie), target, draft, planning=planning,
             pool=None if pool is None else CatalogPool(pool, catalog, trie), verification=verification,
             batch_size=batch_size, max_k=bundle.manifest.max_top_k, reuse=reuse,
+            engine=name_and_precision(bundle, "target", engine),
         )  # fmt: skip
 
     @property
@@ -157,8 +160,9 @@ class Recommender:
         users: whose histories they are; where sampling, a user's draw depends on the seed and on this name
         (default: the history itself), and a pool may know the user's group. item_filter: what may be
         recommended; exclude_history: nothing the history holds. Fewer than k only where no more are allowed,
-        see `Recommendation.available`. Raises `HistoryError` for a history that has no known item; use
-        `encode` and `run` to set such histories aside, or to ask different things of different requests.
+        see `Recommendation.available`. Raises `HistoryError` for a history that has no known item, and `RequestError`,
+        once all others are done, for one that the engine gives no numbers for; use `encode` and `run` to set such
+        histories aside, or to ask different things of different requests.
         """
         if users is not None and len(users) != len(histories):
             raise OptionError(f"got {len(users)} users for {len(histories)} histories; expected as many.")
@@ -170,7 +174,7 @@ class Recommender:
             except HistoryError as error:
                 raise HistoryError(f"Of {len(histories)} histories, number {number} (from 0): {error}") from error
             requests.append(request)
-        return self.run(requests, k)
+        return answered(self.run(requests, k))
 
     def encode(
         self,
@@ -207,36 +211,47 @@ class Recommender:
 
     def run(
         self, requests: Sequence[Request], k: int = 20, *, progress: Callable[[int], None] = lambda done: None
-    ) -> list[Recommendation]:
-        """As `recommend`, for encoded requests. They are batched by length; the order is kept.
+    ) -> list[Recommendation | RequestFailure]:
+        """As `recommend`, for encoded requests: each one's answer or failure, in their order.
 
         `progress` is told how many are done, after every batch.
         """
+        results: dict[int, Recommendation | RequestFailure] = {}
+        for batch in self.batches(requests, k):
+            results |= batch
+            progress(len(results))
+        return [results[number] for number in range(len(requests))]
+
+    def batches(self, requests: Sequence[Request], k: int = 20) -> Iterator[dict[int, Recommendation | RequestFailure]]:
+        """As `run`, batch by batch as they are done: requests of about the same length, by their numbers."""
         check_k(k, self.max_k)
         order = np.argsort([len(request.prompt) for request in requests], kind="stable").tolist()
-        results: list[Recommendation | None] = [None] * len(requests)
-        stats = DecodeStats(self.trie.length, log=self.stats.log)
-        with stats.timed("total"):
-            for start in range(0, len(order), self.batch_size):
-                chosen = order[start : start + self.batch_size]
-                batch = self._batch([requests[i] for i in chosen], k, stats)
-                for i, result in zip(chosen, batch, strict=True):
-                    results[i] = result
-                progress(start + len(chosen))
-        with self._lock:
-            self.stats.merge(stats)
-        return [result for result in results if result is not None]
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            stats = DecodeStats(self.trie.length, log=self.stats.log)
+            with stats.timed("total"):
+                answers = self._batch([requests[i] for i in chosen], k, stats)
+            with self._lock:
+                self.stats.merge(stats)
+            yield {
+                i: failure(i, requests[i].user, self._engine) if answer is None else answer
+                for i, answer in zip(chosen, answers, strict=True)
+            }
 
     def trace(self, request: Request, k: int = 20) -> tuple[Recommendation, list[Round]]:
-        """One request's recommendation and every round of its search (request 0 of a batch of one)."""
+        """One request's recommendation and every round of its search (request 0 of a batch of one).
+
+        Raises `RequestError` as `recommend` does.
+        """
         check_k(k, self.max_k)
         rounds: list[Round] = []
-        result = self._batch([request], k, DecodeStats(self.trie.length), rounds)
-        return result[0], rounds
+        result = self._batch([request], k, DecodeStats(self.trie.length), rounds)[0]
+        return answered([failure(0, request.user, self._engine) if result is None else result])[0], rounds
 
     def _batch(
         self, requests: list[Request], k: int, stats: DecodeStats, rounds: list[Round] | None = None
-    ) -> list[Recommendation]:
+    ) -> list[Recommendation | None]:
+        """Every request's recommendation; None where the target's scores were no numbers."""
         prompts = [request.prompt for request in requests]
         # Masks of one request only are made for its batch: those of all that wait would be large.
         filters = [self._filters.without(request.filter, request.excluded) for request in requests]
@@ -246,7 +261,9 @@ class Recommender:
         shared = noise if self.verification.mode == "sampled" else None  # draft and target perturb alike
         nodes = EvaluatedNodes(view, self._scoring, shared)
         target = TreeEvaluator(self._target, view, nodes, prompts, stats, "target")
-        guesses, verifier = self._guesses(view, requests, stats), verifier_of(self.verification, view, noise)
+        believed = EvaluatedNodes(view, self._scoring)  # by the draft
+        guesses = self._guesses(believed, view, requests, stats)
+        verifier = verifier_of(self.verification, view, noise)
         drafter = drafter_of(self.verification, guesses, view, noise, len(requests))
         session = Session(target, drafter, verifier, self.planning, view, stats, reuse=self._reuse, rounds=rounds)
         wanted = np.array([request.k or k for request in requests])
@@ -257,18 +274,24 @@ class Recommender:
         stats.target_calls += int(target.calls.sum())
         stats.draft_calls += int(drafter.calls.sum())
         stats.nodes_evaluated += int(target.evaluated.sum())
+        stats.failed_drafts += len(believed.failed)
         counters = zip(target.calls.tolist(), drafter.calls.tolist(), target.evaluated.tolist(), strict=True)
         found = zip(frontier.finished.nodes, frontier.finished.scores, strict=True)
-        return [
+        answers: list[Recommendation | None] = [
             recommendation(self.catalog, self.trie, request, ranked, int(most), allowed, RequestStats(*counts))
             for request, ranked, most, allowed, counts in zip(requests, found, wanted, filters, counters, strict=True)
         ]
+        for number in nodes.failed.tolist():
+            answers[number] = None
+        return answers
 
-    def _guesses(self, view: TrieView, requests: Sequence[Request], stats: DecodeStats) -> Guesses | None:
-        """What one batch's drafts are guessed by."""
+    def _guesses(
+        self, nodes: EvaluatedNodes, view: TrieView, requests: Sequence[Request], stats: DecodeStats
+    ) -> Guesses | None:
+        """What one batch's drafts are guessed by; nodes: where the draft's beliefs are kept."""
         model = None
         if self._draft is not None:
-            prompts, nodes = [request.prompt for request in requests], EvaluatedNodes(view, self._scoring)
+            prompts = [request.prompt for request in requests]
             model = ModelGuesses(TreeEvaluator(self._draft, view, nodes, prompts, stats, "draft"))
         if self._pool is None:
             return model

@@ -36,7 +36,8 @@ class Session:
     def run(self, width: Int64, keys: np.ndarray) -> Frontier:
         """The best `width` [B] leaves of each request, as the target's beam search finds them.
 
-        keys [B]: what the roots are ranked by: 0, or where sampling any perturbed score.
+        keys [B]: what the roots are ranked by: 0, or where sampling any perturbed score. Requests whose scores are
+        no numbers are given up at once (the target's `nodes.failed`) and get no leaves.
         """
         nothing = empty_tree(self._drafter.mode)
         verdict = self._verifier.verify(beginning(width, keys), self._target.nodes, nothing)
@@ -51,6 +52,9 @@ class Session:
                     np.concatenate([missing.request, drafted.request]), np.concatenate([missing.node, drafted.node])
                 )
             )
+            failed = self._target.nodes.failed
+            if before.active[failed].any():
+                before = without(before, failed)  # another frontier than was planned for: nothing is learned of it
             verdict = self._verifier.verify(before, self._target.nodes, tree)
             self._stats.count(verdict)
             self._planning.observe(before, tree, verdict)
@@ -72,6 +76,21 @@ class Session:
         if enumerate.any():
             tree = merged(tree, enumerated(tree.mode, frontier, self._view, enumerate))
         return tree
+
+
+def without(frontier: Frontier, requests: Int64) -> Frontier:
+    """The frontier with some requests done, without an answer; the others as they were."""
+    gone = np.zeros(len(frontier.depth), bool)
+    gone[requests] = True
+    running, finished = (
+        Hypotheses(
+            np.where(gone[:, None], -1, old.nodes),
+            np.where(gone[:, None], -np.inf, old.scores),
+            np.where(gone[:, None], -np.inf, old.keys),
+        )
+        for old in (frontier.running, frontier.finished)
+    )
+    return Frontier(running, finished, frontier.depth, frontier.width)
 
 
 def beginning(width: Int64, keys: np.ndarray) -> Frontier:

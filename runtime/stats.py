@@ -38,6 +38,7 @@ class DecodeStats(Timers):
     pool_seconds: float = 0.0  # guessing from a pool
     log: list[Call] | None = None  # every call, where somebody wants to know
     total_seconds: float = 0.0  # inside `Recommender.recommend`, engines included
+    failed_drafts: int = 0  # requests for which the draft's engine gave NaN or infinity: no draft of its own
     stand_ins: int = 0  # nodes that stood in for better ones (tolerant verification)
     needed: Int64 = field(init=False)  # [L] frontier nodes that the target had to score, by depth
     found: Int64 = field(init=False)  # [L] of these, how many it had scored ahead of need

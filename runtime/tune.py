@@ -14,6 +14,7 @@ from ..engines.facts import LatencyPoint
 from ..engines.registry import available_threads, default_engine
 from ..pools.item_pool import ItemPool
 from .acceptance import GRID, Acceptance
+from .answers import answered
 from .costs import CallCosts, fit_nonnegative
 from .planning import FixedPlanning, Planning
 from .recommender import Recommender, opened_pool
@@ -66,7 +67,7 @@ def tune(
     For every K of `top_k` and every depth the histories are run with wide drafts from there; then batches of 1,
     8 and 32 are timed. Histories without a known item are left out. users: whose histories they are, where the pool
     has groups; drafter, pool: as of `Recommender.open`. Raises `OptionError` for modes whose answer depends on what is
-    drafted, and `HistoryError` where no history can be used.
+    drafted, `HistoryError` where no history can be used, and `RequestError` where the engine gives no numbers.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     verification = verification or Verification()
@@ -94,7 +95,7 @@ def tune(
     steps = [(k, start) for k in top_k for start in starts]
     for done, (k, start) in enumerate(steps):
         told = partial(_told, progress, done * len(requests), len(steps) * len(requests))
-        recommender.variant(Probe(start, acceptance), 16).run(requests, k, progress=told)
+        answered(recommender.variant(Probe(start, acceptance), 16).run(requests, k, progress=told))
     fits = _fits(recommender, requests, max(top_k), {r: f.latency for r, f in facts.roles.items()}, progress)
     tuning = Tuning(
         schema_version=TUNING_SCHEMA, graphs=graphs_of(facts), mode=verification.mode, scoring=recommender.scoring,
@@ -139,7 +140,7 @@ def _fits(
         for begin in range(max(TIMED_REQUESTS // batch, FEWEST_BATCHES) + 1):
             chosen = [requests[(begin * batch + i) % len(requests)] for i in range(batch)]
             variant.stats = DecodeStats(recommender.trie.length, log=[])
-            variant.run(chosen, k)
+            answered(variant.run(chosen, k))
             if begin:  # the first allocates
                 host.append(_host_work(variant.stats))
                 for call in variant.stats.log or []:

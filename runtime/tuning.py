@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import product
+from math import isfinite
 from pathlib import Path
 from typing import get_args
 
@@ -27,6 +28,11 @@ class CallFit(Frozen, frozen=True):
     scale: float = 1.0
     host_call_ms: float = 0.0
     host_node_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        times = self.scale, self.host_call_ms, self.host_node_ms
+        if not (all(map(isfinite, times)) and self.scale > 0 and min(times) >= 0):
+            raise ValueError(f"got {self}; expected a positive scale and host times of 0 or more")
 
 
 # What a machine that was never tuned is believed to need of the host, and for guesses from a pool.

@@ -195,3 +195,12 @@ class Recommendation(msgspec.Struct, frozen=True):
     unknown_items: int  # items of the history that the catalog lacks; dropped
     shortened: bool  # the context did not hold the history that the bundle's history length allows
     available: int | None = None  # items that its filter (or the catalog) leaves, where fewer than it asked for
+
+
+class RequestFailure(msgspec.Struct, frozen=True):
+    """What a request gets in place of an answer where the engine's numbers are none."""
+
+    number: int  # of the request among those it was run with
+    user: str | None
+    engine: str  # its name and precision
+    reason: str

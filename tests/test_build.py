@@ -14,6 +14,7 @@ from specbeam.engines import build, ort_backend
 from specbeam.engines.base import Engine, ForwardInputs, KVCache, causal
 from specbeam.engines.build import build_engine
 from specbeam.engines.bundle import Bundle
+from specbeam.engines.check import Refusal, cases, difference
 from specbeam.engines.latency import BATCHES
 from specbeam.engines.ort import load_ort_engine
 from specbeam.engines.profiles import Limits
@@ -124,9 +125,9 @@ def test_a_graph_that_onnx_runtime_cannot_load(bare: Path) -> None:
     assert left(bare) == []
 
 
-@pytest.mark.parametrize("difference", [0.5, float("nan")])
+@pytest.mark.parametrize("difference", [0.5, float("inf")])
 def test_a_graph_that_differs_is_refused(bare: Path, monkeypatch: pytest.MonkeyPatch, difference: float) -> None:
-    monkeypatch.setattr(build, "_difference", lambda *_: difference)
+    monkeypatch.setattr(build, "difference", lambda *_: difference)
     with pytest.raises(EngineError, match=rf"target, built in fp32, differs .* by {difference:g} .*allowed is 0\.001"):
         build_engine(bare)
     assert left(bare) == []
@@ -144,8 +145,9 @@ def test_the_difference_is_measured(tiny: Tiny, tmp_path: Path) -> None:
     facts = bundle.facts("target")
     own = load_ort_engine(bundle.graph("target"), facts, device="cpu", precision="fp32", threads=1)
     other = load_ort_engine(tmp_path / "other.onnx", facts, device="cpu", precision="fp32", threads=1)
-    assert build._difference(own, own, facts) < 1e-4
-    assert build._difference(other, own, facts) > 0.01
+    refusal, samples = Refusal(bundle, "target", "fp32"), bundle.samples()
+    assert difference(own, own, cases(facts, samples), refusal) < 1e-4
+    assert difference(other, own, cases(facts, samples), refusal) > 0.01
 
 
 def test_the_check_stays_within_what_an_engine_takes(tiny: Tiny) -> None:
@@ -163,8 +165,10 @@ def test_the_check_stays_within_what_an_engine_takes(tiny: Tiny) -> None:
             return engine.forward(inputs, cache)
 
     limits = Limits(max_batch=1, max_prompt=12, max_nodes=5, path=3)
-    assert build._difference(engine, Watched(columns=engine.columns), facts, limits) == 0
-    assert seen == {(1, 12, 5), (1, 5, 5)}
+    refusal, watched = Refusal(bundle, "target", "fp32"), Watched(columns=engine.columns)
+    assert difference(engine, watched, cases(facts, bundle.samples(), limits), refusal) == 0
+    assert {(1, 12, 5), (1, 5, 5)} <= seen
+    assert all(batch == 1 and new <= 12 and rows <= 5 for batch, new, rows in seen)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])

@@ -205,7 +205,7 @@ def test_a_quantized_graph_that_computes_no_numbers_is_refused(
     bundle: Path, calibration: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trials, "mean_divergence", lambda *_: float("nan"))
-    assert "quantized by weight8, computes numbers that are not finite" in bad(
+    assert "quantized by weight8, is nan; expected a finite number" in bad(
         "build-engine", bundle, "--precision", "int8", "--calibration", calibration, "--method", "weight8", "--no-gate",
         "--calibration-size", 5, "--threads", 1,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """A text bundle end to end: export, build, generate; the texts are those of transformers' greedy decoding."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from specbeam.engines.bundle import Bundle
 from specbeam.engines.text_bundle import TextBundle
 from specbeam.export.text import export_text
 from specbeam.pools.live import LivePool
+from specbeam.runtime import RequestError, RequestFailure
 from specbeam.text import Drafting, TextGenerator, TextVerification
 from specbeam.text.draft import PoolDrafter
 from specbeam.text.planning import AllOfIt
+from tiny_bundle import ENGINE, break_rows
 from tiny_models import make_text_tokenizer, tiny_checkpoint
 
 PROMPTS = ["a desk lamp, walnut", "kettle", "wall clock oak and a teapot", " desk desk desk", "x", "lamp lamp teapot"]
@@ -187,6 +190,62 @@ def test_generate_writes_a_line_a_prompt_and_sets_bad_lines_aside(bundle: Path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "prompts.jsonl", "texts.jsonl", "texts.jsonl.rejects.jsonl",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("drafting", [None, Drafting()], ids=str)
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_prompt_without_numbers_fails_by_name_and_the_others_are_written(
+    bundle: Path, greedy: dict[str, list[int]], batch: int, drafting: Drafting | None, tmp_path: Path
+) -> None:
+    token = TextGenerator.open(bundle, threads=1).encode("x").prompt[-2]
+    broken = shutil.copytree(bundle, tmp_path / "bundle")
+    break_rows(broken, [int(token)])
+    generator = TextGenerator.open(broken, drafting=drafting, batch_size=batch, threads=1)
+    requests = [generator.encode(prompt, max_new_tokens=LIMIT) for prompt in PROMPTS]
+    results = generator.run(requests)
+    read = [token in request.prompt or token in greedy[p][:-1] for p, request in zip(PROMPTS, requests, strict=True)]
+    failed = [isinstance(result, RequestFailure) for result in results]
+    assert failed == read if drafting is None else all(f >= r for f, r in zip(failed, read, strict=True))
+    assert any(failed)
+    assert not all(failed)
+    for prompt, result in zip(PROMPTS, results, strict=True):
+        if isinstance(result, RequestFailure):
+            assert f"{ENGINE} (fp32) gives NaN" in result.reason
+        else:
+            assert list(result.tokens) == greedy[prompt]
+    with pytest.raises(RequestError, match=f"^{sum(failed)} of 6 requests could not be answered") as caught:
+        generator.generate(PROMPTS, max_new_tokens=LIMIT)
+    assert [isinstance(result, RequestFailure) for result in caught.value.results] == failed
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "-"])
+def test_generate_rejects_prompts_without_numbers(bundle: Path, prompts: Path, output: str, tmp_path: Path) -> None:
+    token = TextGenerator.open(bundle, threads=1).encode("x").prompt[-2]
+    broken = shutil.copytree(bundle, tmp_path / "bundle")
+    break_rows(broken, [int(token)])
+    out, rejects = tmp_path / output if output != "-" else output, tmp_path / "rejects.jsonl"
+    options = ["--drafter", "none", "--max-new-tokens", "1", "--rejects", rejects, "--threads", "1"]
+    result = run("generate", broken, prompts, "-o", out, *options)
+    assert result.exit_code == 1
+    assert "1 requests could not be answered, and are among the rejects" in " ".join(result.stderr.split())
+    written = result.stdout.splitlines() if output == "-" else out.read_text().splitlines()
+    assert [json.loads(line)["id"] for line in written] == ["u0", "u1", "u2", "u3", "u5"]
+    assert [reject["line"] for reject in lines_of(rejects)] == [5]
+    assert not list(tmp_path.glob("*.partial*"))
+    break_rows(broken, slice(None))
+    result = run("generate", broken, prompts, "-o", tmp_path / "none.jsonl", *options, "--overwrite")
+    assert result.exit_code == 1
+    assert "6 requests could not be answered" in " ".join(result.stderr.split())
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_strict_input(bundle: Path, prompts: Path, tmp_path: Path) -> None:
+    options = ["--max-new-tokens", "1", "--strict-input", "--threads", "1"]
+    assert run("generate", bundle, prompts, "-o", tmp_path / "fine.jsonl", *options).exit_code == 0
+    with prompts.open("a") as file:
+        file.write("nonsense\n")
+    assert run("generate", bundle, prompts, "-o", tmp_path / "some.jsonl", *options).exit_code == 3
+    assert len(lines_of(tmp_path / "some.jsonl")) == len(PROMPTS)
 
 
 class Interrupted(Exception):

@@ -77,8 +77,9 @@ def write(
         assert number not in written
         written[number] = tokens.tolist(), finish, stats
 
-    verification = verification or TextVerification()
-    TextSession(engine, requests, drafter, verification, ends, AllOfIt(), GenerationStats()).run(done)
+    verification, broken = verification or TextVerification(), list[int]()
+    TextSession(engine, requests, drafter, verification, ends, AllOfIt(), GenerationStats()).run(done, broken.append)
+    assert not broken
     return written
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+import onnx
 from msgspec.structs import asdict
 
 from specbeam.engines.bundle import MANIFEST, Bundle, Manifest
-from specbeam.engines.facts import EngineFacts
+from specbeam.engines.facts import ENGINE_FACTS, EngineFacts, file_facts
 from specbeam.engines.sealed import sealed
 
 ENGINE = "onnxruntime-cpu-fp32"
@@ -49,3 +51,26 @@ def edit_engine(bundle: Path, change: Callable[[dict[str, Any]], object]) -> Non
     content = json.loads(path.read_text())
     change(content)
     path.write_bytes(sealed(msgspec.convert(content, EngineFacts)))
+
+
+def break_embedding(path: Path, rows: slice | list[int]) -> None:
+    """Make NaN of some rows of a graph's embedding."""
+    graph = onnx.load(path)
+    weights = {weight.name: weight for weight in graph.graph.initializer}
+    (weight,) = (
+        weights[node.input[0]] for node in graph.graph.node if node.op_type == "Gather" and node.input[1] == "input_ids"
+    )
+    array = onnx.numpy_helper.to_array(weight).copy()
+    array[rows] = np.nan
+    weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
+    onnx.save(graph, path)
+
+
+def break_rows(bundle: Path, rows: slice | list[int], role: str = "target") -> None:
+    """Make NaN of some rows of the embedding in the engine's graph, and seal the engine anew."""
+    folder = bundle / "engines" / ENGINE
+    break_embedding(folder / role / "model.onnx", rows)
+    content = json.loads((folder / ENGINE_FACTS).read_text())
+    (folder / ENGINE_FACTS).unlink()
+    content["files"] = msgspec.to_builtins(file_facts(folder))
+    (folder / ENGINE_FACTS).write_bytes(sealed(msgspec.convert(content, EngineFacts)))

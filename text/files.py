@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from operator import itemgetter
 
 import msgspec
 
 from ..catalog.errors import PromptError
 from ..catalog.records import Reject
-from ..runtime.files import BATCHES_PER_WINDOW, RejectLine
+from ..runtime.files import BATCHES_PER_WINDOW, Outcomes, RejectLine
+from ..runtime.types import RequestFailure
 from .generator import MAX_NEW_TOKENS, TextGenerator
 from .prompts import Prompt
 from .types import Finish, Text, TextRequest, TextStats
@@ -28,11 +28,10 @@ class TextLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 @dataclass
-class GenerateCounts:
+class GenerateCounts(Outcomes):
     """What happened to the prompts of one run."""
 
     written: int = 0
-    rejected: int = 0
     kept: int = 0  # texts of earlier runs
 
 
@@ -51,7 +50,8 @@ def generate(
 
     max_new_tokens: for prompts that do not say it themselves. there: whether the text of a line is there already.
     in_order: batch by batch, in the order of the prompts; otherwise many are read ahead, so that those of one length
-    share a batch. `progress` is told how many texts there are.
+    share a batch. A prompt for which the engine gives no numbers becomes a reject, too; where whole batches do,
+    `counts.stopped` is set and the others are not tried. `progress` is told how many prompts are done.
     """
     prompts = iter(prompts)
     ahead = generator.batch_size * (1 if in_order else BATCHES_PER_WINDOW)
@@ -68,11 +68,18 @@ def generate(
             else:
                 assert isinstance(entry, Prompt)
                 asked.append((entry, request))
-        texts = generator.run([request for _, request in asked])
-        for number, text in sorted(texts, key=itemgetter(0)) if in_order else texts:
-            counts.written += 1
-            yield _line(asked[number][0], text, stats)
-            progress(counts.written + counts.kept)
+        for batch in generator.batches([request for _, request in asked]):
+            counts.see(batch.values())
+            for number in sorted(batch) if in_order else batch:
+                entry, text = asked[number][0], batch[number]
+                if isinstance(text, RequestFailure):
+                    yield RejectLine(entry.source, entry.line, text.reason, entry.raw)
+                    continue
+                counts.written += 1
+                yield _line(entry, text, stats)
+            progress(counts.written + counts.failed + counts.kept)
+            if counts.stopped:
+                return
 
 
 def _encode(generator: TextGenerator, entry: Prompt, max_new_tokens: int) -> TextRequest | Reject:

@@ -9,13 +9,15 @@ import numpy as np
 
 from ..catalog.errors import OptionError, PoolError, PromptError
 from ..engines.base import Engine
-from ..engines.registry import available_threads, default_engine, load_engine
+from ..engines.registry import available_threads, default_engine, load_engine, name_and_precision
 from ..engines.text_bundle import TextBundle, TextPrompt
 from ..pools.branches import Drafting
 from ..pools.live import LivePool
 from ..pools.text_pool import TextPool
 from ..pools.tokenizer import load
+from ..runtime.answers import answered, failure
 from ..runtime.costs import CallCosts
+from ..runtime.types import RequestFailure
 from .draft import NoDrafter, PoolDrafter, TextDrafter
 from .ends import Ends
 from .planning import AllOfIt, ByCost, TextPlanning
@@ -48,14 +50,15 @@ class TextGenerator:
         verification: TextVerification | None = None,
         stop: Sequence[str] = (),
         batch_size: int = BATCH_SIZE,
+        name: str = "given",
     ) -> None:
-        """context: positions of the model; see `open`."""
+        """context: positions of the model; name: how errors name the engine; see `open`."""
         if batch_size < 1:
             raise OptionError(f"got a batch size of {batch_size}; expected at least 1.")
         self.verification, self.drafter, self.batch_size = verification or TextVerification(), drafter, batch_size
         self.stats = GenerationStats()
         self._engine, self._around, self._context, self._pool = engine, prompt, context, pool
-        self._planning = planning
+        self._planning, self._name = planning, name
         self._tokenizer = load(tokenizer_file)
         self._check_stops(stop)
         self._ends = Ends(end_tokens, stop, self.decode)
@@ -100,7 +103,7 @@ class TextGenerator:
         return cls(
             loaded, bundle.tokenizer_file(), manifest.prompt, context=manifest.target.context,
             end_tokens=manifest.end_tokens, drafter=drafter, planning=planning, pool=opened, verification=verification,
-            stop=stop, batch_size=batch_size,
+            stop=stop, batch_size=batch_size, name=name_and_precision(bundle, "target", engine),
         )  # fmt: skip
 
     def generate(
@@ -114,7 +117,8 @@ class TextGenerator:
         """The text behind every prompt, in the prompts' order.
 
         ids: whose they are, by which the pool knows their groups; groups: named directly, where not None. Raises
-        `PromptError` for a prompt that cannot be used.
+        `PromptError` for a prompt that cannot be used, and `RequestError`, once all others are done, for one that the
+        engine gives no numbers for.
         """
         if isinstance(prompts, str):
             raise OptionError(f"got the text {prompts[:40]!r}; expected a list of prompts. Put it into a list.")
@@ -128,8 +132,7 @@ class TextGenerator:
             )
             for number, prompt in enumerate(prompts)
         ]  # fmt: skip
-        texts: dict[int, Text] = dict(self.run(requests))
-        return [texts[number] for number in range(len(requests))]
+        return answered(self.run(requests))
 
     def encode(
         self, prompt: str, *, max_new_tokens: int = MAX_NEW_TOKENS, id: str | None = None, group: str | None = None
@@ -152,16 +155,23 @@ class TextGenerator:
             )
         return TextRequest(np.array(tokens, np.int64), self._group(id, group), min(max_new_tokens, room))
 
-    def run(self, requests: Sequence[TextRequest]) -> Iterator[tuple[int, Text]]:
-        """Write a text behind every prompt; yields (number of the request, text), batch by batch.
+    def run(self, requests: Sequence[TextRequest]) -> list[Text | RequestFailure]:
+        """As `generate`, for encoded requests: each one's text or failure, in their order."""
+        results = {number: result for batch in self.batches(requests) for number, result in batch.items()}
+        return [results[number] for number in range(len(requests))]
+
+    def batches(self, requests: Sequence[TextRequest]) -> Iterator[dict[int, Text | RequestFailure]]:
+        """As `run`, batch by batch, by the requests' numbers, in the order in which they end.
 
         Prompts of about the same length share a batch.
         """
         order = np.argsort([len(request.prompt) for request in requests], kind="stable").tolist()
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            for number, text in self._batch([requests[i] for i in chosen]):
-                yield chosen[number], text
+            results = self._batch([requests[i] for i in chosen])
+            yield {
+                chosen[i]: failure(chosen[i], None, self._name) if text is None else text for i, text in results.items()
+            }
 
     def decode(self, tokens: Int64) -> str:
         """Tokens as text, without the tokenizer's special ones."""
@@ -186,17 +196,21 @@ class TextGenerator:
                     "tokens end them anyway; for another one, set eos_token_id in generation_config.json and export."
                 )
 
-    def _batch(self, requests: Sequence[TextRequest]) -> list[tuple[int, Text]]:
-        stats, texts = GenerationStats(), list[tuple[int, Text]]()
+    def _batch(self, requests: Sequence[TextRequest]) -> dict[int, Text | None]:
+        """The texts in the order in which they end; None where the engine's scores are no numbers."""
+        stats, texts = GenerationStats(), dict[int, Text | None]()
 
         def done(number: int, tokens: Int64, finish: Finish, cost: TextStats) -> None:
             text = Text(self._ends.cut(self.decode(tokens)), tuple(tokens.tolist()), finish, cost)
             stats.count(text)
-            texts.append((number, text))
+            texts[number] = text
+
+        def failed(number: int) -> None:
+            texts[number] = None
 
         with stats.timed("total"):
             TextSession(self._engine, requests, self.drafter, self.verification, self._ends, self._planning, stats).run(
-                done
+                done, failed
             )
         with self._lock:
             self.stats.merge(stats)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..catalog.numbers import all_finite
 from ..pools.branches import Branches
 from ..runtime.costs import CallCosts
 from .types import Bool, Float64, Int64
@@ -94,7 +95,9 @@ class ByCost(TextPlanning):
         gain = np.bincount(rank + 1, self.chances(branches.share), len(sizes)).cumsum() + call.batch
         batch, past = np.full(len(sizes), float(call.batch)), np.full(len(sizes), float(call.past))
         engine = self._costs.of_calls(batch, past, (call.new + sizes).astype(np.float64))
-        return int((gain / (self._scale * engine + self._host)).argmax())
+        rate = gain / (self._scale * engine + self._host)
+        all_finite(rate, "The expected rate of tokens", "Build the engine again: its measured times are damaged.")
+        return int(rate.argmax())
 
     def chances(self, share: Float64) -> Float64:
         """[n] chance that branches of these shares [n] pass."""

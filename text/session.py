@@ -15,6 +15,7 @@ from .types import Accepted, Bool, Finish, Int64, TextRequest, TextStats, TextVe
 from .verify import accept
 
 Done = Callable[[int, Int64, Finish, TextStats], None]  # number of the request, its tokens, why it ended, what it cost
+Failed = Callable[[int], None]  # number of a request for which the engine gave what is no log-probability
 
 
 class TextSession:
@@ -49,18 +50,18 @@ class TextSession:
         self._cache = engine.new_cache(len(requests))
         self._begun = False  # whether the prompts are cached
 
-    def run(self, done: Done) -> None:
-        """Write all texts; each is handed over when it ends."""
+    def run(self, done: Done, failed: Failed) -> None:
+        """Write all texts; each is handed over when it ends, or told to have failed."""
         stats = self._stats
         while len(self._active):
             before = stats.round_seconds, stats.target_seconds, stats.retrieval_seconds
             with stats.timed("round"):
-                branches, passed, call, own = self._round(done)
+                branches, passed, call, own = self._round(done, failed)
             after = stats.round_seconds, stats.target_seconds, stats.retrieval_seconds
             whole, engine, retrieval = (end - begin for begin, end in zip(before, after, strict=True))
             self._planning.observe(branches, passed, call, own, Spent(engine, retrieval, whole - engine - retrieval))
 
-    def _round(self, done: Done) -> tuple[Branches, Bool, Call, int]:
+    def _round(self, done: Done, failed: Failed) -> tuple[Branches, Bool, Call, int]:
         """One call of the target.
 
         Returns what was drafted, which of it [n] is in texts now, the call's size and its tokens that are not drafted.
@@ -80,6 +81,8 @@ class TextSession:
         with self._stats.timed("verification"):
             accepted = accept(logprobs, branches, 1 + rank, self._verification)
         passed = paths[np.where(accepted.node < 0, np.arange(batch), batch + accepted.node)]
+        for number in self._active[accepted.failed].tolist():
+            failed(number)
         self._advance(inputs.input_ids, past, passed, branches, accepted, done)
         used: Bool = (passed[branches.request] == slot[:, None]).any(axis=1)
         return branches, used, Call(batch, past, inputs.input_ids.shape[1]), own
@@ -129,8 +132,9 @@ class TextSession:
         passed = (paths[:, 1:] >= 0).sum(axis=1)
         self._calls[mine] += 1
         self._drafted[mine] += np.bincount(branches.request, minlength=len(mine))
-        going = np.ones(len(mine), bool)
-        for row, number in enumerate(mine.tolist()):
+        going = ~accepted.failed
+        for row in np.flatnonzero(~accepted.failed).tolist():
+            number = int(mine[row])
             count, start = int(passed[row]), int(self._length[number])
             self._tokens[number, start : start + count] = ids[row, paths[row, 1 : 1 + count] - past]
             self._tokens[number, start + count] = accepted.bonus[row]

@@ -69,3 +69,4 @@ class Accepted(NamedTuple):
 
     node: Int64  # [B] the last drafted token of the longest branch that passed; -1: none did
     bonus: Int64  # [B] the target's own token behind it
+    failed: Bool  # [B] the target gave NaN or infinity in place of a log-probability: neither means anything

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..catalog.errors import HistoryError, OptionError
-from .options import PathType, format_options, given, histories_argument, together
-from .output import Stages, claim_outputs, write_results
+from .options import PathType, format_options, given, histories_argument, strict_option, together
+from .output import Stages, claim_outputs, refuse_rejects, write_results
 
 if TYPE_CHECKING:
     from ..catalog.history import HistoryRequest, Reject
@@ -44,10 +44,11 @@ output_options = together(
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
 @format_options
 @click.option("--rejects", type=PathType, help="Where unusable lines go. Default: OUTPUT.rejects.jsonl.")
+@strict_option
 @output_options
 def group_users(
     histories: tuple[Path, ...], output: Path, prefix: str, overwrite: bool, format: str | None, item_base: int,
-    rejects: Path | None, **options: Any,
+    rejects: Path | None, strict_input: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Group users by what their histories have in common, for `specbeam build-pool --groups`.
 
@@ -78,6 +79,7 @@ def group_users(
     click.echo(_written(grouping, output, prefix, "users", overwrite))
     if unusable:
         click.echo(f"{len(unusable)} lines were rejected: see {rejects}")
+    refuse_rejects(len(unusable), strict=strict_input)
 
 
 @click.command("group-items")

@@ -80,6 +80,9 @@ batch_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 1024), help="Threads of each engine. Default: all processors."
 )
+strict_option = click.option(
+    "--strict-input", is_flag=True, help="Exit with status 3 if lines were rejected, although the rest was done."
+)
 format_option = click.option("--format", type=FORMATS, help="Of all HISTORIES. Default: by each file's name.")
 format_options = together(
     format_option,

@@ -8,9 +8,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from ..catalog.errors import SpecBeamError
+
 if TYPE_CHECKING:
     from ..runtime import Recommender
-    from ..runtime.files import InferCounts
+    from ..runtime.files import InferCounts, Outcomes
+
+REJECTED = 3  # exit status
 
 
 class Stages:
@@ -95,6 +99,26 @@ def set_aside(lines: Iterable[Any], write: Callable[[Any], None], rejects: Path 
         rejects.unlink(missing_ok=True)  # an earlier run's
 
 
+def conclude(outcomes: "Outcomes", done: str, *, strict: bool) -> None:
+    """End with an error where the engine gave no numbers for some requests; done: what there is of the others.
+
+    strict: as of `refuse_rejects`.
+    """
+    if outcomes.failed:
+        stopped = "Stopped, because whole batches failed: " if outcomes.stopped else ""
+        raise SpecBeamError(
+            f"{stopped}{outcomes.failed} requests could not be answered, and are among the rejects: "
+            f"{outcomes.reason}. {done}"
+        )
+    refuse_rejects(outcomes.rejected, strict=strict)
+
+
+def refuse_rejects(rejected: int, *, strict: bool) -> None:
+    """End with the status `REJECTED` where lines were set aside and are not to be (--strict-input)."""
+    if strict and rejected:
+        raise SystemExit(REJECTED)
+
+
 def summary(recommender: "Recommender", counts: "InferCounts", seconds: float, rejects: Path | None) -> str:
     """What a run did, in a few lines."""
     from ..runtime.planner import Planner
@@ -124,6 +148,11 @@ def summary(recommender: "Recommender", counts: "InferCounts", seconds: float, r
         lines.append(f"{counts.unknown_items} items of the histories are not in the catalog and were dropped")
     if counts.shortened:
         lines.append(f"{counts.shortened} histories were shortened to the model's context")
+    if stats.failed_drafts:
+        lines.append(
+            f"for {stats.failed_drafts} requests the draft's engine gave NaN or infinity and drafted nothing: their "
+            "lists are right, but took longer. Build it again, in fp32 or bf16 where it is fp16"
+        )
     if counts.rejected:
         lines.append(f"{counts.rejected} lines were rejected" + (f": see {rejects}" if rejects else ""))
     return "\n".join(lines)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..catalog.errors import OptionError, SpecBeamError
-from .options import FORMATS, FileOrPipe, PathType, flags, given, together
-from .output import Bars, claim_outputs, write_results
+from .options import FORMATS, FileOrPipe, PathType, flags, given, strict_option, together
+from .output import Bars, claim_outputs, refuse_rejects, write_results
 
 if TYPE_CHECKING:
     from ..catalog.records import Reject
@@ -45,10 +45,11 @@ item_options = together(
 @text_options
 @item_options
 @click.option("--rejects", type=PathType, help="Where unusable lines go. Default: OUTPUT.rejects.jsonl.")
+@strict_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing pool.")
 def build_pool(
-    files: tuple[Path, ...], output: Path, groups: Path | None, items: bool, rejects: Path | None, overwrite: bool,
-    **options: Any,
+    files: tuple[Path, ...], output: Path, groups: Path | None, items: bool, rejects: Path | None, strict_input: bool,
+    overwrite: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Build a pool of earlier texts, from which `specbeam generate --pool` drafts.
 
@@ -90,6 +91,7 @@ def build_pool(
     click.echo(told)
     if unusable:
         click.echo(f"{len(unusable)} lines were rejected: see {rejects}")
+    refuse_rejects(len(unusable), strict=strict_input)
 
 
 def _build_texts(

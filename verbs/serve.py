@@ -24,10 +24,11 @@ from .options import (
     shape_by_hand,
     shape_options,
     speculation_option,
+    strict_option,
     threads_option,
     verify_option,
 )
-from .output import Bars, claim_outputs, summary, write_results
+from .output import Bars, claim_outputs, conclude, summary, write_results
 
 TOP_K_HELP = "Items for each request that does not ask for a number of its own."
 SLACK_HELP = "tolerant (which needs it): how much lower than the node it replaces a stand-in may score, e.g. 0.1."
@@ -56,13 +57,15 @@ SLACK_HELP = "tolerant (which needs it): how much lower than the node it replace
 @click.option("--limit", type=click.IntRange(1), help="Read only the first LIMIT requests.")
 @click.option("--stats", is_flag=True, help="Write each request's target calls, draft calls and evaluated nodes.")
 @click.option("--rejects", type=PathType, help="Where unusable lines go. Default: OUTPUT.rejects.jsonl.")
+@strict_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 def infer(
     bundle: Path, histories: tuple[Path, ...], output: Path, top_k: int, mode: Any, scoring: Any, slack: float | None,
     temperature: float | None, seed: int | None, exclude_history: bool, allow: Path | None, deny: Path | None,
     drafter: Any, pool: Path | None, speculation: Literal["auto", "fixed"] | None, draft_width: int | None,
     draft_length: int | None, engine: str | None, batch_size: int, threads: int | None, format: str | None,
-    item_base: int, limit: int | None, stats: bool, rejects: Path | None, overwrite: bool,
+    item_base: int, limit: int | None, stats: bool, rejects: Path | None, strict_input: bool,
+    overwrite: bool,
 ) -> None:  # fmt: skip
     """Write the top-K items for every history: one JSON line a request, in the input's order.
 
@@ -108,11 +111,12 @@ def infer(
             stats=stats, progress=lambda served: bars("users", served, limit),
         )  # fmt: skip
         write_results(lines, output, rejects, overwrite=overwrite)
-    if counts.rejected and not counts.served:
+    if counts.rejected and not counts.served + counts.failed:
         raise SpecBeamError(f"No request could be served: see the reasons {f'in {rejects}' if rejects else 'above'}.")
-    if not counts.served:
+    if not counts.served + counts.failed:
         raise SpecBeamError(f"{', '.join(map(str, histories))}: no request in it. Expected at least one history.")
     click.echo(summary(recommender, counts, perf_counter() - start, rejects), err=piped)
+    conclude(counts, f"{counts.served} were served{f': see {output}' if counts.served else ''}.", strict=strict_input)
 
 
 @click.command()

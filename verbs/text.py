@@ -18,10 +18,11 @@ from .options import (
     engine_option,
     flags,
     given,
+    strict_option,
     threads_option,
     together,
 )
-from .output import Bars, claim_outputs, set_aside, write_results
+from .output import Bars, claim_outputs, conclude, set_aside, write_results
 
 if TYPE_CHECKING:
     from ..text import GenerationStats, TextGenerator
@@ -74,12 +75,13 @@ drafting_options = together(
 @click.option("--limit", type=click.IntRange(1), help="Read only the first LIMIT prompts.")
 @click.option("--stats", is_flag=True, help="Write each text's target calls, drafted and accepted tokens.")
 @click.option("--rejects", type=PathType, help="Where unusable lines go. Default: OUTPUT.rejects.jsonl.")
+@strict_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing output, and what an interrupted run left.")
 def generate(
     bundle: Path, prompts: Path, output: Path, pool: Path | None, drafter: Literal["pool", "none"], mode: Any,
     accept_top_k: int | None, threshold: float | None, max_new_tokens: int | None, stop: tuple[str, ...], live: bool,
     speculation: Literal["auto", "fixed"] | None, engine: str | None, batch_size: int, threads: int | None,
-    limit: int | None, stats: bool, rejects: Path | None, overwrite: bool, **shape: Any,
+    limit: int | None, stats: bool, rejects: Path | None, strict_input: bool, overwrite: bool, **shape: Any,
 ) -> None:  # fmt: skip
     """Write a text behind every prompt: one JSON line each, with the prompt's id.
 
@@ -143,10 +145,11 @@ def generate(
             facts = RunFacts.of(opened, engine, prompts, pool, options)
             with Journal.open(output, facts, overwrite=overwrite) as journal:
                 _keep(generator, lines, journal, rejects, overwrite=overwrite)
-    if not counts.written + counts.kept:
+    if not counts.written + counts.kept + counts.failed:
         told = f"see the reasons {f'in {rejects}' if rejects else 'above'}" if counts.rejected else "there is none"
         raise SpecBeamError(f"{prompts}: no prompt could be used: {told}. Expected lines such as {EXAMPLE}.")
     click.echo(_summary(generator.stats, counts, perf_counter() - start, rejects), err=piped)
+    conclude(counts, f"{counts.written} texts were written: see {output}.", strict=strict_input)
 
 
 def _total(prompts: Path, limit: int | None) -> int | None:
