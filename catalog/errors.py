@@ -1,5 +1,7 @@
 """What SpecBeam raises when the input, and not the program, is at fault."""
 
+SAID = 300  # characters that are passed on of a library's message
+
 
 class SpecBeamError(Exception):
     """Base of every error a user can cause and mend.
@@ -39,3 +41,17 @@ class ExportError(SpecBeamError):
 
 class OptionError(SpecBeamError, ValueError):
     """Settings that are out of range, or that cannot be combined."""
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether a library has failed, and nobody ends the program: what is written in Rust raises panics past `Exception`."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def said(error: BaseException) -> str:
+    """What a library's exception says, in a line; its class, too, where that alone says what is wrong."""
+    text = " ".join(str(error).split())
+    shown = text if len(text) <= SAID else f"{text[:SAID]}..."
+    return (
+        shown if isinstance(error, OSError | ValueError) and shown else f"{type(error).__name__}: {shown or 'no more'}"
+    )

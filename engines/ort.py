@@ -112,7 +112,8 @@ def open_session(
     provider = check_provider(device)
     settings = {"enable_cuda_graph": "1"} if cuda_graphs else {}
     try:
-        return ort.InferenceSession(str(graph), options, providers=[(provider, settings)])
+        # Another provider in its place would be another engine, and ONNX Runtime prints of it on standard output.
+        return ort.InferenceSession(str(graph), options, providers=[(provider, settings)], enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise EngineError(f"ONNX Runtime {ort.__version__} cannot load {graph} on {device}: {error}") from error
 
