@@ -25,7 +25,7 @@ class Renormalise(LogitsProcessor):
 
 
 def isolated_generate(model: Any, ids: torch.Tensor, settings: Mapping[str, Any], **inputs: Any) -> Any:
-    """`model.generate` of prompts [B, P] under `settings`, else under transformers' defaults: beams of one, no sampling.
+    """`model.generate` of prompts [B, P] under `settings`, else as transformers does by default: greedily.
 
     Nothing of the checkpoint's own settings is obeyed, as search obeys none. What a `GenerationConfig` leaves open is
     filled from the model's, which therefore stands aside meanwhile.

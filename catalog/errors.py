@@ -44,7 +44,7 @@ class OptionError(SpecBeamError, ValueError):
 
 
 def is_fault(error: BaseException) -> bool:
-    """Whether a library has failed, and nobody ends the program: what is written in Rust raises panics past `Exception`."""
+    """Whether a library has failed, and nobody ends the program: those of Rust raise panics past `Exception`."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
@@ -52,6 +52,5 @@ def said(error: BaseException) -> str:
     """What a library's exception says, in a line; its class, too, where that alone says what is wrong."""
     text = " ".join(str(error).split())
     shown = text if len(text) <= SAID else f"{text[:SAID]}..."
-    return (
-        shown if isinstance(error, OSError | ValueError) and shown else f"{type(error).__name__}: {shown or 'no more'}"
-    )
+    clear = shown and isinstance(error, OSError | ValueError)
+    return shown if clear else f"{type(error).__name__}: {shown}".removesuffix(": ")
