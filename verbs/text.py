@@ -21,7 +21,7 @@ from .options import (
     threads_option,
     together,
 )
-from .output import Bars, set_aside, write_results
+from .output import Bars, results_alone, set_aside, write_results
 
 if TYPE_CHECKING:
     from ..text import GenerationStats, TextGenerator
@@ -110,6 +110,7 @@ def generate(
     own, shape = given({"accept_top_k": accept_top_k, "threshold": threshold}), given(shape)
     _check(own, mode, drafter, drafting=bool(shape or speculation or pool))
     piped = str(output) == "-"
+    results = click.get_current_context().with_resource(results_alone()) if piped else output
     rejects = rejects or (None if piped else beside(output, ".rejects.jsonl"))
     check_outputs(output, rejects, [prompts], overwrite)
     if rejects is not None and rejects in journal_files(output):
@@ -128,7 +129,7 @@ def generate(
             stats=stats, progress=lambda done: bars("texts", done, total),
         )  # fmt: skip
         if piped:
-            write_results(lines(in_order=True), output, rejects)
+            write_results(lines(in_order=True), results, rejects)
         else:
             options = {
                 "max_new_tokens": max_new_tokens,
