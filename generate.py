@@ -1,10 +1,11 @@
 """`transformers` beam search under the item trie: the baseline that speed is measured against, and the tests' truth."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from .catalog.errors import EngineError
 from .catalog.numbers import are_logprobs
@@ -23,6 +24,21 @@ class Renormalise(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         return scores.log_softmax(-1)
+
+
+def isolated_generate(model: Any, ids: torch.Tensor, settings: Mapping[str, Any], **inputs: Any) -> Any:
+    """`model.generate` of prompts [B, P] under `settings`, else as transformers does by default: greedily.
+
+    Nothing of the checkpoint's own settings is obeyed, as search obeys none. What a `GenerationConfig` leaves open is
+    filled from the model's, which therefore stands aside meanwhile.
+    """
+    own, model.generation_config = model.generation_config, GenerationConfig()  # type: ignore[no-untyped-call]
+    try:
+        with torch.inference_mode():
+            config = GenerationConfig(**settings)  # type: ignore[no-untyped-call]
+            return model.generate(ids, generation_config=config, attention_mask=torch.ones_like(ids), **inputs)
+    finally:
+        model.generation_config = own
 
 
 class TrieGenerate:
@@ -65,24 +81,23 @@ class TrieGenerate:
         start, width = len(prompt), min(k, self._trie.identifiers)
         beyond = [0 if self._end is None else self._end]  # for beams that went on where no identifier does
         ids = torch.from_numpy(np.asarray(prompt, np.int64))[None].to(self._model.device)
-        with torch.inference_mode():
-            out = self._model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                num_beams=width,
-                num_return_sequences=width,
-                max_new_tokens=self._trie.length,
-                do_sample=False,
+        out = isolated_generate(
+            self._model,
+            ids,
+            {
+                "num_beams": width,
+                "num_return_sequences": width,
+                "max_new_tokens": self._trie.length,
                 **({"length_penalty": 0.0, "early_stopping": False} if width > 1 else {}),
-                eos_token_id=self._end,
-                pad_token_id=0,
-                use_cache=True,
-                return_dict_in_generate=True,
-                output_scores=width > 1 or self._scoring == "constrained",
-                output_logits=width == 1,
-                prefix_allowed_tokens_fn=lambda _, tokens: self._allowed.get(tuple(tokens[start:].tolist()), beyond),
-                logits_processor=LogitsProcessorList([Renormalise()] if self._scoring == "constrained" else []),
-            )
+                "eos_token_id": self._end,
+                "pad_token_id": 0,
+                "return_dict_in_generate": True,
+                "output_scores": width > 1 or self._scoring == "constrained",
+                "output_logits": width == 1,
+            },
+            prefix_allowed_tokens_fn=lambda _, tokens: self._allowed.get(tuple(tokens[start:].tolist()), beyond),
+            logits_processor=LogitsProcessorList([Renormalise()] if self._scoring == "constrained" else []),
+        )
         sequences = [self._ended(sequence) for sequence in out.sequences[:, start:].tolist()]
         scores = [self._greedy_score(out, sequences[0])] if width == 1 else out.sequences_scores.tolist()
         if not are_logprobs(np.array(scores)):

@@ -3,12 +3,11 @@
 import re
 from pathlib import Path
 
-from transformers import AutoConfig, LlamaConfig, PretrainedConfig
+from transformers import LlamaConfig, PretrainedConfig
 
 from ..catalog.errors import OptionError
 from ..catalog.files import Frozen
-from ..export.checkpoint import check_architecture, check_positions, read_json
-from ..export.quiet import quiet
+from ..export.checkpoint import load_config
 
 WIDE = 512  # hidden width from which initial weights have the usual spread
 SPREAD, NARROW_SPREAD = 0.02, 0.1  # the usual one costs narrow layers most of their steps
@@ -45,7 +44,7 @@ def find_config(name: str | Path | ModelSize, context: int) -> PretrainedConfig:
         return _llama(name, context)
     path = Path(name)
     if path.is_dir() or path.suffix == ".json":
-        return _read(path / "config.json" if path.is_dir() else path)
+        return load_config(path / "config.json" if path.is_dir() else path)
     if str(name) in PRESETS:
         return _llama(PRESETS[str(name)], context)
     shape = _SHAPE.fullmatch(str(name))
@@ -75,16 +74,3 @@ def _llama(size: ModelSize, context: int) -> LlamaConfig:
         tie_word_embeddings=True,
         initializer_range=NARROW_SPREAD if size.hidden < WIDE else SPREAD,
     )
-
-
-def _read(file: Path) -> PretrainedConfig:
-    raw = read_json(file, "a model's configuration")
-    check_architecture(file.parent, raw)
-    with quiet():
-        try:
-            config = AutoConfig.from_pretrained(file, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OptionError(f"{file} is not a valid configuration: {error}") from error
-    assert isinstance(config, PretrainedConfig)
-    check_positions(file.parent, config)
-    return config

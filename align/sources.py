@@ -13,8 +13,9 @@ from ..catalog.errors import OptionError
 from ..catalog.files import whole_directory
 from ..catalog.items import Catalog
 from ..catalog.tokens import is_text
-from ..export.checkpoint import Checkpoint, load_tokenizer
+from ..export.checkpoint import Checkpoint
 from ..export.quiet import quiet
+from ..export.tokenizer import load_tokenizer
 from .configs import ModelSize
 from .decoder import add_identifiers, build_decoder, build_tokenizer, load_with_rows
 from .work import EVENTS
@@ -31,6 +32,9 @@ class Source(ABC):
     @abstractmethod
     def tokenizer(self, catalog: Catalog, text: str) -> PreTrainedTokenizerBase:
         """A tokenizer that knows the catalog's identifiers; `text` is what stands around them in prompts."""
+
+    def check_prompt(self, *, chat: bool) -> None:  # noqa: B027 (most have nothing to say)
+        """Raise `OptionError` where prompts need what the tokenizer will not have."""
 
     @abstractmethod
     def model(self, tokenizer: PreTrainedTokenizerBase, catalog: Catalog, context: int, seed: int) -> PreTrainedModel:
@@ -69,6 +73,13 @@ class FreshDecoder(Source):
     vocabulary: Path | None = None
     epochs: ClassVar[float] = 10
     rate: ClassVar[float] = 0.5
+
+    def check_prompt(self, *, chat: bool) -> None:
+        if chat and self.vocabulary is None:
+            raise OptionError(
+                "--chat needs a tokenizer with a chat template; fresh weights have one of the identifiers and the "
+                "prompt's words alone. Give --tokenizer CHECKPOINT, or write the prompt out with --prompt."
+            )
 
     def tokenizer(self, catalog: Catalog, text: str) -> PreTrainedTokenizerBase:
         if self.vocabulary is None:

@@ -78,6 +78,7 @@ def train(
     check_replaceable(output, kind=RECORD, replace=overwrite)  # before the work; whole_directory checks again
     dataset.require_training()
     options = prompt or PromptOptions()
+    source.check_prompt(chat=options.chat)
     text = (options.prompt or "").replace("{history}", " ") + " " + options.separator
     with quiet():
         tokenizer = source.tokenizer(dataset.catalog, text)

@@ -54,6 +54,6 @@ def _session(graph: Path, watched: Sequence[str], threads: int) -> ort.Inference
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
     try:
         serialized = ir.to_proto(model).SerializeToString()
-        return ort.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(serialized, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise EngineError(f"ONNX Runtime {ort.__version__} cannot run {graph} for calibration: {error}") from error

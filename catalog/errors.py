@@ -1,5 +1,7 @@
 """What SpecBeam raises when the input, and not the program, is at fault."""
 
+SAID = 300  # characters that are passed on of a library's message
+
 
 class SpecBeamError(Exception):
     """Base of every error a user can cause and mend.
@@ -47,3 +49,16 @@ class OutputTakenError(SpecBeamError):
 
 class DiskFullError(SpecBeamError):
     """There is no space left where an output is written."""
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether a library has failed, and nobody ends the program: those of Rust raise panics past `Exception`."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def said(error: BaseException) -> str:
+    """What a library's exception says, in a line; its class, too, where that alone says what is wrong."""
+    text = " ".join(str(error).split())
+    shown = text if len(text) <= SAID else f"{text[:SAID]}..."
+    clear = shown and isinstance(error, OSError | ValueError)
+    return shown if clear else f"{type(error).__name__}: {shown}".removesuffix(": ")

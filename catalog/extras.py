@@ -8,7 +8,7 @@ from pathlib import Path
 DISTRIBUTION = "specbeam"
 # Which extra of pyproject.toml brings a module that may be missing.
 EXTRAS = {
-    "onnxruntime": "cpu", "torch": "export", "transformers": "export", "peft": "export",
+    "onnxruntime": "cpu", "torch": "export", "transformers": "export", "peft": "export", "sentencepiece": "export",
     "onnx": "quantize", "onnxscript": "export", "onnx_ir": "quantize", "polygraphy": "tensorrt",
     "tensorrt": "tensorrt", "tokenizers": "text", "pyarrow": "parquet", "altair": "explain", "vl_convert": "explain",
     "accelerate": "align", "sklearn": "groups", "scipy": "groups",

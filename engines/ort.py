@@ -112,9 +112,16 @@ def open_session(
     provider = check_provider(device)
     settings = {"enable_cuda_graph": "1"} if cuda_graphs else {}
     try:
-        return ort.InferenceSession(str(graph), options, providers=[(provider, settings)])
+        # Without a fallback: that would be another engine, and is told of on standard output.
+        session = ort.InferenceSession(str(graph), options, providers=[(provider, settings)], enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise EngineError(f"ONNX Runtime {ort.__version__} cannot load {graph} on {device}: {error}") from error
+    if provider not in session.get_providers():  # its libraries are missing: only a log line says so
+        raise EngineError(
+            f"ONNX Runtime {ort.__version__} could not start its {provider} for {graph}. Check the device's driver and "
+            "libraries, or choose another engine."
+        )
+    return session
 
 
 def load_ort_engine(

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_utils import AttentionInterface
 
-from ..catalog.errors import EngineError
+from ..catalog.errors import EngineError, is_fault, said
 from .base import Engine, Float32, ForwardInputs, Int64, KVCache
+from .checkpoint import CONFIG, SAVE_AGAIN, check_checkpoint
+from .generation import token_settings
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 ATTENTION = "specbeam"
@@ -118,9 +119,11 @@ def _layer(key: torch.Tensor, value: torch.Tensor) -> DynamicLayer:
 def load_model(directory: Path, dtype: torch.dtype, config: PretrainedConfig | None = None) -> PreTrainedModel:
     """Load a causal language model, complete, from safetensors in a local directory.
 
-    Raises `EngineError` when weights are missing, left over or of another shape. Tied heads may be
-    absent from the file. Buffers (the rotary frequencies) stay in float32 whatever `dtype` is.
+    Raises `EngineError` when weights are missing, left over or of another shape, and as `check_checkpoint` does. Tied
+    heads may be absent from the file. Buffers (the rotary frequencies) stay in float32 whatever `dtype` is. Of how
+    the checkpoint would have texts generated, the model knows the special tokens alone.
     """
+    check_checkpoint(directory)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory,
@@ -131,9 +134,16 @@ def load_model(directory: Path, dtype: torch.dtype, config: PretrainedConfig | N
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # they come back in the report
             output_loading_info=True,
+            attn_implementation="sdpa",  # whatever config.json names: some are downloaded
+            generation_config=GenerationConfig(**token_settings(directory)),  # type: ignore[no-untyped-call]
         )
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise EngineError(f"The weights in {directory} could not be loaded: {error}") from error
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        remedy = "It needs a machine with more memory." if "memory" in said(error).lower() else SAVE_AGAIN
+        raise EngineError(
+            f"{directory} could not be loaded as its {CONFIG} describes it: {said(error)}. {remedy}"
+        ) from error
     model: PreTrainedModel
     model, report = loaded
     faults = [

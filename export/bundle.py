@@ -72,6 +72,8 @@ def export_bundle(
             sources["target"].tokenizer, recommendable,
             template=prompt, separator=separator, chat=chat, history_length=history_length,
         )  # fmt: skip
+    for note in (note for source in sources.values() for note in source.notes):
+        progress(note)
     progress(_summary(identifiers))
     room = min(source.context for source in sources.values()) - identifiers.trie.length + 1
     PromptEncoder(spec, identifiers.tokens, room)  # raises when the longest item does not fit

@@ -1,19 +1,25 @@
 """A checkpoint directory: what it is, whether it can be exported faithfully, and its weights."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..catalog.errors import EngineError, ExportError
+from ..catalog.errors import EngineError, ExportError, is_fault, said
+from ..catalog.records import read_json
+from ..engines.checkpoint import CONFIG, SAVE_AGAIN, read_decoder, weight_files
 from ..engines.facts import ModelFacts
+from ..engines.generation import not_applied
 from ..engines.torch import DTYPES, head_dim, load_model, matrix
+from .adapter import CONFIG as ADAPTER
 from .adapter import Adapter
 from .quiet import quiet
+from .tokenizer import load_tokenizer
 
 ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM")
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
@@ -35,23 +41,31 @@ class Checkpoint:
 
         Raises `ExportError` with the reason and the remedy for whatever cannot be exported faithfully.
         """
-        adapter = Adapter.open(directory) if (directory / "adapter_config.json").is_file() else None
+        adapter = Adapter.open(directory) if (directory / ADAPTER).is_file() else None
         base = adapter.base if adapter else directory
-        raw = read_json(base / "config.json", "a checkpoint directory as save_pretrained writes it")
-        check_architecture(base, raw)
-        check_weight_files(base)
-        with quiet():
-            config = _config(base)
-            check_positions(base, config)
+        with quiet(), as_export_error():
+            config = load_config(base / CONFIG)
+            weight_files(base)
             tokenizer = load_tokenizer(directory)
         if adapter is None:
             check_rows(directory, tokenizer, int(config.vocab_size))
         return cls(directory, config, tokenizer, adapter)
 
     @property
+    def base(self) -> Path:
+        """Where the weights lie: an adapter's are its base model's."""
+        return self.adapter.base if self.adapter else self.directory
+
+    @property
     def context(self) -> int:
         """Positions the model was made for."""
         return int(self.config.max_position_embeddings)
+
+    @property
+    def notes(self) -> list[str]:
+        """What to tell whoever exports it: settings of the checkpoint's that search does not apply."""
+        settings = [f"{name}={value!r}" for name, value in not_applied(self.base).items()]
+        return [f"not applied of {self.base}'s settings of generation: {', '.join(settings)}"] if settings else []
 
     def load(self, precision: str, identifiers: Sequence[str]) -> PreTrainedModel:
         """The model with its weights in `precision`, adapters merged.
@@ -60,16 +74,13 @@ class Checkpoint:
         over, when identifiers have no trained rows, or when weights overflow in `precision`.
         """
         dtype = DTYPES[precision]
-        with quiet():
-            try:
-                if self.adapter is None:
-                    model = load_model(self.directory, dtype, self.config)
-                else:
-                    base = load_model(self.adapter.base, torch.float32, self.config)
-                    base_tokens = self._base_tokens(self.adapter)
-                    model = self.adapter.merge(base, self.tokenizer.get_vocab(), base_tokens, identifiers)
-            except EngineError as error:
-                raise ExportError(str(error)) from error
+        with quiet(), as_export_error():
+            if self.adapter is None:
+                model = load_model(self.directory, dtype, self.config)
+            else:
+                base = load_model(self.adapter.base, torch.float32, self.config)
+                base_tokens = self._base_tokens(self.adapter)
+                model = self.adapter.merge(base, self.tokenizer.get_vocab(), base_tokens, identifiers)
         check_rows(self.directory, self.tokenizer, len(matrix(model.get_input_embeddings())))
         cast_parameters(model, dtype)
         unfit = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
@@ -109,47 +120,74 @@ def cast_parameters(model: PreTrainedModel, dtype: torch.dtype) -> None:
     model.config.dtype = dtype
 
 
-def read_json(path: Path, expected: str) -> dict[str, Any]:
-    """A JSON object from a file. Raises `ExportError` saying what was `expected` there."""
-    if not path.is_file():
-        raise ExportError(f"{path.parent} has no {path.name}; expected {expected}.")
+@contextmanager
+def as_export_error() -> Iterator[None]:
+    """An engine's complaint about a checkpoint as an exporter's."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ExportError(f"{path} is not JSON ({error}); expected {expected}.") from error
-    if not isinstance(content, dict):
-        raise ExportError(f"{path} holds a JSON {type(content).__name__} and not an object; expected {expected}.")
-    return content
+        yield
+    except EngineError as error:
+        raise ExportError(str(error)) from error
 
 
-def check_architecture(directory: Path, raw: dict[str, Any]) -> None:
+class Declared(msgspec.Struct):
+    """What config.json says of a model before its numbers."""
+
+    model_type: str | None = None
+    architectures: list[str] | None = None
+    is_encoder_decoder: bool | None = None
+    auto_map: Any = None
+    transformers_weights: Any = None
+    quantization_config: dict[str, Any] | None = None
+
+
+def load_config(file: Path) -> PretrainedConfig:
+    """A config.json whose model can be exported. Raises `ExportError` with the reason for any other."""
+    if not file.is_file():
+        raise ExportError(
+            f"{file.parent} has no {file.name}; expected a checkpoint directory as save_pretrained writes it."
+        )
+    declared, _ = read_json(
+        file, Declared, "expected a model's configuration as save_pretrained writes it", ExportError
+    )
+    check_architecture(file.parent, declared)
+    with quiet(), as_export_error():
+        read_decoder(file)
+        try:
+            config = AutoConfig.from_pretrained(file, local_files_only=True, trust_remote_code=False)
+            for name in config._get_generation_parameters():  # older files hold some, and could not be saved again
+                delattr(config, name)
+        except BaseException as error:
+            if not is_fault(error):
+                raise
+            raise ExportError(f"{file} is no valid configuration: {said(error)}. {SAVE_AGAIN}") from error
+    assert isinstance(config, PretrainedConfig)
+    check_positions(file.parent, config)
+    return config
+
+
+def check_architecture(directory: Path, declared: Declared) -> None:
     """Refuse models whose graph is not known to fulfil the contract, and code that comes with a checkpoint."""
     supported = f"Supported are {', '.join(ARCHITECTURES)}."
-    names = raw.get("architectures") or []
-    if "auto_map" in raw:
+    names = declared.architectures or []
+    if declared.auto_map is not None:
         raise ExportError(f"{directory} brings its own code (auto_map in config.json), which is never run. {supported}")
-    if raw.get("is_encoder_decoder"):
+    if declared.is_encoder_decoder:
         raise ExportError(f"{directory} is an encoder-decoder ({', '.join(names)}); only decoders work. {supported}")
     if len(names) != 1 or names[0] not in ARCHITECTURES:
-        got = ", ".join(map(str, names)) or "no architecture in its config.json"
+        got = ", ".join(names) or "no architecture in its config.json"
         raise ExportError(f"{directory} is {got}, which cannot be exported. {supported}")
-    if "quantization_config" in raw:
-        method = raw["quantization_config"].get("quant_method", "unknown method")
+    expected = names[0].removesuffix("ForCausalLM").lower()
+    if declared.model_type != expected:
+        raise ExportError(
+            f"{directory / CONFIG} says model_type {declared.model_type!r} of a {names[0]}; expected {expected!r}."
+        )
+    if declared.transformers_weights is not None:
+        raise ExportError(f"{directory / CONFIG} names its weights (transformers_weights). Save the model again.")
+    if declared.quantization_config is not None:
+        method = declared.quantization_config.get("quant_method", "unknown method")
         raise ExportError(
             f"{directory} is quantised ({method}). Export the unquantised checkpoint; quantisation is a later step."
         )
-
-
-def check_weight_files(directory: Path) -> None:
-    """Refuse pickled weights, which execute code when loaded."""
-    if (directory / "model.safetensors").is_file() or (directory / "model.safetensors.index.json").is_file():
-        return
-    pickles = sorted(path.name for path in directory.glob("*.bin"))
-    found = f"only pickled weights ({', '.join(pickles[:SHOWN])})" if pickles else "no weights"
-    raise ExportError(
-        f"{directory} holds {found}; expected model.safetensors. Load it where you trust it and save it again with "
-        "model.save_pretrained(...)."
-    )
 
 
 def check_positions(directory: Path, config: PretrainedConfig) -> None:
@@ -195,28 +233,3 @@ def check_rows(directory: Path, tokenizer: PreTrainedTokenizerBase, rows: int) -
             "model.resize_token_embeddings(len(tokenizer)), train, and save the whole model; with LoRA, train with "
             'modules_to_save=["embed_tokens", "lm_head"].'
         )
-
-
-def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a local directory. Raises `ExportError` when there is none or it brings code."""
-    settings = directory / "tokenizer_config.json"
-    if settings.is_file() and "auto_map" in read_json(settings, "a tokenizer's settings"):
-        raise ExportError(f"{directory}'s tokenizer brings its own code (auto_map), which is never run. Convert it.")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ExportError(
-            f"{directory} has no tokenizer that transformers can load ({error}); save it there with "
-            "tokenizer.save_pretrained(...)."
-        ) from error
-    assert isinstance(tokenizer, PreTrainedTokenizerBase)
-    return tokenizer
-
-
-def _config(directory: Path) -> PretrainedConfig:
-    try:
-        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{directory / 'config.json'} is not a valid configuration: {error}") from error
-    assert isinstance(config, PretrainedConfig)
-    return config

@@ -259,7 +259,9 @@ def onnx_forward(path: Path) -> Forward:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # PyTorch wants the cores next
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise ExportError(f"ONNX Runtime cannot load the exported graph: {error}") from error
     names = [value.name for value in session.get_inputs()]

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from .. import __version__
 from ..catalog.errors import ExportError, PromptError
@@ -13,6 +13,7 @@ from ..catalog.files import check_replaceable, whole_directory
 from ..catalog.prompt import chat_text
 from ..engines.bundle import MANIFEST
 from ..engines.facts import file_facts
+from ..engines.generation import token_settings
 from ..engines.sealed import SCHEMA_VERSION, sealed
 from ..engines.text_bundle import TOKENIZER_FILE, TextManifest, TextPrompt
 from ..engines.torch import DTYPES
@@ -54,6 +55,8 @@ def export_text(
         raise ExportError(f"The precision {precision!r} is unknown; choose one of {', '.join(DTYPES)}.")
     check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
     source = Checkpoint.open(target)
+    for note in source.notes:
+        progress(note)
     with quiet():
         around = compile_text_prompt(source.tokenizer, prompt, chat=chat)
     with whole_directory(output, kind=MANIFEST, replace=overwrite) as part:
@@ -121,12 +124,11 @@ def _copy_tokenizer(source: Checkpoint, destination: Path, ends: Sequence[int]) 
 
 def _end_tokens(source: Checkpoint) -> tuple[int, ...]:
     """What ends a text: as `generate` would have it, else the tokenizer's end token."""
-    base = source.adapter.base if source.adapter else source.directory
-    try:
-        found = GenerationConfig.from_pretrained(base, local_files_only=True).eos_token_id
-    except OSError:
-        found = None
+    rows = int(source.config.vocab_size)
+    found = token_settings(source.base).get("eos_token_id")
     for ends in (found, getattr(source.config, "eos_token_id", None), source.tokenizer.eos_token_id):
-        if ends is not None:
-            return tuple(sorted(ends if isinstance(ends, list | tuple) else [int(ends)]))
+        several = ends if isinstance(ends, list | tuple) else [ends]
+        known = [int(end) for end in several if end is not None and 0 <= end < rows]
+        if known:
+            return tuple(sorted(known))
     return ()

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..catalog.errors import PoolError
+from ..catalog.errors import PoolError, is_fault, said
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -40,8 +40,10 @@ def load(file: Path) -> "Tokenizer":
     _read(file)
     try:
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing more particular
-        raise PoolError(f"{file} is not a tokenizer: {error}. Save the model's tokenizer again.") from error
+    except BaseException as error:  # the library raises nothing more particular
+        if not is_fault(error):
+            raise
+        raise PoolError(f"{file} is not a tokenizer: {said(error)}. Save the model's tokenizer again.") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -1,8 +1,11 @@
 """What a verb shows: progress, results, and a summary of the run."""
 
+import ctypes
+import os
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from io import UnsupportedOperation
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -55,19 +58,44 @@ class Bars:
         self._bar.update(done - self._bar.n)
 
 
-def write_results(lines: Iterable[Any], output: Path, rejects: Path | None, *, overwrite: bool) -> None:
+@contextmanager
+def results_alone() -> Iterator[IO[bytes]]:
+    """Standard output for results, and nothing else: what anybody prints meanwhile, in C as well, is an error's."""
+    sys.stdout.flush()
+    try:
+        own, error = sys.stdout.fileno(), sys.stderr.fileno()
+    except UnsupportedOperation:  # streams in memory, of a caller in this process
+        results = sys.stdout.buffer
+        with redirect_stdout(sys.stderr):
+            yield results
+        return
+    kept = os.dup(own)
+    try:
+        os.dup2(error, own)
+        with os.fdopen(os.dup(kept), "wb") as results:
+            yield results
+    finally:
+        sys.stdout.flush()
+        ctypes.CDLL(None).fflush(None)  # what C holds back, too, before the descriptor is the results' again
+        os.dup2(kept, own)
+        os.close(kept)
+
+
+def write_results(lines: Iterable[Any], output: Path | IO[bytes], rejects: Path | None, *, overwrite: bool) -> None:
     """Results to `output`, rejects to `rejects` or standard error; a file is whole, or absent if nothing is in it."""
     from ..catalog.errors import OutputTakenError
     from ..catalog.files import whole_file
     from ..runtime.files import write_line
 
     with ExitStack() as stack:
-        results: IO[bytes] | None = sys.stdout.buffer if str(output) == "-" else None
+        results = None if isinstance(output, Path) else output
         taken: OutputTakenError | None = None
 
         def write(line: Any) -> None:
             nonlocal results
-            results = results or stack.enter_context(whole_file(output, replace=overwrite))
+            if results is None:
+                assert isinstance(output, Path)
+                results = stack.enter_context(whole_file(output, replace=overwrite))
             write_line(results, line)
 
         try:

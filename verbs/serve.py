@@ -28,7 +28,7 @@ from .options import (
     threads_option,
     verify_option,
 )
-from .output import Bars, claim_outputs, conclude, summary, write_results
+from .output import Bars, claim_outputs, conclude, results_alone, summary, write_results
 
 TOP_K_HELP = "Items for each request that does not ask for a number of its own."
 SLACK_HELP = "tolerant (which needs it): how much lower than the node it replaces a stand-in may score, e.g. 0.1."
@@ -90,6 +90,7 @@ def infer(
     from ..runtime.recommender import check_k
 
     piped = str(output) == "-"
+    results = click.get_current_context().with_resource(results_alone()) if piped else output
     rejects = rejects or (None if piped else beside(output, ".rejects.jsonl"))
     verification = Verification(mode, scoring, slack, temperature, seed)
     claim_outputs(output, rejects)
@@ -110,7 +111,7 @@ def infer(
             recommender, islice(entries, limit), top_k, counts, item_filter=allowed, exclude_history=exclude_history,
             stats=stats, progress=lambda served: bars("users", served, limit),
         )  # fmt: skip
-        write_results(lines, output, rejects, overwrite=overwrite)
+        write_results(lines, results, rejects, overwrite=overwrite)
     if counts.rejected and not counts.served + counts.failed:
         raise SpecBeamError(f"No request could be served: see the reasons {f'in {rejects}' if rejects else 'above'}.")
     if not counts.served + counts.failed:

@@ -22,7 +22,7 @@ from .options import (
     threads_option,
     together,
 )
-from .output import Bars, claim_outputs, conclude, set_aside, write_results
+from .output import Bars, claim_outputs, conclude, results_alone, set_aside, write_results
 
 if TYPE_CHECKING:
     from ..text import GenerationStats, TextGenerator
@@ -112,6 +112,7 @@ def generate(
     own, shape = given({"accept_top_k": accept_top_k, "threshold": threshold}), given(shape)
     _check(own, mode, drafter, drafting=bool(shape or speculation or pool))
     piped = str(output) == "-"
+    results = click.get_current_context().with_resource(results_alone()) if piped else output
     rejects = rejects or (None if piped else beside(output, ".rejects.jsonl"))
     claim_outputs(output, rejects)
     check_outputs(output, rejects, [prompts], overwrite)
@@ -131,7 +132,7 @@ def generate(
             stats=stats, progress=lambda done: bars("texts", done, total),
         )  # fmt: skip
         if piped:
-            write_results(lines(in_order=True), output, rejects, overwrite=overwrite)
+            write_results(lines(in_order=True), results, rejects, overwrite=overwrite)
         else:
             options = {
                 "max_new_tokens": max_new_tokens,
