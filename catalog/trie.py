@@ -108,6 +108,13 @@ class ItemTrie:
         leaf[self.item] = np.repeat(np.arange(len(self.parent)), np.diff(self.item_offset))
         return leaf
 
+    def ends_with(self, end: int | None) -> bool:
+        """Whether every identifier has the token `end` behind it, and nowhere else; None: there is no such token."""
+        if end is None:
+            return True
+        ends, leaf = self.tokens(np.arange(1, len(self.parent))) == end, self.child_count[1:] == 0
+        return bool((ends == leaf).all() and self.child_count[0] and not leaf[self.depth[1:] == 1].any())
+
     def tokens(self, nodes: NDArray[np.integer]) -> Int64:
         """Token ids of nodes other than the root; same shape as `nodes`."""
         tokens: Int64 = self.vocabulary[self.column[nodes]]
