@@ -120,15 +120,20 @@ class ItemTrie:
         tokens: Int64 = self.vocabulary[self.column[nodes]]
         return tokens
 
-    def item_tokens(self) -> Int64:
-        """Token ids [I, L] of every item, in catalog order, `PAD` behind the shorter ones."""
-        tokens = np.full((len(self.item), self.length), PAD, np.int64)
+    def item_columns(self) -> Int64:
+        """Columns [I, L] of every item's tokens, in catalog order, `PAD` behind the shorter ones."""
+        columns = np.full((len(self.item), self.length), PAD, np.int64)
         node = self.leaf_of
         for d in reversed(range(self.length)):
             here = self.depth[node] == d + 1
-            tokens[here, d] = self.tokens(node[here])
+            columns[here, d] = self.column[node[here]]
             node = np.where(here, self.parent[node], node)
-        return tokens
+        return columns
+
+    def item_tokens(self) -> Int64:
+        """Token ids [I, L] of every item, in catalog order, `PAD` behind the shorter ones."""
+        columns = self.item_columns()
+        return np.where(columns == PAD, PAD, self.vocabulary[columns])
 
     def items_of(self, leaves: NDArray[np.integer]) -> tuple[Int64, Int32]:
         """Items of every leaf [n], one leaf after another and each leaf's in catalog order.

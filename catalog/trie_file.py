@@ -1,17 +1,19 @@
 """The item trie as a file, every array of which is checked once when it is read, in time linear in its size."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from .errors import CatalogError
 from .items import Catalog, some
-from .trie import PAD, ItemTrie
+from .trie import PAD, Int64, ItemTrie
 
 TYPES = {field.name: "I64" if field.name == "vocabulary" else "I32" for field in fields(ItemTrie)}
 
@@ -70,13 +72,13 @@ def _faults(trie: ItemTrie) -> Iterator[str]:
 
 def _family_faults(trie: ItemTrie) -> Iterator[str]:
     """Parents, children, siblings."""
-    count, parent, column = trie.child_count, trie.parent, trie.column
+    children, parent, column = trie.child_count, trie.parent, trie.column
     nodes = len(parent)
-    if count.min() < 0 or count.sum(dtype=np.int64) != nodes - 1:
+    if children.min() < 0 or children.sum(dtype=np.int64) != nodes - 1:
         yield f"its {nodes} nodes do not have {nodes - 1} children"
-    if parent[0] != PAD or (parent[1:] != np.repeat(np.arange(nodes), count)).any():
+    if parent[0] != PAD or (parent[1:] != np.repeat(np.arange(nodes), children)).any():
         yield "its nodes do not follow the order of their parents"
-    if ((trie.first_child != 1 + np.cumsum(count) - count) & (count > 0)).any():
+    if ((trie.first_child != 1 + np.cumsum(children) - children) & (children > 0)).any():
         yield "its first children are not where their siblings begin"
     if (trie.depth[parent[1:]] + 1 != trie.depth[1:]).any():
         yield "its nodes do not lie one level below their parents"
@@ -86,11 +88,11 @@ def _family_faults(trie: ItemTrie) -> Iterator[str]:
         yield "its siblings do not ascend by token"
 
 
-def is_permutation(numbers: np.ndarray[tuple[int, ...], np.dtype[np.integer]], count: int) -> bool:
-    """Whether the numbers are 0 to `count` - 1, each once, in any order."""
-    if len(numbers) != count or not count or numbers.min() < 0 or numbers.max() >= count:
-        return len(numbers) == count == 0
-    seen = np.zeros(count, bool)
+def is_permutation(numbers: NDArray[np.integer], size: int) -> bool:
+    """Whether the numbers [n] are 0 to `size` - 1, each once, in any order."""
+    if len(numbers) != size or not size or numbers.min() < 0 or numbers.max() >= size:
+        return len(numbers) == size == 0
+    seen = np.zeros(size, bool)
     seen[numbers] = True
     return bool(seen.all())
 
@@ -104,22 +106,20 @@ def check_agreement(catalog: Catalog, trie: ItemTrie, end_token: int | None) -> 
     if len(catalog.item_ids) != len(trie.item):
         raise CatalogError(f"the catalog has {len(catalog.item_ids)} items, the trie {len(trie.item)}")
     strings = np.fromiter(map(len, catalog.identifiers), np.int64, len(trie.item))
-    if (strings + (end_token is not None) == trie.depth[trie.leaf_of]).all():
-        tokens = trie.item_tokens()
-        parts: list[object] = list(chain.from_iterable(catalog.identifiers))
-        meant = np.searchsorted(trie.vocabulary, tokens[np.arange(trie.length) < strings[:, None]])
-        items = np.repeat(np.arange(len(strings)), strings)
-    else:
-        parts, meant, items = list(catalog.identifiers), trie.leaf_of, np.arange(len(strings))
-    number = {part: i for i, part in enumerate(dict.fromkeys(parts))}
-    of_part = np.fromiter(map(number.__getitem__, parts), np.int64, len(parts))
+    parts: Iterable[object] = catalog.identifiers
+    items, meant = np.arange(len(strings)), trie.leaf_of
+    if (strings + (end_token is not None) == trie.depth[meant]).all():
+        parts, items = chain.from_iterable(catalog.identifiers), np.repeat(items, strings)
+        meant = trie.item_columns()[np.arange(trie.length) < strings[:, None]]
+    number: defaultdict[object, int] = defaultdict(count().__next__)
+    of_part = np.fromiter(map(number.__getitem__, parts), np.int64, len(items))
     wrong = np.flatnonzero(_first(of_part)[of_part] != _first(meant)[meant])
     if len(wrong):
         names = [catalog.item_ids[item] for item in dict.fromkeys(items[wrong].tolist())]
         raise CatalogError(f"identifiers of {len(names)} items differ from their paths (items {some(names)})")
 
 
-def _first(numbers: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+def _first(numbers: Int64) -> Int64:
     """Where each number, of 0 and more, stands first; undefined for those that do not occur."""
     first = np.zeros(int(numbers.max()) + 1, np.int64)
     first[numbers[::-1]] = np.arange(len(numbers))[::-1]
