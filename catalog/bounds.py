@@ -7,10 +7,11 @@ from typing import Annotated
 
 import msgspec
 
+DAMAGED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # what decoding JSON raises that is none
 LARGEST = 2**31 - 1  # arrays hold 32-bit numbers
 Whole = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=LARGEST)]
-Size = Annotated[int, msgspec.Meta(ge=0, le=2**62)]  # of files; parameters of models; what was counted
+Size = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # of files; parameters of models; what was counted
 Number = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 AboveZero = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]

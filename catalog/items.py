@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from .bounds import DAMAGED
 from .errors import CatalogError
 from .files import whole_file
 from .trie import PAD
@@ -132,13 +133,13 @@ class Catalog:
 def _rows(path: Path, data: bytes) -> list[_Row]:
     """The lines of a catalog file. Raises `CatalogError` naming the first that is none."""
     decoder = msgspec.json.Decoder(_Row)
-    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    with suppress(*DAMAGED):
         return decoder.decode_lines(data)
     number, fault = 0, Exception("its lines do not end where its items do")
     for number, line in enumerate(data.splitlines(), 1):  # noqa: B007 (the message needs it)
         try:
             decoder.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except DAMAGED as error:
             fault = error
             break
     raise CatalogError(f"{path}, line {number}: {fault}. The file is damaged; export again.")

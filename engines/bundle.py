@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.bounds import Positive, Whole, check_names, leads_out
+from ..catalog.bounds import DAMAGED, Positive, Whole, check_names, leads_out
 from ..catalog.errors import BundleError, CatalogError
 from ..catalog.files import sha256
 from ..catalog.items import Catalog
@@ -260,7 +260,7 @@ def bundle_kind(path: Path) -> str:
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}. Make one with: specbeam export --help")
     try:
         return msgspec.json.decode((path / MANIFEST).read_bytes(), type=_Kind).kind
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DAMAGED:
         return "items"
 
 

@@ -11,6 +11,7 @@ from .sealed import Sealed
 
 ENGINE_FACTS = "engine.json"
 ENGINE_SCHEMA = 3
+MOST_CALLS = 1 << 16  # places in the grid of sizes that an engine's calls are timed for
 Precision = Literal["fp32", "fp16", "bf16"]  # of a graph's weights, caches and mask
 EnginePrecision = Literal["fp32", "fp16", "bf16", "int8"]
 Role = Literal["target", "draft"]
@@ -140,6 +141,11 @@ class RoleFacts(Frozen, frozen=True):
     latency: Annotated[tuple[LatencyPoint, ...], msgspec.Meta(min_length=1)]
     quantization: Quantization | None = None
     tensorrt: TensorRTFacts | None = None
+
+    def __post_init__(self) -> None:
+        sizes = [{point.batch for point in self.latency}, {point.past for point in self.latency}]
+        if len(sizes[0]) * len(sizes[1]) * len({point.new for point in self.latency}) > MOST_CALLS:
+            raise ValueError(f"the {len(self.latency)} calls that were timed are no grid of batch, past and new tokens")
 
 
 class EngineFacts(Sealed, frozen=True, kw_only=True):

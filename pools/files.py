@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..catalog.bounds import Size, is_inside, leads_out
+from ..catalog.bounds import DAMAGED, Size, is_inside, leads_out
 from ..catalog.errors import BundleError, PoolError
 from ..catalog.files import Frozen, sha256
 from ..engines.sealed import Sealed, read_sealed, sealed
@@ -76,7 +76,7 @@ def read_facts(path: Path, kind: str, facts: type[T], remedy: str) -> T:
         raise PoolError(f"{path} is not a pool: it has no {POOL_FILE}. Build one with: {remedy}")
     try:
         got = msgspec.json.decode(file.read_bytes(), type=_Kind).kind
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DAMAGED:
         got = kind  # not even JSON: what reads it whole tells what is wrong
     if got != kind:
         raise PoolError(f"{path} is a pool of kind {got!r}; expected {kind!r}. Build one with: {remedy}")

@@ -146,7 +146,7 @@ class TextGenerator:
             raise PromptError("the prompt is empty; expected some text.")
         if max(tokens) >= self._engine.columns:
             raise PromptError(
-                f"the tokenizer makes token {max(tokens)} of the prompt, and the model knows {self._engine.columns}. They "
+                f"the tokenizer makes token {max(tokens)} of the prompt; the model has {self._engine.columns}. They "
                 "are of different models: export again."
             )
         room = self._context - len(tokens)
