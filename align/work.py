@@ -21,6 +21,7 @@ TRAINER = "trainer_state.json"  # the name that transformers reads
 WEIGHTS, BEST, OPTIMIZER, RANDOM = (f"{name}.safetensors" for name in ("weights", "best", "optimizer", "random"))
 EVENTS = "events"  # TensorBoard's
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_ANEW = "Remove {} and run the same command again: what is not there is made anew."
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -58,7 +59,7 @@ class WorkFolder:
             with whole_file(file) as out:
                 out.write(json.dumps(settings, indent=1).encode())
             return None
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = _read(file)
         differing = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
         if differing:
             shown = "; ".join(f"{name} {before.get(name)}, now {settings.get(name)}" for name in differing)
@@ -109,13 +110,25 @@ class WorkFolder:
 
 
 def load_tensors(checkpoint: Path, name: str) -> dict[str, torch.Tensor]:
-    """`WEIGHTS`, `BEST`, `OPTIMIZER` or `RANDOM` of a checkpoint."""
-    return load_file(checkpoint / name)
+    """`WEIGHTS`, `BEST`, `OPTIMIZER` or `RANDOM` of a checkpoint. Raises `SpecBeamError` where it is damaged."""
+    try:
+        return load_file(checkpoint / name)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise SpecBeamError(f"{checkpoint / name} cannot be read: {error}. {_ANEW.format(checkpoint)}") from None
 
 
 def load_json(checkpoint: Path, name: str) -> dict[str, Any]:
-    """`STATE` or `TRAINER` of a checkpoint."""
-    content: dict[str, Any] = json.loads((checkpoint / name).read_text(encoding="utf-8"))
+    """`STATE` or `TRAINER` of a checkpoint. Raises `SpecBeamError` where it is damaged."""
+    return _read(checkpoint / name)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SpecBeamError(f"{file} cannot be read: {error}. {_ANEW.format(file.parent)}") from None
+    if not isinstance(content, dict):
+        raise SpecBeamError(f"{file} holds {type(content).__name__}; expected an object. {_ANEW.format(file.parent)}")
     return content
 
 
