@@ -28,7 +28,7 @@ def check_model(
     if dense:
         inputs["attention_mask"] = TYPES[cache], ("batch", 1, "sequence", "past+sequence")
     else:
-        path = next((value.shape[-1] for value in session.get_inputs() if value.name == "visible_slots"), None)
+        path = next((v.shape[-1] for v in session.get_inputs() if v.name == "visible_slots" and v.shape), None)
         if not isinstance(path, int):
             raise EngineError(
                 f"{graph} has no input visible_slots of a fixed last axis, which an engine on a device needs. "
@@ -36,7 +36,10 @@ def check_model(
             )
         inputs |= {"visible_below": (INT64, calls), "visible_slots": (INT64, (*calls, path))}
     inputs["logit_rows"] = INT64, ("batch", "rows")
-    outputs = {"logprobs": (FLOAT, ("batch", "rows", "columns" if columns is None else columns))}
+    own = next((v.shape[-1] for v in session.get_outputs() if v.name == "logprobs" and v.shape), None)
+    if not isinstance(own, int):
+        raise EngineError(f"{graph} has no output logprobs of a fixed last axis. {REMEDY}")
+    outputs: dict[str, tuple[str, Axes]] = {"logprobs": (FLOAT, ("batch", "rows", own if columns is None else columns))}
     inputs |= _cache("past_key_values", facts, cache, ("batch", facts.kv_heads, "past", facts.head_dim))
     outputs |= _cache("present", facts, cache, ("batch", facts.kv_heads, "past+sequence", facts.head_dim))
     _check(session, graph, inputs, outputs)
