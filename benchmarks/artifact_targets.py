@@ -162,7 +162,7 @@ class Artifacts:
         bundle = Bundle.open(self.folder)
         roles = {
             role: RoleFacts(
-                precision="fp32", cache="fp32", source_sha256=bundle.graph_sha256(role), max_difference=0,
+                precision="fp32", cache="fp32", source_sha256=bundle.graph_sha256(role), max_difference=0.0,
                 latency=latency,
             )
             for role in ("target", "draft")
@@ -366,7 +366,7 @@ def other_targets(folder: Path, trie: ItemTrie, tokenizer: bytes) -> list[Target
         file = folder / "tokenizer.json"
         file.write_bytes(data)
         fingerprint(file)
-        load(file)
+        load(file).encode("hello there")
 
     def use_file(read: Callable[[Path], object]) -> Callable[[bytes], None]:
         def use(data: bytes) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from string import printable
 from typing import TYPE_CHECKING, Any
 
 from ..catalog.errors import PoolError
@@ -40,7 +41,10 @@ def load(file: Path) -> "Tokenizer":
     _read(file)
     try:
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing more particular
+        tokenizer.encode(printable)
+    except BaseException as error:  # the library raises nothing more particular; where it panics, not even Exceptions
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise PoolError(f"{file} is not a tokenizer: {error}. Save the model's tokenizer again.") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
