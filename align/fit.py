@@ -78,7 +78,7 @@ def fit(
     arguments = _arguments(budget, len(samples), work)
     folder = WorkFolder(work)
     start = folder.claim(_settings(model, samples, budget, fingerprint), resume=resume)
-    done = int(load_json(start, TRAINER)["global_step"]) if start is not None else 0
+    done, so_far = _so_far(start) if start is not None else (0, None)
     pace = Pace(
         checks=budget.check_steps(len(samples)), steps_an_epoch=budget.steps_an_epoch(len(samples)), best=best,
         larger_is_better=larger_is_better, patience=budget.patience,
@@ -91,8 +91,8 @@ def fit(
     )
     with quiet(), own_randomness(budget.seed), bar:
         loop = Loop(model, arguments, batches, loader, loss, validate, pace, folder, events, bar)
-        if start is not None:
-            loop.progress = msgspec.convert(load_json(start, STATE)["progress"], Progress)
+        if so_far is not None:
+            loop.progress = so_far
         try:
             if done < arguments.max_steps and not loop.progress.stopped_early:
                 _run(loop, start)
@@ -100,6 +100,17 @@ def fit(
             events.close()
             loop.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # of autocast
     return _finish(model, loop, folder, done)
+
+
+def _so_far(checkpoint: Path) -> tuple[int, Progress]:
+    """Steps that were made, and what they came to. Raises `SpecBeamError` where a checkpoint does not say."""
+    try:
+        steps = int(load_json(checkpoint, TRAINER)["global_step"])
+        return steps, msgspec.convert(load_json(checkpoint, STATE)["progress"], Progress)
+    except (KeyError, TypeError, ValueError, OverflowError, msgspec.ValidationError) as error:
+        raise SpecBeamError(
+            f"{checkpoint} does not say how far it came: {error!r}. Remove it and run the same command again."
+        ) from None
 
 
 def _run(loop: Loop, start: Path | None) -> None:

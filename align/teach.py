@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from ..catalog.bounds import DAMAGED
 from ..catalog.errors import DiskFullError, SpecBeamError
 from ..catalog.files import whole_file
 from ..catalog.prompt import PromptEncoder
@@ -37,7 +38,7 @@ def open_store(folder: Path, target: Sequence[Path], form: Format, places: Place
     if file.is_file():
         try:
             before = msgspec.json.decode(file.read_bytes(), type=TeacherSettings)
-        except msgspec.MsgspecError as error:
+        except DAMAGED as error:
             raise SpecBeamError(f"{file} is damaged: {error}. Remove {folder}: its trees are made anew.") from None
         if before != settings:
             old, new = (json.loads(msgspec.json.encode(s)) for s in (before, settings))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ..catalog.bounds import Positive
 from ..catalog.errors import SpecBeamError
 from ..catalog.files import Frozen, whole_file
 from ..catalog.trie import ItemTrie, spans
@@ -52,9 +53,9 @@ class TeacherSettings(Frozen, frozen=True, kw_only=True):
     """What a folder of trees was made of; trees made otherwise are not mixed with them."""
 
     fingerprint: str  # of the target's weights, the identifiers, the prompts
-    width: int  # K of the beam search
-    samples: int  # how many prompts
-    part: int  # prompts a file
+    width: Positive  # K of the beam search
+    samples: Positive  # how many prompts
+    part: Positive  # prompts a file
 
 
 class TreeStore:
@@ -114,9 +115,10 @@ class TreeStore:
         try:
             with safe_open(self._path(part), framework="numpy") as file:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                return bool((file.metadata() or {}).get(SEAL) == f"{self._of} {_digest(arrays)}")
-        except (SafetensorError, OSError, ValueError, SystemError):
+                whole = (file.metadata() or {}).get(SEAL) == f"{self._of} {_digest(arrays)}"
+        except (SafetensorError, OSError, ValueError, SystemError, TypeError, KeyError, OverflowError, MemoryError):
             return False
+        return whole and _consistent(arrays, len(self.span(part)), self._trie)
 
     def _path(self, part: int) -> Path:
         return self.folder / PART.format(part)
@@ -136,7 +138,7 @@ class TreeStore:
         try:
             file: Any = safe_open(path, framework="numpy")
             count, node = (file.get_slice(name)[:] for name in ("count", "node"))
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, ValueError) as error:
             raise SpecBeamError(f"{path} cannot be read: {error}. Delete it and run again: it is made anew.") from None
         return file, _starts(count), _starts(self._trie.child_count[node])
 
@@ -149,6 +151,25 @@ def joined(trees: Sequence[Trees]) -> Trees:
         np.concatenate([part.count for part in trees]), np.concatenate([part.node for part in trees]),
         np.concatenate([part.logprob for part in trees]), np.concatenate(leaves),
     )  # fmt: skip
+
+
+def _consistent(arrays: Mapping[str, NDArray[np.generic]], prompts: int, trie: ItemTrie) -> bool:
+    """Whether a part's arrays are trees of so many prompts: as many of all, of this trie, sorted, and numbers."""
+    kinds = {"count": ("<i4", 1), "node": ("<i4", 1), "logprob": ("<f2", 1), "leaves": ("<i4", 2)}
+    if {name: (array.dtype.str, array.ndim) for name, array in arrays.items()} != kinds:
+        return False
+    count, node, logprob, leaves = (arrays[name] for name in kinds)
+    if len(count) != prompts or len(leaves) != prompts or count.min() < 1 or count.sum(dtype=np.int64) != len(node):
+        return False
+    if min(node.min(), leaves.min(initial=0) + 1) < 0 or max(node.max(), leaves.max(initial=0)) >= len(trie.parent):
+        return False
+    first = np.zeros(len(node), bool)
+    first[_starts(count)[:-1]] = True
+    ordered = (node == 0) == first
+    ordered[1:] &= first[1:] | (node[1:] > node[:-1])
+    of_leaves = trie.child_count[leaves[leaves >= 0]] == 0
+    children = trie.child_count[node].sum(dtype=np.int64)
+    return bool(ordered.all() and of_leaves.all() and children == len(logprob) and not np.isnan(logprob).any())
 
 
 def _digest(arrays: Mapping[str, NDArray[np.generic]]) -> str:

@@ -79,7 +79,7 @@ def record_calls(
     """
     if count < 1:
         raise OptionError(f"got {count} histories to calibrate on; expected at least 1.")
-    catalog, trie = bundle.catalog(), bundle.trie()
+    catalog, trie = bundle.items()
     usable = [history for history in histories if any(item in catalog.position for item in history)]
     if not usable:
         raise HistoryError(f"None of {len(histories)} histories has an item of {bundle.path}; expected some.")

@@ -191,9 +191,9 @@ class Int8Build:
 
     def _recommender(self, target: Engine, draft: Engine | None, name: str) -> Recommender:
         bundle = self.bundle
-        trie = bundle.trie()
+        catalog, trie = bundle.items()
         return Recommender(
-            bundle.catalog(), trie, bundle.prompts(trie), target, draft, batch_size=8,
+            catalog, trie, bundle.prompts(trie), target, draft, batch_size=8,
             planning=FixedPlanning(DraftShape() if draft else None), max_k=bundle.manifest.max_top_k,
             verification=Verification(scoring=bundle.manifest.scoring), engine=name,
         )  # fmt: skip

@@ -11,6 +11,7 @@ from ..catalog.errors import EngineError
 from ..engines.base import ForwardInputs
 from ..engines.mask import MASK_TYPES, dense_feed
 from ..engines.ort import session_options
+from ..graphs.files import load_graph
 from .calls import Arrays, Calls
 
 PAST, PRESENT = "past_key_values.", "present."
@@ -46,7 +47,7 @@ class Observer:
 
 def _session(graph: Path, watched: Sequence[str], threads: int) -> ort.InferenceSession:
     """The graph with more outputs, its external weights read from where they are."""
-    model = ir.load(graph)
+    model = load_graph(graph)
     values = {value.name: value for node in model.graph for value in node.outputs}
     known = {value.name for value in model.graph.outputs}
     model.graph.outputs.extend(values[name] for name in watched if name not in known)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnxruntime.quantization.calibrate import HistogramCollector  # type: ignore[import-untyped]
 
+from ..catalog.bounds import DAMAGED, Size
 from ..catalog.errors import EngineError, OptionError
 from ..catalog.files import Frozen, whole_file
 from ..engines.sealed import to_json
@@ -35,8 +36,8 @@ class Ranges(Frozen, frozen=True):
     source_sha256: str  # `Bundle.graph_sha256` of the graph
     estimator: Estimator
     percentile: float | None  # None: another estimator
-    histories: int
-    calls: int
+    histories: Size
+    calls: Size
     seed: int  # what the histories were drawn with
     tensors: dict[str, Range]  # lowest and highest value to represent, by the name of the activation
     channels: dict[str, tuple[float, ...]]  # largest absolute value of each channel [K]; see `smooth`
@@ -138,7 +139,7 @@ def load_ranges(path: Path, source_sha256: str) -> Ranges:
     """Read ranges, measured on the graph of that hash (`Bundle.graph_sha256`); raises `EngineError` for others."""
     try:
         ranges = msgspec.json.decode(path.read_bytes(), type=Ranges)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, *DAMAGED) as error:
         raise EngineError(f"{path} holds no calibration ranges: {error}. Calibrate again.") from error
     if not _sound(ranges):
         raise EngineError(

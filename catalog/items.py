@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -14,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from .bounds import DAMAGED
 from .errors import CatalogError
 from .files import whole_file
 from .trie import PAD
@@ -77,24 +79,15 @@ class Catalog:
     @classmethod
     def open(cls, path: Path) -> "Catalog":
         """Read what `save` wrote. Raises `CatalogError` with the file and the line."""
-        decoder = msgspec.json.Decoder(_Row)
-        item_ids: list[str] = []
-        identifiers: list[tuple[str, ...]] = []
-        titles: list[str | None] = []
-        share: dict[str, str] = {}
-        number = 0
         try:
-            with path.open("rb") as file:
-                for number, line in enumerate(file, 1):  # noqa: B007 (the message needs it)
-                    row = decoder.decode(line)
-                    item_ids.append(row.item)
-                    identifiers.append(_shared(row.identifier, share))
-                    titles.append(row.title)
-            return cls(tuple(item_ids), tuple(identifiers), tuple(titles))
+            data = path.read_bytes()
         except OSError as error:
             raise CatalogError(f"{path}: cannot be read: {error.strerror}.") from None
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise CatalogError(f"{path}, line {number}: {error}. The file is damaged; export again.") from None
+        share: dict[str, str] = {}
+        rows = _rows(path, data)
+        identifiers = tuple([_shared(row.identifier, share) for row in rows])
+        try:
+            return cls(tuple([row.item for row in rows]), identifiers, tuple([row.title for row in rows]))
         except CatalogError as error:
             raise CatalogError(f"{path}: {error}") from None
 
@@ -135,6 +128,21 @@ class Catalog:
             raise CatalogError(f"different tokens have one id in the tokenizer: {some(clash)}; expected distinct ids.")
         flat = map(lookup.__getitem__, chain.from_iterable(self.identifiers))
         return padded(map(len, self.identifiers), flat)
+
+
+def _rows(path: Path, data: bytes) -> list[_Row]:
+    """The lines of a catalog file. Raises `CatalogError` naming the first that is none."""
+    decoder = msgspec.json.Decoder(_Row)
+    with suppress(*DAMAGED):
+        return decoder.decode_lines(data)
+    number, fault = 0, Exception("its lines do not end where its items do")
+    for number, line in enumerate(data.splitlines(), 1):  # noqa: B007 (the message needs it)
+        try:
+            decoder.decode(line)
+        except DAMAGED as error:
+            fault = error
+            break
+    raise CatalogError(f"{path}, line {number}: {fault}. The file is damaged; export again.")
 
 
 def padded(lengths: Iterable[int], flat: Iterable[int]) -> Int64:

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from .bounds import Positive, Whole
 from .errors import CatalogError, PromptError
 from .files import Frozen
 from .items import Catalog, some
@@ -25,10 +26,10 @@ class PromptSpec(Frozen, frozen=True):
 
     template: str  # the text the ids were made from, with "{history}" where the items go
     separator: str
-    prefix_ids: tuple[int, ...]
-    separator_ids: tuple[int, ...]
-    suffix_ids: tuple[int, ...]
-    history_length: int  # at most so many items, the most recent ones
+    prefix_ids: tuple[Whole, ...]
+    separator_ids: tuple[Whole, ...]
+    suffix_ids: tuple[Whole, ...]
+    history_length: Positive  # at most so many items, the most recent ones
 
 
 @dataclass(frozen=True, eq=False)

@@ -108,20 +108,32 @@ class ItemTrie:
         leaf[self.item] = np.repeat(np.arange(len(self.parent)), np.diff(self.item_offset))
         return leaf
 
+    def ends_with(self, end: int | None) -> bool:
+        """Whether every identifier has the token `end` behind it, and nowhere else; None: there is no such token."""
+        if end is None:
+            return True
+        ends, leaf = self.tokens(np.arange(1, len(self.parent))) == end, self.child_count[1:] == 0
+        return bool((ends == leaf).all() and self.child_count[0] and not leaf[self.depth[1:] == 1].any())
+
     def tokens(self, nodes: NDArray[np.integer]) -> Int64:
         """Token ids of nodes other than the root; same shape as `nodes`."""
         tokens: Int64 = self.vocabulary[self.column[nodes]]
         return tokens
 
-    def item_tokens(self) -> Int64:
-        """Token ids [I, L] of every item, in catalog order, `PAD` behind the shorter ones."""
-        tokens = np.full((len(self.item), self.length), PAD, np.int64)
+    def item_columns(self) -> Int64:
+        """Columns [I, L] of every item's tokens, in catalog order, `PAD` behind the shorter ones."""
+        columns = np.full((len(self.item), self.length), PAD, np.int64)
         node = self.leaf_of
         for d in reversed(range(self.length)):
             here = self.depth[node] == d + 1
-            tokens[here, d] = self.tokens(node[here])
+            columns[here, d] = self.column[node[here]]
             node = np.where(here, self.parent[node], node)
-        return tokens
+        return columns
+
+    def item_tokens(self) -> Int64:
+        """Token ids [I, L] of every item, in catalog order, `PAD` behind the shorter ones."""
+        columns = self.item_columns()
+        return np.where(columns == PAD, PAD, self.vocabulary[columns])
 
     def items_of(self, leaves: NDArray[np.integer]) -> tuple[Int64, Int32]:
         """Items of every leaf [n], one leaf after another and each leaf's in catalog order.

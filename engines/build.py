@@ -201,4 +201,6 @@ def exported_engine(bundle: ModelBundle, role: Role, scratch: Path, threads: int
         lifted = scratch / f"{role}-lifted.onnx"
         lift_graph(graph, lifted)
         graph, precision = lifted, "fp32"
-    return load_ort_engine(graph, bundle.facts(role), device="cpu", precision=precision, threads=threads)
+    return load_ort_engine(
+        graph, bundle.facts(role), device="cpu", precision=precision, threads=threads, columns=bundle.manifest.columns
+    )

@@ -2,20 +2,20 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
-from ..catalog.errors import BundleError
+from ..catalog.bounds import DAMAGED, Positive, Whole, check_names, leads_out
+from ..catalog.errors import BundleError, CatalogError
 from ..catalog.files import sha256
 from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec
 from ..catalog.trie import PAD, ItemTrie
+from ..catalog.trie_file import check_agreement, load_trie
 from .facts import (
     ENGINE_FACTS,
     ENGINE_SCHEMA,
@@ -45,18 +45,31 @@ class Manifest(Sealed, frozen=True, kw_only=True):
     specbeam_version: str
     precision: Precision
     scoring: Scoring  # what a request gets that asks for none
-    opset: int
+    opset: Positive
     target: ModelFacts
     draft: ModelFacts | None
     prompt: PromptSpec
-    items: int
-    identifiers: int
-    identifier_length: int  # tokens in the longest, the end token included
-    end_token: int | None  # behind every identifier that is generated, not in prompts; None: there is none
-    catalog_tokens: int
-    max_prompt_tokens: int
-    max_top_k: int  # the longest list that a request may ask for
+    items: Positive
+    identifiers: Positive
+    identifier_length: Annotated[int, msgspec.Meta(ge=1, le=10_000)]  # of the longest: tokens, the end token included
+    end_token: Whole | None  # behind every identifier that is generated, not in prompts; None: there is none
+    catalog_tokens: Positive
+    max_prompt_tokens: Positive
+    max_top_k: Positive  # the longest list that a request may ask for
     files: dict[str, FileFacts]  # path in the bundle, "/" between parts; engines/ is not in it
+
+    def __post_init__(self) -> None:
+        check_names(self.files)
+        models = [model for model in (self.target, self.draft) if model is not None]
+        prompt = (*self.prompt.prefix_ids, *self.prompt.separator_ids, *self.prompt.suffix_ids)
+        vocabulary, context = min(m.vocabulary for m in models), min(m.context for m in models)
+        if max(prompt, default=0) >= vocabulary:
+            raise ValueError(f"the prompt has token {max(prompt)}, the models' vocabularies {vocabulary} tokens")
+        if self.max_prompt_tokens + self.identifier_length - 1 > context:
+            raise ValueError(
+                f"a prompt of {self.max_prompt_tokens} tokens and an identifier of {self.identifier_length} exceed the "
+                f"context of {context} positions"
+            )
 
     @property
     def tree_path(self) -> int:
@@ -67,11 +80,6 @@ class Manifest(Sealed, frozen=True, kw_only=True):
     def columns(self) -> int:
         """C: the width of a row of log-probabilities."""
         return self.catalog_tokens
-
-
-def save_trie(trie: ItemTrie, path: Path) -> None:
-    """Write the trie's arrays under their field names (safetensors)."""
-    save_file({field.name: getattr(trie, field.name) for field in fields(trie)}, path)
 
 
 def engine_name(backend: str, device: str, precision: EnginePrecision, draft: EnginePrecision | None = None) -> str:
@@ -108,7 +116,7 @@ class ModelBundle(ABC):
         """A file of the bundle, once its bytes are what the manifest says."""
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} has no file {name}; it has: {', '.join(sorted(self.manifest.files))}.")
-        _check(self.path / name, self.manifest.files[name], REEXPORT)
+        _check(self.path / name, self.manifest.files[name], REEXPORT, self.path)
         return self.path / name
 
     def folder(self, name: str) -> Path:
@@ -144,7 +152,7 @@ class ModelBundle(ABC):
     def engine_facts(self, name: str) -> EngineFacts:
         """What an engine is; raises `BundleError` where it is absent or damaged."""
         file = self.path / "engines" / name / ENGINE_FACTS
-        if not file.is_file():
+        if Path(name).name != name or leads_out(file, self.path) or not file.is_file():
             built = ", ".join(self.engine_names()) or "none"
             raise BundleError(
                 f"{self.path} has no engine {name!r} (built: {built}). Build one with: "
@@ -159,7 +167,7 @@ class ModelBundle(ABC):
         if not files:
             raise BundleError(f"{folder} has no file of the {role}. Write it again with: {self.rebuild(name)}")
         for file, facts in files.items():
-            _check(folder / file, facts, self.rebuild(name))
+            _check(folder / file, facts, self.rebuild(name), self.path)
         return folder / role
 
     def rebuild(self, name: str, facts: EngineFacts | None = None) -> str:
@@ -215,10 +223,41 @@ class Bundle(ModelBundle):
         ]
 
     def catalog(self) -> Catalog:
+        """The catalog by itself; see `items`."""
         return Catalog.open(self.file(CATALOG_FILE))
 
     def trie(self) -> ItemTrie:
-        return ItemTrie(**load_file(self.file(TRIE_FILE)))
+        """The trie, every number in it checked. Raises `BundleError` where it is none, or not this bundle's."""
+        path, manifest = self.file(TRIE_FILE), self.manifest
+        try:
+            trie = load_trie(path)
+        except CatalogError as error:
+            raise BundleError(f"{path} is damaged: {error}. Write it again with: {REEXPORT}") from None
+        got = len(trie.item), trie.identifiers, trie.length, len(trie.vocabulary)
+        expected = manifest.items, manifest.identifiers, manifest.identifier_length, manifest.catalog_tokens
+        if got != expected:
+            raise BundleError(
+                f"{path} has {_sizes(got)}; {MANIFEST} says {_sizes(expected)}. Write it again with: {REEXPORT}"
+            )
+        vocabulary = min(model.vocabulary for model in (manifest.target, manifest.draft) if model is not None)
+        if trie.vocabulary[-1] >= vocabulary or not trie.ends_with(manifest.end_token):
+            raise BundleError(
+                f"{path} has tokens up to {trie.vocabulary[-1]}, expected below {vocabulary}, and of the end token "
+                f"({manifest.end_token}) one behind every identifier. Write it again with: {REEXPORT}"
+            )
+        return trie
+
+    def items(self) -> tuple[Catalog, ItemTrie]:
+        """The catalog and its trie. Raises `BundleError` where they are not of the same items."""
+        catalog, trie = self.catalog(), self.trie()
+        try:
+            check_agreement(catalog, trie, self.manifest.end_token)
+        except CatalogError as error:
+            raise BundleError(
+                f"{self.path / CATALOG_FILE} is of another catalog than {TRIE_FILE}: {error}. Write both again with: "
+                f"{REEXPORT}"
+            ) from None
+        return catalog, trie
 
     def prompts(self, trie: ItemTrie) -> PromptEncoder:
         """The encoder of histories, as the bundle was exported: identifiers in prompts have no end token."""
@@ -245,8 +284,12 @@ def bundle_kind(path: Path) -> str:
         raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}. Make one with: specbeam export --help")
     try:
         return msgspec.json.decode((path / MANIFEST).read_bytes(), type=_Kind).kind
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DAMAGED:
         return "items"
+
+
+def _sizes(sizes: tuple[int, int, int, int]) -> str:
+    return "{} items, {} identifiers of at most {} tokens, {} distinct tokens".format(*sizes)
 
 
 def _plan_options(role: RoleFacts | None) -> list[str]:
@@ -260,7 +303,12 @@ def _plan_options(role: RoleFacts | None) -> list[str]:
     return [sizes, *(flag for flag, given in flags.items() if given)]
 
 
-def _check(path: Path, facts: FileFacts, remedy: str) -> None:
+def _check(path: Path, facts: FileFacts, remedy: str, root: Path) -> None:
+    if leads_out(path, root):
+        raise BundleError(
+            f"{path} is a link out of {root}, which is not followed. Put the file itself there, or write it again "
+            f"with: {remedy}"
+        )
     if not path.is_file():
         raise BundleError(f"{path} is missing. Write it again with: {remedy}")
     size = path.stat().st_size

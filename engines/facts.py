@@ -1,13 +1,17 @@
 """What is known of a model and of an engine: the parts of manifest.json, and engine.json."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import msgspec
+
+from ..catalog.bounds import AboveZero, Number, Positive, Share, Size, Whole, check_names
 from ..catalog.files import Frozen, sha256
 from .sealed import Sealed
 
 ENGINE_FACTS = "engine.json"
 ENGINE_SCHEMA = 3
+MOST_CALLS = 1 << 16  # places in the grid of sizes that an engine's calls are timed for
 Precision = Literal["fp32", "fp16", "bf16"]  # of a graph's weights, caches and mask
 EnginePrecision = Literal["fp32", "fp16", "bf16", "int8"]
 Role = Literal["target", "draft"]
@@ -17,12 +21,12 @@ class ModelFacts(Frozen, frozen=True):
     """One exported model, as its graph needs it to be fed."""
 
     architecture: str  # e.g. "LlamaForCausalLM"
-    parameters: int
-    layers: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int  # rows of the head
-    context: int  # positions the model was made for
+    parameters: Size
+    layers: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+    kv_heads: Positive
+    head_dim: Positive
+    vocabulary: Positive  # rows of the head
+    context: Positive  # positions the model was made for
 
     @property
     def cache_names(self) -> tuple[str, ...]:
@@ -34,16 +38,16 @@ class FileFacts(Frozen, frozen=True):
     """One file of the bundle or of an engine."""
 
     sha256: str
-    bytes: int
+    bytes: Size
 
 
 class LatencyPoint(Frozen, frozen=True):
     """Median time of one call of an engine."""
 
-    batch: int
-    past: int  # slots cached before the call
-    new: int  # tokens in the call
-    milliseconds: float
+    batch: Positive
+    past: Whole  # slots cached before the call
+    new: Positive  # tokens in the call
+    milliseconds: AboveZero
 
 
 class Comparison(Frozen, frozen=True):
@@ -54,15 +58,23 @@ class Comparison(Frozen, frozen=True):
     low: float | None  # 95 % bootstrap interval of value / reference - 1, users paired; None: the reference is 0
     high: float | None
 
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None) or (self.low or 0) > (self.high or 0):
+            raise ValueError(f"got an interval from {self.low} to {self.high}; expected both ends, in order")
+
 
 class Gate(Frozen, frozen=True):
     """How the quantized target ranks, on histories that nothing was calibrated on."""
 
-    requests: int
-    users: int  # who made them
-    overlap: dict[str, float]  # mean share of the original's first K items that are among its own, by K
+    requests: Size
+    users: Size  # who made them
+    overlap: dict[str, Share]  # mean share of the original's first K items that are among its own, by K
     metrics: dict[str, Comparison]  # "recall@10", "ndcg@10", ...
     passed: bool
+
+    def __post_init__(self) -> None:
+        if "20" not in self.overlap or "ndcg@10" not in self.metrics:
+            raise ValueError("a gate lacks the overlap at 20 or ndcg@10, which it is judged by")
 
 
 class Trial(Frozen, frozen=True):
@@ -70,7 +82,7 @@ class Trial(Frozen, frozen=True):
 
     method: str  # of `calib.quantize`
     kept: tuple[str, ...]  # parts of the model that stayed in floating point
-    milliseconds: dict[str, float]  # by call shape: "prefill+verify", ...; empty where it would run elsewhere
+    milliseconds: dict[str, Number]  # by call shape: "prefill+verify", ...; empty where it would run elsewhere
     divergence: float  # nats, mean: of its next-token distributions from the float graph's (Kullback-Leibler)
     gate: Gate | None = None  # None: not compared
 
@@ -88,20 +100,20 @@ class Quantization(Frozen, frozen=True):
 class Drafting(Frozen, frozen=True):
     """What a draft's precision costs: the same searches with both, beside each other."""
 
-    users: int
-    acceptance: float  # share of needed nodes that had been drafted
-    reference_acceptance: float  # ... with the original draft
-    target_calls: float  # a user
-    reference_target_calls: float
+    users: Size
+    acceptance: Share  # of needed nodes, that had been drafted
+    reference_acceptance: Share  # ... with the original draft
+    target_calls: Number  # a user
+    reference_target_calls: Number
 
 
 class Limits(Frozen, frozen=True, kw_only=True):
     """The largest calls that an engine takes; sizes that all its calls share."""
 
-    max_batch: int  # requests
-    max_prompt: int  # tokens of a prompt, a shared beginning included
-    max_nodes: int  # new tokens of a request in one call, besides the prompt's
-    path: int  # L, the size of `visible_slots`
+    max_batch: Positive  # requests
+    max_prompt: Positive  # tokens of a prompt, a shared beginning included
+    max_nodes: Positive  # new tokens of a request in one call, besides the prompt's
+    path: Positive  # L, the size of `visible_slots`
 
     def capacity(self, identifier_length: int) -> int:
         """The most slots that a cache may hold: a call a token of the identifier, each with all the nodes it may."""
@@ -116,7 +128,7 @@ class TensorRTFacts(Frozen, frozen=True):
     version_compatible: bool  # later versions run it, the lean runtime too
     hardware_compatible: bool  # other GPUs run it, from Ampere on
     limits: Limits
-    profiles: tuple[str, ...]  # names, in the plan's order
+    profiles: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]  # names, in the plan's order
 
 
 class RoleFacts(Frozen, frozen=True):
@@ -125,10 +137,15 @@ class RoleFacts(Frozen, frozen=True):
     precision: EnginePrecision
     cache: Precision  # of keys and values, and of the mask
     source_sha256: str  # `Bundle.graph_sha256` of what it was built from
-    max_difference: float  # largest difference of a log-probability to that graph, as measured when built
-    latency: tuple[LatencyPoint, ...]
+    max_difference: Number  # largest difference of a log-probability to that graph, as measured when built
+    latency: Annotated[tuple[LatencyPoint, ...], msgspec.Meta(min_length=1)]
     quantization: Quantization | None = None
     tensorrt: TensorRTFacts | None = None
+
+    def __post_init__(self) -> None:
+        sizes = [{point.batch for point in self.latency}, {point.past for point in self.latency}]
+        if len(sizes[0]) * len(sizes[1]) * len({point.new for point in self.latency}) > MOST_CALLS:
+            raise ValueError(f"the {len(self.latency)} calls that were timed are no grid of batch, past and new tokens")
 
 
 class EngineFacts(Sealed, frozen=True, kw_only=True):
@@ -137,12 +154,19 @@ class EngineFacts(Sealed, frozen=True, kw_only=True):
     backend: str
     device: str
     precision: EnginePrecision  # the target's
-    threads: int
+    threads: Positive
     versions: dict[str, str]
-    roles: dict[str, RoleFacts]
+    roles: dict[Role, RoleFacts]
     files: dict[str, FileFacts]  # path in the engine's folder
     gate: Gate | None = None  # None: not quantized, or not compared
     drafting: Drafting | None = None  # None: the draft's precision is the bundle's
+
+    def __post_init__(self) -> None:
+        check_names(self.files)
+        if "target" not in self.roles:
+            raise ValueError(f"it has the graphs {', '.join(self.roles) or 'of nothing'}; expected a target")
+        if self.backend == "tensorrt" and any(role.tensorrt is None for role in self.roles.values()):
+            raise ValueError("it does not say what its TensorRT plans were built for")
 
 
 def file_facts(root: Path) -> dict[str, FileFacts]:

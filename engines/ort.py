@@ -7,6 +7,7 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 
 from ..catalog.errors import EngineError
 from .base import Engine, Float32, ForwardInputs, Int64, KVCache
+from .contract import check_gather, check_model
 from .facts import ModelFacts, Precision
 from .mask import MASK_TYPES, dense_feed
 from .ort_bound import call_failed
@@ -115,7 +116,10 @@ def open_session(
         # Without a fallback: that would be another engine, and is told of on standard output.
         session = ort.InferenceSession(str(graph), options, providers=[(provider, settings)], enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        raise EngineError(f"ONNX Runtime {ort.__version__} cannot load {graph} on {device}: {error}") from error
+        raise EngineError(
+            f"ONNX Runtime {ort.__version__} cannot load {graph} on {device}: {error}. If it was made elsewhere, or "
+            "changed since: build the engine again, or export again if it is the bundle's own graph."
+        ) from error
     if provider not in session.get_providers():  # its libraries are missing: only a log line says so
         raise EngineError(
             f"ONNX Runtime {ort.__version__} could not start its {provider} for {graph}. Check the device's driver and "
@@ -125,12 +129,20 @@ def open_session(
 
 
 def load_ort_engine(
-    graph: Path, facts: ModelFacts, *, device: str, precision: Precision, threads: int, cuda_graphs: bool = True
+    graph: Path,
+    facts: ModelFacts,
+    *,
+    device: str,
+    precision: Precision,
+    threads: int,
+    columns: int | None = None,
+    cuda_graphs: bool = True,
 ) -> OrtEngine | DeviceEngine:
     """An engine over a graph that was optimised when it was built; it is loaded as it is.
 
     Where a gather graph lies beside it (`GATHER`), the graph has index inputs, and its caches stay on the
-    device. precision: of the cache. cuda_graphs: on CUDA, capture what comes again (where ONNX Runtime can).
+    device. precision: of the cache. columns: of log-probabilities (default: any number).
+    cuda_graphs: on CUDA, capture what comes again (where ONNX Runtime can).
     Raises `EngineError` where this machine's ONNX Runtime cannot load it, and, without a gather graph, on
     CUDA and for bfloat16: such caches pass through NumPy.
     """
@@ -138,13 +150,16 @@ def load_ort_engine(
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     gather = graph.with_name(GATHER)
     if gather.is_file():
-        return _load_device_engine(graph, gather, facts, device, precision, options, cuda_graphs and device == "cuda")
+        capture = cuda_graphs and device == "cuda"
+        return _load_device_engine(graph, gather, facts, device, precision, options, columns, capture)
     if device != "cpu" or precision not in DENSE:
         raise EngineError(
             f"Without {GATHER} beside it, {graph} runs on cpu in {' or '.join(DENSE)}; got {device} and {precision}. "
             "Build the engine again."
         )
-    return OrtEngine(open_session(graph, device, options), facts, precision)
+    session = open_session(graph, device, options)
+    check_model(session, graph, facts, precision, columns, dense=True)
+    return OrtEngine(session, facts, precision)
 
 
 def _load_device_engine(
@@ -154,6 +169,7 @@ def _load_device_engine(
     device: str,
     precision: Precision,
     options: ort.SessionOptions,
+    columns: int | None,
     cuda_graphs: bool,
 ) -> DeviceEngine:
     try:
@@ -163,4 +179,6 @@ def _load_device_engine(
             raise
         cuda_graphs = False  # refused where nodes are not on the GPU
         model, keeper = (open_session(one, device, options) for one in (graph, gather))
+    check_model(model, graph, facts, precision, columns, dense=False)
+    check_gather(keeper, gather, facts, precision)
     return DeviceEngine(model, keeper, facts, precision, device, cuda_graphs=cuda_graphs)

@@ -57,8 +57,9 @@ class OrtBackend(Backend):
         self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str
     ) -> Engine:
         return load_ort_engine(
-            folder / GRAPH, bundle.facts(role), device=self.device, precision=facts.cache, threads=threads
-        )
+            folder / GRAPH, bundle.facts(role), device=self.device, precision=facts.cache, threads=threads,
+            columns=bundle.manifest.columns,
+        )  # fmt: skip
 
 
 def optimise(source: Path, graph: Path, device: str, threads: int) -> None:

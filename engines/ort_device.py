@@ -8,7 +8,6 @@ from math import inf
 import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 
-from ..catalog.errors import EngineError
 from .base import Float32, ForwardInputs, Int64, KVCache
 from .buckets import bucket, padded_tokens
 from .device import aligned
@@ -40,11 +39,6 @@ class DeviceEngine(HoldingEngine):
     ) -> None:
         """precision: of the cache; cuda_graphs: both sessions were opened to capture them."""
         shapes = {value.name: value.shape for value in [*session.get_inputs(), *session.get_outputs()]}
-        if not isinstance(shapes.get("visible_slots", [None])[-1], int):
-            raise EngineError(
-                "The graph has no input visible_slots of a fixed last axis, which an engine on a device needs. "
-                "Build the engine again."
-            )
         super().__init__(columns=int(shapes["logprobs"][2]))
         self._path = int(shapes["visible_slots"][2])  # slots that a token may name
         self._heads, self._width = facts.kv_heads, facts.head_dim

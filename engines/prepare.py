@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..catalog.errors import EngineError
+from ..catalog.errors import EngineError, SpecBeamError
 from ..catalog.extras import install
 from .facts import Precision
 
@@ -34,14 +34,22 @@ def prepare_graph(
         raise EngineError(
             f"Converting a graph needs {error.name}, which is not installed. Run: {install('quantize')}"
         ) from error
-    model = load_graph(source)
-    fold_weights(model)
-    if decomposed:
-        decompose(model)
-    if mask_slots is not None:
-        index_mask(model, mask_slots)
-    if wanted != exported:
-        lower(model, wanted)
+    try:
+        model = load_graph(source)
+        fold_weights(model)
+        if decomposed:
+            decompose(model)
+        if mask_slots is not None:
+            index_mask(model, mask_slots)
+        if wanted != exported:
+            lower(model, wanted)
+    except (SpecBeamError, MemoryError):
+        raise
+    except Exception as error:  # what a graph that is none of the contract makes of transforms of such graphs
+        raise EngineError(
+            f"{source} cannot be converted: {type(error).__name__}: {error}. If it was changed since it was exported, "
+            "export again."
+        ) from error
     destination.parent.mkdir(parents=True, exist_ok=True)
     save_graph(model, destination)
     return destination

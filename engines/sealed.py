@@ -7,6 +7,7 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from ..catalog.bounds import DAMAGED
 from ..catalog.errors import BundleError
 from ..catalog.files import Frozen
 
@@ -48,7 +49,10 @@ class _Versioned(msgspec.Struct):
 
 def read_sealed(path: Path, kind: type[T], remedy: str, schema: int = SCHEMA_VERSION) -> T:
     """A JSON file whose schema version, the first thing looked at, is ours, and whose checksum is right."""
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
     try:
         data.decode("utf-8")  # msgspec does not look at the encoding of what it skips
         version = msgspec.json.decode(data, type=_Versioned).schema_version
@@ -57,7 +61,7 @@ def read_sealed(path: Path, kind: type[T], remedy: str, schema: int = SCHEMA_VER
                 f"{path} has schema version {version}, this SpecBeam reads {schema}. Write it again with: {remedy}"
             )
         content = msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DAMAGED as error:
         raise BundleError(f"{path} is damaged: {error}. Write it again with: {remedy}") from error
     if content.checksum != _checksum(content):
         raise BundleError(

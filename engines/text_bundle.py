@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog.bounds import Positive, Whole, check_names
 from ..catalog.errors import BundleError
 from ..catalog.files import Frozen
 from .bundle import MANIFEST, Bundle, ModelBundle, Sample, bundle_kind
@@ -29,14 +30,22 @@ class TextManifest(Sealed, frozen=True, kw_only=True, tag_field="kind", tag="tex
 
     specbeam_version: str
     precision: Precision
-    opset: int
+    opset: Positive
     target: ModelFacts
     prompt: TextPrompt
-    end_tokens: tuple[int, ...]  # any of these ends a text
-    vocabulary: int  # rows of the head, all of them columns of `logprobs`
-    tree_path: int  # L: the most slots that a token of a draft may name; the depth of drafts, and one
+    end_tokens: tuple[Whole, ...]  # any of these ends a text
+    vocabulary: Positive  # rows of the head, all of them columns of `logprobs`
+    tree_path: Positive  # L: the most slots that a token of a draft may name; the depth of drafts, and one
     tokenizer_sha256: str  # `pools.tokenizer.fingerprint`
     files: dict[str, FileFacts]  # path in the bundle, "/" between parts; engines/ is not in it
+
+    def __post_init__(self) -> None:
+        check_names(self.files)
+        if self.vocabulary != self.target.vocabulary or max(self.end_tokens, default=0) >= self.vocabulary:
+            raise ValueError(
+                f"got end tokens {self.end_tokens} and a vocabulary of {self.vocabulary}; the model's has "
+                f"{self.target.vocabulary} tokens"
+            )
 
     @property
     def draft(self) -> None:

@@ -69,7 +69,7 @@ class Bench:
         drafter = drafter_for(bundle, settings.drafter, has_pool=settings.pool is not None)
         searches = searches_of(settings, manifest.scoring, has_draft=drafter not in (None, "none"))
         engine, threads = settings.engine or default_engine(bundle), settings.threads or available_threads()
-        catalog, trie = bundle.catalog(), bundle.trie()
+        catalog, trie = bundle.items()
         pool = None if settings.pool is None else CatalogPool(ItemPool.open(settings.pool), catalog, trie)
         target = load_engine(bundle, "target", engine, threads=threads)
         draft = load_engine(bundle, "draft", engine, threads=threads) if drafter in ("model", "both") else None

@@ -14,7 +14,8 @@ from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec, compile_prompt
 from ..catalog.tokens import Identifiers, compile_identifiers, identifier_ids, is_text
 from ..catalog.trie import PAD
-from ..engines.bundle import CATALOG_FILE, MANIFEST, TRIE_FILE, Manifest, save_trie
+from ..catalog.trie_file import check_agreement, save_trie
+from ..engines.bundle import CATALOG_FILE, MANIFEST, TRIE_FILE, Manifest
 from ..engines.facts import ModelFacts, file_facts
 from ..engines.sealed import SCHEMA_VERSION, sealed
 from ..engines.torch import DTYPES
@@ -80,6 +81,7 @@ def export_bundle(
     with whole_directory(output, kind=MANIFEST, replace=overwrite) as part:
         progress("writing the catalog")
         recommendable.save(part / CATALOG_FILE)
+        check_agreement(recommendable, identifiers.trie, identifiers.end_token)
         save_trie(identifiers.trie, part / TRIE_FILE)
         settings = GraphSettings(precision, checkpoints, external_bytes, progress)
         columns = identifiers.trie.vocabulary

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
+from ..catalog.bounds import DAMAGED, Size, is_inside, leads_out
 from ..catalog.errors import BundleError, PoolError
 from ..catalog.files import Frozen, sha256
 from ..engines.sealed import Sealed, read_sealed, sealed
@@ -22,8 +23,8 @@ class ArrayFacts(Frozen, frozen=True):
     """One array of a pool, in the file of its name with .npy behind it."""
 
     dtype: str  # as NumPy writes it, e.g. "<i4"
-    shape: tuple[int, ...]
-    bytes: int  # of the file
+    shape: tuple[Size, ...]
+    bytes: Size  # of the file
     sha256: str
 
 
@@ -34,6 +35,11 @@ class PoolFacts(Sealed, frozen=True, kw_only=True):
     specbeam_version: str = __version__
     kind: str
     arrays: dict[str, ArrayFacts]
+
+    def __post_init__(self) -> None:
+        for name in self.arrays:
+            if "/" in name or not is_inside(f"{name}.npy"):
+                raise ValueError(f"got an array named {name!r}; expected the name of a file in the pool")
 
 
 T = TypeVar("T", bound=PoolFacts)
@@ -70,7 +76,7 @@ def read_facts(path: Path, kind: str, facts: type[T], remedy: str) -> T:
         raise PoolError(f"{path} is not a pool: it has no {POOL_FILE}. Build one with: {remedy}")
     try:
         got = msgspec.json.decode(file.read_bytes(), type=_Kind).kind
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DAMAGED:
         got = kind  # not even JSON: what reads it whole tells what is wrong
     if got != kind:
         raise PoolError(f"{path} is a pool of kind {got!r}; expected {kind!r}. Build one with: {remedy}")
@@ -78,6 +84,16 @@ def read_facts(path: Path, kind: str, facts: type[T], remedy: str) -> T:
         return read_sealed(file, facts, remedy, POOL_SCHEMA)
     except BundleError as error:
         raise PoolError(str(error)) from error
+
+
+def check_types(folder: Path, facts: Mapping[str, ArrayFacts], types: Mapping[str, str], remedy: str) -> None:
+    """Raise `PoolError` unless a pool has the arrays of `types` (as NumPy names them), of one axis each."""
+    got = {
+        name: array.dtype if len(array.shape) == 1 else f"{array.dtype} {array.shape}" for name, array in facts.items()
+    }
+    if got != types:
+        named, expected = (", ".join(f"{name} ({kind})" for name, kind in sorted(of.items())) for of in (got, types))
+        raise PoolError(f"{folder / POOL_FILE} names the arrays {named}; expected {expected}. {_again(remedy)}")
 
 
 def open_arrays(folder: Path, facts: Mapping[str, ArrayFacts], remedy: str) -> dict[str, Array]:
@@ -88,8 +104,31 @@ def open_arrays(folder: Path, facts: Mapping[str, ArrayFacts], remedy: str) -> d
     return {name: _open(folder / f"{name}.npy", expected, remedy) for name, expected in facts.items()}
 
 
+def no_pool(folder: Path, kind: str, fault: str, remedy: str) -> PoolError:
+    """The error for arrays that contradict pool.json, or one another."""
+    return PoolError(f"the arrays of {folder} make no pool of {kind}: {fault}. {_again(remedy)}")
+
+
+def spans_all(starts: Array, parts: int, size: int) -> bool:
+    """Whether `starts` [parts + 1] cuts `size` things into spans, one after another."""
+    return (
+        len(starts) == parts + 1 and starts[0] == 0 and starts[-1] == size and bool((starts[1:] >= starts[:-1]).all())
+    )
+
+
+def within(numbers: Array, end: int) -> bool:
+    """Whether all numbers are 0 to `end` - 1."""
+    return not len(numbers) or bool(numbers.min() >= 0 and numbers.max() < end)
+
+
+def _again(remedy: str) -> str:
+    return f"Build the pool again with: {remedy}"
+
+
 def _open(path: Path, expected: ArrayFacts, remedy: str) -> Array:
-    again = f"Build the pool again with: {remedy}"
+    again = _again(remedy)
+    if leads_out(path, path.parent):
+        raise PoolError(f"{path} is a link out of the pool, which is not followed. {again}")
     if not path.is_file():
         raise PoolError(f"{path} is missing; pool.json names it. {again}")
     if path.stat().st_size != expected.bytes:
@@ -98,7 +137,7 @@ def _open(path: Path, expected: ArrayFacts, remedy: str) -> Array:
         raise PoolError(f"{path} is damaged: its SHA-256 is not the one in pool.json. {again}")
     try:
         array: Array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))  # plain: indexing is faster
-    except (ValueError, EOFError, SyntaxError) as error:
+    except Exception as error:  # NumPy takes headers apart as Python source, and raises what that raises
         raise PoolError(f"{path} is not an array: {error}. {again}") from error
     if (array.dtype.str, array.shape) != (expected.dtype, expected.shape):
         raise PoolError(

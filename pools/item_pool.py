@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.errors import PoolError
+from ..catalog.bounds import Positive, Size
 from ..catalog.trie import spans
-from .files import POOL_FILE, Array, PoolFacts, open_arrays, read_facts
+from .files import Array, PoolFacts, check_types, no_pool, open_arrays, read_facts, spans_all, within
 from .members import Members
 
 Int64 = NDArray[np.int64]
@@ -27,10 +27,10 @@ class ItemPoolFacts(PoolFacts, frozen=True, kw_only=True):
     """pool.json of a pool of items."""
 
     kind: Literal["items"] = "items"
-    histories: int
-    interactions: int
-    items: int
-    window: int  # how far behind an item another one follows it
+    histories: Size
+    interactions: Size
+    items: Positive
+    window: Positive  # how far behind an item another one follows it
     groups: tuple[str, ...]  # names; users of others, or of none, have the pool of all alone
 
 
@@ -60,13 +60,11 @@ class ItemPool:
         """Open a pool and check every byte of it (0.1 s for 100 MB). Raises `PoolError`."""
         path = Path(path)
         facts = read_facts(path, "items", ItemPoolFacts, BUILD)
+        check_types(path, facts.arrays, TYPES, BUILD)
         arrays = open_arrays(path, facts.arrays, BUILD)
-        pool = {name: array.dtype.str for name, array in arrays.items()}
-        ids = _decoded(arrays["ids"]) if pool == TYPES else []
-        if pool != TYPES or not (_consistent(facts, arrays, ids) and _sound(arrays)):
-            raise PoolError(
-                f"{path / POOL_FILE} names arrays that make no pool of items. Build the pool again with: {BUILD}"
-            )
+        ids = _decoded(arrays["ids"])
+        if not (_consistent(facts, arrays, ids) and _sound(arrays)):
+            raise no_pool(path, "items", "they do not fit together, or hold what cannot be", BUILD)
         return cls(path, facts, arrays, ids)
 
     @property
@@ -87,19 +85,16 @@ class ItemPool:
 
 def _consistent(facts: ItemPoolFacts, arrays: Mapping[str, Array], ids: Sequence[str]) -> bool:
     """Whether shapes and numbers fit together, so that nothing reads beyond an end."""
-    if any(array.ndim != 1 for array in arrays.values()):
-        return False
     size = {name: len(array) for name, array in arrays.items()}
     return (
         size["counts"] == facts.items == len(ids) == len(set(ids))
         and size["weights"] == size["followers"]
         and size["group_counts"] == size["group_items"]
-        and size["member_keys"] == size["member_groups"]
-        and _spanning(arrays["starts"], facts.items, size["followers"])
-        and _spanning(arrays["group_starts"], len(facts.groups), size["group_items"])
-        and _within(arrays["followers"], facts.items)
-        and _within(arrays["group_items"], facts.items)
-        and _within(arrays["member_groups"], len(facts.groups))
+        and spans_all(arrays["starts"], facts.items, size["followers"])
+        and spans_all(arrays["group_starts"], len(facts.groups), size["group_items"])
+        and within(arrays["followers"], facts.items)
+        and within(arrays["group_items"], facts.items)
+        and Members(arrays["member_keys"], arrays["member_groups"]).sound(len(facts.groups))
     )
 
 
@@ -116,14 +111,6 @@ def _sound(arrays: Mapping[str, Array]) -> bool:
     """Whether counts and weights are such as can be."""
     counted = (arrays["counts"] >= 0).all() and (arrays["group_counts"] >= 0).all()
     return bool(counted and np.isfinite(arrays["weights"]).all() and (arrays["weights"] >= 0).all())
-
-
-def _spanning(starts: Array, parts: int, size: int) -> bool:
-    return len(starts) == parts + 1 and starts[0] == 0 and starts[-1] == size and bool((np.diff(starts) >= 0).all())
-
-
-def _within(numbers: Array, end: int) -> bool:
-    return not len(numbers) or (numbers.min() >= 0 and numbers.max() < end)
 
 
 def encoded_ids(ids: Sequence[str]) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.hashing import text_key
+from .files import within
 
 
 class Members(NamedTuple):
@@ -32,3 +33,11 @@ class Members(NamedTuple):
         key = np.uint64(text_key(id))
         at = int(np.searchsorted(self.keys, key))
         return int(self.groups[at]) if at < len(self.keys) and self.keys[at] == key else None
+
+    def sound(self, groups: int) -> bool:
+        """Whether these are members of so many groups: `keys` ascends, every number is a group's."""
+        return (
+            len(self.keys) == len(self.groups)
+            and bool((self.keys[1:] > self.keys[:-1]).all())
+            and within(self.groups, groups)
+        )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .sources import SEPARATOR, Int32, Source, Tokens
 
 UInt64 = NDArray[np.uint64]
-_HALF = np.uint64(32)
+HALF = np.uint64(32)
 MOST_TOKENS = 2**30  # places are 32-bit numbers, and a grouped pool orders every place twice
 
 
@@ -60,7 +60,7 @@ def directory(tokens: Tokens, order: Int32) -> tuple[UInt64, Int32]:
 
     A pair is one number: the first token's, times 2**32, plus the second's.
     """
-    pairs = tokens[order].astype(np.uint64) << _HALF
+    pairs = tokens[order].astype(np.uint64) << HALF
     pairs |= tokens[order + 1]
     starts = np.flatnonzero(np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)])
     return pairs[starts], starts.astype(np.int32)

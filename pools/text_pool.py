@@ -3,26 +3,32 @@
 from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import msgspec
+
+from ..catalog.bounds import Positive
 from ..catalog.errors import PoolError
 from ..catalog.files import Frozen
 from ..catalog.items import some
-from .files import POOL_FILE, Array, PoolFacts, open_arrays, read_facts
+from .files import Array, PoolFacts, check_types, no_pool, open_arrays, read_facts
 from .members import Members
 from .sources import Source
 from .suffixes import Sorted
+from .text_check import check_groups, highest_token
 
 BUILD = "specbeam build-pool TEXTS.jsonl --tokenizer BUNDLE --output POOL"
-ARRAYS = ("tokens", "order", "pairs", "starts", "member_keys", "member_groups")
+TYPES = {  # of every array of a pool
+    "tokens": "<u4", "order": "<i4", "pairs": "<u8", "starts": "<i4", "member_keys": "<u8", "member_groups": "<i4",
+}  # fmt: skip
 
 
 class GroupFacts(Frozen, frozen=True):
     """The texts of one group, or all."""
 
-    texts: int
-    tokens: int  # without separators
-    pairs: int  # different ones of two tokens in a row
+    texts: Positive
+    tokens: Positive  # without separators
+    pairs: Positive  # different ones of two tokens in a row
 
 
 class TextPoolFacts(PoolFacts, frozen=True, kw_only=True):
@@ -30,7 +36,9 @@ class TextPoolFacts(PoolFacts, frozen=True, kw_only=True):
 
     kind: Literal["text"] = "text"
     tokenizer_sha256: str  # see `tokenizer.fingerprint`
-    reach: int  # the longest window: the query and what may be drafted behind it
+    reach: Annotated[
+        int, msgspec.Meta(ge=1, le=2**16)
+    ]  # the longest window: the query and what may be drafted behind it
     all: GroupFacts
     groups: dict[str, GroupFacts]
 
@@ -44,8 +52,9 @@ class TextPool:
     member_groups (`Members`).
     """
 
-    def __init__(self, path: Path, facts: TextPoolFacts, arrays: Mapping[str, Array]) -> None:
-        self.path, self.facts = path, facts
+    def __init__(self, path: Path, facts: TextPoolFacts, arrays: Mapping[str, Array], highest: int) -> None:
+        """highest: the largest token; see `open`."""
+        self.path, self.facts, self.highest = path, facts, highest
         self._members = Members(arrays["member_keys"], arrays["member_groups"])
         tokens, order, pairs, starts = (arrays[name] for name in ("tokens", "order", "pairs", "starts"))
         ends = list(accumulate((part.pairs for part in (facts.all, *facts.groups.values())), initial=0))
@@ -59,13 +68,16 @@ class TextPool:
         """Open a pool and check every byte of it (0.1 s for 100 MB). Raises `PoolError`."""
         path = Path(path)
         facts = read_facts(path, "text", TextPoolFacts, BUILD)
+        check_types(path, facts.arrays, TYPES, BUILD)
         arrays = open_arrays(path, facts.arrays, BUILD)
-        if set(arrays) != set(ARRAYS):
-            raise PoolError(
-                f"{path / POOL_FILE} names the arrays {', '.join(arrays)}; expected {', '.join(ARRAYS)}. Build the "
-                f"pool again with: {BUILD}"
-            )
-        return cls(path, facts, arrays)
+        tokens, order, pairs, starts = (arrays[name] for name in ("tokens", "order", "pairs", "starts"))
+        sizes = [(part.texts, part.tokens, part.pairs) for part in (facts.all, *facts.groups.values())]
+        fault = check_groups(tokens, order, pairs, starts, sizes, facts.reach)
+        if not Members(arrays["member_keys"], arrays["member_groups"]).sound(len(facts.groups)):
+            fault = "its members are not sorted, or in no group"
+        if fault:
+            raise no_pool(path, "texts", fault, BUILD)
+        return cls(path, facts, arrays, highest_token(tokens))
 
     @property
     def tokenizer_sha256(self) -> str:

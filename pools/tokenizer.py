@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from string import printable
 from typing import TYPE_CHECKING, Any
 
 from ..catalog.errors import PoolError, is_fault, said
@@ -40,6 +41,7 @@ def load(file: Path) -> "Tokenizer":
     _read(file)
     try:
         tokenizer = Tokenizer.from_file(str(file))
+        tokenizer.encode(printable)
     except BaseException as error:  # the library raises nothing more particular
         if not is_fault(error):
             raise

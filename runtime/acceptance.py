@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..catalog.bounds import Positive, Size, Whole
 from ..catalog.errors import SpecBeamError
 from ..catalog.files import Frozen
 from ..catalog.trie import ItemTrie
@@ -17,27 +18,27 @@ _GRID = np.array(GRID)
 class LevelCounts(Frozen, frozen=True):
     """One level of the drafts from one depth, for every width of the grid that drafts had at least."""
 
-    start: int  # depth of the frontier that was drafted from
-    level: int  # 1, 2, ...
-    trials: tuple[int, ...]  # drafts whose level the target reached
-    complete: tuple[int, ...]  # of these, how many held every needed node among their first
-    needed: tuple[int, ...]  # needed nodes of the trials
-    found: tuple[int, ...]  # of these, how many were among the first drafted
+    start: Whole  # depth of the frontier that was drafted from
+    level: Positive  # 1, 2, ...
+    trials: tuple[Size, ...]  # drafts whose level the target reached
+    complete: tuple[Size, ...]  # of these, how many held every needed node among their first
+    needed: tuple[Size, ...]  # needed nodes of the trials
+    found: tuple[Size, ...]  # of these, how many were among the first drafted
 
 
 class DepthCounts(Frozen, frozen=True):
     """One depth of the target's own search, each request once."""
 
-    requests: int
-    idle: int  # requests for which it needed no scores at this depth
-    needed: int  # nodes whose children's scores it needed
-    children: int  # children of the frontier that need scores in turn
+    requests: Size
+    idle: Size  # requests for which it needed no scores at this depth
+    needed: Size  # nodes whose children's scores it needed
+    children: Size  # children of the frontier that need scores in turn
 
 
 class WidthCounts(Frozen, frozen=True):
     """All counts of the requests that asked for one K."""
 
-    k: int
+    k: Positive
     depths: tuple[DepthCounts, ...]  # 0, 1, ..., L - 1
     levels: tuple[LevelCounts, ...]  # those with trials
 
@@ -238,8 +239,10 @@ def _unpacked(width: WidthCounts, length: int) -> Counts:
     if sound:
         counts.depths[:] = [(depth.requests, depth.idle, depth.needed, depth.children) for depth in width.depths]
         trials, complete, needed, found = np.moveaxis(counts.levels, 2, 0)
+        requests, idle = counts.depths[:, 0], counts.depths[:, 1]
         least = min(counts.levels.min(), counts.depths.min())
-        sound = bool(least >= 0 and (complete <= trials).all() and (found <= needed).all())
+        parts = (complete <= trials).all() and (found <= needed).all() and (idle <= requests).all()
+        sound = bool(least >= 0 and parts)
     if not sound:
         raise SpecBeamError(
             f"The acceptance counts for lists of {width.k} items are damaged, or not of identifiers of {length} "

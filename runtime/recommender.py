@@ -120,7 +120,7 @@ class Recommender:
         engine, threads = engine or default_engine(bundle), threads or available_threads()
         kind = drafter_for(bundle, drafter, has_pool=pool is not None)
         pool = opened_pool(pool)
-        catalog, trie = bundle.catalog(), bundle.trie()
+        catalog, trie = bundle.items()
         planning = planning_for(
             bundle, engine, trie, verification, threads=threads, drafter=kind, pool=pool, speculation=speculation,
             shape=shape,

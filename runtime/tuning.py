@@ -9,7 +9,8 @@ from typing import get_args
 
 from msgspec.structs import replace
 
-from ..catalog.errors import BundleError, OptionError
+from ..catalog.bounds import AboveZero, Number, Positive, Size
+from ..catalog.errors import BundleError, OptionError, SpecBeamError
 from ..catalog.files import Frozen, whole_file
 from ..catalog.trie import ItemTrie
 from ..engines.bundle import Bundle
@@ -25,9 +26,9 @@ from .types import DrafterKind, Mode, ScoringKind
 class CallFit(Frozen, frozen=True):
     """How the calls of one role differ in the loop from calls measured alone; see `CallCosts`, and `LOOKING_UP`."""
 
-    scale: float = 1.0
-    host_call_ms: float = 0.0
-    host_node_ms: float = 0.0
+    scale: AboveZero = 1.0
+    host_call_ms: Number = 0.0
+    host_node_ms: Number = 0.0
 
     def __post_init__(self) -> None:
         times = self.scale, self.host_call_ms, self.host_node_ms
@@ -54,8 +55,8 @@ class Tuning(Sealed, frozen=True, kw_only=True):
     scoring: ScoringKind
     drafter: DrafterKind | None  # None: there was nothing to draft by
     pool: str | None  # the checksum of the pool that was drafted from: acceptance is that of one pool
-    users: int  # whose histories were run
-    threads: int
+    users: Size  # whose histories were run
+    threads: Positive
     fits: dict[str, CallFit]  # by role
     acceptance: AcceptanceCounts
 
@@ -88,7 +89,13 @@ def planner_for(
     fits = {role: fit for each in reversed(found) for role, fit in each.fits.items()}
     acceptance = Acceptance(trie, scoring)
     if tuning is not None:
-        acceptance = Acceptance.from_snapshot(tuning.acceptance, trie, scoring)
+        try:
+            acceptance = Acceptance.from_snapshot(tuning.acceptance, trie, scoring)
+        except SpecBeamError as error:
+            raise BundleError(
+                f"{tuning_file(bundle, engine, mode, scoring, drafter)}: {error} Tune again: "
+                f"{_again(bundle, engine, drafter)}"
+            ) from None
     shared = worth_sharing(len(bundle.manifest.prompt.prefix_ids))
     target = _costs(facts.roles["target"].latency, fits.get("target", UNTUNED))
     return Planner(target, _draft_costs(facts, fits, drafter), acceptance, shared_prefix=shared)
@@ -132,10 +139,13 @@ def read_tuning(
     path = tuning_file(bundle, engine, mode, scoring, drafter)
     if not path.is_file():
         return None
-    again = f"specbeam tune {bundle.path} HISTORIES --engine {engine}"
-    again += f" --drafter {drafter} --pool POOL" if drafter in WITH_POOL else ""
-    tuning = read_sealed(path, Tuning, f"{again} (or do without it: --speculation fixed)", TUNING_SCHEMA)
+    tuning = read_sealed(path, Tuning, _again(bundle, engine, drafter), TUNING_SCHEMA)
     return tuning if (tuning.graphs, tuning.drafter) == (graphs_of(facts), drafter) else None
+
+
+def _again(bundle: Bundle, engine: str, drafter: DrafterKind | None) -> str:
+    pool = f" --drafter {drafter} --pool POOL" if drafter in WITH_POOL else ""
+    return f"specbeam tune {bundle.path} HISTORIES --engine {engine}{pool} (or do without it: --speculation fixed)"
 
 
 def tunings(bundle: Bundle, engine: str, facts: EngineFacts) -> list[Tuning]:

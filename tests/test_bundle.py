@@ -18,8 +18,9 @@ from specbeam.catalog.errors import BundleError, EngineError
 from specbeam.catalog.extras import install
 from specbeam.catalog.items import Catalog
 from specbeam.catalog.trie import PAD, ItemTrie
+from specbeam.catalog.trie_file import save_trie
 from specbeam.engines import registry
-from specbeam.engines.bundle import MANIFEST, Bundle, save_trie
+from specbeam.engines.bundle import MANIFEST, Bundle
 from specbeam.engines.facts import file_facts
 from specbeam.engines.inspect import describe, describe_json
 from specbeam.engines.registry import default_engine, load_engine
@@ -68,7 +69,8 @@ def test_the_trie_comes_back_as_it_was(tiny: Tiny, tmp_path: Path) -> None:
     files = {"catalog/trie.safetensors": file_facts(tmp_path)["trie.safetensors"]}
     (tmp_path / "catalog").mkdir()
     (tmp_path / "trie.safetensors").rename(tmp_path / "catalog/trie.safetensors")
-    back = Bundle(tmp_path, replace(manifest, files=files)).trie()
+    sizes = {"items": 200, "identifiers": trie.identifiers, "identifier_length": 4, "catalog_tokens": 9}
+    back = Bundle(tmp_path, replace(manifest, files=files, max_prompt_tokens=29, **sizes)).trie()
     for field in fields(trie):
         before, after = getattr(trie, field.name), getattr(back, field.name)
         assert before.dtype == after.dtype
@@ -268,7 +270,7 @@ def test_names_of_torch_engines(tiny: Tiny, name: str) -> None:
 
 
 def test_description_of_what_was_chosen(bundle: Path) -> None:
-    edit_manifest(bundle, end_token=3, identifier_length=4, scoring="constrained", max_top_k=7)
+    edit_manifest(bundle, end_token=3, identifier_length=4, max_prompt_tokens=29, scoring="constrained", max_top_k=7)
     text = describe(bundle)
     assert "identifiers of at most 4 tokens (the end token 3 among them), " in text
     assert "requests   scoring constrained where they ask for none, at most 7 items a list" in text

@@ -147,6 +147,11 @@ class TextGenerator:
             raise PromptError(f"the prompt {prompt[:40]!r} holds half a surrogate pair; expected text.") from None
         if not tokens:
             raise PromptError("the prompt is empty; expected some text.")
+        if max(tokens) >= self._engine.columns:
+            raise PromptError(
+                f"the tokenizer makes token {max(tokens)} of the prompt; the model has {self._engine.columns}. They "
+                "are of different models: export again."
+            )
         room = self._context - len(tokens)
         if room < 1:
             raise PromptError(
@@ -233,6 +238,12 @@ def _pool(pool: str | Path | TextPool, bundle: TextBundle, drafting: Drafting | 
         raise PoolError(
             f"{opened.path} was built with another tokenizer than that of {bundle.path}: its tokens mean other text. "
             f"Build it again with: specbeam build-pool TEXTS.jsonl --tokenizer {bundle.path} --output POOL"
+        )
+    if opened.highest >= bundle.manifest.vocabulary:
+        raise PoolError(
+            f"{opened.path} holds token {opened.highest}; the vocabulary of {bundle.path} has "
+            f"{bundle.manifest.vocabulary}. Build it again with: specbeam build-pool TEXTS.jsonl --tokenizer "
+            f"{bundle.path} --output POOL"
         )
     if drafting is not None and opened.facts.reach < drafting.reach:
         raise PoolError(

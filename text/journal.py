@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import msgspec
 
+from ..catalog.bounds import DAMAGED
 from ..catalog.disk import told_if_full
 from ..catalog.errors import SpecBeamError
 from ..catalog.files import Frozen, sha256, whole_file
@@ -112,7 +113,7 @@ class Journal:
         for data in self._file:
             try:
                 line = msgspec.json.decode(data, type=TextLine)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except DAMAGED:
                 break
             if not data.endswith(b"\n"):
                 break
@@ -130,7 +131,7 @@ def _check(told: Path, facts: RunFacts, partial: Path) -> None:
     """Raise `SpecBeamError` unless the interrupted run was asked the same."""
     try:
         before = msgspec.json.decode(told.read_bytes(), type=RunFacts)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, *DAMAGED) as error:
         raise SpecBeamError(
             f"{partial} is of an interrupted run, but {told.name} does not say which ({error}). Pass --overwrite to "
             "begin anew, or choose another output."
