@@ -11,6 +11,7 @@ from typing import get_args
 import numpy as np
 from msgspec.structs import replace
 
+from ..catalog import checks
 from ..catalog.errors import EngineError, OptionError
 from ..catalog.files import check_replaceable, whole_directory, whole_file
 from .backend import Backend, GraphToBuild, Progress
@@ -32,7 +33,7 @@ from .facts import (
 )
 from .latency import measure_latency, seeded_call
 from .ort_backend import OrtBackend
-from .registry import available_threads
+from .registry import chosen_threads
 from .sealed import sealed
 from .text_bundle import open_bundle
 
@@ -66,7 +67,11 @@ class Order:
         threads: int | None,
     ) -> "Order":
         """Settle what is left open. Raises `EngineError` for precisions that cannot be had."""
-        exported = bundle.manifest.precision
+        checks.instance(backend, "backend", Backend, "such as find_backend('onnxruntime')")
+        for name, asked in (("precision", precision), ("draft_precision", draft_precision)):
+            if asked is not None:
+                checks.choice(asked, name, get_args(EnginePrecision))
+        threads, exported = chosen_threads(threads), bundle.manifest.precision
         target = precision or exported
         precisions: dict[Role, EnginePrecision] = {"target": target}
         if bundle.manifest.draft is not None:
@@ -81,7 +86,7 @@ class Order:
                     "Export the checkpoints again with: specbeam export ... --precision fp32"
                 )
         backend.ready()
-        return cls(bundle, backend, precisions, threads or available_threads())
+        return cls(bundle, backend, precisions, threads)
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from ..catalog import checks
 from ..catalog.errors import BundleError
 from ..catalog.files import sha256
 from ..catalog.items import Catalog
@@ -182,7 +183,7 @@ class Bundle(ModelBundle):
     @classmethod
     def open(cls, path: str | Path) -> "Bundle":
         """Read the manifest. Raises `BundleError` where it is absent, damaged, of another schema or of text."""
-        path = Path(path)
+        path = checks.path(path, "bundle")
         if bundle_kind(path) != "items":
             raise BundleError(f"{path} is a text bundle, which has no catalog. It is for: specbeam generate {path}")
         return cls(path, read_sealed(path / MANIFEST, Manifest, REEXPORT))

@@ -4,6 +4,7 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ..catalog import checks
 from ..catalog.errors import BundleError, EngineError
 from ..catalog.extras import install_module
 from .backend import Backend
@@ -19,6 +20,16 @@ DEVICES = {"onnxruntime": ("cpu", "cuda"), "tensorrt": ("cuda",)}  # of backends
 def available_threads() -> int:
     """Processors this process may run on: the default of every `threads`."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def chosen_threads(threads: int | None) -> int:
+    """Threads of an engine, as asked for or by default."""
+    return available_threads() if threads is None else checks.whole_number(threads, "threads", 1, checks.MOST_THREADS)
+
+
+def chosen_engine(bundle: ModelBundle, name: str | None) -> str:
+    """The name of an engine, as asked for or by default."""
+    return default_engine(bundle) if name is None else checks.text(name, "engine")
 
 
 def backend_version(backend: str) -> str:
@@ -77,7 +88,7 @@ def find_backend(name: str, device: str | None = None, **options: Any) -> Backen
 
     Raises `EngineError` for a name or a device that is not known, and where the backend is not installed.
     """
-    if name not in DEVICES:
+    if not isinstance(name, str) or name not in DEVICES:
         raise EngineError(f"There is no backend {name!r}; expected one of: {', '.join(DEVICES)}.")
     device = device or DEVICES[name][0]
     if device not in DEVICES[name]:

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog import checks
 from ..catalog.errors import PoolError
 from ..catalog.trie import spans
 from .files import POOL_FILE, Array, PoolFacts, open_arrays, read_facts
@@ -58,7 +59,7 @@ class ItemPool:
     @classmethod
     def open(cls, path: str | Path) -> "ItemPool":
         """Open a pool and check every byte of it (0.1 s for 100 MB). Raises `PoolError`."""
-        path = Path(path)
+        path = checks.path(path, "pool")
         facts = read_facts(path, "items", ItemPoolFacts, BUILD)
         arrays = open_arrays(path, facts.arrays, BUILD)
         pool = {name: array.dtype.str for name, array in arrays.items()}

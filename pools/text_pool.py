@@ -5,6 +5,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
+from ..catalog import checks
 from ..catalog.errors import PoolError
 from ..catalog.files import Frozen
 from ..catalog.items import some
@@ -57,7 +58,7 @@ class TextPool:
     @classmethod
     def open(cls, path: str | Path) -> "TextPool":
         """Open a pool and check every byte of it (0.1 s for 100 MB). Raises `PoolError`."""
-        path = Path(path)
+        path = checks.path(path, "pool")
         facts = read_facts(path, "text", TextPoolFacts, BUILD)
         arrays = open_arrays(path, facts.arrays, BUILD)
         if set(arrays) != set(ARRAYS):

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.errors import OptionError
+from ..catalog import checks
 from ..engines.bundle import Scoring
 
 Int64 = NDArray[np.int64]
@@ -166,8 +166,7 @@ class DraftShape:
 
     def __post_init__(self) -> None:
         for name, value in (("width", self.width), ("length", self.length)):
-            if not isinstance(value, int) or value < 1:
-                raise OptionError(f"got a draft {name} of {value!r}; expected a whole number, at least 1.")
+            object.__setattr__(self, name, checks.whole_number(value, f"a draft's {name}"))
 
 
 class RequestStats(msgspec.Struct, frozen=True):

@@ -274,7 +274,7 @@ def test_bf16_leaves_the_weights_in_fp32(tmp_path: Path) -> None:
         ({"steps": None}, "got neither"),
         ({"epochs": 1.0}, "got both"),
         ({"learning_rate": float("nan")}, "got learning rate nan; expected more than 0"),
-        ({"batch": 0}, "got batch 0; expected at least 1"),
+        ({"batch": 0}, "batch is 0, expected a whole number, at least 1"),
         ({"warmup": 1.0}, "warm-up of 1"),
         ({"precision": "int8"}, "precision 'int8'"),
         ({"schedule": "wild"}, "schedule 'wild'"),

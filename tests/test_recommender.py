@@ -118,9 +118,9 @@ def test_histories_that_cannot_be_used() -> None:
 
 def test_arguments_that_look_right_are_refused() -> None:
     recommender = make()
-    with pytest.raises(HistoryError, match=r"number 1 \(from 0\): A history is a list of item ids; got the text '10'"):
+    with pytest.raises(OptionError, match=r"history 1 \(from 0\) is '10', expected a list of item ids: put it into"):
         recommender.recommend([[CATALOG.item_ids[0]], "10"], 2)
-    with pytest.raises(ValueError, match="got a batch size of 0"):
+    with pytest.raises(ValueError, match="batch_size is 0"):
         make(batch_size=0)
 
 
