@@ -17,6 +17,7 @@ from ..catalog.files import check_replaceable, whole_directory, whole_file
 from .backend import Backend, GraphToBuild, Progress
 from .base import Engine
 from .bundle import ModelBundle, engine_name
+from .default import keep_default, set_default
 from .facts import (
     ENGINE_FACTS,
     ENGINE_SCHEMA,
@@ -107,21 +108,23 @@ def build_engine(
     precision: EnginePrecision | None = None,
     draft_precision: EnginePrecision | None = None,
     threads: int | None = None,
+    default: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> Path:
     """Build `engines/<backend>-<device>-<precision>` of a bundle from its exported graphs; returns its folder.
 
     backend: default ONNX Runtime on the CPU. precision: default the bundle's; fp32 graphs are converted
-    where asked. What is built is compared with the exported graph, and timed against the number of tokens.
-    int8 needs histories to calibrate on: `calib.build.build_engine`. Raises `EngineError` where this machine
-    cannot build or run it, and where the two disagree; no engine is left behind then, an earlier one stays.
+    where asked. default: make it the bundle's default engine, as the first one built is. What is built is compared with
+    the exported graph, and timed against the number of tokens. int8 needs histories to calibrate on:
+    `calib.build.build_int8`. Raises `EngineError` where this machine cannot build or run it, and where the two
+    disagree; no engine is left behind then, an earlier one stays.
     """
     bundle = bundle if isinstance(bundle, ModelBundle) else open_bundle(bundle)
     order = Order.check(bundle, backend or OrtBackend("cpu"), precision, draft_precision, threads)
     if "int8" in order.precisions.values():
         raise OptionError("int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES.")
-    return write_engine(order, overwrite=overwrite, progress=progress)
+    return write_engine(order, default=default, overwrite=overwrite, progress=progress)
 
 
 def write_engine(
@@ -131,15 +134,19 @@ def write_engine(
     gate: Gate | None = None,
     drafting: Drafting | None = None,
     extra: Sequence[Path] = (),
+    default: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> Path:
     """Build what was ordered.
 
-    quantized: the graphs of int8 roles; gate, drafting: what was found of them; extra: files to keep with it.
+    quantized: the graphs of int8 roles; gate, drafting: what was found of them; extra: files to keep with it;
+    default: whether it takes the place of the bundle's default engine.
     """
+    default, overwrite = checks.flag(default, "default"), checks.flag(overwrite, "overwrite")
     check_replaceable(order.folder, kind=ENGINE_FACTS, replace=overwrite)
     order.folder.parent.mkdir(exist_ok=True)
+    keep_default(order.bundle)
     with (
         whole_directory(order.folder, kind=ENGINE_FACTS, replace=overwrite) as folder,
         tempfile.TemporaryDirectory(prefix=".build.", dir=folder.parent) as scratch,
@@ -158,6 +165,9 @@ def write_engine(
         )  # fmt: skip
         with whole_file(folder / ENGINE_FACTS) as file:
             file.write(sealed(facts))
+    if default:
+        set_default(order.bundle, order.name)
+    keep_default(order.bundle)
     return order.folder
 
 

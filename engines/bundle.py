@@ -150,8 +150,8 @@ class ModelBundle(ABC):
             _check(folder / file, facts, self.rebuild(name))
         return folder / role
 
-    def rebuild(self, name: str, facts: EngineFacts | None = None) -> str:
-        """The command that replaces an engine; with its facts, by one like it."""
+    def build(self, name: str) -> str:
+        """The command that builds an engine of this name, the data that it takes left out."""
         backend, _, rest = name.partition("-")
         device, _, rest = rest.partition("-")
         precision, _, draft = rest.partition("-draft-")
@@ -160,7 +160,12 @@ class ModelBundle(ABC):
             parts.append(f"--precision {precision}")
         if draft:
             parts.append(f"--draft-precision {draft}")
-        if "int8" in (precision, draft):
+        return " ".join(parts)
+
+    def rebuild(self, name: str, facts: EngineFacts | None = None) -> str:
+        """The command that replaces an engine; with its facts, by one like it."""
+        parts = [self.build(name)]
+        if "-int8" in name:
             parts.append("--calibration HISTORIES")
         parts += _plan_options(facts.roles.get("target")) if facts is not None else []
         return " ".join([*parts, "--overwrite"])

@@ -10,6 +10,7 @@ from ..catalog.extras import install_module
 from .backend import Backend
 from .base import Engine
 from .bundle import ModelBundle
+from .default import default_engine
 from .facts import Role
 
 TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-lean", "tensorrt-lean-cu13", "tensorrt-lean-cu12")
@@ -42,16 +43,6 @@ def backend_version(backend: str) -> str:
         except PackageNotFoundError:
             continue
     raise EngineError(f"The {backend} backend is not installed. Run: {install_module(backend)}")
-
-
-def default_engine(bundle: ModelBundle) -> str:
-    """The engine to use when none is named: the only one built."""
-    built = bundle.engine_names()
-    if len(built) == 1:
-        return built[0]
-    if built:
-        raise BundleError(f"{bundle.path} has several engines: {', '.join(built)}. Choose one with --engine NAME.")
-    raise BundleError(f"{bundle.path} has no engine yet. Build one with: specbeam build-engine {bundle.path}")
 
 
 def load_engine(bundle: ModelBundle, role: Role, name: str, *, threads: int) -> Engine:

@@ -79,8 +79,8 @@ class TextGenerator:
         """Open a text bundle's engine.
 
         engine: a name that `specbeam inspect` lists (default: the bundle's default engine). pool: of earlier texts,
-        made by `specbeam build-pool` with this bundle's tokenizer. drafting: how much is drafted; None: nothing, which is
-        plain greedy decoding. live: what is written drafts for what comes after it. speculation: "auto"
+        made by `specbeam build-pool` with this bundle's tokenizer. drafting: how much is drafted; None: nothing, which
+        is plain greedy decoding. live: what is written drafts for what comes after it. speculation: "auto"
         sends as much of a draft as pays, by the engine's measured latency and what has passed; "fixed" all of it.
         Default: auto with strict verification; relaxed texts depend on what is drafted, and would on the machine.
         stop: strings that end a text. Raises `BundleError`, `EngineError`, `PoolError` or `OptionError` with the

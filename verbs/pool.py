@@ -9,6 +9,7 @@ import click
 from ..catalog.errors import OptionError, SpecBeamError
 from .options import FORMATS, FileOrPipe, PathType, flags, given, together
 from .output import Bars, write_results
+from .overwrite import tell_losses
 
 if TYPE_CHECKING:
     from ..catalog.records import Reject
@@ -75,6 +76,7 @@ def build_pool(
     rejects = rejects or beside(output, ".rejects.jsonl")
     check_outputs(rejects, None, [*files, *filter(None, [groups])], overwrite)
     check_replaceable(output, kind=POOL_FILE, replace=overwrite)
+    tell_losses(output, POOL_FILE, overwrite=overwrite)
     unusable: list[RejectLine] = []
     build = _build_items if items else _build_texts
     try:
