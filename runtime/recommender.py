@@ -71,11 +71,12 @@ class Recommender:
     ) -> None:
         """draft, pool: what drafts are guessed by; planning: how much to draft; max_k: the longest list that a request
         may ask for (default: any)."""
-        self.verification = verification or Verification()
-        self.catalog, self.trie, self.max_k = catalog, trie, max_k
+        self.verification = checked_verification(verification)
+        self.catalog, self.trie = catalog, trie
+        self.max_k = None if max_k is None else checks.whole_number(max_k, "max_k")
         self.batch_size = checks.whole_number(batch_size, "batch_size")
         self.stats, self.planning = DecodeStats(trie.length), planning
-        self._reuse, self._lock = reuse, Lock()
+        self._reuse, self._lock = checks.flag(reuse, "reuse"), Lock()
         self._scoring = scoring_of(self.verification)
         self._hashes = prefix_hashes(trie)
         self._filters = FilterCompiler(catalog, trie)
@@ -111,7 +112,7 @@ class Recommender:
         remedy.
         """
         threads, reuse = chosen_threads(threads), checks.flag(reuse, "reuse")
-        batch_size = checks.whole_number(batch_size, "batch_size")
+        batch_size = checks.whole_number(batch_size, "batch_size")  # before engines are loaded
         if shape is not None:
             checks.instance(shape, "shape", DraftShape, "such as DraftShape(40, 3)")
         verification = checked_verification(verification)

@@ -157,16 +157,20 @@ class Round:
     verdict: Verdict
 
 
+WIDEST, LONGEST = 10**6, 1000  # of a draft by hand: far beyond what pays, far below what fills the memory
+
+
 @dataclass(frozen=True)
 class DraftShape:
-    """How much to draft by hand: `width` nodes at each of `length` depths."""
+    """How much to draft by hand: `width` nodes at each of `length` depths. Raises `OptionError` for what is neither."""
 
     width: int = 40
     length: int = 3
 
     def __post_init__(self) -> None:
-        for name, value in (("width", self.width), ("length", self.length)):
-            object.__setattr__(self, name, checks.whole_number(value, f"a draft's {name}"))
+        for name, most in (("width", WIDEST), ("length", LONGEST)):
+            value = checks.whole_number(getattr(self, name), f"a draft's {name}", 1, most)
+            object.__setattr__(self, name, value)
 
 
 class RequestStats(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""A bundle's default engine: what serves where none is named, whatever is built beside it; and what --overwrite costs."""
+"""A bundle's default engine, which serves where none is named; and what --overwrite costs."""
 
 import json
 import shutil

@@ -275,7 +275,7 @@ def test_settings_of_the_wrong_kind_are_refused() -> None:
         with pytest.raises(OptionError, match="number"):
             Verification("sampled", **wrong)  # type: ignore[arg-type]
     for shape in ((0, 1), (2.5, 1), (3, 0)):
-        with pytest.raises(OptionError, match="whole number, at least 1"):
+        with pytest.raises(OptionError, match="a whole number, 1 to"):
             DraftShape(*shape)  # type: ignore[arg-type]
     (named,), (numbered,) = (make().recommend([["a"]], 3, users=[user]) for user in ("5", 5))  # type: ignore[list-item]
     assert named == numbered

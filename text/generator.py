@@ -52,7 +52,7 @@ class TextGenerator:
     ) -> None:
         """context: positions of the model; see `open`."""
         self.batch_size = checks.whole_number(batch_size, "batch_size")
-        self.verification, self.drafter = verification or TextVerification(), drafter
+        self.verification, self.drafter = _checked(verification), drafter
         self.stats = GenerationStats()
         self._engine, self._around, self._context, self._pool = engine, prompt, context, pool
         self._planning = planning
@@ -87,8 +87,7 @@ class TextGenerator:
         remedy.
         """
         threads, live = chosen_threads(threads), checks.flag(live, "live")
-        verification = TextVerification() if verification is None else verification
-        checks.instance(verification, "verification", TextVerification, "such as TextVerification('relaxed')")
+        verification = _checked(verification)
         checks.instance(drafting, "drafting", (Drafting, type(None)), "such as Drafting(depth=8), or None")
         stop, batch_size = checks.listed(stop, "stop", "strings"), checks.whole_number(batch_size, "batch_size")
         bundle = bundle if isinstance(bundle, TextBundle) else TextBundle.open(bundle)
@@ -217,6 +216,12 @@ class TextGenerator:
             known = ", ".join(self._pool.groups[:10]) or "none"
             raise PromptError(f"the pool has no group {group!r}; it has: {known}. Leave it out for everybody's pool.")
         return group
+
+
+def _checked(verification: TextVerification | None) -> TextVerification:
+    """Which tokens pass; None: those of greedy decoding."""
+    verification = TextVerification() if verification is None else verification
+    return checks.instance(verification, "verification", TextVerification, "such as TextVerification('relaxed')")
 
 
 def _as_many(prompts: Sequence[str], values: Iterable[Any] | None, name: str) -> list[Any]:
