@@ -20,9 +20,10 @@ from specbeam.catalog.items import Catalog
 from specbeam.catalog.trie import PAD, ItemTrie
 from specbeam.engines import registry
 from specbeam.engines.bundle import MANIFEST, Bundle, save_trie
+from specbeam.engines.default import default_engine
 from specbeam.engines.facts import file_facts
 from specbeam.engines.inspect import describe, describe_json
-from specbeam.engines.registry import default_engine, load_engine
+from specbeam.engines.registry import load_engine
 from specbeam.engines.sealed import Sealed, sealed, to_json
 from specbeam.runtime import Recommender
 from tiny_bundle import ENGINE, Tiny, edit_engine, edit_manifest
