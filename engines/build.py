@@ -121,7 +121,7 @@ def build_engine(
     disagree; no engine is left behind then, an earlier one stays.
     """
     bundle = bundle if isinstance(bundle, ModelBundle) else open_bundle(bundle)
-    order = Order.check(bundle, backend or OrtBackend("cpu"), precision, draft_precision, threads)
+    order = Order.check(bundle, OrtBackend("cpu") if backend is None else backend, precision, draft_precision, threads)
     if "int8" in order.precisions.values():
         raise OptionError("int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES.")
     return write_engine(order, default=default, overwrite=overwrite, progress=progress)

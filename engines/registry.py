@@ -81,8 +81,8 @@ def find_backend(name: str, device: str | None = None, **options: Any) -> Backen
     """
     if not isinstance(name, str) or name not in DEVICES:
         raise EngineError(f"There is no backend {name!r}; expected one of: {', '.join(DEVICES)}.")
-    device = device or DEVICES[name][0]
-    if device not in DEVICES[name]:
+    device = DEVICES[name][0] if device is None else device
+    if not isinstance(device, str) or device not in DEVICES[name]:
         raise EngineError(f"The {name} backend runs on {' or '.join(DEVICES[name])}; got the device {device!r}.")
     backend_version(name)
     if name == "tensorrt":

@@ -22,6 +22,7 @@ from .options import (
     together,
 )
 from .output import Bars, set_aside, write_results
+from .overwrite import tell_interrupted
 
 if TYPE_CHECKING:
     from ..text import GenerationStats, TextGenerator
@@ -114,6 +115,8 @@ def generate(
     check_outputs(output, rejects, [prompts], overwrite)
     if rejects is not None and rejects in journal_files(output):
         raise OptionError(f"--rejects {rejects}: the run keeps its texts there until it is done. Choose another name.")
+    if not piped:
+        tell_interrupted(journal_files(output)[0], overwrite=overwrite)
     opened = TextBundle.open(bundle)
     engine, max_new_tokens = chosen_engine(opened, engine), max_new_tokens or MAX_NEW_TOKENS
     drafting, verification = Drafting(**shape) if drafter == "pool" else None, TextVerification(mode, **own)
