@@ -45,7 +45,8 @@ def find_config(name: str | Path | ModelSize, context: int) -> PretrainedConfig:
     Raises `OptionError` for an unknown name or a shape that cannot be, `ExportError` for a configuration
     whose model export would refuse.
     """
-    if isinstance(instance(name, "config", (str, Path, ModelSize), "a name, a path or a ModelSize"), ModelSize):
+    instance(name, "config", (str, Path, ModelSize), "a name, a path or a ModelSize")
+    if isinstance(name, ModelSize):
         return _llama(name, context)
     path = Path(name)
     if path.is_dir() or path.suffix == ".json":

@@ -68,7 +68,7 @@ def flag(value: object, name: str) -> bool:
 def choice(value: T, name: str, choices: Collection[str]) -> T:
     """One of some words."""
     if isinstance(value, str) and value in choices:
-        return value  # type: ignore[return-value]  # narrowed to a subclass
+        return value
     raise refused(value, name, f"one of {', '.join(choices)}")
 
 
@@ -153,7 +153,8 @@ def check_types(settings: Any) -> None:
 
     Its fields are words, numbers, tuples of these, and other configurations.
     """
-    for name, kind in _kinds(type(settings)).items():
+    own: Any = type(settings)  # a type is hashable, which mypy doubts
+    for name, kind in _kinds(own).items():
         value = getattr(settings, name)
         try:
             if isinstance(value, Mapping):
@@ -183,7 +184,7 @@ def known(values: Mapping[str, Any], kind: type, name: str) -> dict[str, Any]:
 
 
 @cache
-def _kinds(kind: type) -> dict[str, Any]:
+def _kinds(kind: Any) -> dict[str, Any]:
     """The annotations of a configuration's fields."""
     hints = get_type_hints(kind)
     fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else msgspec.structs.fields(kind)

@@ -51,7 +51,7 @@ def set_default(bundle: ModelBundle, name: str) -> None:
     bundle.engine_facts(name)
     content = sealed(DefaultEngine(schema_version=DEFAULT_SCHEMA, engine=name))
     if not _file(bundle).is_file() or _file(bundle).read_bytes() != content:
-        with whole_file(_file(bundle)) as file:
+        with whole_file(_file(bundle), replace=True) as file:
             file.write(content)
 
 

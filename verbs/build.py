@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from .options import PRECISIONS, SCORINGS, PathType, flags, prompt_options
-from .output import Stages
+from .output import Stages, claim_outputs
 from .overwrite import tell_losses
 
 SCORING_HELP = (
@@ -46,6 +46,7 @@ def export(target: Path, output: Path, text: bool, **options: Any) -> None:
     from ..catalog.errors import OptionError
     from ..engines.bundle import MANIFEST
 
+    claim_outputs(output)
     tell_losses(output, MANIFEST, overwrite=options["overwrite"])
     if text:
         _refuse_items_options()
@@ -95,5 +96,6 @@ def demo(output: Path, overwrite: bool) -> None:
     """
     from ..demo import run_demo
 
+    claim_outputs(output)
     tell_losses(output, "bundle", overwrite=overwrite)
     run_demo(output, overwrite=overwrite)

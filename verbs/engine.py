@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import PathType, bundle_argument, flags, format_option, threads_option, together
-from .output import Bars
+from .output import Bars, claim_outputs
 from .overwrite import tell_losses
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def build_engine(
         set_default(opened, order.name)
         click.echo(f"{order.name} is the default engine of {bundle} from now on (until now: {before or 'none'}).")
         return
+    claim_outputs(order.folder)
     tell_losses(order.folder, ENGINE_FACTS, overwrite=overwrite)
     with Bars() as bars:
         folder = _build(order, options, default, overwrite, bars)

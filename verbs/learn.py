@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import PathType, Verb, given, item_base_option, prompt_options, together
-from .output import Bars
+from .output import Bars, claim_outputs
 from .overwrite import tell_losses
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def train(
     from ..align.train import RECORD
     from ..align.train import train as trained
 
+    claim_outputs(output)
     tell_losses(output, RECORD, overwrite=overwrite)
     source = find_source(config, start, lora, tokenizer)
     report = trained(
@@ -187,6 +188,7 @@ def align(
     from ..align.objectives import find_objective
     from ..align.samples import PromptOptions
 
+    claim_outputs(output)
     tell_losses(output, RECORD, overwrite=overwrite)
     settings = find_objective(objective, alpha=alpha, temperature=temperature, softened=softened, top_k=top_k)
     source = find_draft(draft, target, layers, shared)

@@ -43,7 +43,8 @@ def losses(path: Path, kind: str) -> list[str]:
     """What is in a folder of some kind that is not written again: engines, tunings, and files of other people."""
     files = sorted(file.relative_to(path) for file in path.rglob("*") if not file.is_dir())
     lost = [file for file in files if not any(_matches(file, pattern) for pattern in AGAIN[kind])]
-    return list(dict.fromkeys(_named(file) for file in lost if str(file) != "engines/default.json"))
+    own = [file for file in lost if not any(part.startswith(".") for part in file.parts)]  # others are temporary
+    return list(dict.fromkeys(_named(file) for file in own if str(file) != "engines/default.json"))
 
 
 def _matches(file: Path, pattern: str) -> bool:
