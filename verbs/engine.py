@@ -103,7 +103,7 @@ def build_engine(
     Examples:
       specbeam build-engine bundle
       specbeam build-engine bundle --precision int8 --calibration histories.jsonl
-      specbeam build-engine bundle --precision int8 --default
+      specbeam build-engine bundle --precision int8 --default  # is built: now it serves where none is named
       specbeam build-engine bundle --device cuda --precision fp16
       specbeam build-engine bundle --backend tensorrt --precision fp16 --max-batch 16 --timing-cache t.cache
     """
