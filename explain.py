@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from .catalog import checks
 from .catalog.errors import SpecBeamError
 from .catalog.items import Catalog
 from .catalog.trie import ItemTrie
@@ -110,18 +111,20 @@ class Explanation:
         return lines
 
 
-def explain(recommender: Recommender, history: Sequence[str], k: int = 10) -> Explanation:
+def explain(recommender: Recommender, history: Iterable[str | int], k: int = 10) -> Explanation:
     """Recommend k items for one history (item ids, oldest first) and tell how the list came about.
 
     Raises `HistoryError` as `Recommender.encode` does, and `SpecBeamError` where there is nothing to draw.
     """
-    answer, rounds = recommender.trace(recommender.encode(history), k)
+    checks.instance(recommender, "recommender", Recommender, "such as Recommender.open(bundle)")
+    items = checks.history(history)
+    answer, rounds = recommender.trace(recommender.encode(items), k)
     if not rounds:
         raise SpecBeamError(
             "There is nothing to draw: the catalog leaves no choice under this scoring, so the target was never asked. "
             "Use --scoring full."
         )
-    return explained(rounds, answer, history, recommender.catalog, recommender.trie)
+    return explained(rounds, answer, items, recommender.catalog, recommender.trie)
 
 
 def explained(

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from .. import __version__
+from ..catalog import checks
+from ..catalog.checks import Checked
 from ..catalog.dataset import Dataset
 from ..catalog.errors import HistoryError, OptionError, SpecBeamError
-from ..catalog.files import Frozen, check_replaceable
+from ..catalog.files import check_replaceable
 from ..catalog.prompt import PromptEncoder
 from ..engines.torch import TorchEngine
 from ..export.bundle import check_same_tokens
@@ -21,7 +23,7 @@ from ..export.checkpoint import Checkpoint
 from ..export.quiet import quiet
 from ..runtime.types import DraftShape, Int64
 from .batch import child_logprobs
-from .budget import TrainingBudget, usable_precision
+from .budget import TrainingBudget, chosen_settings, usable_precision
 from .decoder import check_context, hidden_width
 from .fit import FitReport, fit
 from .lessons import Lessons, Places, batch_of
@@ -31,7 +33,7 @@ from .samples import Format, PromptOptions
 from .sources import Source
 from .teach import Progress, fill, open_store
 from .teacher import BATCH, Searcher
-from .train import settle, split
+from .train import checked, settle, split
 from .trees import joined
 from .work import EVENTS
 
@@ -42,7 +44,7 @@ PLACES_SEED = 0  # the same places whatever a run's seed is, so that runs can sh
 CHECKED = 256  # prompts that acceptance is validated on
 
 
-class AlignOptions(Frozen, frozen=True, kw_only=True):
+class AlignOptions(Checked, frozen=True, kw_only=True):
     """What is taught, besides the objective."""
 
     top_k: int = 20  # K: the width of the target's beam search
@@ -51,10 +53,8 @@ class AlignOptions(Frozen, frozen=True, kw_only=True):
     on_policy: float = 0.0  # share of batches whose trees the draft draws itself
 
     def __post_init__(self) -> None:
-        for name in ("top_k", "windows", "places"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(f"got {value} for {name.replace('_', ' ')}; expected at least 1.")
+        super().__post_init__()
+        checks.within(self, 1, **dict.fromkeys(("top_k", "windows", "places"), checks.LARGEST))
         if not 0 <= self.on_policy <= 1:
             raise OptionError(f"got an on-policy share of {self.on_policy:g}; expected 0 to 1.")
 
@@ -115,12 +115,16 @@ def align(
     `progress` is told of the teacher data, `bar` names the training's own. Raises `SpecBeamError`: where
     the tokens of draft and target differ, there is nothing to learn from, and as `train` does.
     """
+    output, prompt = checked(dataset, draft, output, prompt, overwrite=overwrite)
+    target = checks.path(target, "target")
+    teacher = None if teacher is None else checks.path(teacher, "teacher")
+    checks.instance(objective, "objective", Objective, "such as find_objective('path-kd')")
+    options = AlignOptions() if options is None else options
+    checks.instance(options, "options", AlignOptions, "such as AlignOptions(top_k=20)")
     check_replaceable(output, kind=RECORD, replace=overwrite)
     dataset.require_training()
-    options, prompt = options or AlignOptions(), prompt or PromptOptions()
     check_on_policy(options, objective)
-    chosen = {"weight_decay": 0.01, "batch": 32, **(budget or {})}
-    seed = int(chosen.get("seed", 0))
+    chosen, seed = chosen_settings({"weight_decay": 0.01, "batch": 32, **chosen_settings(budget)[0]})
     work = claimed(output.with_name(f"{output.name}.work"))
     with quiet():
         source = Checkpoint.open(target)

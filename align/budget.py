@@ -1,18 +1,21 @@
 """How long and how to train: the settings of `fit`, and the precision they come to on this machine."""
 
+from collections.abc import Mapping
 from math import ceil, isfinite
-from typing import Literal, get_args
+from typing import Any, Literal
 
 import torch
 
+from ..catalog import checks
+from ..catalog.checks import Checked
 from ..catalog.errors import OptionError
-from ..catalog.files import Frozen
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant"]
+COUNTS = ("steps", "batch", "gradient_accumulation", "checks", "patience")
 
 
-class TrainingBudget(Frozen, frozen=True, kw_only=True):
+class TrainingBudget(Checked, frozen=True, kw_only=True):
     """How long and how to train: either `steps` or `epochs`. Raises `OptionError` for what is out of range."""
 
     learning_rate: float  # at its highest, after the warm-up
@@ -30,20 +33,17 @@ class TrainingBudget(Frozen, frozen=True, kw_only=True):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.steps is None) == (self.epochs is None):
             got = "neither" if self.steps is None else "both"
             raise OptionError(f"training needs either a number of steps or of epochs; got {got}.")
-        for name in ("steps", "epochs", "learning_rate", "max_grad_norm"):
+        for name in ("epochs", "learning_rate", "max_grad_norm"):
             self._check(name, above=0)
-        for name in ("batch", "gradient_accumulation", "checks", "patience"):
-            self._check(name, least=1)
-        for name in ("weight_decay", "seed"):
-            self._check(name, least=0)
+        checks.within(self, 1, **dict.fromkeys(COUNTS, checks.LARGEST))
+        self._check("weight_decay", least=0)
+        checks.within(self, 0, seed=checks.LARGEST_SEED)
         if not 0 <= self.warmup < 1:
             raise OptionError(f"got a warm-up of {self.warmup:g}; expected a share of the steps, 0 to below 1.")
-        for name, choices in (("precision", get_args(Precision)), ("schedule", get_args(Schedule))):
-            if getattr(self, name) not in choices:
-                raise OptionError(f"got the {name} {getattr(self, name)!r}; expected one of {', '.join(choices)}.")
 
     def _check(self, name: str, *, above: float = float("-inf"), least: float = float("-inf")) -> None:
         value = getattr(self, name)
@@ -65,6 +65,12 @@ class TrainingBudget(Frozen, frozen=True, kw_only=True):
         """The steps after which to look at the validation data; the last is one of them."""
         steps = self.steps_for(samples)
         return frozenset(max(1, round(steps * check / self.checks)) for check in range(1, self.checks + 1))
+
+
+def chosen_settings(budget: Mapping[str, Any] | None) -> tuple[dict[str, Any], int]:
+    """What was chosen of a `TrainingBudget`, whose other fields are left to what is usual, and its seed."""
+    chosen = checks.known({} if budget is None else budget, TrainingBudget, "budget")
+    return chosen, checks.whole_number(chosen.get("seed", 0), "seed", 0, checks.LARGEST_SEED)
 
 
 def usable_precision(precision: Precision) -> Literal["fp32", "bf16", "fp16"]:

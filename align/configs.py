@@ -5,8 +5,8 @@ from pathlib import Path
 
 from transformers import LlamaConfig, PretrainedConfig
 
+from ..catalog.checks import Checked, instance, within
 from ..catalog.errors import OptionError
-from ..catalog.files import Frozen
 from ..export.checkpoint import load_config
 
 WIDE = 512  # hidden width from which initial weights have the usual spread
@@ -14,7 +14,7 @@ SPREAD, NARROW_SPREAD = 0.02, 0.1  # the usual one costs narrow layers most of t
 CONTEXT = 512  # positions, where the prompts need no more
 
 
-class ModelSize(Frozen, frozen=True, kw_only=True):
+class ModelSize(Checked, frozen=True, kw_only=True):
     """The shape of a Llama decoder."""
 
     layers: int
@@ -22,6 +22,10 @@ class ModelSize(Frozen, frozen=True, kw_only=True):
     heads: int
     intermediate: int
     context: int | None = None  # positions; default: 512, or what the prompts need
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(self, 1, **dict.fromkeys(("layers", "hidden", "heads", "intermediate", "context"), 10**6))
 
 
 PRESETS = {
@@ -40,6 +44,7 @@ def find_config(name: str | Path | ModelSize, context: int) -> PretrainedConfig:
     Raises `OptionError` for an unknown name or a shape that cannot be, `ExportError` for a configuration
     whose model export would refuse.
     """
+    instance(name, "config", (str, Path, ModelSize), "a name, a path or a ModelSize")
     if isinstance(name, ModelSize):
         return _llama(name, context)
     path = Path(name)

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 
+from ..catalog import checks
 from ..catalog.errors import OptionError
 from .batch import TreeBatch, path_scores
 from .segments import log_shares, ranks, total
@@ -31,6 +32,7 @@ class Objective(ABC):
     reaches_leaves: ClassVar[bool] = True  # whether nodes matter whose children are all leaves: no draft needs them
 
     def __post_init__(self) -> None:
+        checks.check_types(self)
         if not 0 <= self.alpha <= 1:
             raise OptionError(f"got an alpha of {self.alpha:g}; expected a share of the loss, 0 to 1.")
 
@@ -193,8 +195,7 @@ def find_objective(name: Name, **settings: float | None) -> Objective:
 
     Raises `OptionError` for an unknown name and for settings that it does not have.
     """
-    if name not in OBJECTIVES:
-        raise OptionError(f"got the objective {name!r}; expected one of {', '.join(OBJECTIVES)}.")
+    checks.choice(name, "objective", OBJECTIVES)
     known = {field.name for field in fields(OBJECTIVES[name])}
     given = {key: value for key, value in settings.items() if value is not None}
     strange = sorted(given.keys() - known - {"top_k"})  # K is the beams' too

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..catalog.checks import Checked
 from ..catalog.errors import SpecBeamError
-from ..catalog.files import Frozen
 from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec, compile_prompt
 from ..catalog.tokens import EndToken, Identifiers, Tokenizer, compile_identifiers
@@ -22,7 +22,7 @@ Row = tuple[Int64, Int64]  # token ids [T] and labels [T]
 IGNORED = -100  # the label of a position that has no part in the loss
 
 
-class PromptOptions(Frozen, frozen=True, kw_only=True):
+class PromptOptions(Checked, frozen=True, kw_only=True):
     """What stands around the items: as for `specbeam export`, which must be told the same."""
 
     prompt: str | None = None

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, final
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..catalog.checks import path, whole_number
 from ..catalog.errors import OptionError
 from ..catalog.files import whole_directory
 from ..catalog.items import Catalog
@@ -101,6 +102,9 @@ class Pretrained(Source):
     epochs: ClassVar[float] = 3
     rate: ClassVar[float] = 0.08
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "directory", path(self.directory, "directory"))
+
     def tokenizer(self, catalog: Catalog, text: str) -> PreTrainedTokenizerBase:
         tokenizer = Checkpoint.open(self.directory).tokenizer
         add_identifiers(tokenizer, catalog)
@@ -124,6 +128,10 @@ class LoraDecoder(Source):
     rank: int
     epochs: ClassVar[float] = 3
     rate: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "directory", path(self.directory, "directory"))
+        object.__setattr__(self, "rank", whole_number(self.rank, "rank"))
 
     def tokenizer(self, catalog: Catalog, text: str) -> PreTrainedTokenizerBase:
         if (self.directory / "adapter_config.json").is_file():

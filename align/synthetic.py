@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog.checks import Checked
 from ..catalog.errors import SpecBeamError
-from ..catalog.files import Frozen, whole_directory
+from ..catalog.files import whole_directory
 from .words import COLOURS, KINDS, KINDS_PER_DEPARTMENT, SIZES, STYLES, STYLES_PER_FAMILY
 
 Int64 = NDArray[np.int64]
@@ -25,7 +26,7 @@ MOST_ITEMS = 50_000  # far below the number of codes, so that drawing finds enou
 SUCCESSORS = 3  # items that may follow an item by themselves
 
 
-class ShopSize(Frozen, frozen=True, kw_only=True):
+class ShopSize(Checked, frozen=True, kw_only=True):
     """How much to generate."""
 
     items: int = 3000

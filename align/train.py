@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 
 from .. import __version__
+from ..catalog import checks
 from ..catalog.dataset import Dataset
 from ..catalog.files import check_replaceable
 from ..export.quiet import quiet
-from .budget import TrainingBudget
+from .budget import TrainingBudget, chosen_settings
 from .decoder import check_context, hidden_width
 from .fit import FitReport, fit
 from .order import Int64
@@ -75,16 +76,15 @@ def train(
     nothing to learn from, prompts do not fit the model or its context, `output` exists, or training fails
     (see `fit`).
     """
+    output, options = checked(dataset, source, output, prompt, overwrite=overwrite)
+    chosen, seed = chosen_settings(budget)
     check_replaceable(output, kind=RECORD, replace=overwrite)  # before the work; whole_directory checks again
     dataset.require_training()
-    options = prompt or PromptOptions()
     source.check_prompt(chat=options.chat)
     text = (options.prompt or "").replace("{history}", " ") + " " + options.separator
     with quiet():
         tokenizer = source.tokenizer(dataset.catalog, text)
         form = Format.compile(tokenizer, dataset.catalog, options)
-        chosen = dict(budget or {})
-        seed = int(chosen.get("seed", 0))
         model = source.model(tokenizer, dataset.catalog, form.longest, seed)
     check_context(int(model.config.max_position_embeddings), form.longest, options.history_length)
     settings = settle(source, hidden_width(model), chosen)
@@ -107,6 +107,17 @@ def train(
     )  # fmt: skip
     shutil.rmtree(work)
     return result
+
+
+def checked(
+    dataset: Dataset, source: Source, output: Path, prompt: PromptOptions | None, *, overwrite: bool
+) -> tuple[Path, PromptOptions]:
+    """Where to write and the prompt's options. Raises `OptionError` for arguments that are something else."""
+    checks.instance(dataset, "dataset", Dataset, "such as Dataset.open(folder)")
+    checks.instance(source, "source", Source, "such as FreshDecoder('4x192')")
+    checks.flag(overwrite, "overwrite")
+    prompt = PromptOptions() if prompt is None else prompt
+    return checks.path(output, "output"), checks.instance(prompt, "prompt", PromptOptions, "such as PromptOptions()")
 
 
 def settle(source: Source, hidden: int, chosen: dict[str, Any]) -> TrainingBudget:

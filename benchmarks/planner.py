@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from reference import arguments, dump, print_table, real_users
 from specbeam.engines.bundle import Bundle
-from specbeam.engines.registry import default_engine
+from specbeam.engines.default import default_engine
 from specbeam.runtime import DraftShape, Recommender
 from specbeam.runtime.planning import FixedPlanning, Planning
 from specbeam.runtime.tune import tune

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from ..catalog.checks import instance, listed, path
 from ..catalog.dataset import Example
 from ..catalog.disk import told_if_full
 from ..catalog.errors import HistoryError
@@ -25,6 +26,7 @@ def build_int8(
     options: Int8Options | None = None,
     *,
     ranges: Path | None = None,
+    default: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> Path:
@@ -32,10 +34,13 @@ def build_int8(
 
     examples: histories with what came next (`data.read_examples`); some are calibrated on, the target's rankings
     are compared on the others. ranges: a folder with an earlier calibration's (an engine's has them): of the same
-    histories, the same users are drawn again, so that none of them is compared on. Raises `EngineError` where the
-    gate is not passed, or this machine cannot build it; an earlier engine stays then.
+    histories, the same users are drawn again, so that none of them is compared on. default: as of `write_engine`.
+    Raises `EngineError` where the gate is not passed, or this machine cannot build it; an earlier engine stays then.
     """
-    options = options or Int8Options()
+    options = Int8Options() if options is None else options
+    instance(options, "options", Int8Options, "such as Int8Options()")
+    ranges = None if ranges is None else path(ranges, "ranges")
+    examples = listed(examples, "examples", "examples")
     check_replaceable(order.folder, kind=ENGINE_FACTS, replace=overwrite)
     if ranges is not None:  # who was calibrated on must not be compared on
         role = next(role for role, precision in order.precisions.items() if precision == "int8")
@@ -65,6 +70,6 @@ def build_int8(
         build.floats.clear()
         del target
         return write_engine(
-            order, quantized=quantized, gate=gate, drafting=drafting, overwrite=overwrite, progress=progress,
-            extra=sorted(Path(scratch).glob("*-ranges.json")),
+            order, quantized=quantized, gate=gate, drafting=drafting, default=default, overwrite=overwrite,
+            progress=progress, extra=sorted(Path(scratch).glob("*-ranges.json")),
         )  # fmt: skip

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from ..catalog import checks
+from ..catalog.checks import Checked
 from ..catalog.errors import OptionError
-from ..catalog.files import Frozen
 from .quantize import Method
 from .ranges import Estimator, check_percentile
 from .smooth import ALPHA
 
 
-class Int8Options(Frozen, frozen=True):
+class Int8Options(Checked, frozen=True):
     """How a graph is quantized. Raises `OptionError` for what cannot be."""
 
     method: Method | Literal["auto"] = "auto"  # auto: the fastest here that passes the gate, dynamic last
@@ -24,9 +25,9 @@ class Int8Options(Frozen, frozen=True):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value in (("calibration size", self.calibration_size), ("gate size", self.gate_size)):
-            if value < 1:
-                raise OptionError(f"got a {name} of {value}; expected at least 1.")
+        super().__post_init__()
+        checks.within(self, 1, calibration_size=checks.LARGEST, gate_size=checks.LARGEST)
+        checks.within(self, 0, seed=checks.LARGEST_SEED)
         check_percentile(self.estimator, self.percentile)
         if self.smooth is not None and not 0 <= self.smooth <= 1:
             raise OptionError(f"got a smoothing strength of {self.smooth}; expected 0 to 1.")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from . import checks
 from .errors import HistoryError
 from .formats import HistoryRequest
 from .history import FORMATS, read_histories
@@ -54,6 +55,7 @@ class Dataset:
         lacks are dropped. A split may be absent. Raises `CatalogError` for the catalog's files and
         `HistoryError` where there is no split at all.
         """
+        folder = checks.path(folder, "folder")
         index, items = folder / "index.json", folder / "items.json"
         if not index.is_file():
             raise HistoryError(f"{folder} has no index.json; expected a dataset's folder with the catalog in it.")

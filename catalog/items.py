@@ -56,6 +56,8 @@ class Catalog:
         if not len(self.item_ids) == len(self.identifiers) == len(self.titles):
             counts = f"{len(self.item_ids)} item ids, {len(self.identifiers)} identifiers, {len(self.titles)} titles"
             raise CatalogError(f"got {counts}; expected as many of each.")
+        if not (set(map(type, self.item_ids)) <= {str} and set(map(type, self.identifiers)) <= {tuple}):
+            raise CatalogError("got item ids or identifiers of another kind; expected text, and tuples of text.")
         if len(self.position) != len(self.item_ids):
             raise CatalogError(f"{_named(_repeated(self.item_ids))} occur more than once; expected every item id once.")
         if not all(map(all, self.identifiers)) or not all(self.identifiers):

@@ -7,9 +7,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from . import checks
 from .bounds import Positive, Whole
+from .checks import Checked
 from .errors import CatalogError, PromptError
-from .files import Frozen
 from .items import Catalog, some
 from .tokens import Tokenizer, identifier_ids, is_text
 from .trie import PAD
@@ -21,7 +22,7 @@ PROOF_BATCH = 1000  # prompts that the tokenizer is given at a time
 Int64 = NDArray[np.int64]
 
 
-class PromptSpec(Frozen, frozen=True):
+class PromptSpec(Checked, frozen=True):
     """A prompt without its tokenizer: prefix, items joined by the separator (oldest first), suffix."""
 
     template: str  # the text the ids were made from, with "{history}" where the items go
@@ -100,11 +101,12 @@ def compile_prompt(
     template, rendered now, once for all requests. Raises `PromptError`, after which no prompt of
     this template can be relied on.
     """
-    if history_length < 1:
+    if checks.whole_number(history_length, "history_length", 0) < 1:
         raise PromptError(f"the history length is {history_length}; expected at least 1.")
     if template is None and not chat and separator:
         raise PromptError(f"the separator {separator!r} needs a template (for example {HISTORY!r}); got none.")
-    message = HISTORY if template is None else template
+    message = HISTORY if template is None else checks.text(template, "prompt")
+    checks.text(separator, "separator")
     if message.count(HISTORY) != 1:
         raise PromptError(f"the template {message!r} holds {HISTORY} {message.count(HISTORY)} times; expected once.")
 

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from .checks import shown
 from .errors import CatalogError
 
 Int32 = NDArray[np.int32]
@@ -43,6 +44,8 @@ class ItemTrie:
         is the beginning of another: an end token must tell them apart. Cost: one lexicographic sort; no
         loop over items.
         """
+        if not isinstance(identifiers, np.ndarray) or not np.issubdtype(identifiers.dtype, np.integer):
+            raise CatalogError(f"Identifiers are token ids, an array [I, L] of integers; got {shown(identifiers)}.")
         if identifiers.ndim != 2 or 0 in identifiers.shape:
             raise CatalogError(f"A catalog needs at least one item with at least one token; got {identifiers.shape}.")
         items, length = identifiers.shape

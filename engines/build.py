@@ -10,6 +10,7 @@ from typing import get_args
 import numpy as np
 from msgspec.structs import replace
 
+from ..catalog import checks
 from ..catalog.errors import EngineError, OptionError
 from ..catalog.files import check_replaceable, whole_directory, whole_file
 from ..catalog.temporaries import temporary_directory
@@ -17,6 +18,7 @@ from .backend import Backend, GraphToBuild, Progress
 from .base import Engine
 from .bundle import ModelBundle, engine_name
 from .check import Refusal, cases, difference
+from .default import keep_default, set_default
 from .facts import (
     ENGINE_FACTS,
     ENGINE_SCHEMA,
@@ -31,7 +33,7 @@ from .facts import (
 )
 from .latency import measure_latency
 from .ort_backend import OrtBackend
-from .registry import available_threads
+from .registry import chosen_threads
 from .sealed import sealed
 from .text_bundle import open_bundle
 
@@ -66,7 +68,11 @@ class Order:
         threads: int | None,
     ) -> "Order":
         """Settle what is left open. Raises `EngineError` for precisions that cannot be had."""
-        exported = bundle.manifest.precision
+        checks.instance(backend, "backend", Backend, "such as find_backend('onnxruntime')")
+        for name, asked in (("precision", precision), ("draft_precision", draft_precision)):
+            if asked is not None:
+                checks.choice(asked, name, get_args(EnginePrecision))
+        threads, exported = chosen_threads(threads), bundle.manifest.precision
         target = precision or exported
         precisions: dict[Role, EnginePrecision] = {"target": target}
         if bundle.manifest.draft is not None:
@@ -81,7 +87,7 @@ class Order:
                     "Export the checkpoints again with: specbeam export ... --precision fp32"
                 )
         backend.ready()
-        return cls(bundle, backend, precisions, threads or available_threads())
+        return cls(bundle, backend, precisions, threads)
 
     @property
     def name(self) -> str:
@@ -102,22 +108,23 @@ def build_engine(
     precision: EnginePrecision | None = None,
     draft_precision: EnginePrecision | None = None,
     threads: int | None = None,
+    default: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> Path:
     """Build `engines/<backend>-<device>-<precision>` of a bundle from its exported graphs; returns its folder.
 
     backend: default ONNX Runtime on the CPU. precision: default the bundle's; fp32 graphs are converted
-    where asked. What is built is compared with the exported graph, on random tokens and on prompts of the bundle's own,
-    and timed against the number of tokens.
-    int8 needs histories to calibrate on: `calib.build.build_engine`. Raises `EngineError` where this machine
-    cannot build or run it, and where the two disagree; no engine is left behind then, an earlier one stays.
+    where asked. default: make it the bundle's default engine, as the first one built is. What is built is compared with
+    the exported graph, on random tokens and on prompts of the bundle's own, and timed against the number of tokens.
+    int8 needs histories to calibrate on: `calib.build.build_int8`. Raises `EngineError` where this machine cannot build
+    or run it, and where the two disagree; no engine is left behind then, an earlier one stays.
     """
     bundle = bundle if isinstance(bundle, ModelBundle) else open_bundle(bundle)
-    order = Order.check(bundle, backend or OrtBackend("cpu"), precision, draft_precision, threads)
+    order = Order.check(bundle, OrtBackend("cpu") if backend is None else backend, precision, draft_precision, threads)
     if "int8" in order.precisions.values():
         raise OptionError("int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES.")
-    return write_engine(order, overwrite=overwrite, progress=progress)
+    return write_engine(order, default=default, overwrite=overwrite, progress=progress)
 
 
 def write_engine(
@@ -127,15 +134,19 @@ def write_engine(
     gate: Gate | None = None,
     drafting: Drafting | None = None,
     extra: Sequence[Path] = (),
+    default: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> Path:
     """Build what was ordered.
 
-    quantized: the graphs of int8 roles; gate, drafting: what was found of them; extra: files to keep with it.
+    quantized: the graphs of int8 roles; gate, drafting: what was found of them; extra: files to keep with it;
+    default: whether it takes the place of the bundle's default engine.
     """
+    default, overwrite = checks.flag(default, "default"), checks.flag(overwrite, "overwrite")
     check_replaceable(order.folder, kind=ENGINE_FACTS, replace=overwrite)
     order.folder.parent.mkdir(exist_ok=True)
+    keep_default(order.bundle)
     with (
         whole_directory(order.folder, kind=ENGINE_FACTS, replace=overwrite) as folder,
         temporary_directory(folder) as scratch,
@@ -154,6 +165,9 @@ def write_engine(
         )  # fmt: skip
         with whole_file(folder / ENGINE_FACTS, replace=False) as file:
             file.write(sealed(facts))
+    if default:
+        set_default(order.bundle, order.name)
+    keep_default(order.bundle)
     return order.folder
 
 

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog import checks
 from ..catalog.bounds import DAMAGED, Positive, Whole, check_names, leads_out
 from ..catalog.errors import BundleError, CatalogError
 from ..catalog.files import sha256
@@ -170,8 +171,8 @@ class ModelBundle(ABC):
             _check(folder / file, facts, self.rebuild(name), self.path)
         return folder / role
 
-    def rebuild(self, name: str, facts: EngineFacts | None = None) -> str:
-        """The command that replaces an engine; with its facts, by one like it."""
+    def build(self, name: str) -> str:
+        """The command that builds an engine of this name, the data that it takes left out."""
         backend, _, rest = name.partition("-")
         device, _, rest = rest.partition("-")
         precision, _, draft = rest.partition("-draft-")
@@ -180,7 +181,12 @@ class ModelBundle(ABC):
             parts.append(f"--precision {precision}")
         if draft:
             parts.append(f"--draft-precision {draft}")
-        if "int8" in (precision, draft):
+        return " ".join(parts)
+
+    def rebuild(self, name: str, facts: EngineFacts | None = None) -> str:
+        """The command that replaces an engine; with its facts, by one like it."""
+        parts = [self.build(name)]
+        if "-int8" in name:
             parts.append("--calibration HISTORIES")
         parts += _plan_options(facts.roles.get("target")) if facts is not None else []
         return " ".join([*parts, "--overwrite"])
@@ -203,7 +209,7 @@ class Bundle(ModelBundle):
     @classmethod
     def open(cls, path: str | Path) -> "Bundle":
         """Read the manifest. Raises `BundleError` where it is absent, damaged, of another schema or of text."""
-        path = Path(path)
+        path = checks.path(path, "bundle")
         if bundle_kind(path) != "items":
             raise BundleError(f"{path} is a text bundle, which has no catalog. It is for: specbeam generate {path}")
         return cls(path, read_sealed(path / MANIFEST, Manifest, REEXPORT))

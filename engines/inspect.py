@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..catalog.errors import BundleError
 from .bundle import Manifest
+from .default import found_default
 from .facts import EngineFacts, Gate, ModelFacts, Quantization
 from .sealed import to_json
 from .text_bundle import TextManifest, open_bundle
@@ -18,7 +19,8 @@ def describe_json(path: Path) -> str:
             engines[name] = bundle.engine_facts(name)
         except BundleError as error:  # the others are told of all the same
             engines[name] = {"error": str(error)}
-    return to_json({"manifest": bundle.manifest, "engines": engines}).decode().rstrip()
+    content = {"manifest": bundle.manifest, "engines": engines, "default_engine": found_default(bundle)}
+    return to_json(content).decode().rstrip()
 
 
 def describe(path: Path) -> str:
@@ -31,11 +33,14 @@ def describe(path: Path) -> str:
         f"  target     {_model(manifest.target)}",
         *(_text(manifest) if isinstance(manifest, TextManifest) else _items(manifest)),
     ]
+    default = found_default(bundle)
     for name in bundle.engine_names():
         try:
-            lines += _engine(name, bundle.engine_facts(name))
+            lines += _engine(name, bundle.engine_facts(name), default=name == default)
         except BundleError as error:  # the others are told of all the same
             lines.append(f"  engine     {name}: {error}")
+    if default is None and bundle.engine_names():
+        lines.append("  default    none of them; set one with: specbeam build-engine ... --default")
     if not bundle.engine_names():
         lines.append(f"  engines    none; build one with: specbeam build-engine {path}")
     return "\n".join(lines)
@@ -79,9 +84,9 @@ def describe_choice(name: str, facts: EngineFacts) -> str:
     return "\n".join(_choice(name, facts))
 
 
-def _choice(name: str, facts: EngineFacts) -> list[str]:
+def _choice(name: str, facts: EngineFacts, *, default: bool = False) -> list[str]:
     versions = ", ".join(f"{library} {version}" for library, version in facts.versions.items())
-    lines = [f"  engine     {name} ({versions}, {facts.threads} threads)"]
+    lines = [f"  engine     {name}{', the default' * default} ({versions}, {facts.threads} threads)"]
     for role, role_facts in facts.roles.items():
         if role_facts.quantization is not None:
             lines += _quantization(role, role_facts.quantization)
@@ -130,9 +135,9 @@ def _gate(gate: Gate) -> list[str]:
     return lines
 
 
-def _engine(name: str, facts: EngineFacts) -> list[str]:
+def _engine(name: str, facts: EngineFacts, *, default: bool) -> list[str]:
     """One engine: what it is, and milliseconds of a batch-1 call against cached and new tokens."""
-    lines = _choice(name, facts)
+    lines = _choice(name, facts, default=default)
     for role, role_facts in facts.roles.items():
         points = [point for point in role_facts.latency if point.batch == 1]
         news = sorted({point.new for point in points})

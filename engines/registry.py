@@ -4,11 +4,13 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ..catalog import checks
 from ..catalog.errors import BundleError, EngineError
 from ..catalog.extras import install_module
 from .backend import Backend
 from .base import Engine
 from .bundle import ModelBundle
+from .default import default_engine
 from .facts import Role
 
 TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-lean", "tensorrt-lean-cu13", "tensorrt-lean-cu12")
@@ -21,6 +23,16 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def chosen_threads(threads: int | None) -> int:
+    """Threads of an engine, as asked for or by default."""
+    return available_threads() if threads is None else checks.whole_number(threads, "threads", 1, checks.MOST_THREADS)
+
+
+def chosen_engine(bundle: ModelBundle, name: str | None) -> str:
+    """The name of an engine, as asked for or by default."""
+    return default_engine(bundle) if name is None else checks.text(name, "engine")
+
+
 def backend_version(backend: str) -> str:
     """Version of the installed library behind a backend; raises `EngineError` where it is unknown or not installed."""
     if backend not in PACKAGES:
@@ -31,16 +43,6 @@ def backend_version(backend: str) -> str:
         except PackageNotFoundError:
             continue
     raise EngineError(f"The {backend} backend is not installed. Run: {install_module(backend)}")
-
-
-def default_engine(bundle: ModelBundle) -> str:
-    """The engine to use when none is named: the only one built."""
-    built = bundle.engine_names()
-    if len(built) == 1:
-        return built[0]
-    if built:
-        raise BundleError(f"{bundle.path} has several engines: {', '.join(built)}. Choose one with --engine NAME.")
-    raise BundleError(f"{bundle.path} has no engine yet. Build one with: specbeam build-engine {bundle.path}")
 
 
 def load_engine(bundle: ModelBundle, role: Role, name: str, *, threads: int) -> Engine:
@@ -85,10 +87,10 @@ def find_backend(name: str, device: str | None = None, **options: Any) -> Backen
 
     Raises `EngineError` for a name or a device that is not known, and where the backend is not installed.
     """
-    if name not in DEVICES:
+    if not isinstance(name, str) or name not in DEVICES:
         raise EngineError(f"There is no backend {name!r}; expected one of: {', '.join(DEVICES)}.")
-    device = device or DEVICES[name][0]
-    if device not in DEVICES[name]:
+    device = DEVICES[name][0] if device is None else device
+    if not isinstance(device, str) or device not in DEVICES[name]:
         raise EngineError(f"The {name} backend runs on {' or '.join(DEVICES[name])}; got the device {device!r}.")
     backend_version(name)
     if name == "tensorrt":

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog import checks
 from ..catalog.bounds import Positive, Whole, check_names
 from ..catalog.errors import BundleError
 from ..catalog.files import Frozen
@@ -66,7 +67,7 @@ class TextBundle(ModelBundle):
     @classmethod
     def open(cls, path: str | Path) -> "TextBundle":
         """Read the manifest. Raises `BundleError` where it is absent, damaged, of another schema or of items."""
-        path = Path(path)
+        path = checks.path(path, "bundle")
         if bundle_kind(path) != "text":
             raise BundleError(
                 f"{path} is a bundle of items, whose model writes identifiers: specbeam infer {path}. For text, export "
@@ -94,5 +95,5 @@ class TextBundle(ModelBundle):
 
 def open_bundle(path: str | Path) -> Bundle | TextBundle:
     """A bundle of either kind."""
-    path = Path(path)
+    path = checks.path(path, "bundle")
     return Bundle.open(path) if bundle_kind(path) == "items" else TextBundle.open(path)

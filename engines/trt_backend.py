@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import ClassVar
 
-from ..catalog.files import Frozen
+from ..catalog.checks import Checked
 from .backend import Backend, GraphToBuild, Progress
 from .base import Engine
 from .bundle import Bundle, ModelBundle, of_items
@@ -15,7 +15,7 @@ from .trt_build import TrtOptions, build_plan
 PLAN, GRAPH = "model.plan", "model.onnx"
 
 
-class CallSizes(Frozen, frozen=True):
+class CallSizes(Checked, frozen=True):
     """The largest calls to build for; see `Limits`."""
 
     max_batch: int = 8

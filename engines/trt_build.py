@@ -7,8 +7,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from ..catalog.checks import Checked
 from ..catalog.errors import EngineError
-from ..catalog.files import Frozen, whole_file
+from ..catalog.files import whole_file
 from .device import Device, quiet
 from .facts import Limits, ModelFacts, Precision, TensorRTFacts
 from .profiles import Profile, check_memory, check_profiles
@@ -18,7 +19,7 @@ Progress = Callable[[str, int, int], None]  # what is done now, steps done, step
 DEPTH = 2  # TensorRT's phases are nested; deeper ones come and go too fast to be read
 
 
-class TrtOptions(Frozen, frozen=True):
+class TrtOptions(Checked, frozen=True):
     """How a plan is built."""
 
     workspace: int | None = None  # most bytes of scratch memory a layer may take; None: all of the GPU's

@@ -16,7 +16,13 @@ from ..catalog.items import Catalog
 from ..catalog.trie import ItemTrie
 from ..engines.base import Engine
 from ..engines.bundle import Bundle
-from ..engines.registry import available_threads, backend_version, default_engine, load_engine, name_and_precision
+from ..engines.registry import (
+    backend_version,
+    chosen_engine,
+    chosen_threads,
+    load_engine,
+    name_and_precision,
+)
 from ..pools.item_pool import ItemPool
 from ..runtime import Recommender
 from ..runtime.recommender import check_k
@@ -68,7 +74,7 @@ class Bench:
             check_k(k, manifest.max_top_k)
         drafter = drafter_for(bundle, settings.drafter, has_pool=settings.pool is not None)
         searches = searches_of(settings, manifest.scoring, has_draft=drafter not in (None, "none"))
-        engine, threads = settings.engine or default_engine(bundle), settings.threads or available_threads()
+        engine, threads = chosen_engine(bundle, settings.engine), chosen_threads(settings.threads)
         catalog, trie = bundle.items()
         pool = None if settings.pool is None else CatalogPool(ItemPool.open(settings.pool), catalog, trie)
         target = load_engine(bundle, "target", engine, threads=threads)

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
+from ..catalog.checks import function, instance
 from ..catalog.dataset import Dataset, Example
 from ..engines.bundle import Bundle
 from ..engines.registry import available_threads
@@ -68,7 +69,9 @@ def evaluate(
     each: is told every request's result under every mode. Raises `SpecBeamError` where dataset and bundle do
     not belong together or there is nobody to evaluate, `OptionError` for what the bundle cannot do.
     """
-    settings = settings or Settings()
+    settings = Settings() if settings is None else instance(settings, "settings", Settings, "such as Settings()")
+    instance(dataset, "dataset", Dataset, "such as Dataset.open(folder)")
+    each, progress = function(each, "each"), function(progress, "progress")
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     held = HeldOut.of(dataset, settings, bundle.path, bundle.catalog(), bundle.manifest.identifier_length)
     bench = Bench.open(bundle, settings)

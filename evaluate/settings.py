@@ -2,6 +2,8 @@
 
 from typing import Final, Literal
 
+from ..catalog import checks
+from ..catalog.checks import Checked
 from ..catalog.errors import OptionError
 from ..catalog.files import Frozen
 from ..runtime import DraftShape, Verification
@@ -15,7 +17,7 @@ GENERATE: Final = "generate"
 TOP_K: Final = (1, 3, 5, 10, 20)
 
 
-class Settings(Frozen, frozen=True):
+class Settings(Checked, frozen=True):
     """What is measured, and how. Raises `OptionError` for what cannot be combined."""
 
     top_k: tuple[int, ...] = TOP_K
@@ -38,12 +40,13 @@ class Settings(Frozen, frozen=True):
     seed: int = 0  # of the draw of requests, of the intervals and of sampling modes
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, values in (("K", self.top_k), ("modes", self.verify)):
             if not values or len(set(values)) != len(values):
                 raise OptionError(f"got the {name} {values}; expected at least one, and each once.")
-        for name, number, least in (("users", self.users, 1), ("timed users", self.timed_users, 0)):
-            if number is not None and number < least:
-                raise OptionError(f"got {number} {name}; expected at least {least}.")
+        most = dict.fromkeys(("top_k", "users", "batch_size"), checks.LARGEST)
+        checks.within(self, 1, threads=checks.MOST_THREADS, **most)
+        checks.within(self, 0, timed_users=checks.LARGEST, seed=checks.LARGEST_SEED)
         if self.slack is not None and "tolerant" not in self.verify:
             raise OptionError("a slack is for tolerant verification, which is not asked for. Leave it out.")
         if self.temperature is not None and not set(SAMPLING) & set(self.verify):

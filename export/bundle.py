@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from .. import __version__
+from ..catalog import checks
 from ..catalog.errors import CatalogError, ExportError
 from ..catalog.files import check_replaceable, whole_directory
 from ..catalog.items import Catalog
@@ -62,6 +63,12 @@ def export_bundle(
     under `output`. Raises `SpecBeamError` (mostly `ExportError`) with the reason and the remedy, and
     leaves nothing behind.
     """
+    target, catalog, output = (
+        checks.path(p, n) for p, n in ((target, "target"), (catalog, "catalog"), (output, "output"))
+    )
+    draft, items = (None if p is None else checks.path(p, n) for p, n in ((draft, "draft"), (items, "items")))
+    check_flags(chat=chat, checkpoints=checkpoints, overwrite=overwrite)
+    checks.whole_number(external_bytes, "external_bytes", 0)
     _check_options(max_top_k, precision=precision, end_token=end_token, scoring=scoring)
     check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
     progress("reading the catalog")
@@ -98,12 +105,18 @@ def export_bundle(
     return manifest
 
 
+def check_flags(**flags: bool) -> None:
+    """Raise `OptionError` for what is neither true nor false."""
+    for name, value in flags.items():
+        checks.flag(value, name)
+
+
 def _check_options(max_top_k: int, **choices: str) -> None:
     for name, choice in choices.items():
-        if choice not in CHOICES[name]:
+        if not isinstance(choice, str) or choice not in CHOICES[name]:
             expected = ", ".join(CHOICES[name])
             raise ExportError(f"The {name.replace('_', ' ')} {choice!r} is unknown; choose one of {expected}.")
-    if max_top_k < 1:
+    if checks.whole_number(max_top_k, "max_top_k", 0) < 1:
         raise ExportError(f"The longest list that requests may ask for is {max_top_k}; expected at least 1.")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from .. import __version__
+from ..catalog import checks
 from ..catalog.errors import ExportError, PromptError
 from ..catalog.files import check_replaceable, whole_directory
 from ..catalog.prompt import chat_text
@@ -18,6 +19,7 @@ from ..engines.sealed import SCHEMA_VERSION, sealed
 from ..engines.text_bundle import TOKENIZER_FILE, TextManifest, TextPrompt
 from ..engines.torch import DTYPES
 from ..pools.tokenizer import fingerprint, load
+from .bundle import check_flags
 from .checkpoint import Checkpoint
 from .model import GraphSettings, Progress, export_model
 from .onnx import EXTERNAL_BYTES, OPSET
@@ -51,7 +53,10 @@ def export_text(
     tokenizer's chat template. The other options are those of `export_bundle`. Raises `SpecBeamError` (mostly
     `ExportError`) with the reason and the remedy, and leaves nothing behind.
     """
-    if precision not in DTYPES:
+    target, output = checks.path(target, "target"), checks.path(output, "output")
+    check_flags(chat=chat, checkpoints=checkpoints, overwrite=overwrite)
+    checks.whole_number(external_bytes, "external_bytes", 0)
+    if not isinstance(precision, str) or precision not in DTYPES:
         raise ExportError(f"The precision {precision!r} is unknown; choose one of {', '.join(DTYPES)}.")
     check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
     source = Checkpoint.open(target)
@@ -84,7 +89,7 @@ def export_text(
 
 def compile_text_prompt(tokenizer: PreTrainedTokenizerBase, template: str | None, *, chat: bool) -> TextPrompt:
     """What stands around a prompt. Raises `PromptError` for a template without the prompt's place."""
-    message = PROMPT if template is None else template
+    message = PROMPT if template is None else checks.text(template, "prompt")
     if message.count(PROMPT) != 1:
         raise PromptError(f"the template {message!r} holds {PROMPT} {message.count(PROMPT)} times; expected once.")
     rendered = chat_text(tokenizer, message) if chat else message

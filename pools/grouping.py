@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog import checks
 from ..catalog.errors import HistoryError, OptionError, SpecBeamError
 from ..catalog.hashing import mix, text_key
 from ..catalog.history import HistoryRequest
@@ -52,6 +53,9 @@ def group_users(
     Clusters are named "0", "1", ... from the largest. The order of the histories does not matter. Raises
     `HistoryError` where there are fewer users, or fewer different ones, than groups.
     """
+    checks.choice(method, "method", ("svd", "lightgcn", "random"))
+    checks.whole_number(dimension, "dimension")
+    checks.whole_number(seed, "seed", 0, 2**32 - 1)
     progress("reading histories")
     if method == "random":
         users: Sequence[str] = sorted({entry.user for entry in entries})
@@ -66,7 +70,7 @@ def group_users(
 
 def check_count(count: int, groups: int, kind: type[SpecBeamError], what: str) -> None:
     """Raise `OptionError` for fewer than two groups, and `kind` for fewer of `what` than groups."""
-    if groups < 2:
+    if checks.whole_number(groups, "groups", 0) < 2:
         raise OptionError(f"got {groups} groups; expected at least 2 (without groups all share the global pool).")
     if count < groups:
         raise kind(f"got {count} {what} for {groups} groups; expected at least one for each. Ask for fewer groups.")

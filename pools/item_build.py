@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog import checks
 from ..catalog.errors import PoolError
 from ..catalog.files import whole_directory
 from ..catalog.history import HistoryRequest
@@ -45,6 +46,8 @@ def build_item_pool(
     group name. What users asked for besides is not looked at. Raises `PoolError` where there is no history, or none of
     a group.
     """
+    output, overwrite = checks.path(output, "output"), checks.flag(overwrite, "overwrite")
+    groups = None if groups is None else checks.path(groups, "groups")
     with whole_directory(output, kind=POOL_FILE, replace=overwrite) as folder:
         members = {} if groups is None else read_groups(groups)
         names = tuple(sorted(set(members.values())))
@@ -79,6 +82,7 @@ def _read(
     items, lengths, groups = array("q"), array("q"), array("q")
     number: dict[str | None, int] = {name: i for i, name in enumerate(names)}
     for done, entry in enumerate(entries, 1):
+        checks.instance(entry, "an entry", HistoryRequest, "what read_histories yields")
         items.extend([ids.setdefault(item, len(ids)) for item in entry.items])
         lengths.append(len(entry.items))
         groups.append(number.get(members.get(entry.user), -1))

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog import checks
 from ..catalog.bounds import Positive, Size
 from ..catalog.trie import spans
 from .files import Array, PoolFacts, check_types, no_pool, open_arrays, read_facts, spans_all, within
@@ -58,7 +59,7 @@ class ItemPool:
     @classmethod
     def open(cls, path: str | Path) -> "ItemPool":
         """Open a pool and check every byte of it (0.1 s for 100 MB). Raises `PoolError`."""
-        path = Path(path)
+        path = checks.path(path, "pool")
         facts = read_facts(path, "items", ItemPoolFacts, BUILD)
         check_types(path, facts.arrays, TYPES, BUILD)
         arrays = open_arrays(path, facts.arrays, BUILD)

@@ -5,6 +5,7 @@ from threading import Lock
 
 import numpy as np
 
+from ..catalog import checks
 from ..catalog.errors import OptionError
 from .lookup import Drafting
 from .sources import AnyTokens, Scanned, Source, Tokens, joined
@@ -26,6 +27,7 @@ class LivePool:
 
     def __init__(self, capacity: int = 2**18, reach: int = Drafting().reach) -> None:
         """reach: the longest window of `propose` (`Drafting.reach`). Raises `OptionError` for a capacity too small."""
+        reach, capacity = checks.whole_number(reach, "reach"), checks.whole_number(capacity, "capacity")
         if capacity < 4 * reach:
             raise OptionError(f"got a live pool of {capacity} tokens; expected at least {4 * reach}.")
         self._capacity, self._reach = capacity, reach

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog import checks
+from ..catalog.checks import Checked
 from ..catalog.errors import OptionError, PoolError
-from ..catalog.files import Frozen
 from .sources import BEGINNING, AnyTokens, Int64, Scanned, Source, joined
 
 HEAVIEST = 10**6
@@ -19,7 +20,7 @@ LEAST = 8  # places that are looked at in any source
 UNIT = 2**12  # weights are whole numbers of 1 / UNIT: their sums are exact in whatever order
 
 
-class Drafting(Frozen, frozen=True):
+class Drafting(Checked, frozen=True):
     """How branches are chosen (LASER looks up 2 tokens). Raises `OptionError` for what is out of range."""
 
     draft_tokens: int = 64  # most branches of a request
@@ -31,9 +32,8 @@ class Drafting(Frozen, frozen=True):
     backoff: bool = False  # fill up with what follows shorter suffixes than the longest known
 
     def __post_init__(self) -> None:
-        for name, most in MOST.items():
-            if not 1 <= getattr(self, name) <= most:
-                raise OptionError(f"got {name.replace('_', ' ')} {getattr(self, name)}; expected 1 to {most}.")
+        super().__post_init__()
+        checks.within(self, 1, **MOST)
         if not 0 <= self.prompt_weight <= HEAVIEST:
             raise OptionError(f"got a prompt weight of {self.prompt_weight:g}; expected 0 to {HEAVIEST}.")
         if not 0 <= self.min_share <= 1:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..catalog import checks
 from ..catalog.errors import PoolError
 from ..catalog.files import whole_directory
 from ..catalog.items import some
@@ -30,8 +31,11 @@ def build_text_pool(
     reach: tokens of the longest window (`Drafting.reach`). groups: id to group name; a text whose id is in none is in
     the pool of all texts alone. Raises `PoolError` where there is no text, or none of a group, or too many.
     """
-    groups = groups or {}
+    output, overwrite = checks.path(output, "output"), checks.flag(overwrite, "overwrite")
+    tokenizer_sha256, reach = checks.text(tokenizer_sha256, "tokenizer_sha256"), checks.whole_number(reach, "reach")
+    groups = checks.instance({} if groups is None else groups, "groups", Mapping, "a mapping of ids to group names")
     with whole_directory(output, kind=POOL_FILE, replace=overwrite) as folder:
+        texts = [checks.instance(text, "a text", Text, "what encode(texts) yields") for text in texts]
         texts = [text for text in texts if len(text.tokens)]
         names = sorted(set(groups.values()))
         number = {name: i for i, name in enumerate(names)}

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from ..catalog import checks
 from ..catalog.bounds import Positive
 from ..catalog.errors import PoolError
 from ..catalog.files import Frozen
@@ -66,7 +67,7 @@ class TextPool:
     @classmethod
     def open(cls, path: str | Path) -> "TextPool":
         """Open a pool and check every byte of it (0.1 s for 100 MB). Raises `PoolError`."""
-        path = Path(path)
+        path = checks.path(path, "pool")
         facts = read_facts(path, "text", TextPoolFacts, BUILD)
         check_types(path, facts.arrays, TYPES, BUILD)
         arrays = open_arrays(path, facts.arrays, BUILD)

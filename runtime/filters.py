@@ -6,7 +6,7 @@ from threading import Lock
 
 import numpy as np
 
-from ..catalog.errors import OptionError
+from ..catalog import checks
 from ..catalog.items import Catalog
 from ..catalog.trie import ItemTrie
 from .types import Bool, CompiledFilter, Int64
@@ -17,17 +17,16 @@ REMEMBERED = 64  # compiled lists; requests of one region or shop share theirs
 @dataclass(frozen=True)
 class ItemFilter:
     """Items a request may be recommended: those of `allow` (None: all) without those of `deny`; ids that the catalog
-    lacks say nothing. Other collections of ids are made frozen sets; a text is refused by `OptionError`."""
+    lacks say nothing. Any iterable of ids is made a frozen set, whole numbers among them their digits, as in history
+    files. Raises `OptionError` for what is none."""
 
     allow: frozenset[str] | None = None
     deny: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        for name, ids in (("allow", self.allow), ("deny", self.deny)):
-            if isinstance(ids, str):
-                raise OptionError(f"{name} is a set of item ids; got the text {ids!r}. Put it into a set.")
-            if ids is not None:
-                object.__setattr__(self, name, frozenset(ids))  # a frozen set stays the one it is
+        if self.allow is not None:
+            object.__setattr__(self, "allow", checks.id_set(self.allow, "allow"))
+        object.__setattr__(self, "deny", checks.id_set(self.deny, "deny"))
 
     def both(self, other: "ItemFilter") -> "ItemFilter":
         """What both filters allow."""

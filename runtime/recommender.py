@@ -1,6 +1,6 @@
 """The public face: histories in, ranked items out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..catalog import checks
 from ..catalog.errors import HistoryError, OptionError
 from ..catalog.hashing import text_key
 from ..catalog.items import Catalog
@@ -16,9 +17,15 @@ from ..catalog.prompt import PromptEncoder
 from ..catalog.trie import ItemTrie
 from ..engines.base import Engine
 from ..engines.bundle import Bundle
-from ..engines.registry import available_threads, default_engine, load_engine, name_and_precision
+from ..engines.registry import (
+    chosen_engine,
+    chosen_threads,
+    load_engine,
+    name_and_precision,
+)
 from ..pools.item_pool import ItemPool
 from .answers import answered, failure, recommendation
+from .arguments import checked_verification, listed_histories, listed_requests
 from .evaluator import TreeEvaluator
 from .filters import FilterCompiler, ItemFilter
 from .guesses import Guesses, MixedGuesses, ModelGuesses
@@ -43,6 +50,8 @@ from .types import (
 )
 from .verification import Verification
 from .view import TrieView
+
+LONGEST = 2**63 - 1  # list that can be asked for where nobody says another one
 
 
 class Recommender:
@@ -69,12 +78,12 @@ class Recommender:
     ) -> None:
         """draft, pool: what drafts are guessed by; planning: how much to draft; max_k: the longest list that a request
         may ask for (default: any); engine: how errors name the target's."""
-        if batch_size < 1:
-            raise OptionError(f"got a batch size of {batch_size}; expected at least 1.")
-        self.verification = verification or Verification()
-        self.catalog, self.trie, self.batch_size, self.max_k = catalog, trie, batch_size, max_k
+        self.verification = checked_verification(verification)
+        self.catalog, self.trie = catalog, trie
+        self.max_k = None if max_k is None else checks.whole_number(max_k, "max_k")
+        self.batch_size = checks.whole_number(batch_size, "batch_size")
         self.stats, self.planning = DecodeStats(trie.length), planning
-        self._reuse, self._engine, self._lock = reuse, engine, Lock()
+        self._reuse, self._engine, self._lock = checks.flag(reuse, "reuse"), engine, Lock()
         self._scoring = scoring_of(self.verification)
         self._hashes = prefix_hashes(trie)
         self._filters = FilterCompiler(catalog, trie)
@@ -99,27 +108,26 @@ class Recommender:
     ) -> "Recommender":
         """Open a bundle's engines.
 
-        engine: a name that `specbeam inspect` lists (default: the only one built). drafter: what drafts are guessed
-        by; "retrieval" needs a pool of items (`specbeam build-pool --items`), "both" a draft model, too (default: what
-        there is of the two). speculation: "auto" drafts as much as pays, by the engines' measured latency
-        and what has been accepted (see `specbeam tune`); "fixed" drafts `shape` (40 nodes at each of 3
+        engine: a name that `specbeam inspect` lists (default: the bundle's default engine). drafter: what drafts are
+        guessed by; "retrieval" needs a pool of items (`specbeam build-pool --items`), "both" a draft model, too
+        (default: what there is of the two). speculation: "auto" drafts as much as pays, by the engines' measured
+        latency and what has been accepted (see `specbeam tune`); "fixed" drafts `shape` (40 nodes at each of 3
         depths) in every round. Default: auto, unless a shape is given or the mode's answer depends on what
         is drafted. batch_size: requests in one call. threads: of each engine (default: all processors of
-        this process). reuse: False discards a whole round's evaluations at the first missing node, as
+        this process; at most 1024). reuse: False discards a whole round's evaluations at the first missing node, as
         AtSpeed does; for comparisons. Raises `BundleError`, `EngineError`, `PoolError` or `OptionError` with the
         remedy.
         """
+        threads, reuse = chosen_threads(threads), checks.flag(reuse, "reuse")
+        batch_size = checks.whole_number(batch_size, "batch_size")  # before engines are loaded
+        if shape is not None:
+            checks.instance(shape, "shape", DraftShape, "such as DraftShape(40, 3)")
+        verification = checked_verification(verification)
+        pool = opened_pool(pool)
         bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        verification = verification or Verification()
-        if not isinstance(verification, Verification):
-            raise OptionError(f"got the verification {verification!r}; expected such as Verification('sampled').")
         if verification.scoring is None and verification.mode != "sampled":
             verification = replace(verification, scoring=bundle.manifest.scoring)
-        if threads is not None and threads < 1:
-            raise OptionError(f"got {threads} threads; expected at least 1.")
-        engine, threads = engine or default_engine(bundle), threads or available_threads()
-        kind = drafter_for(bundle, drafter, has_pool=pool is not None)
-        pool = opened_pool(pool)
+        engine, kind = chosen_engine(bundle, engine), drafter_for(bundle, drafter, has_pool=pool is not None)
         catalog, trie = bundle.items()
         planning = planning_for(
             bundle, engine, trie, verification, threads=threads, drafter=kind, pool=pool, speculation=speculation,
@@ -148,40 +156,40 @@ class Recommender:
 
     def recommend(
         self,
-        histories: Sequence[Sequence[str]],
+        histories: Iterable[Iterable[str | int]],
         k: int = 20,
         *,
-        users: Sequence[str] | None = None,
+        users: Iterable[str | int | None] | None = None,
         item_filter: ItemFilter | None = None,
         exclude_history: bool = False,
     ) -> list[Recommendation]:
         """The k best items for every history (item ids, oldest first), in the histories' order.
 
-        users: whose histories they are; where sampling, a user's draw depends on the seed and on this name
-        (default: the history itself), and a pool may know the user's group. item_filter: what may be
-        recommended; exclude_history: nothing the history holds. Fewer than k only where no more are allowed,
-        see `Recommendation.available`. Raises `HistoryError` for a history that has no known item, and `RequestError`,
-        once all others are done, for one that the engine gives no numbers for; use `encode` and `run` to set such
-        histories aside, or to ask different things of different requests.
+        An id is text or, as in history files, a whole number, which counts as its digits. users: whose histories they
+        are; where sampling, a user's draw depends on the seed and on this name (default: the history itself), and a
+        pool may know the user's group. item_filter: what may be recommended; exclude_history: nothing the history
+        holds. Fewer than k only where no more are allowed, see `Recommendation.available`. Raises `HistoryError` for a
+        history that has no known item, `RequestError`, once all others are done, for one that the engine gives no
+        numbers for, and `OptionError` for arguments of another kind; use `encode` and `run` to set such histories
+        aside, or to ask different things of different requests.
         """
-        if users is not None and len(users) != len(histories):
-            raise OptionError(f"got {len(users)} users for {len(histories)} histories; expected as many.")
+        check_k(k, self.max_k)
+        each, names = listed_histories(histories, users)
         requests = []
-        for number, history in enumerate(histories):
-            user = None if users is None else users[number]
+        for number, (history, user) in enumerate(zip(each, names, strict=True)):
             try:
                 request = self.encode(history, user=user, item_filter=item_filter, exclude_history=exclude_history)
             except HistoryError as error:
-                raise HistoryError(f"Of {len(histories)} histories, number {number} (from 0): {error}") from error
+                raise HistoryError(f"Of {len(each)} histories, number {number} (from 0): {error}") from error
             requests.append(request)
         return answered(self.run(requests, k))
 
     def encode(
         self,
-        history: Sequence[str],
+        history: Iterable[str | int],
         *,
         k: int | None = None,
-        user: str | None = None,
+        user: str | int | None = None,
         item_filter: ItemFilter | None = None,
         exclude_history: bool = False,
     ) -> Request:
@@ -189,42 +197,42 @@ class Recommender:
 
         k: items wanted (default: what `run` is asked for). Items that the catalog lacks are dropped and counted.
         """
-        if isinstance(history, str):
-            raise HistoryError(f"A history is a list of item ids; got the text {history!r}. Put it into a list.")
+        items = checks.history(history)
         if k is not None:
-            check_k(k, self.max_k)
+            k = check_k(k, self.max_k)
+        if item_filter is not None:
+            checks.instance(item_filter, "item_filter", ItemFilter, "such as ItemFilter(deny={'8'})")
         position = self.catalog.position
-        known = [position[item] for item in history if item in position]
+        known = [position[item] for item in items if item in position]
         if not known:
-            sample = ", ".join(repr(item) for item in history[:3])
-            reason = (
-                f"none of its {len(history)} items is in the catalog (e.g. {sample})" if len(history) else "it is empty"
-            )
+            sample = ", ".join(repr(item) for item in items[:3])
+            reason = f"none of its {len(items)} items is in the catalog (e.g. {sample})" if items else "it is empty"
             raise HistoryError(f"A history cannot be used: {reason}. Expected item ids that are keys of the catalog.")
         prompt = self._prompts.encode(known)
-        user = None if user is None else str(user)
-        key = text_key("\0".join(history) if user is None else user)
-        excluded = np.array(known if exclude_history else (), np.int64)
+        user = None if user is None else checks.as_id(user, "user")
+        key = text_key("\0".join(items) if user is None else user)
+        excluded = np.array(known if checks.flag(exclude_history, "exclude_history") else (), np.int64)
         allowed, kept = self._filters.compile(item_filter), np.array(known, np.int64)
-        unknown = len(history) - len(known)
+        unknown = len(items) - len(known)
         return Request(prompt.ids, kept, user, unknown, prompt.shortened, key, k, allowed, excluded)
 
     def run(
-        self, requests: Sequence[Request], k: int = 20, *, progress: Callable[[int], None] = lambda done: None
+        self, requests: Iterable[Request], k: int = 20, *, progress: Callable[[int], None] = lambda done: None
     ) -> list[Recommendation | RequestFailure]:
         """As `recommend`, for encoded requests: each one's answer or failure, in their order.
 
         `progress` is told how many are done, after every batch.
         """
+        checks.function(progress, "progress")
         results: dict[int, Recommendation | RequestFailure] = {}
         for batch in self.batches(requests, k):
             results |= batch
             progress(len(results))
-        return [results[number] for number in range(len(requests))]
+        return [results[number] for number in range(len(results))]
 
-    def batches(self, requests: Sequence[Request], k: int = 20) -> Iterator[dict[int, Recommendation | RequestFailure]]:
+    def batches(self, requests: Iterable[Request], k: int = 20) -> Iterator[dict[int, Recommendation | RequestFailure]]:
         """As `run`, batch by batch as they are done: requests of about the same length, by their numbers."""
-        check_k(k, self.max_k)
+        k, requests = check_k(k, self.max_k), listed_requests(requests)
         order = np.argsort([len(request.prompt) for request in requests], kind="stable").tolist()
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
@@ -243,7 +251,7 @@ class Recommender:
 
         Raises `RequestError` as `recommend` does.
         """
-        check_k(k, self.max_k)
+        k, (request,) = check_k(k, self.max_k), listed_requests([request])
         rounds: list[Round] = []
         result = self._batch([request], k, DecodeStats(self.trie.length), rounds)[0]
         return answered([failure(0, request.user, self._engine) if result is None else result])[0], rounds
@@ -301,15 +309,15 @@ class Recommender:
 
 def opened_pool(pool: str | Path | ItemPool | None) -> ItemPool | None:
     """A pool by its path, or as it is. Raises `PoolError` where it cannot be used."""
-    return ItemPool.open(pool) if isinstance(pool, str | Path) else pool
+    return pool if pool is None or isinstance(pool, ItemPool) else ItemPool.open(pool)
 
 
-def check_k(k: int, most: int | None) -> None:
+def check_k(k: int, most: int | None) -> int:
     """Raise `OptionError` for a list's length that cannot be asked for."""
-    if not isinstance(k, int | np.integer) or k < 1:
-        raise OptionError(f"k is {k!r}, expected a whole number, at least 1.")
+    k = checks.whole_number(k, "k", most=LONGEST)
     if most is not None and k > most:
         raise OptionError(
             f"k is {k}, but this bundle serves lists of at most {most} items. Ask for fewer, or export it again with "
             f"--max-top-k {k}."
         )
+    return k

@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+from ..catalog import checks
 from ..catalog.errors import OptionError
 from ..catalog.trie import ItemTrie
 from ..engines.bundle import Bundle
@@ -22,8 +23,7 @@ def drafter_for(bundle: Bundle, drafter: DrafterKind | None, *, has_pool: bool) 
         if has_pool:
             return "both" if has_draft else "retrieval"
         return "model" if has_draft else None
-    if drafter not in get_args(DrafterKind):
-        raise OptionError(f"got the drafter {drafter!r}; expected one of {', '.join(get_args(DrafterKind))}.")
+    checks.choice(drafter, "drafter", get_args(DrafterKind))
     if drafter in ("model", "both"):
         bundle.facts("draft")
     if drafter in ("retrieval", "both") and not has_pool:
@@ -51,8 +51,8 @@ def planning_for(
 
     drafter: of `drafter_for`; pool: what it drafts from.
     """
-    if speculation not in ("auto", "fixed", None):
-        raise OptionError(f"got the speculation {speculation!r}; expected 'auto' or 'fixed'.")
+    if speculation is not None:
+        checks.choice(speculation, "speculation", ("auto", "fixed"))
     if drafter == "none":
         if speculation or shape:
             raise OptionError("without a drafter nothing is drafted. Leave the speculation, the width and length out.")

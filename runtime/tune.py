@@ -2,22 +2,24 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from ..catalog import checks
 from ..catalog.errors import HistoryError, OptionError
 from ..engines.bundle import Bundle
 from ..engines.facts import LatencyPoint
-from ..engines.registry import available_threads, default_engine
+from ..engines.registry import chosen_engine, chosen_threads
 from ..pools.item_pool import ItemPool
 from .acceptance import GRID, Acceptance
 from .answers import answered
+from .arguments import checked_verification, listed_histories
 from .costs import CallCosts, fit_nonnegative
 from .planning import FixedPlanning, Planning
-from .recommender import Recommender, opened_pool
+from .recommender import Recommender, check_k, opened_pool
 from .speculation import drafter_for
 from .stats import DecodeStats
 from .tuning import TUNING_SCHEMA, CallFit, Tuning, graphs_of, planner_for, write_tuning
@@ -51,13 +53,13 @@ class Probe(Planning):
 
 def tune(
     bundle: str | Path | Bundle,
-    histories: Sequence[Sequence[str]],
+    histories: Iterable[Iterable[str | int]],
     *,
-    users: Sequence[str] | None = None,
+    users: Iterable[str | int | None] | None = None,
     engine: str | None = None,
     drafter: DrafterKind | None = None,
     pool: str | Path | ItemPool | None = None,
-    top_k: Sequence[int] = TOP_K,
+    top_k: Iterable[int] = TOP_K,
     verification: Verification | None = None,
     threads: int | None = None,
     progress: Progress = lambda what, done, total: None,
@@ -69,11 +71,20 @@ def tune(
     has groups; drafter, pool: as of `Recommender.open`. Raises `OptionError` for modes whose answer depends on what is
     drafted, `HistoryError` where no history can be used, and `RequestError` where the engine gives no numbers.
     """
+    verification, threads = checked_verification(verification), chosen_threads(threads)
+    ks = [checks.whole_number(k, "top_k") for k in checks.listed(top_k, "top_k", "whole numbers")]
+    if not ks:
+        raise OptionError("top_k is empty; expected at least one length of lists to tune for.")
+    if users is None:
+        histories = checks.listed(histories, "histories", "histories")
+        users = [str(number) for number in range(len(histories))]
+    each, names = listed_histories(histories, users)
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    verification = verification or Verification()
+    for k in ks:
+        check_k(k, bundle.manifest.max_top_k)
     if not verification.lossless:
         raise OptionError(f"{verification.mode} verification drafts a fixed shape: there is nothing to tune.")
-    engine, threads = engine or default_engine(bundle), threads or available_threads()
+    engine = chosen_engine(bundle, engine)
     facts = bundle.engine_facts(engine)
     if not os.access(bundle.path / "engines" / engine, os.W_OK):  # before the work, not after it
         raise OptionError(f"{bundle.path} cannot be written to; the result is kept in it. Tune a copy, or change that.")
@@ -81,22 +92,20 @@ def tune(
         raise OptionError(
             "without a drafter nothing is planned, so there is nothing to tune. Leave --drafter none out."
         )
-    if users is not None and len(users) != len(histories):
-        raise OptionError(f"got {len(users)} users for {len(histories)} histories; expected as many.")
     drafter = drafter_for(bundle, drafter, has_pool=pool is not None)
     pool, drafts = opened_pool(pool), drafter is not None
     recommender = Recommender.open(
         bundle, engine=engine, drafter=drafter or "none", pool=pool, speculation="fixed" if drafts else None,
         threads=threads, verification=verification,
     )  # fmt: skip
-    requests = _encoded(recommender, histories, users or [str(number) for number in range(len(histories))])
+    requests = _encoded(recommender, each, names)
     acceptance = Acceptance(recommender.trie, recommender.scoring)
     starts = range(max(acceptance.length - 1, 1)) if drafts else range(1)
-    steps = [(k, start) for k in top_k for start in starts]
+    steps = [(k, start) for k in ks for start in starts]
     for done, (k, start) in enumerate(steps):
         told = partial(_told, progress, done * len(requests), len(steps) * len(requests))
         answered(recommender.variant(Probe(start, acceptance), 16).run(requests, k, progress=told))
-    fits = _fits(recommender, requests, max(top_k), {r: f.latency for r, f in facts.roles.items()}, progress)
+    fits = _fits(recommender, requests, max(ks), {r: f.latency for r, f in facts.roles.items()}, progress)
     tuning = Tuning(
         schema_version=TUNING_SCHEMA, graphs=graphs_of(facts), mode=verification.mode, scoring=recommender.scoring,
         drafter=drafter, pool=None if pool is None else pool.checksum, users=len(requests), threads=threads,
@@ -109,7 +118,9 @@ def _told(progress: Progress, before: int, total: int, done: int) -> None:
     progress("acceptance", before + done, total)
 
 
-def _encoded(recommender: Recommender, histories: Sequence[Sequence[str]], users: Sequence[str]) -> list[Request]:
+def _encoded(
+    recommender: Recommender, histories: Sequence[Sequence[str]], users: Sequence[str | int | None]
+) -> list[Request]:
     requests = []
     for user, history in zip(users, histories, strict=True):
         try:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.errors import OptionError
+from ..catalog import checks
 from ..engines.bundle import Scoring
 
 Int64 = NDArray[np.int64]
@@ -157,17 +157,20 @@ class Round:
     verdict: Verdict
 
 
+WIDEST, LONGEST = 10**6, 1000  # of a draft by hand: far beyond what pays, far below what fills the memory
+
+
 @dataclass(frozen=True)
 class DraftShape:
-    """How much to draft by hand: `width` nodes at each of `length` depths."""
+    """How much to draft by hand: `width` nodes at each of `length` depths. Raises `OptionError` for what is neither."""
 
     width: int = 40
     length: int = 3
 
     def __post_init__(self) -> None:
-        for name, value in (("width", self.width), ("length", self.length)):
-            if not isinstance(value, int) or value < 1:
-                raise OptionError(f"got a draft {name} of {value!r}; expected a whole number, at least 1.")
+        for name, most in (("width", WIDEST), ("length", LONGEST)):
+            value = checks.whole_number(getattr(self, name), f"a draft's {name}", 1, most)
+            object.__setattr__(self, name, value)
 
 
 class RequestStats(msgspec.Struct, frozen=True):

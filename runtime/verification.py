@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import get_args
 
+from ..catalog import checks
 from ..catalog.errors import OptionError
 from .types import Mode, ScoringKind
 
@@ -29,15 +29,7 @@ class Verification:
     seed: int | None = None  # relaxed and sampled: 0 by default
 
     def __post_init__(self) -> None:
-        for name, value in (("slack", self.slack), ("temperature", self.temperature)):
-            if not isinstance(value, int | float | None):
-                raise OptionError(f"got the {name} {value!r}; expected a number.")
-        if not isinstance(self.seed, int | None):
-            raise OptionError(f"got the seed {self.seed!r}; expected a whole number.")
-        if self.mode not in get_args(Mode):
-            raise OptionError(f"got the verification {self.mode!r}; expected one of {', '.join(get_args(Mode))}.")
-        if self.scoring not in (None, *get_args(ScoringKind)):
-            raise OptionError(f"got the scoring {self.scoring!r}; expected one of {', '.join(get_args(ScoringKind))}.")
+        checks.check_types(self)
         if self.mode == "sampled" and self.scoring == "full":
             raise OptionError(
                 "sampled verification cannot use full scoring: a prefix's probability must be the sum of its "

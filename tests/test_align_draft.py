@@ -341,9 +341,9 @@ def test_a_target_of_too_little_context(run: Callable[..., AlignReport], tmp_pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"top_k": 0}, "got 0 for top k; expected at least 1"),
-        ({"windows": 0}, "got 0 for windows"),
-        ({"places": 0}, "got 0 for places"),
+        ({"top_k": 0}, "top_k is 0, expected a whole number, at least 1"),
+        ({"windows": 0}, "windows is 0"),
+        ({"places": 0}, "places is 0"),
         ({"on_policy": 1.5}, "on-policy share of 1.5; expected 0 to 1"),
         ({"on_policy": float("nan")}, "on-policy share of nan"),
     ],

@@ -21,9 +21,10 @@ from specbeam.catalog.trie import PAD, ItemTrie
 from specbeam.catalog.trie_file import save_trie
 from specbeam.engines import registry
 from specbeam.engines.bundle import MANIFEST, Bundle
+from specbeam.engines.default import default_engine
 from specbeam.engines.facts import file_facts
 from specbeam.engines.inspect import describe, describe_json
-from specbeam.engines.registry import default_engine, load_engine
+from specbeam.engines.registry import load_engine
 from specbeam.engines.sealed import Sealed, sealed, to_json
 from specbeam.runtime import Recommender
 from tiny_bundle import ENGINE, Tiny, edit_engine, edit_manifest
@@ -197,7 +198,8 @@ def test_no_engine_is_built(bundle: Path) -> None:
 
 def test_several_engines_are_built(bundle: Path) -> None:
     shutil.copytree(bundle / "engines" / ENGINE, bundle / "engines/onnxruntime-cpu-fp16")
-    with pytest.raises(BundleError, match=rf"several engines: onnxruntime-cpu-fp16, {ENGINE}\. Choose one with --e"):
+    (bundle / "engines/default.json").unlink()
+    with pytest.raises(BundleError, match=rf"several engines.*: onnxruntime-cpu-fp16, {ENGINE}\. Choose one with --e"):
         Recommender.open(bundle)
     assert len(Recommender.open(bundle, engine=ENGINE).recommend([["1"]], 2)[0].items) == 2
     with pytest.raises(BundleError, match=rf"no engine 'tensorrt' \(built: onnxruntime-cpu-fp16, {ENGINE}\)"):
@@ -279,7 +281,8 @@ def test_description_of_what_was_chosen(bundle: Path) -> None:
 def test_description(tiny: Tiny) -> None:
     text = describe(tiny.bundle)
     for part in (
-        "LlamaForCausalLM", "2 layers", "40 items", "last 12 items, at most 30 tokens", f"engine     {ENGINE} (onnxrun",
+        "LlamaForCausalLM", "2 layers", "40 items", "last 12 items, at most 30 tokens",
+        f"engine     {ENGINE}, the default (onnxrun",
         "target (fp32): ms a call (batch 1)", "draft (fp32): ms a call",
         "identifiers of at most 3 tokens (no end token)",
         "scoring full where they ask for none, at most 200 items a list",

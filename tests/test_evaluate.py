@@ -162,7 +162,7 @@ def test_settings_that_do_not_fit_are_refused() -> None:
     for wrong, message in (
         ({"top_k": (5, 5)}, "each once"),
         ({"verify": ()}, "at least one"),
-        ({"users": 0}, "got 0 users"),
+        ({"users": 0}, "users is 0, expected a whole number, at least 1"),
         ({"slack": 0.1}, "a slack is for tolerant"),
         ({"temperature": 2.0}, "a temperature is for relaxed and sampled"),
         ({"speculation": "auto", "shape": DraftShape()}, "auto decides"),

@@ -164,7 +164,7 @@ def test_a_filter_takes_any_collection_but_no_text() -> None:
     assert wanted == ItemFilter(frozenset({"a", "b"}), frozenset({"c"}))
     assert hash(wanted) == hash(ItemFilter(frozenset({"a", "b"}), frozenset({"c"})))
     for options in ({"allow": "ab"}, {"deny": "ab"}):
-        with pytest.raises(OptionError, match=r"(allow|deny) is a set of item ids; got the text 'ab'. Put it"):
+        with pytest.raises(OptionError, match=r"(allow|deny) is 'ab', expected a list of item ids: put it into"):
             ItemFilter(**options)  # type: ignore[arg-type]
 
 

@@ -284,10 +284,10 @@ def test_bf16_leaves_the_weights_in_fp32(tmp_path: Path) -> None:
         ({"steps": None}, "got neither"),
         ({"epochs": 1.0}, "got both"),
         ({"learning_rate": float("nan")}, "got learning rate nan; expected more than 0"),
-        ({"batch": 0}, "got batch 0; expected at least 1"),
+        ({"batch": 0}, "batch is 0, expected a whole number, at least 1"),
         ({"warmup": 1.0}, "warm-up of 1"),
-        ({"precision": "int8"}, "precision 'int8'"),
-        ({"schedule": "wild"}, "schedule 'wild'"),
+        ({"precision": "int8"}, "precision is 'int8', expected one of auto, fp32"),
+        ({"schedule": "wild"}, "schedule is 'wild', expected one of cosine"),
     ],
 )
 def test_bad_budgets_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -364,7 +364,7 @@ def test_settings_that_are_not_given_are_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("name", "chosen", "message"),
     [
-        ("magic", {}, "got the objective 'magic'; expected one of atspeed-s, atspeed-r, seq-kd"),
+        ("magic", {}, "objective is 'magic', expected one of atspeed-s, atspeed-r, seq-kd"),
         ("path-kd", {"temperature": 2.0}, "path-kd has no temperature. Leave it out"),
         ("atspeed-r", {"softened": 0.1, "row_weight": 1}, "atspeed-r has no row_weight and no softened"),
         ("atspeed-r", {"alpha": 1.5}, "alpha of 1.5; expected a share of the loss, 0 to 1"),

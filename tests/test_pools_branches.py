@@ -140,7 +140,7 @@ def test_nothing_is_drafted_where_nothing_is_wanted_or_known() -> None:
 
 def test_options_out_of_range_are_refused() -> None:
     for name in ("draft_tokens", "depth", "query", "occurrences"):
-        with pytest.raises(OptionError, match=f"got {name.replace('_', ' ')} 0; expected 1 to"):
+        with pytest.raises(OptionError, match=f"{name} is 0, expected a whole number, 1 to"):
             Drafting(**{name: 0})
     with pytest.raises(OptionError, match="prompt weight of -1; expected 0 to"):
         Drafting(prompt_weight=-1)

@@ -118,9 +118,9 @@ def test_histories_that_cannot_be_used() -> None:
 
 def test_arguments_that_look_right_are_refused() -> None:
     recommender = make()
-    with pytest.raises(HistoryError, match=r"number 1 \(from 0\): A history is a list of item ids; got the text '10'"):
+    with pytest.raises(OptionError, match=r"history 1 \(from 0\) is '10', expected a list of item ids: put it into"):
         recommender.recommend([[CATALOG.item_ids[0]], "10"], 2)
-    with pytest.raises(ValueError, match="got a batch size of 0"):
+    with pytest.raises(ValueError, match="batch_size is 0"):
         make(batch_size=0)
 
 
@@ -275,7 +275,7 @@ def test_settings_of_the_wrong_kind_are_refused() -> None:
         with pytest.raises(OptionError, match="number"):
             Verification("sampled", **wrong)  # type: ignore[arg-type]
     for shape in ((0, 1), (2.5, 1), (3, 0)):
-        with pytest.raises(OptionError, match="whole number, at least 1"):
+        with pytest.raises(OptionError, match="a whole number, 1 to"):
             DraftShape(*shape)  # type: ignore[arg-type]
     (named,), (numbered,) = (make().recommend([["a"]], 3, users=[user]) for user in ("5", 5))  # type: ignore[list-item]
     assert named == numbered

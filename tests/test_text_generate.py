@@ -122,7 +122,7 @@ def test_stop_strings_are_not_written(bundle: Path) -> None:
 
 
 def test_options_that_mean_nothing(bundle: Path) -> None:
-    with pytest.raises(OptionError, match="batch size"):
+    with pytest.raises(OptionError, match="batch_size is 0"):
         TextGenerator.open(bundle, batch_size=0)
     with pytest.raises(OptionError, match="empty stop string"):
         TextGenerator.open(bundle, stop=[""])
@@ -323,7 +323,7 @@ def test_options_of_the_verb_that_cannot_be_combined(bundle: Path, prompts: Path
     out = tmp_path / "o.jsonl"
     for options, told in (
         (["--threshold", "0.2", "--accept-top-k", "3"], "--accept-top-k, --threshold: for --verify relaxed only"),
-        (["--depth", "1000000"], "got depth 1000000; expected 1 to 256"),
+        (["--depth", "1000000"], "depth is 1000000, expected a whole number, 1 to 256"),
         (["--stop", "</s>"], "a special token"),
         (["--rejects", tmp_path / "o.jsonl.partial"], "keeps its texts there"),
         (["--engine", "torch-cpu-fp32", "--speculation", "auto"], "no measured latency"),

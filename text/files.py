@@ -6,7 +6,7 @@ from itertools import islice
 
 import msgspec
 
-from ..catalog.errors import PromptError
+from ..catalog.errors import OptionError, PromptError
 from ..catalog.records import Reject
 from ..runtime.files import BATCHES_PER_WINDOW, Outcomes, RejectLine
 from ..runtime.types import RequestFailure
@@ -87,7 +87,7 @@ def _encode(generator: TextGenerator, entry: Prompt, max_new_tokens: int) -> Tex
         return generator.encode(
             entry.text, max_new_tokens=entry.max_new_tokens or max_new_tokens, id=entry.id, group=entry.group
         )
-    except PromptError as error:
+    except (OptionError, PromptError) as error:
         return Reject(entry.line, str(error), entry.raw, entry.source)
 
 

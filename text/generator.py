@@ -1,15 +1,21 @@
 """The public face: prompts in, text out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ..catalog import checks
 from ..catalog.errors import OptionError, PoolError, PromptError
 from ..engines.base import Engine
-from ..engines.registry import available_threads, default_engine, load_engine, name_and_precision
+from ..engines.registry import (
+    chosen_engine,
+    chosen_threads,
+    load_engine,
+    name_and_precision,
+)
 from ..engines.text_bundle import TextBundle, TextPrompt
 from ..pools.branches import Drafting
 from ..pools.live import LivePool
@@ -48,19 +54,18 @@ class TextGenerator:
         planning: TextPlanning,
         pool: TextPool | None = None,
         verification: TextVerification | None = None,
-        stop: Sequence[str] = (),
+        stop: Iterable[str] = (),
         batch_size: int = BATCH_SIZE,
         name: str = "given",
     ) -> None:
         """context: positions of the model; name: how errors name the engine; see `open`."""
-        if batch_size < 1:
-            raise OptionError(f"got a batch size of {batch_size}; expected at least 1.")
-        self.verification, self.drafter, self.batch_size = verification or TextVerification(), drafter, batch_size
+        self.batch_size = checks.whole_number(batch_size, "batch_size")
+        self.verification, self.drafter = _checked(verification), drafter
         self.stats = GenerationStats()
         self._engine, self._around, self._context, self._pool = engine, prompt, context, pool
         self._planning, self._name = planning, name
         self._tokenizer = load(tokenizer_file)
-        self._check_stops(stop)
+        stop = self._checked_stops(stop)
         self._ends = Ends(end_tokens, stop, self.decode)
         self._lock = Lock()
 
@@ -75,28 +80,29 @@ class TextGenerator:
         live: bool = True,
         speculation: Literal["auto", "fixed"] | None = None,
         verification: TextVerification | None = None,
-        stop: Sequence[str] = (),
+        stop: Iterable[str] = (),
         batch_size: int = BATCH_SIZE,
         threads: int | None = None,
     ) -> "TextGenerator":
         """Open a text bundle's engine.
 
-        engine: a name that `specbeam inspect` lists (default: the only one built). pool: of earlier texts, made by
-        `specbeam build-pool` with this bundle's tokenizer. drafting: how much is drafted; None: nothing, which is
-        plain greedy decoding. live: what is written drafts for what comes after it. speculation: "auto"
+        engine: a name that `specbeam inspect` lists (default: the bundle's default engine). pool: of earlier texts,
+        made by `specbeam build-pool` with this bundle's tokenizer. drafting: how much is drafted; None: nothing, which
+        is plain greedy decoding. live: what is written drafts for what comes after it. speculation: "auto"
         sends as much of a draft as pays, by the engine's measured latency and what has passed; "fixed" all of it.
         Default: auto with strict verification; relaxed texts depend on what is drafted, and would on the machine.
         stop: strings that end a text. Raises `BundleError`, `EngineError`, `PoolError` or `OptionError` with the
         remedy.
         """
+        threads, live = chosen_threads(threads), checks.flag(live, "live")
+        verification = _checked(verification)
+        checks.instance(drafting, "drafting", (Drafting, type(None)), "such as Drafting(depth=8), or None")
+        stop, batch_size = checks.listed(stop, "stop", "strings"), checks.whole_number(batch_size, "batch_size")
         bundle = bundle if isinstance(bundle, TextBundle) else TextBundle.open(bundle)
         manifest = bundle.manifest
-        if threads is not None and threads < 1:
-            raise OptionError(f"got {threads} threads; expected at least 1.")
-        opened = None if pool is None else _pool(pool, bundle, drafting)
-        verification, engine = verification or TextVerification(), engine or default_engine(bundle)
+        opened, engine = None if pool is None else _pool(pool, bundle, drafting), chosen_engine(bundle, engine)
         planning = _planning(bundle, engine, speculation, verification)
-        loaded = load_engine(bundle, "target", engine, threads=threads or available_threads())
+        loaded = load_engine(bundle, "target", engine, threads=threads)
         drafter: TextDrafter = NoDrafter()
         if drafting is not None:
             drafter = PoolDrafter(opened, LivePool(reach=drafting.reach) if live else None, drafting)
@@ -108,11 +114,11 @@ class TextGenerator:
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Iterable[str],
         *,
         max_new_tokens: int = MAX_NEW_TOKENS,
-        ids: Sequence[str] | None = None,
-        groups: Sequence[str | None] | None = None,
+        ids: Iterable[str | int | None] | None = None,
+        groups: Iterable[str | int | None] | None = None,
     ) -> list[Text]:
         """The text behind every prompt, in the prompts' order.
 
@@ -120,27 +126,25 @@ class TextGenerator:
         `PromptError` for a prompt that cannot be used, and `RequestError`, once all others are done, for one that the
         engine gives no numbers for.
         """
-        if isinstance(prompts, str):
-            raise OptionError(f"got the text {prompts[:40]!r}; expected a list of prompts. Put it into a list.")
-        for name, given in (("ids", ids), ("groups", groups)):
-            if given is not None and len(given) != len(prompts):
-                raise OptionError(f"got {len(given)} {name} for {len(prompts)} prompts; expected as many.")
+        each = checks.listed(prompts, "prompts", "prompts")
+        names, of_groups = _as_many(each, ids, "ids"), _as_many(each, groups, "groups")
         requests = [
-            self.encode(
-                prompt, max_new_tokens=max_new_tokens, id=None if ids is None else ids[number],
-                group=None if groups is None else groups[number],
-            )
-            for number, prompt in enumerate(prompts)
-        ]  # fmt: skip
+            self.encode(prompt, max_new_tokens=max_new_tokens, id=name, group=group)
+            for prompt, name, group in zip(each, names, of_groups, strict=True)
+        ]
         return answered(self.run(requests))
 
     def encode(
-        self, prompt: str, *, max_new_tokens: int = MAX_NEW_TOKENS, id: str | None = None, group: str | None = None
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        id: str | int | None = None,
+        group: str | int | None = None,
     ) -> TextRequest:
         """One prompt as token ids. Raises `PromptError` where it does not fit, or its group is in no pool."""
-        if max_new_tokens < 1:
-            raise OptionError(f"got max-new-tokens {max_new_tokens}; expected at least 1.")
-        text = f"{self._around.prefix}{prompt}{self._around.suffix}"
+        max_new_tokens = checks.whole_number(max_new_tokens, "max_new_tokens")
+        text = f"{self._around.prefix}{checks.text(prompt, 'prompt')}{self._around.suffix}"
         try:
             tokens = self._tokenizer.encode(text, add_special_tokens=self._around.special).ids
         except TypeError:  # the library's, for what is no UTF-8
@@ -160,16 +164,19 @@ class TextGenerator:
             )
         return TextRequest(np.array(tokens, np.int64), self._group(id, group), min(max_new_tokens, room))
 
-    def run(self, requests: Sequence[TextRequest]) -> list[Text | RequestFailure]:
+    def run(self, requests: Iterable[TextRequest]) -> list[Text | RequestFailure]:
         """As `generate`, for encoded requests: each one's text or failure, in their order."""
         results = {number: result for batch in self.batches(requests) for number, result in batch.items()}
-        return [results[number] for number in range(len(requests))]
+        return [results[number] for number in range(len(results))]
 
-    def batches(self, requests: Sequence[TextRequest]) -> Iterator[dict[int, Text | RequestFailure]]:
+    def batches(self, requests: Iterable[TextRequest]) -> Iterator[dict[int, Text | RequestFailure]]:
         """As `run`, batch by batch, by the requests' numbers, in the order in which they end.
 
         Prompts of about the same length share a batch.
         """
+        requests = checks.listed(requests, "requests", "requests")
+        for request in requests:
+            checks.instance(request, "a request", TextRequest, "what encode(prompt) returns")
         order = np.argsort([len(request.prompt) for request in requests], kind="stable").tolist()
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
@@ -182,24 +189,26 @@ class TextGenerator:
         """Tokens as text, without the tokenizer's special ones."""
         return str(self._tokenizer.decode(tokens.tolist(), skip_special_tokens=True))
 
-    def learn(self, text: str, finish: Finish, *, id: str | None = None, group: str | None = None) -> None:
+    def learn(self, text: str, finish: Finish, *, id: str | int | None = None, group: str | int | None = None) -> None:
         """Let a text that was written earlier draft for those to come."""
-        tokens = self._tokenizer.encode(text, add_special_tokens=False).ids
-        if finish == "end":
+        tokens = self._tokenizer.encode(checks.text(text, "text"), add_special_tokens=False).ids
+        if checks.choice(finish, "finish", get_args(Finish)) == "end":
             tokens += self._ends.tokens[:1].tolist()
         self.drafter.learn(np.array(tokens, np.int64), self._group(id, group))
 
-    def _check_stops(self, stop: Sequence[str]) -> None:
-        """Raise `OptionError` for strings that no text can hold."""
-        if not all(stop):
+    def _checked_stops(self, stop: Iterable[str]) -> list[str]:
+        """All of them. Raises `OptionError` for strings that no text can hold."""
+        each = [checks.text(string, "a stop string") for string in checks.listed(stop, "stop", "strings")]
+        if not all(each):
             raise OptionError("got an empty stop string; expected text that ends what is written.")
-        for string in stop:
+        for string in each:
             token = self._tokenizer.token_to_id(string)
             if token is not None and not self.decode(np.array([token])):
                 raise OptionError(
                     f"got the stop string {string!r}, a special token, which is not part of texts. The bundle's end "
                     "tokens end them anyway; for another one, set eos_token_id in generation_config.json and export."
                 )
+        return each
 
     def _batch(self, requests: Sequence[TextRequest]) -> dict[int, Text | None]:
         """The texts in the order in which they end; None where the engine's scores are no numbers."""
@@ -221,14 +230,30 @@ class TextGenerator:
             self.stats.merge(stats)
         return texts
 
-    def _group(self, id: str | None, group: str | None) -> str | None:
+    def _group(self, id: str | int | None, group: str | int | None) -> str | None:
         """Whose pool drafts for a request."""
+        id = None if id is None else checks.as_id(id, "id")
+        group = None if group is None else checks.as_id(group, "group")
         if group is None:
             return None if self._pool is None or id is None else self._pool.group_of(id)
         if self._pool is not None and group not in self._pool.groups:
             known = ", ".join(self._pool.groups[:10]) or "none"
             raise PromptError(f"the pool has no group {group!r}; it has: {known}. Leave it out for everybody's pool.")
         return group
+
+
+def _checked(verification: TextVerification | None) -> TextVerification:
+    """Which tokens pass; None: those of greedy decoding."""
+    verification = TextVerification() if verification is None else verification
+    return checks.instance(verification, "verification", TextVerification, "such as TextVerification('relaxed')")
+
+
+def _as_many(prompts: Sequence[str], values: Iterable[Any] | None, name: str) -> list[Any]:
+    """One value for every prompt: None, or what was given."""
+    given = [None] * len(prompts) if values is None else checks.listed(values, name, name)
+    if len(given) != len(prompts):
+        raise OptionError(f"got {len(given)} {name} for {len(prompts)} prompts; expected as many.")
+    return given
 
 
 def _pool(pool: str | Path | TextPool, bundle: TextBundle, drafting: Drafting | None) -> TextPool:
@@ -256,8 +281,8 @@ def _pool(pool: str | Path | TextPool, bundle: TextBundle, drafting: Drafting | 
 
 def _planning(bundle: TextBundle, engine: str, speculation: str | None, verification: TextVerification) -> TextPlanning:
     """How much is drafted; raises `OptionError` for auto without a measured latency."""
-    if speculation not in ("auto", "fixed", None):
-        raise OptionError(f"got the speculation {speculation!r}; expected 'auto' or 'fixed'.")
+    if speculation is not None:
+        checks.choice(speculation, "speculation", ("auto", "fixed"))
     measured = not engine.startswith("torch-")
     if speculation == "auto" and not measured:
         raise OptionError(

@@ -1,13 +1,13 @@
 """What the parts of text generation hand to each other. B requests, n drafted tokens in a flat list."""
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog import checks
 from ..catalog.errors import OptionError
 
 Int64 = NDArray[np.int64]
@@ -30,11 +30,9 @@ class TextVerification:
     threshold: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.mode not in ("strict", "relaxed"):
-            raise OptionError(f"got the verification {self.mode!r}; expected 'strict' or 'relaxed'.")
-        if not isinstance(self.accept_top_k, int) or self.accept_top_k < 1:
-            raise OptionError(f"got accept-top-k {self.accept_top_k!r}; expected a whole number, at least 1.")
-        if not (isfinite(self.threshold) and 0 <= self.threshold < 1):
+        checks.check_types(self)
+        checks.within(self, 1, accept_top_k=checks.LARGEST)
+        if not 0 <= self.threshold < 1:
             raise OptionError(f"got a threshold of {self.threshold!r}; expected a probability from 0 to below 1.")
 
 

@@ -7,6 +7,7 @@ import click
 
 from .options import PRECISIONS, SCORINGS, PathType, flags, prompt_options
 from .output import Stages, claim_outputs
+from .overwrite import tell_losses
 
 SCORING_HELP = (
     "The bundle's default. full: log-softmax over the model's whole vocabulary, as generate does; constrained: "
@@ -43,8 +44,10 @@ def export(target: Path, output: Path, text: bool, **options: Any) -> None:
     The catalog's identifiers are tokens of the models' tokenizer ("<a_47>") or text of several tokens (" desk lamp").
     """
     from ..catalog.errors import OptionError
+    from ..engines.bundle import MANIFEST
 
     claim_outputs(output)
+    tell_losses(output, MANIFEST, overwrite=options["overwrite"])
     if text:
         _refuse_items_options()
         from ..export.text import export_text
@@ -94,4 +97,5 @@ def demo(output: Path, overwrite: bool) -> None:
     from ..demo import run_demo
 
     claim_outputs(output)
+    tell_losses(output, "bundle", overwrite=overwrite)
     run_demo(output, overwrite=overwrite)

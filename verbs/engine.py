@@ -7,10 +7,12 @@ import click
 
 from .options import PathType, bundle_argument, flags, format_option, threads_option, together
 from .output import Bars, claim_outputs
+from .overwrite import tell_losses
 
 if TYPE_CHECKING:
     from ..engines.backend import Backend
     from ..engines.build import Order
+    from ..engines.bundle import ModelBundle
 
 BACKENDS = click.Choice(["onnxruntime", "tensorrt"])
 ENGINE_PRECISIONS = click.Choice(["fp32", "fp16", "bf16", "int8"])
@@ -39,6 +41,10 @@ KEEP_HELP = (
 GATE_HELP = (
     "int8: refuse a target whose lists overlap with the original's by less than 90 % at 20, or whose NDCG@10 may have "
     "fallen by more than 2 %. --no-gate: neither compare nor refuse."
+)
+DEFAULT_HELP = (
+    "Make it the engine that serves where --engine is left out; by itself the first one built is. One that exists is "
+    "not built again for that."
 )
 
 CHECK_HELP = (
@@ -82,10 +88,11 @@ tensorrt_options = together(
 @format_option
 @click.option("--item-base", type=int, help="First item's number in AtSpeed files. Default: 0; 1 in folders.")
 @threads_option
+@click.option("--default", is_flag=True, help=DEFAULT_HELP)
 @click.option("--overwrite", is_flag=True, help="Replace an existing engine.")
 def build_engine(
     bundle: Path, backend: str, device: str | None, precision: Any, draft_precision: Any, threads: int | None,
-    overwrite: bool, **options: Any,
+    default: bool, overwrite: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Make a bundle's graphs ready for this machine, check them and measure their latency.
 
@@ -96,20 +103,31 @@ def build_engine(
     Examples:
       specbeam build-engine bundle
       specbeam build-engine bundle --precision int8 --calibration histories.jsonl
+      specbeam build-engine bundle --precision int8 --default  # is built: now it serves where none is named
       specbeam build-engine bundle --device cuda --precision fp16
       specbeam build-engine bundle --backend tensorrt --precision fp16 --max-batch 16 --timing-cache t.cache
     """
     from ..engines.build import Order
+    from ..engines.default import found_default, set_default
+    from ..engines.facts import ENGINE_FACTS
     from ..engines.inspect import describe_choice
     from ..engines.text_bundle import TextBundle, open_bundle
 
     options = {name: value for name, value in options.items() if value not in (None, ())}
     opened = open_bundle(bundle)
     order = Order.check(opened, _backend(backend, device, options), precision, draft_precision, threads)
+    before = found_default(opened)
+    if default and not overwrite and order.name in opened.engine_names():
+        set_default(opened, order.name)
+        click.echo(f"{order.name} is the default engine of {bundle} from now on (until now: {before or 'none'}).")
+        return
     claim_outputs(order.folder)
+    tell_losses(order.folder, ENGINE_FACTS, overwrite=overwrite)
     with Bars() as bars:
-        folder = _build(order, options, overwrite, bars)
+        folder = _build(order, options, default, overwrite, bars)
     click.echo(describe_choice(folder.name, opened.engine_facts(folder.name)))
+    if before not in (None, folder.name):
+        _compare(opened, folder.name, before, order.threads)
     text = isinstance(opened, TextBundle)
     run = f"generate {bundle} PROMPTS.jsonl" if text else f"infer {bundle} HISTORIES"
     click.echo(
@@ -139,7 +157,25 @@ def _backend(name: str, device: str | None, options: dict[str, Any]) -> "Backend
     return find_backend(name, device, sizes=CallSizes(**sizes), options=TrtOptions(**plan))
 
 
-def _build(order: "Order", options: dict[str, Any], overwrite: bool, bars: Bars) -> Path:
+def _compare(bundle: "ModelBundle", name: str, reference: str, threads: int) -> None:
+    """Say how fast an engine is beside the one that was the default until now, and which one is."""
+    from ..catalog.errors import SpecBeamError
+    from ..engines.beside import beside
+    from ..engines.default import default_engine
+
+    try:
+        found = beside(bundle, name, reference, threads=threads)
+        told = "no call was measured for both" if found is None else found.described()
+    except SpecBeamError as error:  # what was built is there all the same
+        told = str(error)
+    click.echo(told if told.startswith(name) else f"Not compared with {reference}: {told}")
+    if default_engine(bundle) == name:
+        click.echo(f"Without --engine, {name} serves from now on, in place of {reference}.")
+    else:
+        click.echo(f"Without --engine, {reference} goes on serving. To change that: {bundle.build(name)} --default")
+
+
+def _build(order: "Order", options: dict[str, Any], default: bool, overwrite: bool, bars: Bars) -> Path:
     from ..catalog.errors import OptionError
     from ..engines.build import write_engine
 
@@ -147,7 +183,7 @@ def _build(order: "Order", options: dict[str, Any], overwrite: bool, bars: Bars)
     if "int8" not in order.precisions.values():
         if own:
             raise OptionError(f"{flags(own)}: for --precision int8 only. Leave that out, or build an int8 engine.")
-        return write_engine(order, overwrite=overwrite, progress=bars)
+        return write_engine(order, default=default, overwrite=overwrite, progress=bars)
     if "calibration" not in own:
         raise OptionError("int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES.")
     from ..calib.build import build_int8
@@ -168,7 +204,9 @@ def _build(order: "Order", options: dict[str, Any], overwrite: bool, bars: Bars)
         if "smooth" in own:
             raise OptionError(f"got a smoothing of {own['smooth']} and --no-smooth as well. Leave one of the two out.")
         own["smooth"] = None
-    return build_int8(order, examples, Int8Options(**own), ranges=ranges, overwrite=overwrite, progress=bars)
+    return build_int8(
+        order, examples, Int8Options(**own), ranges=ranges, default=default, overwrite=overwrite, progress=bars
+    )
 
 
 @click.command()

@@ -8,6 +8,7 @@ import click
 
 from .options import PathType, Verb, given, item_base_option, prompt_options, together
 from .output import Bars, claim_outputs
+from .overwrite import tell_losses
 
 if TYPE_CHECKING:
     from ..catalog.dataset import Dataset
@@ -109,9 +110,11 @@ def train(
     """
     from ..align.samples import PromptOptions
     from ..align.sources import find_source
+    from ..align.train import RECORD
     from ..align.train import train as trained
 
     claim_outputs(output)
+    tell_losses(output, RECORD, overwrite=overwrite)
     source = find_source(config, start, lora, tokenizer)
     report = trained(
         opened(data, item_base), source, output, budget=given(budget),
@@ -179,13 +182,14 @@ def align(
       specbeam align --target target --from-target-layers 1 --data beauty --output aligned --epochs 10
       specbeam align --target target --draft 2x128 --data beauty --objective atspeed-s --teacher trees --output s
     """
-    from ..align.align import AlignOptions
+    from ..align.align import RECORD, AlignOptions
     from ..align.align import align as run
     from ..align.drafts import find_draft
     from ..align.objectives import find_objective
     from ..align.samples import PromptOptions
 
     claim_outputs(output)
+    tell_losses(output, RECORD, overwrite=overwrite)
     settings = find_objective(objective, alpha=alpha, temperature=temperature, softened=softened, top_k=top_k)
     source = find_draft(draft, target, layers, shared)
     dataset = opened(data, item_base)

@@ -7,6 +7,8 @@ from typing import Any
 import click
 
 from .options import (
+    BY_DEFAULT,
+    LISTED,
     MODES,
     PICTURE_HELP,
     SPECULATIONS,
@@ -47,7 +49,7 @@ AUTO_HELP = "auto: draft what pays, in modes whose lists do not depend on it (st
     "--limit", default=256, show_default=True, type=click.IntRange(1), help="How many requests to learn from."
 )
 @drafter_options
-@click.option("--engine", metavar="NAME", help="As `specbeam inspect` lists. Default: the only one.")
+@click.option("--engine", metavar="NAME", help=f"{LISTED}. {BY_DEFAULT}")
 @threads_option
 @format_options
 def tune(

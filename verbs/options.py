@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..catalog.checks import MOST_THREADS
+
 if TYPE_CHECKING:
     from ..runtime import DraftShape
 
@@ -39,6 +41,7 @@ POOL_HELP = (
     "Of `specbeam build-pool --items`: the drafter retrieval needs no draft model. Strict and sampled lists stay the "
     "same."
 )
+LISTED, BY_DEFAULT = "As `specbeam inspect` lists", "Default: the bundle's default engine, the first built."
 PICTURE_HELP = "A .html (opens offline, tells more on hovering), .svg or .png; may be given several times."
 
 
@@ -71,14 +74,12 @@ shape_options = together(
     click.option("--draft-width", type=click.IntRange(1), help="fixed: nodes drafted a depth. Default: 40."),
     click.option("--draft-length", type=click.IntRange(1), help="fixed: depths drafted in a round. Default: 3."),
 )
-engine_option = click.option(
-    "--engine", metavar="NAME", help="As `specbeam inspect` lists; or torch-cpu-fp32. Default: the only one."
-)
+engine_option = click.option("--engine", metavar="NAME", help=f"{LISTED}; or torch-cpu-fp32. {BY_DEFAULT}")
 batch_option = click.option(
     "--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Requests in one call."
 )
 threads_option = click.option(
-    "--threads", type=click.IntRange(1, 1024), help="Threads of each engine. Default: all processors."
+    "--threads", type=click.IntRange(1, MOST_THREADS), help="Threads of each engine. Default: all processors."
 )
 strict_option = click.option(
     "--strict-input", is_flag=True, help="Exit with status 3 if lines were rejected, although the rest was done."

@@ -9,6 +9,7 @@ import click
 from ..catalog.errors import OptionError, SpecBeamError
 from .options import FORMATS, FileOrPipe, PathType, flags, given, strict_option, together
 from .output import Bars, claim_outputs, refuse_rejects, write_results
+from .overwrite import tell_losses
 
 if TYPE_CHECKING:
     from ..catalog.records import Reject
@@ -77,6 +78,7 @@ def build_pool(
     claim_outputs(output, rejects)
     check_outputs(rejects, None, [*files, *filter(None, [groups])], overwrite)
     check_replaceable(output, kind=POOL_FILE, replace=overwrite)
+    tell_losses(output, POOL_FILE, overwrite=overwrite)
     unusable: list[RejectLine] = []
     build = _build_items if items else _build_texts
     try:

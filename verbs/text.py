@@ -23,6 +23,7 @@ from .options import (
     together,
 )
 from .output import Bars, claim_outputs, conclude, results_alone, set_aside, write_results
+from .overwrite import tell_interrupted
 
 if TYPE_CHECKING:
     from ..text import GenerationStats, TextGenerator
@@ -99,7 +100,7 @@ def generate(
     from msgspec.structs import asdict
 
     from ..catalog.errors import OptionError, SpecBeamError
-    from ..engines.registry import default_engine
+    from ..engines.registry import chosen_engine
     from ..engines.text_bundle import TextBundle
     from ..runtime.files import beside, check_outputs
     from ..text import Drafting, TextGenerator, TextVerification
@@ -118,8 +119,10 @@ def generate(
     check_outputs(output, rejects, [prompts], overwrite)
     if rejects is not None and rejects in journal_files(output):
         raise OptionError(f"--rejects {rejects}: the run keeps its texts there until it is done. Choose another name.")
+    if not piped:
+        tell_interrupted(journal_files(output)[0], overwrite=overwrite)
     opened = TextBundle.open(bundle)
-    engine, max_new_tokens = engine or default_engine(opened), max_new_tokens or MAX_NEW_TOKENS
+    engine, max_new_tokens = chosen_engine(opened, engine), max_new_tokens or MAX_NEW_TOKENS
     drafting, verification = Drafting(**shape) if drafter == "pool" else None, TextVerification(mode, **own)
     generator = TextGenerator.open(
         opened, engine=engine, pool=pool, drafting=drafting, live=live, speculation=speculation,

@@ -1,0 +1,42 @@
+"""What callers of the runtime give, checked where it enters."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from ..catalog import checks
+from ..catalog.errors import OptionError
+from .types import Request
+from .verification import Verification
+
+
+def checked_verification(verification: Verification | None) -> Verification:
+    """How to verify; None: strictly."""
+    if verification is None:
+        return Verification()
+    return checks.instance(verification, "verification", Verification, "such as Verification('sampled')")
+
+
+def listed_histories(
+    histories: Iterable[Iterable[str | int]], users: Iterable[str | int | None] | None
+) -> tuple[list[list[str]], list[str | int | None]]:
+    """All histories as lists of ids, and whose each one is. Raises `OptionError` for one in place of several."""
+    each = checks.listed(histories, "histories", "histories")
+    if each and all(isinstance(one, str | int | np.integer) for one in each):
+        example = checks.shown(each[:2])
+        raise OptionError(
+            f"histories is {checks.shown(each)}, expected a list of histories, each a list of item ids: such as "
+            f"[{example}] for one user."
+        )
+    names = [None] * len(each) if users is None else checks.listed(users, "users", "users")
+    if len(names) != len(each):
+        raise OptionError(f"got {len(names)} users for {len(each)} histories; expected as many.")
+    return [checks.history(one, f"history {number} (from 0)") for number, one in enumerate(each)], names
+
+
+def listed_requests(requests: Iterable[Request]) -> list[Request]:
+    """All requests, which must be encoded ones."""
+    each = checks.listed(requests, "requests", "requests")
+    for request in each:
+        checks.instance(request, "a request", Request, "what encode(history) returns")
+    return each

@@ -1,0 +1,59 @@
+"""What --overwrite throws away besides what it writes again, said before it begins."""
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+import click
+
+SHOWN = 8  # things that a message names
+CHECKPOINT = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.md", "events/*")
+AGAIN = {  # by the file that tells what a folder is: the files in it that the same verb writes again
+    "manifest.json": ("manifest.json", "catalog/*", "target/*", "draft/*", "tokenizer/*"),
+    "engine.json": ("engine.json", "target/*", "draft/*", "*-ranges.json"),
+    "pool.json": ("pool.json", "*.npy"),
+    "training.json": CHECKPOINT,
+    "alignment.json": CHECKPOINT,
+    "bundle": ("shop/*", "target/*", "draft/*", "aligned/*", "bundle/*"),  # of a demo
+}
+
+
+def tell_losses(path: Path, kind: str, *, overwrite: bool) -> None:
+    """Say on standard error what is in the folder that --overwrite replaces, and will not be in its successor.
+
+    kind: as of `whole_directory`.
+    """
+    if not overwrite or not (path / kind).exists():
+        return
+    lost = losses(path, kind)
+    if lost:
+        more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+        click.echo(f"--overwrite replaces {path}; lost with it: {', '.join(lost[:SHOWN])}{more}", err=True)
+
+
+def tell_interrupted(partial: Path, *, overwrite: bool) -> None:
+    """Say on standard error that --overwrite begins an interrupted run anew: `partial` holds a line for every text."""
+    if overwrite and partial.is_file():
+        with partial.open("rb") as file:
+            lines = sum(1 for _ in file)
+        if lines:
+            click.echo(f"--overwrite discards {partial}: the {lines} texts of a run that was interrupted", err=True)
+
+
+def losses(path: Path, kind: str) -> list[str]:
+    """What is in a folder of some kind that is not written again: engines, tunings, and files of other people."""
+    files = sorted(file.relative_to(path) for file in path.rglob("*") if not file.is_dir())
+    lost = [file for file in files if not any(_matches(file, pattern) for pattern in AGAIN[kind])]
+    own = [file for file in lost if not any(part.startswith(".") for part in file.parts)]  # others are temporary
+    return list(dict.fromkeys(_named(file) for file in own if str(file) != "engines/default.json"))
+
+
+def _matches(file: Path, pattern: str) -> bool:
+    """As `fnmatch`, in which a * would pass from folder to folder; only one at the end of a path does."""
+    return fnmatch(str(file), pattern) and ("/" in pattern or len(file.parts) == 1)
+
+
+def _named(file: Path) -> str:
+    """A file by what people know it as."""
+    if file.name.startswith("tuning-"):
+        return f"{' of '.join(['tuning', *file.parent.parts[-1:]])} ({file.stem.removeprefix('tuning-')})"
+    return f"engine {file.parts[1]}" if file.parts[0] == "engines" and len(file.parts) > 2 else str(file)
