@@ -28,6 +28,11 @@ class Source(ABC):
     epochs: ClassVar[float]  # by default
     rate: ClassVar[float]  # the default learning rate, times the hidden width
 
+    @property
+    @abstractmethod
+    def origin(self) -> Path | None:
+        """The checkpoint whose prompt it goes on with, unless told otherwise."""
+
     @abstractmethod
     def tokenizer(self, catalog: Catalog, text: str) -> PreTrainedTokenizerBase:
         """A tokenizer that knows the catalog's identifiers; `text` is what stands around them in prompts."""
@@ -70,6 +75,10 @@ class FreshDecoder(Source):
     epochs: ClassVar[float] = 10
     rate: ClassVar[float] = 0.5
 
+    @property
+    def origin(self) -> Path | None:
+        return self.vocabulary
+
     def tokenizer(self, catalog: Catalog, text: str) -> PreTrainedTokenizerBase:
         if self.vocabulary is None:
             return build_tokenizer(catalog.tokens, text)
@@ -89,6 +98,10 @@ class Pretrained(Source):
     directory: Path
     epochs: ClassVar[float] = 3
     rate: ClassVar[float] = 0.08
+
+    @property
+    def origin(self) -> Path:
+        return self.directory
 
     def tokenizer(self, catalog: Catalog, text: str) -> PreTrainedTokenizerBase:
         tokenizer = Checkpoint.open(self.directory).tokenizer
@@ -113,6 +126,10 @@ class LoraDecoder(Source):
     rank: int
     epochs: ClassVar[float] = 3
     rate: ClassVar[float] = 1.0
+
+    @property
+    def origin(self) -> Path:
+        return self.directory
 
     def tokenizer(self, catalog: Catalog, text: str) -> PreTrainedTokenizerBase:
         if (self.directory / "adapter_config.json").is_file():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
@@ -15,6 +16,7 @@ from ..catalog.errors import BundleError
 from ..catalog.files import sha256
 from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec
+from ..catalog.prompt_options import PromptOptions
 from ..catalog.trie import PAD, ItemTrie
 from .facts import (
     ENGINE_FACTS,
@@ -56,6 +58,8 @@ class Manifest(Sealed, frozen=True, kw_only=True):
     max_prompt_tokens: int
     max_top_k: int  # the longest list that a request may ask for
     files: dict[str, FileFacts]  # path in the bundle, "/" between parts; engines/ is not in it
+    prompt_options: PromptOptions | UnsetType = UNSET  # that `prompt` was made from; older bundles do not say
+    trained_prompt: PromptOptions | UnsetType | None = UNSET  # what the target was trained with; None: unknown
 
     @property
     def tree_path(self) -> int:

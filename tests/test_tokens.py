@@ -99,9 +99,8 @@ def test_text_that_the_tokenizer_does_not_know_is_refused() -> None:
 
 
 def test_different_identifiers_of_one_text_are_refused() -> None:
-    refuse(
-        r"have the same ids .*: \(\(' desk', ' lamp'\), \(' desk lamp',\)\)", TEXT, [" desk", " lamp"], [" desk lamp"]
-    )
+    same = r"the same text .* joined by '': \(\(' desk', ' lamp'\), \(' desk lamp',\)\)\. .*\(--join ' ' "
+    refuse(same, TEXT, [" desk", " lamp"], [" desk lamp"])
     words = Tokenizer(WordLevel({"oak": 0, "lamp": 1}, unk_token="lamp"))
     words.pre_tokenizer = WhitespaceSplit()
     blind = PreTrainedTokenizerFast(tokenizer_object=words)  # that its unknown token is one is not declared

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ..catalog.errors import OptionError, PoolError, PromptError
+from ..catalog.tokens import adds_special
 from ..engines.base import Engine
 from ..engines.registry import available_threads, default_engine, load_engine
 from ..engines.text_bundle import TextBundle, TextPrompt
@@ -138,8 +139,12 @@ class TextGenerator:
         if max_new_tokens < 1:
             raise OptionError(f"got max-new-tokens {max_new_tokens}; expected at least 1.")
         text = f"{self._around.prefix}{prompt}{self._around.suffix}"
+
+        def ids(special: bool) -> list[int]:
+            return list(self._tokenizer.encode(text, add_special_tokens=special).ids)
+
         try:
-            tokens = self._tokenizer.encode(text, add_special_tokens=self._around.special).ids
+            tokens = ids(self._around.special and adds_special(ids))
         except TypeError:  # the library's, for what is no UTF-8
             raise PromptError(f"the prompt {prompt[:40]!r} holds half a surrogate pair; expected text.") from None
         if not tokens:
