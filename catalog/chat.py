@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 from .errors import PromptError
 from .items import some
@@ -35,21 +35,22 @@ class Chat:
                 )
             )
         except Exception as error:  # Jinja's own errors, and those a template raises
-            message = str(error).strip().splitlines()
-            remedy = (
-                "Give the tokenizer a chat template that takes one user message, or write it out as a literal template."
-                if self.system is None
-                else "If it takes no system message, leave --system out and begin --prompt with its text."
-            )
-            raise PromptError(
-                f"the tokenizer's chat template cannot be applied{'' if self.system is None else ' with --system'}: "
-                f"{message[0] if message else type(error).__name__}. {remedy}"
-            ) from None
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: Exception) -> PromptError:
+        message = str(error).strip().splitlines()
+        remedy = (
+            "Give the tokenizer a chat template that takes one user message, or write it out as a literal template."
+            if self.system is None
+            else "If it takes no system message, leave --system out and begin --prompt with its text."
+        )
+        return PromptError(
+            f"the tokenizer's chat template cannot be applied{'' if self.system is None else ' with --system'}: "
+            f"{message[0] if message else type(error).__name__}. {remedy}"
+        )
 
     def check(self) -> None:
         """Raise `PromptError` for a system message or a variable that the template has no use for."""
-        sample = "x"
-        rendered = self.render(sample)
         known = self.mentioned() if self.variables else set()
         unknown = sorted(self.variables.keys() - known)
         if unknown:
@@ -57,7 +58,8 @@ class Chat:
                 f"the tokenizer's chat template never mentions {some(unknown)} of --chat-variable. Its variables are: "
                 f"{', '.join(sorted(known)) or 'none'}."
             )
-        if self.system is not None and rendered == replace(self, system=None).render(sample):
+        sample = "x"
+        if self.system is not None and self.render(sample) == replace(self, system=None).render(sample):
             raise PromptError(
                 "the tokenizer's chat template ignores the system message: with --system it renders the same text. "
                 "Leave --system out and begin --prompt with its text, or write the prompt out as a literal template."
@@ -73,12 +75,15 @@ class Chat:
         class Generation(Extension):
             """{% generation %}, by which transformers marks the answers."""
 
-            tags: ClassVar[set[str]] = {"generation"}
+            tags = {"generation"}  # noqa: RUF012 (the base class's is no class variable to mypy)
 
             def parse(self, parser: Parser) -> list[nodes.Node]:
                 next(parser.stream)
                 return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
         environment = ImmutableSandboxedEnvironment(extensions=[Generation, loopcontrols])
-        found = meta.find_undeclared_variables(environment.parse(self.tokenizer.get_chat_template()))
+        try:
+            found = meta.find_undeclared_variables(environment.parse(self.tokenizer.get_chat_template()))
+        except Exception as error:  # there is no template, or Jinja cannot read it
+            raise self._unusable(error) from None
         return found - OURS - HELPERS - environment.globals.keys()
