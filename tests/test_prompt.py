@@ -2,6 +2,7 @@
 
 import os
 import re
+from itertools import product
 from pathlib import Path
 
 import msgspec
@@ -250,6 +251,20 @@ def test_chat_without_a_template_is_the_bare_history():
     assert spec.prefix_ids.count(tokenizer.bos_token_id) == 1
 
 
+@pytest.mark.parametrize("name", ["words", "metaspace first", "metaspace never"])
+def test_a_template_that_begins_with_bos_gets_no_other(name):
+    tokenizer = TOKENIZERS[name]()
+    bos = tokenizer.bos_token_id
+    assert tokenizer("<s>one")["input_ids"][:2] == [bos, bos]
+    own, bare = (
+        compile_prompt(tokenizer, CATALOG, PromptOptions(prompt=text)) for text in ("<s>{history}", "{history}")
+    )
+    assert own.prefix_ids == (bos,)
+    assert bare.prefix_ids[0] == bos
+    later = compile_prompt(tokenizer, CATALOG, PromptOptions(prompt="one <s>{history}"))  # not where a text begins
+    assert (later.prefix_ids[0], later.prefix_ids.count(bos)) == (bos, 2)
+
+
 def test_a_template_may_hold_identifiers_itself():
     tokenizer = TOKENIZERS["bytes"]()
     first = "".join(CATALOG.identifiers[0])
@@ -334,6 +349,28 @@ def test_a_single_text_that_merges_is_found_among_many():
 
 def test_text_the_tokenizer_does_not_know_is_refused_as_an_identifier():
     refuse("does not know the text of 1 identifiers", wrap(words(), [], unk_token="<unk>"), text_catalog("one", "ten"))
+
+
+def test_strings_of_an_identifier_are_joined():
+    catalog = Catalog(("0", "1"), (("mud", "guard"), ("jump", "rope", "x")), (None, None))
+    tokenizer = text_tokenizer()
+    options = PromptOptions(prompt="{history}", separator=",", join=" - ")
+    spec = compile_prompt(tokenizer, catalog, options)
+    encoder = PromptEncoder(spec, identifier_ids(tokenizer, catalog, " - "), 1000)
+    assert encoder.encode([1, 0]).ids.tolist() == tokenizer("jump - rope - x,mud - guard")["input_ids"]
+
+
+def test_words_of_the_vocabulary_that_merge_are_found_wherever_they_are():
+    tk = pytest.importorskip("tokenizers")
+    letters = "abcdefghijklmnopqrst"
+    vocabulary = {token: number for number, token in enumerate([*letters, ",", "ab"])}
+    tokenizer = wrap(tk.Tokenizer(tk.models.BPE(vocabulary, [("a", "b")])), [])
+    apart = [triple for triple in product(letters, repeat=3) if "ab" not in "".join(triple)]
+    assert len(apart) > 5000  # so many that random histories miss the one
+    identifiers = (*apart[:4321], ("s", "a", "b"), *apart[4321:])
+    catalog = Catalog(tuple(map(str, range(len(identifiers)))), identifiers, (None,) * len(identifiers))
+    message = refuse("cannot be put together", tokenizer, catalog, template="{history}", separator=",")
+    assert "history (items): 4321, 4321\n" in message
 
 
 # --- refused

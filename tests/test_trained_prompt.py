@@ -14,6 +14,7 @@ from specbeam.align.synthetic import ShopSize, write_shop
 from specbeam.catalog import PromptOptions
 from specbeam.catalog.prompt_options import variable_value
 from specbeam.engines.bundle import Bundle
+from tiny_models import tiny_catalog
 
 PROMPT, SEPARATOR = "The user's items: {history}\nNext: ", " , "
 FORM = ("--prompt", PROMPT, "--separator", SEPARATOR, "--history-length", 4)
@@ -37,19 +38,12 @@ def target(shop: Path) -> Path:
     return output
 
 
-def run_printed(shown: str, begins: str, **places: object) -> str:
-    """Run a command as it was printed behind `begins`, with real names for its places."""
-    command = next(line.partition(begins)[2] for line in _commands(shown) if begins in line)
-    words = [str(places.get(word, word)) for word in shlex.split(command)]
+def run_printed(shown: str, begins: str, *more: object, target: Path | None = None) -> str:
+    """Run the command that was printed behind `begins` as a shell would, with `target` for TARGET."""
+    command = shown.partition(begins)[2].partition("\nNext, ")[0]
+    words = [str(target) if word == "TARGET" else word for word in shlex.split(command)]
     assert words.pop(0) == "specbeam"
-    return good(*words).output
-
-
-def _commands(shown: str) -> list[str]:
-    """The printed commands; a line break within a quoted prompt does not end one."""
-    *_, last = shown.rpartition("Next")
-    parts = shown.split("\nNext, ")
-    return [*(f"Next, {part}".rstrip("\n") for part in parts[1:]), f"Next{last}".rstrip("\n")]
+    return good(*words, *more).output
 
 
 def prompt_of(bundle: Path) -> PromptOptions:
@@ -71,12 +65,8 @@ def test_printed_commands_go_all_the_way(
     alone = prompt_of(tmp_path / "bundle")
     assert (alone.prompt, alone.separator, alone.history_length) == (PROMPT, SEPARATOR, 4)
     shown = good("train", "--data", shop, "--config", "1x32", "--tokenizer", target, *FEW, "-o", "a draft").output
-    assert shlex.join(["--prompt", PROMPT, "--separator", SEPARATOR, "--history-length", "4"]) in shown
-    command = shown.partition("Next, as a draft: ")[2].strip()
-    (tmp_path / "again").mkdir()
-    words = [str(target) if word == "TARGET" else word for word in shlex.split(command)[1:]]
-    shown = good(*words, *FEW).output
-    assert "WARNING" not in shown
+    shown = run_printed(shown, "Next, as a draft: ", *FEW, target=target)
+    assert "another prompt" not in shown
     (tmp_path / "bundle").rename(tmp_path / "alone")
     run_printed(shown, "Next: ")
     pair = Bundle.open(tmp_path / "bundle").manifest
@@ -181,22 +171,23 @@ def test_options_survive_a_command_line() -> None:
 
 
 @pytest.fixture
-def read_prompt(shop: Path, tmp_path: Path) -> Callable[[bytes], str]:
-    """What export makes of a prompt file, or its fault."""
+def read_prompt(tmp_path: Path) -> Callable[[bytes], str]:
+    """What export reads of a prompt file."""
     target = FAMILIES["qwen3"].checkpoint(tmp_path / "target")
+    tiny_catalog(tmp_path / "index.json")
 
     def read(content: bytes) -> str:
         (tmp_path / "prompt.txt").write_bytes(content)
         bundle = tmp_path / "bundle"
-        good(*export(shop, target, bundle, "--prompt-file", tmp_path / "prompt.txt", "--overwrite"))
+        good(*export(tmp_path, target, bundle, "--prompt-file", tmp_path / "prompt.txt", "--overwrite"))
         return prompt_of(bundle).prompt or ""
 
     return read
 
 
-def test_a_prompt_file_is_taken_as_it_is(shop: Path, tmp_path: Path, read_prompt: Callable[[bytes], str]) -> None:
+def test_a_prompt_file_is_taken_as_it_is(tmp_path: Path, read_prompt: Callable[[bytes], str]) -> None:
     assert read_prompt(b"\xef\xbb\xbf\nBought:\r\n{history}\nNext:\n") == "\nBought:\r\n{history}\nNext:\n"
-    common = export(shop, tmp_path / "target", tmp_path / "other", "--prompt-file", tmp_path / "prompt.txt")
+    common = export(tmp_path, tmp_path / "target", tmp_path / "other", "--prompt-file", tmp_path / "prompt.txt")
     assert "expected one of them" in bad(*common, "--prompt", "{history}")
     (tmp_path / "prompt.txt").write_bytes(b"one\n\xff{history}")
     assert "prompt.txt, line 2: not UTF-8" in bad(*common)
