@@ -17,10 +17,12 @@ from ..catalog.dataset import Dataset
 from ..catalog.errors import HistoryError, OptionError, SpecBeamError
 from ..catalog.files import check_replaceable
 from ..catalog.prompt import PromptEncoder
+from ..catalog.prompt_options import PromptOptions
 from ..engines.torch import TorchEngine
 from ..export.bundle import check_same_tokens
 from ..export.checkpoint import Checkpoint
 from ..export.quiet import quiet
+from ..export.trained import ALIGNMENT, Given, Trained, Warn, as_trained
 from ..runtime.types import DraftShape, Int64
 from .batch import child_logprobs
 from .budget import TrainingBudget, chosen_settings, usable_precision
@@ -29,7 +31,7 @@ from .fit import FitReport, fit
 from .lessons import Lessons, Places, batch_of
 from .objectives import Objective
 from .policy import AcceptanceCheck, Policy
-from .samples import Format, PromptOptions
+from .samples import Format
 from .sources import Source
 from .teach import Progress, fill, open_store
 from .teacher import BATCH, Searcher
@@ -37,7 +39,6 @@ from .train import checked, settle, split
 from .trees import joined
 from .work import EVENTS
 
-RECORD = "alignment.json"
 TEACHER, FIT = OWN = ("teacher", "fit")  # what a work folder holds
 RATE = 0.4  # the default learning rate, times the hidden width
 PLACES_SEED = 0  # the same places whatever a run's seed is, so that runs can share the teacher data
@@ -66,6 +67,7 @@ class AlignReport:
     parameters: int
     objective: Objective
     options: AlignOptions
+    prompt: PromptOptions
     budget: TrainingBudget
     before: dict[str, float]  # validation metrics of the draft as it came
     fit: FitReport
@@ -100,42 +102,50 @@ def align(
     *,
     options: AlignOptions | None = None,
     budget: Mapping[str, Any] | None = None,
-    prompt: PromptOptions | None = None,
+    prompt: Given = None,
+    other_prompt: bool = False,
     teacher: Path | None = None,
     overwrite: bool = False,
     progress: Progress = lambda stage, done, total: None,
     bar: str | None = None,
+    warn: Warn = lambda text: None,
 ) -> AlignReport:
     """Align `draft` to the checkpoint `target` over the dataset's training histories, and write it to `output`.
 
     The target's beam trees are made first, by the runtime that serves it, and kept in the folder `teacher`
     (default: the work folder `output`.work, which is removed at the end); what is there is used again. The
     weights that have the most accepted levels on validation users are kept. `budget` changes settings of
-    `TrainingBudget` from what is usual for the draft. An interrupted alignment goes on when called again.
-    `progress` is told of the teacher data, `bar` names the training's own. Raises `SpecBeamError`: where
-    the tokens of draft and target differ, there is nothing to learn from, and as `train` does.
+    `TrainingBudget` from what is usual for the draft; the prompt is as the target was trained, or as `prompt`
+    says, which must not contradict that without `other_prompt` (`warn` is told of what is harmless). An
+    interrupted alignment goes on when called again. `progress` is told of the teacher data, `bar` names the
+    training's own. Raises `SpecBeamError`: where the tokens of draft and target differ, there is nothing to
+    learn from, and as `train` does.
     """
-    output, prompt = checked(dataset, draft, output, prompt, overwrite=overwrite)
+    output = checked(dataset, draft, output, overwrite=overwrite)
     target = checks.path(target, "target")
     teacher = None if teacher is None else checks.path(teacher, "teacher")
     checks.instance(objective, "objective", Objective, "such as find_objective('path-kd')")
     options = AlignOptions() if options is None else options
     checks.instance(options, "options", AlignOptions, "such as AlignOptions(top_k=20)")
-    check_replaceable(output, kind=RECORD, replace=overwrite)
+    check_replaceable(output, kind=ALIGNMENT, replace=overwrite)
     dataset.require_training()
+    known = Trained.of(target)
+    asked = as_trained(known, prompt, other_prompt=other_prompt, warn=warn)
     check_on_policy(options, objective)
     chosen, seed = chosen_settings({"weight_decay": 0.01, "batch": 32, **chosen_settings(budget)[0]})
     work = claimed(output.with_name(f"{output.name}.work"))
     with quiet():
         source = Checkpoint.open(target)
-        form = Format.compile(source.tokenizer, dataset.catalog, prompt)
+        form = Format.compile(source.tokenizer, dataset.catalog, asked)
+        if known is not None and not other_prompt:
+            known.check(form.spec)
         tokenizer = draft.tokenizer(dataset.catalog, "")
-        check_same_tokens(dataset.catalog, form.identifiers, source.tokenizer, tokenizer)
+        check_same_tokens(dataset.catalog, form.identifiers, source.tokenizer, tokenizer, asked.join)
         model = draft.model(tokenizer, dataset.catalog, form.longest, seed)
         settings = settle(draft, hidden_width(model), {"learning_rate": RATE / hidden_width(model), **chosen})
         engine = target_engine(source, dataset, form, settings)
     for context in (source.context, int(model.config.max_position_embeddings)):
-        check_context(context, form.longest, prompt.history_length)
+        check_context(context, form.longest, asked.history_length)
     histories, held_out, _ = split(dataset, PLACES_SEED)
     places = Places.choose(histories, options.windows, options.places, seed=PLACES_SEED)
     check_enough(dataset, len(places), len(held_out))
@@ -161,9 +171,9 @@ def align(
         larger_is_better=True, progress=bar, fingerprint=f"{draft}, {objective}, {options}, {store.settings}",
     )  # fmt: skip
     parameters = sum(weight.numel() for weight in model.parameters())
-    result = AlignReport(parameters, objective, options, settings, before, report, len(places), store.bytes())
+    result = AlignReport(parameters, objective, options, asked, settings, before, report, len(places), store.bytes())
     draft.write(
-        model, tokenizer, output, record=RECORD, content=record(result, dataset, target, draft, prompt),
+        model, tokenizer, output, record=ALIGNMENT, content=record(result, dataset, target, draft, form),
         events=work / FIT / EVENTS, overwrite=overwrite,
     )  # fmt: skip
     for name in OWN:
@@ -222,14 +232,14 @@ def acceptance_check(
     return AcceptanceCheck(policy, drawn, needed, form.identifiers.trie, DraftShape().width)
 
 
-def record(report: AlignReport, dataset: Dataset, target: Path, draft: Source, prompt: PromptOptions) -> bytes:
+def record(report: AlignReport, dataset: Dataset, target: Path, draft: Source, form: Format) -> bytes:
     """The content of alignment.json."""
     content = {
         "specbeam_version": __version__,
         "data": str(dataset.folder),
         "target": str(target),
         "draft": str(draft),
-        "prompt": prompt,
+        **form.recorded(report.prompt),
         "objective": {"name": type(report.objective).__name__, **vars(report.objective)},
         "options": report.options,
         "budget": report.budget,

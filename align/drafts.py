@@ -27,6 +27,10 @@ class TargetLayers(Source):
     epochs: ClassVar[float] = 10
     rate: ClassVar[float] = 0.25  # of `train`; an alignment has a rate of its own
 
+    @property
+    def origin(self) -> Path:
+        return self.target
+
     def tokenizer(self, catalog: Catalog, text: str) -> PreTrainedTokenizerBase:
         return Checkpoint.open(self.target).tokenizer
 

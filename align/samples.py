@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from ..catalog.checks import Checked
 from ..catalog.errors import SpecBeamError
 from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec, compile_prompt
+from ..catalog.prompt_options import PromptOptions
 from ..catalog.tokens import EndToken, Identifiers, Tokenizer, compile_identifiers
 from ..catalog.trie import PAD
 from .order import Samples
@@ -20,16 +21,6 @@ from .order import Samples
 Int64 = NDArray[np.int64]
 Row = tuple[Int64, Int64]  # token ids [T] and labels [T]
 IGNORED = -100  # the label of a position that has no part in the loss
-
-
-class PromptOptions(Checked, frozen=True, kw_only=True):
-    """What stands around the items: as for `specbeam export`, which must be told the same."""
-
-    prompt: str | None = None
-    separator: str = ""
-    chat: bool = False
-    history_length: int = 20
-    end_token: EndToken = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +33,13 @@ class Format:
     @classmethod
     def compile(cls, tokenizer: Tokenizer, catalog: Catalog, options: PromptOptions) -> "Format":
         """Raises `CatalogError` or `PromptError` as export does."""
-        spec = compile_prompt(
-            tokenizer, catalog, template=options.prompt, separator=options.separator, chat=options.chat,
-            history_length=options.history_length,
-        )  # fmt: skip
-        return cls(spec, compile_identifiers(tokenizer, catalog, options.end_token))
+        spec = compile_prompt(tokenizer, catalog, options)
+        return cls(spec, compile_identifiers(tokenizer, catalog, options.end_token, options.join))
+
+    def recorded(self, options: PromptOptions) -> dict[str, Any]:
+        """What is written of the prompt beside the weights: see `export.trained`. Another catalog may end otherwise."""
+        end: EndToken = "never" if self.identifiers.end_token is None else "always"
+        return {"prompt": replace(options, end_token=end), "compiled": self.spec}
 
     @property
     def packed(self) -> bool:

@@ -30,6 +30,11 @@ class Source(ABC):
     epochs: ClassVar[float]  # by default
     rate: ClassVar[float]  # the default learning rate, times the hidden width
 
+    @property
+    @abstractmethod
+    def origin(self) -> Path | None:
+        """The checkpoint whose prompt it goes on with, unless told otherwise."""
+
     @abstractmethod
     def tokenizer(self, catalog: Catalog, text: str) -> PreTrainedTokenizerBase:
         """A tokenizer that knows the catalog's identifiers; `text` is what stands around them in prompts."""
@@ -75,6 +80,10 @@ class FreshDecoder(Source):
     epochs: ClassVar[float] = 10
     rate: ClassVar[float] = 0.5
 
+    @property
+    def origin(self) -> Path | None:
+        return self.vocabulary
+
     def check_prompt(self, *, chat: bool) -> None:
         if chat and self.vocabulary is None:
             raise OptionError(
@@ -102,6 +111,10 @@ class Pretrained(Source):
     epochs: ClassVar[float] = 3
     rate: ClassVar[float] = 0.08
 
+    @property
+    def origin(self) -> Path:
+        return self.directory
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "directory", path(self.directory, "directory"))
 
@@ -128,6 +141,10 @@ class LoraDecoder(Source):
     rank: int
     epochs: ClassVar[float] = 3
     rate: ClassVar[float] = 1.0
+
+    @property
+    def origin(self) -> Path:
+        return self.directory
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directory", path(self.directory, "directory"))

@@ -14,16 +14,17 @@ from .. import __version__
 from ..catalog import checks
 from ..catalog.dataset import Dataset
 from ..catalog.files import check_replaceable
+from ..catalog.prompt_options import PromptOptions
 from ..export.quiet import quiet
+from ..export.trained import TRAINING, Given, Trained, Warn, as_trained
 from .budget import TrainingBudget, chosen_settings
 from .decoder import check_context, hidden_width
 from .fit import FitReport, fit
 from .order import Int64
-from .samples import Format, PromptOptions, collate, held_out_rows, next_token_loss, training_samples, validation_loss
+from .samples import Format, collate, held_out_rows, next_token_loss, training_samples, validation_loss
 from .sources import Source
 from .work import EVENTS
 
-RECORD = "training.json"
 HELD_OUT = 0.05  # share of users whose last item is held out where a dataset has no validation split
 MOST_VALIDATION = 2000  # users, or answers, that the validation loss is measured on
 
@@ -37,6 +38,7 @@ class TrainReport:
     parameters: int
     trained_parameters: int
     validated_on: str
+    prompt: PromptOptions
     budget: TrainingBudget
     fit: FitReport
     events: Path | None  # TensorBoard's
@@ -62,26 +64,36 @@ def train(
     output: Path,
     *,
     budget: Mapping[str, Any] | None = None,
-    prompt: PromptOptions | None = None,
+    prompt: Given = None,
+    other_prompt: bool = False,
     overwrite: bool = False,
     progress: str | None = None,
+    warn: Warn = lambda text: None,
 ) -> TrainReport:
     """Train `source` on the dataset's histories and write a Hugging Face checkpoint to `output`, whole or absent.
 
     Where items follow each other directly in the prompt (no separator, no suffix, no end token), all items
     of a history are learned at once; otherwise every item that follows another is an answer of its own. The
     weights of the best validation loss are kept. `budget` changes settings of `TrainingBudget` from what is
-    usual for `source`. Beside the weights lie `training.json` and TensorBoard events. An interrupted
-    training is kept in `output`.work and goes on when called again. Raises `SpecBeamError` where there is
-    nothing to learn from, prompts do not fit the model or its context, `output` exists, or training fails
-    (see `fit`).
+    usual for `source`; `prompt` changes options of the prompt from those that its checkpoint was trained
+    with, of which `warn` is told (with `other_prompt`: from none). Beside the weights lie `training.json` and
+    TensorBoard events. An interrupted training is kept in `output`.work and goes on when called again.
+    Raises `SpecBeamError` where there is nothing to learn from, prompts do not fit the model or its context,
+    `output` exists, or training fails (see `fit`).
     """
-    output, options = checked(dataset, source, output, prompt, overwrite=overwrite)
+    output = checked(dataset, source, output, overwrite=overwrite)
     chosen, seed = chosen_settings(budget)
-    check_replaceable(output, kind=RECORD, replace=overwrite)  # before the work; whole_directory checks again
+    check_replaceable(output, kind=TRAINING, replace=overwrite)  # before the work; whole_directory checks again
     dataset.require_training()
+    options = as_trained(
+        Trained.of(source.origin),
+        prompt,
+        other_prompt=other_prompt,
+        harmless=PromptOptions.__struct_fields__,
+        warn=warn,
+    )
     source.check_prompt(chat=options.chat)
-    text = (options.prompt or "").replace("{history}", " ") + " " + options.separator
+    text = " ".join([(options.prompt or "").replace("{history}", " "), options.separator, options.join])
     with quiet():
         tokenizer = source.tokenizer(dataset.catalog, text)
         form = Format.compile(tokenizer, dataset.catalog, options)
@@ -100,24 +112,21 @@ def train(
     weights = list(model.parameters())
     counts = sum(w.numel() for w in weights), sum(w.numel() for w in weights if w.requires_grad)
     events = output / EVENTS if (work / EVENTS).is_dir() else None
-    result = TrainReport(*counts, validated_on, settings, report, events)
+    result = TrainReport(*counts, validated_on, options, settings, report, events)
     source.write(
-        model, tokenizer, output, record=RECORD, content=record(result, dataset, source, options),
+        model, tokenizer, output, record=TRAINING, content=record(result, dataset, source, form),
         events=work / EVENTS, overwrite=overwrite,
     )  # fmt: skip
     shutil.rmtree(work)
     return result
 
 
-def checked(
-    dataset: Dataset, source: Source, output: Path, prompt: PromptOptions | None, *, overwrite: bool
-) -> tuple[Path, PromptOptions]:
-    """Where to write and the prompt's options. Raises `OptionError` for arguments that are something else."""
+def checked(dataset: Dataset, source: Source, output: Path, *, overwrite: bool) -> Path:
+    """Where to write. Raises `OptionError` for arguments that are something else."""
     checks.instance(dataset, "dataset", Dataset, "such as Dataset.open(folder)")
     checks.instance(source, "source", Source, "such as FreshDecoder('4x192')")
     checks.flag(overwrite, "overwrite")
-    prompt = PromptOptions() if prompt is None else prompt
-    return checks.path(output, "output"), checks.instance(prompt, "prompt", PromptOptions, "such as PromptOptions()")
+    return checks.path(output, "output")
 
 
 def settle(source: Source, hidden: int, chosen: dict[str, Any]) -> TrainingBudget:
@@ -152,13 +161,13 @@ def fingerprint(dataset: Dataset, source: Source, options: PromptOptions) -> str
     return f"{source}, {options}, data {data.hexdigest()}"
 
 
-def record(report: TrainReport, dataset: Dataset, source: Source, options: PromptOptions) -> bytes:
+def record(report: TrainReport, dataset: Dataset, source: Source, form: Format) -> bytes:
     """The content of training.json."""
     content = {
         "specbeam_version": __version__,
         "data": str(dataset.folder),
         "source": str(source),
-        "prompt": options,
+        **form.recorded(report.prompt),
         "parameters": report.parameters,
         "trained_parameters": report.trained_parameters,
         "validated_on": report.validated_on,

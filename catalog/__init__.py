@@ -3,6 +3,7 @@
 from .history import HistoryRequest, Reject, read_histories
 from .items import Catalog
 from .prompt import EncodedPrompt, PromptEncoder, PromptSpec, compile_prompt
+from .prompt_options import PromptOptions
 from .trie import ItemTrie
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "HistoryRequest",
     "ItemTrie",
     "PromptEncoder",
+    "PromptOptions",
     "PromptSpec",
     "Reject",
     "compile_prompt",

@@ -157,7 +157,7 @@ def check_types(settings: Any) -> None:
     for name, kind in _kinds(own).items():
         value = getattr(settings, name)
         try:
-            if isinstance(value, Mapping):
+            if isinstance(value, Mapping) and get_origin(kind) is not dict:
                 raise TypeError
             kept = msgspec.convert(_plain(value), kind)
         except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
@@ -196,6 +196,8 @@ def _described(kind: Any) -> str:
     parts = get_args(kind)
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, parts))}"
+    if get_origin(kind) is dict:
+        return "names with their values"
     if get_origin(kind) is tuple:
         return f"a list, each of it {_described(parts[0])}"
     if parts:  # a union

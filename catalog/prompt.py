@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import checks
 from .bounds import Positive, Whole
+from .chat import Chat
 from .checks import Checked
 from .errors import CatalogError, PromptError
 from .items import Catalog, some
-from .tokens import Tokenizer, identifier_ids, is_text
+from .prompt_options import PromptOptions
+from .tokens import Tokenizer, adds_special, identifier_ids, is_text, joined
 from .trie import PAD
 
 HISTORY = "{history}"
@@ -90,38 +92,42 @@ class PromptEncoder:
         return EncodedPrompt(ids, kept, kept < min(self.spec.history_length, len(items)))
 
 
-def compile_prompt(
-    tokenizer: Tokenizer, catalog: Catalog, *, template: str | None, separator: str, chat: bool, history_length: int
-) -> PromptSpec:
+def compile_prompt(tokenizer: Tokenizer, catalog: Catalog, options: PromptOptions) -> PromptSpec:
     """Find the ids of a prompt's fixed parts, and prove them against the tokenizer.
 
-    `template=None` is the tokenizer's bos (if it has one) and the items' tokens, without separator.
-    A template holds "{history}" once and is tokenized as `tokenizer(text)` does, special tokens
-    included; with `chat` it (or just "{history}") is the user's message in the tokenizer's chat
-    template, rendered now, once for all requests. Raises `PromptError`, after which no prompt of
+    No prompt is the tokenizer's bos (if it has one) and the items' tokens, without separator. A prompt
+    holds "{history}" once and is tokenized as `tokenizer(text)` does, special tokens included unless it
+    begins with them itself; with `chat` it (or just "{history}") is the user's message in the tokenizer's
+    chat template, rendered now, once for all requests. Raises `PromptError`, after which no prompt of
     this template can be relied on.
     """
-    if checks.whole_number(history_length, "history_length", 0) < 1:
-        raise PromptError(f"the history length is {history_length}; expected at least 1.")
-    if template is None and not chat and separator:
+    template, separator = options.prompt, options.separator
+    if options.history_length < 1:
+        raise PromptError(f"the history length is {options.history_length}; expected at least 1.")
+    if template is None and not options.chat and separator:
         raise PromptError(f"the separator {separator!r} needs a template (for example {HISTORY!r}); got none.")
-    message = HISTORY if template is None else checks.text(template, "prompt")
-    checks.text(separator, "separator")
+    message = HISTORY if template is None else template
     if message.count(HISTORY) != 1:
         raise PromptError(f"the template {message!r} holds {HISTORY} {message.count(HISTORY)} times; expected once.")
+    if HISTORY in (options.system or ""):
+        raise PromptError(f"the system message {options.system!r} holds {HISTORY}, whose place is in the prompt.")
+    chat = Chat(tokenizer, options.system, options.chat_variables)
+    if options.chat:
+        chat.check()
 
     def render(history: str) -> str:
         text = message.replace(HISTORY, history)
-        if chat:
-            return chat_text(tokenizer, text)
+        if options.chat:
+            return chat.render(text)
         return text if template is not None else (tokenizer.bos_token or "") + text
 
     rendered = render(HISTORY)
     if rendered.count(HISTORY) != 1:
         raise PromptError(f"the chat template changes {HISTORY}: it renders as {rendered!r}; write a literal template.")
     # a chat template, and the bos of no template, already hold the special tokens
-    source = _Source(tokenizer, catalog, rendered, separator, render, special=not chat and template is not None)
-    spec = _derive(source, history_length)
+    literal = not options.chat and template is not None
+    source = _Source(tokenizer, catalog, rendered, separator, options.join, render, literal)
+    spec = _derive(source, options.history_length)
     _prove(source, spec)
     _refuse_unknown_text(source)
     return spec
@@ -135,14 +141,20 @@ class _Source:
     catalog: Catalog
     template: str  # rendered
     separator: str
+    join: str  # between the strings of an identifier
     render: Callable[[str], str]
-    special: bool  # whether the tokenizer adds its own special tokens
+    literal: bool  # whether a tokenizer that adds special tokens is to add them
+
+    @cached_property
+    def special(self) -> bool:
+        """Whether the tokenizer adds its own special tokens."""
+        return self.literal and adds_special(partial(self._ids, self.text([0])))
 
     @cached_property
     def item_tokens(self) -> Int64:
         """Token ids [I, L]; raises `PromptError` for tokens that are not one id of the tokenizer."""
         try:
-            ids = identifier_ids(self.tokenizer, self.catalog)
+            ids = identifier_ids(self.tokenizer, self.catalog, self.join)
         except CatalogError as error:
             raise PromptError(str(error)) from None
         if self.is_text:
@@ -165,31 +177,20 @@ class _Source:
 
     def text(self, items: Iterable[int]) -> str:
         """The full prompt of a history of catalog positions."""
-        return self.render(self.separator.join("".join(self.catalog.identifiers[item]) for item in items))
+        return self.render(self.separator.join(joined(self.catalog, item, self.join) for item in items))
 
     def encode(self, histories: Iterable[Iterable[int]]) -> list[list[int]]:
         """The tokenizer's ids of the full prompts."""
-        texts = [self.text(items) for items in histories]
+        return self._ids([self.text(items) for items in histories], self.special)
+
+    def _ids(self, text: Any, special: bool) -> list[Any]:
         try:
-            return list(self.tokenizer(texts, add_special_tokens=self.special)["input_ids"])
+            return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
         except Exception as error:  # the tokenizers library's own, of no better class
             raise PromptError(
                 f"the tokenizer cannot take the prompt {self.template!r} (separator {self.separator!r}) apart: "
                 f"{error}. Use the words that the model was trained with, or no template."
             ) from None
-
-
-def chat_text(tokenizer: Tokenizer, text: str) -> str:
-    """The chat template's text with `text` as the user's message, ready for the answer."""
-    try:
-        conversation = [{"role": "user", "content": text}]
-        return str(tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False))
-    except Exception as error:  # Jinja's own errors, and those a template raises
-        message = str(error).strip().splitlines()
-        raise PromptError(
-            f"the tokenizer's chat template cannot be applied: {message[0] if message else type(error).__name__}. "
-            "Give the tokenizer a chat template that takes one user message, or write it out as a literal template."
-        ) from None
 
 
 def _derive(source: _Source, history_length: int) -> PromptSpec:
@@ -242,9 +243,12 @@ def _prove(source: _Source, spec: PromptSpec) -> None:
 
 
 def _witnesses(source: _Source) -> Int64:
-    """Items that stand for all: one for every token; all where they are text, which may merge with its neighbours."""
+    """Items that stand for all: one for every token; all where they may merge with what stands beside them.
+
+    Only tokens that were added to a vocabulary never do.
+    """
     ids = source.item_tokens
-    if source.is_text:
+    if source.is_text or not source.tokenizer.get_added_vocab().keys() >= set(source.catalog.tokens):
         return np.sort(np.unique(ids, axis=0, return_index=True)[1])
     tokens, first = np.unique(ids, return_index=True)
     return np.unique(first[tokens != PAD] // ids.shape[1])

@@ -1,8 +1,9 @@
 """Identifiers in a tokenizer's ids: looked up token by token, or text that the tokenizer takes apart; and their end."""
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from .trie import PAD, ItemTrie
 Int64 = NDArray[np.int64]
 EndToken = Literal["auto", "always", "never"]
 _TOKEN = re.compile(r"<[^<>\s]+>")  # what identifier tokens look like; never taken apart as text
+SHARE = "items that are to share one identifier need it in the same strings."
 
 
 class Tokenizer(Protocol):
@@ -35,7 +37,11 @@ class Tokenizer(Protocol):
 
     def __call__(self, text: Any, *, add_special_tokens: bool = ...) -> Any: ...
 
-    def apply_chat_template(self, conversation: Any, *, add_generation_prompt: bool, tokenize: bool) -> Any: ...
+    def apply_chat_template(
+        self, conversation: Any, *, add_generation_prompt: bool, tokenize: bool, **kwargs: Any
+    ) -> Any: ...
+
+    def get_chat_template(self) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +53,10 @@ class Identifiers:
     end_token: int | None
 
 
-def compile_identifiers(tokenizer: Tokenizer, catalog: Catalog, end_token: EndToken = "auto") -> Identifiers:
-    """Find the ids of every identifier, and decide by which token they end.
+def compile_identifiers(
+    tokenizer: Tokenizer, catalog: Catalog, end_token: EndToken = "auto", join: str = ""
+) -> Identifiers:
+    """Find the ids of every identifier (see `identifier_ids`), and decide by which token they end.
 
     end_token: "always" puts the tokenizer's eos token behind every identifier, "never" behind none,
     "auto" behind all where their lengths in tokens differ, because only so can a search tell an
@@ -56,7 +64,7 @@ def compile_identifiers(tokenizer: Tokenizer, catalog: Catalog, end_token: EndTo
     where the end token is missing or occurs within an identifier, and where one is needed but
     `end_token` is "never".
     """
-    ids = identifier_ids(tokenizer, catalog)
+    ids = identifier_ids(tokenizer, catalog, join)
     lengths = (ids != PAD).sum(axis=1)
     if end_token == "never" or (end_token == "auto" and lengths.min() == lengths.max()):
         _refuse_beginnings(ids, catalog)
@@ -75,15 +83,52 @@ def compile_identifiers(tokenizer: Tokenizer, catalog: Catalog, end_token: EndTo
     return Identifiers(ids, ItemTrie.build(ended), end)
 
 
-def identifier_ids(tokenizer: Tokenizer, catalog: Catalog) -> Int64:
+def is_glued(catalog: Catalog, join: str) -> bool:
+    """Whether strings of an identifier meet as letters of one word do, so that its text does not show them."""
+    if join:
+        return False
+    pairs = (pair for identifier in dict.fromkeys(catalog.identifiers) for pair in pairwise(identifier))
+    return any(before[-1].isalnum() and after[0].isalnum() for before, after in pairs)
+
+
+def adds_special(encode: Callable[[bool], Sequence[int]]) -> bool:
+    """Whether a tokenizer's special tokens belong around a text: not where it begins with their first itself.
+
+    encode: the text's ids, with the special tokens or without.
+    """
+    plain = [*encode(False)]
+    return not plain or [plain[0], *plain] != [*encode(True)][: len(plain) + 1]
+
+
+def joined(catalog: Catalog, item: int, join: str) -> str:
+    """An identifier as the text that prompts hold."""
+    return join.join(catalog.identifiers[item])
+
+
+def identifier_ids(tokenizer: Tokenizer, catalog: Catalog, join: str = "") -> Int64:
     """Token ids [I, L] of every item's identifier, `PAD` behind the shorter ones.
 
     Where every string of the catalog is a token of the vocabulary, these are the tokens' ids;
-    otherwise (see `is_text`) what the tokenizer makes of an identifier's strings put together.
+    otherwise (see `is_text`) what the tokenizer makes of an identifier's strings with `join` between them.
     Raises `CatalogError` where tokens are missing in the vocabulary, text is unknown to the
-    tokenizer or comes out empty, or different identifiers have the same ids.
+    tokenizer or comes out empty, or different identifiers are the same text or have the same ids.
     """
-    return _text_ids(tokenizer, catalog) if is_text(tokenizer, catalog) else catalog.token_ids(tokenizer.get_vocab())
+    _refuse_ambiguous(catalog, join)
+    if is_text(tokenizer, catalog):
+        return _text_ids(tokenizer, catalog, join)
+    return catalog.token_ids(tokenizer.get_vocab())
+
+
+def _refuse_ambiguous(catalog: Catalog, join: str) -> None:
+    """Raise for identifiers of other strings that are the same text: a prompt cannot say which is meant."""
+    owner: dict[str, tuple[str, ...]] = {}
+    distinct = dict.fromkeys(catalog.identifiers)
+    same = [(owner[text], own) for own in distinct if owner.setdefault(text := join.join(own), own) != own]
+    if same:
+        raise CatalogError(
+            f"different identifiers are the same text where their strings are joined by {join!r}: {some(same)}. Join "
+            f"them by what the model was trained with (--join ' ' for example); {SHARE}"
+        )
 
 
 def is_text(tokenizer: Tokenizer, catalog: Catalog) -> bool:
@@ -108,10 +153,10 @@ def is_text(tokenizer: Tokenizer, catalog: Catalog) -> bool:
     return True
 
 
-def _text_ids(tokenizer: Tokenizer, catalog: Catalog) -> Int64:
+def _text_ids(tokenizer: Tokenizer, catalog: Catalog, join: str) -> Int64:
     """The tokenizer's ids [I, L] of the identifiers as text."""
     row = {identifier: number for number, identifier in enumerate(dict.fromkeys(catalog.identifiers))}
-    texts = ["".join(identifier) for identifier in row]
+    texts = [join.join(identifier) for identifier in row]
     try:
         encoded: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
     except BaseException as error:  # the tokenizers library's own, of no better class
@@ -128,7 +173,7 @@ def _text_ids(tokenizer: Tokenizer, catalog: Catalog) -> Int64:
     if same:
         raise CatalogError(
             f"different identifiers have the same ids in the tokenizer: {some(same)}; expected distinct ids. Tell them "
-            "apart by other words or a number; items that are to share one identifier need it in the same strings."
+            f"apart by other words or a number; {SHARE}"
         )
     return padded(map(len, encoded), chain.from_iterable(encoded))[[row[key] for key in catalog.identifiers]]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from ..catalog import checks
@@ -15,6 +16,7 @@ from ..catalog.errors import BundleError, CatalogError
 from ..catalog.files import sha256
 from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec
+from ..catalog.prompt_options import PromptOptions
 from ..catalog.trie import PAD, ItemTrie
 from ..catalog.trie_file import check_agreement, load_trie
 from .facts import (
@@ -58,6 +60,8 @@ class Manifest(Sealed, frozen=True, kw_only=True):
     max_prompt_tokens: Positive
     max_top_k: Positive  # the longest list that a request may ask for
     files: dict[str, FileFacts]  # path in the bundle, "/" between parts; engines/ is not in it
+    prompt_options: PromptOptions | UnsetType = UNSET  # that `prompt` was made from; older bundles do not say
+    trained_prompt: PromptOptions | UnsetType | None = UNSET  # what the target was trained with; None: unknown
 
     def __post_init__(self) -> None:
         check_names(self.files)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from ..catalog.checks import function, instance
 from ..catalog.dataset import Dataset, Example
+from ..catalog.prompt_options import PromptOptions, contradictions, contrast
 from ..engines.bundle import Bundle
 from ..engines.registry import available_threads
 from ..runtime import Recommendation, Recommender
@@ -78,7 +79,7 @@ def evaluate(
     recommenders = {search.name: bench.recommender(search) for search in bench.searches}
     figures = _figures(bench, recommenders, held, each, progress)
     timed, notes = _timed(bench, recommenders, held.examples, progress) if settings.timed_users else ([], [])
-    notes = [*_remarks(held.facts, figures), *notes]
+    notes = [*_remarks(held.facts, figures), *_unlike_training(bundle), *notes]
     return Evaluation(bench.setup(), held.facts, settings, figures, tuple(timed), tuple(notes))
 
 
@@ -184,6 +185,15 @@ def _unlike(bench: Bench, answers: Mapping[str, list[object]]) -> int | None:
         same = same_list(list(leaves), list(leaves.values()), [x for x, _ in expected], [y for _, y in expected])
         count += not same
     return count
+
+
+def _unlike_training(bundle: Bundle) -> list[str]:
+    """That the target was trained with another prompt than it was exported with, if so."""
+    asked, trained = bundle.manifest.prompt_options, bundle.manifest.trained_prompt
+    if not isinstance(asked, PromptOptions) or not isinstance(trained, PromptOptions):
+        return []
+    other = contradictions(asked, trained)
+    return [f"the target was trained with another prompt: {contrast(asked, trained, other)}"] if other else []
 
 
 def _remarks(data: DataFacts, figures: Sequence[ModeFigures]) -> list[str]:

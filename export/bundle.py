@@ -1,9 +1,12 @@
 """A pair of checkpoints and a catalog to a bundle, whole or not at all."""
 
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
@@ -13,7 +16,8 @@ from ..catalog.errors import CatalogError, ExportError
 from ..catalog.files import check_replaceable, whole_directory
 from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec, compile_prompt
-from ..catalog.tokens import Identifiers, compile_identifiers, identifier_ids, is_text
+from ..catalog.prompt_options import PromptOptions
+from ..catalog.tokens import Identifiers, compile_identifiers, identifier_ids, is_glued, is_text, joined
 from ..catalog.trie import PAD
 from ..catalog.trie_file import check_agreement, save_trie
 from ..engines.bundle import CATALOG_FILE, MANIFEST, TRIE_FILE, Manifest
@@ -24,8 +28,10 @@ from .checkpoint import Checkpoint
 from .model import GraphSettings, Progress, export_model
 from .onnx import EXTERNAL_BYTES, OPSET
 from .quiet import quiet
+from .trained import Trained, as_trained, warn_of_draft
 
 SHOWN = 5  # how many tokens a message names
+SAMPLE_ITEMS = 3  # of the history whose prompt is shown
 CHOICES: dict[str, Collection[str]] = {
     "precision": DTYPES,
     "end_token": ("auto", "always", "never"),
@@ -40,11 +46,7 @@ def export_bundle(
     items: Path | None,
     output: Path,
     *,
-    prompt: str | None = None,
-    separator: str = "",
-    chat: bool = False,
-    history_length: int = 20,
-    end_token: str = "auto",
+    other_prompt: bool = False,
     scoring: str = "full",
     max_top_k: int = 200,
     precision: str = "fp32",
@@ -52,12 +54,13 @@ def export_bundle(
     overwrite: bool = False,
     external_bytes: int = EXTERNAL_BYTES,
     progress: Progress = lambda stage: None,
+    **prompt: Any,
 ) -> Manifest:
     """Export `target` and `draft` for the items of `catalog` (an index.json) to the directory `output`.
 
-    `items` holds titles; `prompt`, `separator`, `chat` and `history_length` are those of
-    `catalog.prompt.compile_prompt`, `end_token` that of `catalog.tokens.compile_identifiers`; `scoring`
-    is what requests get that ask for none, and `max_top_k` the most items that they may ask for;
+    `items` holds titles; `prompt` are fields of `PromptOptions`, the others being as the target was
+    trained (see `trained.as_trained`, also for `other_prompt`); `scoring` is what requests get that ask for
+    none, and `max_top_k` the most items that they may ask for;
     `checkpoints` keeps copies for the torch engine; weights beyond `external_bytes` lie beside their
     graph. `progress` is told each stage. Every graph is compared with its model before anything appears
     under `output`. Raises `SpecBeamError` (mostly `ExportError`) with the reason and the remedy, and
@@ -67,24 +70,27 @@ def export_bundle(
         checks.path(p, n) for p, n in ((target, "target"), (catalog, "catalog"), (output, "output"))
     )
     draft, items = (None if p is None else checks.path(p, n) for p, n in ((draft, "draft"), (items, "items")))
-    check_flags(chat=chat, checkpoints=checkpoints, overwrite=overwrite)
+    check_flags(other_prompt=other_prompt, checkpoints=checkpoints, overwrite=overwrite)
     checks.whole_number(external_bytes, "external_bytes", 0)
-    _check_options(max_top_k, precision=precision, end_token=end_token, scoring=scoring)
+    _check_options(max_top_k, precision=precision, end_token=prompt.get("end_token", "auto"), scoring=scoring)
     check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
     progress("reading the catalog")
     recommendable = Catalog.load(catalog, items)
     sources = {role: Checkpoint.open(path) for role, path in (("target", target), ("draft", draft)) if path is not None}
+    trained = Trained.of(target)
+    options = as_trained(trained, prompt, other_prompt=other_prompt, warn=partial(_warn, progress))
+    warn_of_draft(draft, options, partial(_warn, progress))
     with quiet():
-        identifiers = _compile_identifiers(recommendable, sources, end_token)
-        spec = compile_prompt(
-            sources["target"].tokenizer, recommendable,
-            template=prompt, separator=separator, chat=chat, history_length=history_length,
-        )  # fmt: skip
+        identifiers = _compile_identifiers(recommendable, sources, options)
+        spec = compile_prompt(sources["target"].tokenizer, recommendable, options)
+    if trained is not None and not other_prompt:
+        trained.check(spec)
     for note in (note for source in sources.values() for note in source.notes):
         progress(note)
     progress(_summary(identifiers))
     room = min(source.context for source in sources.values()) - identifiers.trie.length + 1
-    PromptEncoder(spec, identifiers.tokens, room)  # raises when the longest item does not fit
+    encoder = PromptEncoder(spec, identifiers.tokens, room)  # raises when the longest item does not fit
+    _show(sources["target"].tokenizer, recommendable, identifiers, encoder, options.join, progress)
     with whole_directory(output, kind=MANIFEST, replace=overwrite) as part:
         progress("writing the catalog")
         recommendable.save(part / CATALOG_FILE)
@@ -101,6 +107,7 @@ def export_bundle(
         }  # fmt: skip
         progress("writing the manifest")
         manifest = _manifest(part, facts, spec, identifiers, precision, scoring, room, max_top_k)
+        manifest = replace(manifest, prompt_options=options, trained_prompt=trained and trained.prompt)
         (part / MANIFEST).write_bytes(sealed(manifest))
     return manifest
 
@@ -120,13 +127,39 @@ def _check_options(max_top_k: int, **choices: str) -> None:
         raise ExportError(f"The longest list that requests may ask for is {max_top_k}; expected at least 1.")
 
 
-def _compile_identifiers(catalog: Catalog, sources: dict[str, Checkpoint], end_token: str) -> Identifiers:
+def _warn(progress: Progress, text: str) -> None:
+    progress(f"WARNING: {text}")
+
+
+def _compile_identifiers(catalog: Catalog, sources: dict[str, Checkpoint], options: PromptOptions) -> Identifiers:
     """The catalog's identifiers in the target's ids, which must be the draft's, too."""
     target = sources["target"].tokenizer
-    identifiers = compile_identifiers(target, catalog, end_token)  # type: ignore[arg-type]  # checked on entry
+    identifiers = compile_identifiers(target, catalog, options.end_token, options.join)
     if "draft" in sources:
-        check_same_tokens(catalog, identifiers, target, sources["draft"].tokenizer)
+        check_same_tokens(catalog, identifiers, target, sources["draft"].tokenizer, options.join)
     return identifiers
+
+
+def _show(
+    tokenizer: PreTrainedTokenizerBase, catalog: Catalog, identifiers: Identifiers, encoder: PromptEncoder, join: str,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Tell of one identifier and one prompt, as text and as ids, to be held against what the model was trained on."""
+    item = max(range(len(catalog.identifiers)), key=lambda item: len(catalog.identifiers[item]))
+    progress(
+        f"identifier of item {catalog.item_ids[item]}: {list(catalog.identifiers[item])}, joined by {join!r}: "
+        f"{joined(catalog, item, join)!r}, ids {_unpadded(identifiers.tokens[item])}"
+    )
+    if is_glued(catalog, join):
+        _warn(progress, "strings of identifiers run together as one word. If the model knows them apart, use --join")
+    history = range(min(SAMPLE_ITEMS, len(catalog.item_ids)))
+    ids = encoder.encode(history).ids.tolist()
+    progress(f"prompt of items {', '.join(catalog.item_ids[item] for item in history)}: {shown(tokenizer, ids)}")
+
+
+def shown(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    """Token ids as text, special tokens included, and as they are."""
+    return f"{tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)!r}, ids {ids}"
 
 
 def _summary(identifiers: Identifiers) -> str:
@@ -138,15 +171,16 @@ def _summary(identifiers: Identifiers) -> str:
 
 
 def check_same_tokens(
-    catalog: Catalog, identifiers: Identifiers, target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase
-) -> None:
+    catalog: Catalog, identifiers: Identifiers, target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase,
+    join: str = "",
+) -> None:  # fmt: skip
     """The draft must know the catalog's tokens, and the end token, by the target's ids.
 
     `identifiers` are the target's. Raises `ExportError` with what differs.
     """
     own = draft.get_vocab()
     if is_text(target, catalog):
-        _check_same_text(catalog, identifiers, draft)
+        _check_same_text(catalog, identifiers, draft, join)
     else:
         _check_same_vocabulary(catalog, target.get_vocab(), own)
     end = own.get(str(draft.eos_token or ""))
@@ -157,10 +191,10 @@ def check_same_tokens(
         )
 
 
-def _check_same_text(catalog: Catalog, identifiers: Identifiers, draft: PreTrainedTokenizerBase) -> None:
+def _check_same_text(catalog: Catalog, identifiers: Identifiers, draft: PreTrainedTokenizerBase, join: str) -> None:
     """Raise `ExportError` unless the draft's tokenizer takes the identifiers apart as the target's did."""
     try:
-        ids = identifier_ids(draft, catalog)
+        ids = identifier_ids(draft, catalog, join)
     except CatalogError as error:
         raise ExportError(f"The draft's tokenizer does not fit the catalog: {error}") from error
     width = max(ids.shape[1], identifiers.tokens.shape[1])
@@ -172,7 +206,7 @@ def _check_same_text(catalog: Catalog, identifiers: Identifiers, draft: PreTrain
         item = int(other[0])
         raise ExportError(
             f"Target and draft give the identifiers of {len(other)} items different ids, item "
-            f"{catalog.item_ids[item]!r} ({''.join(catalog.identifiers[item])!r}) for example: target "
+            f"{catalog.item_ids[item]!r} ({joined(catalog, item, join)!r}) for example: target "
             f"{_unpadded(expected[item])}, draft {_unpadded(got[item])}. Train both with one tokenizer."
         )
 

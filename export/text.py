@@ -2,16 +2,19 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from .. import __version__
 from ..catalog import checks
+from ..catalog.chat import Chat
 from ..catalog.errors import ExportError, PromptError
 from ..catalog.files import check_replaceable, whole_directory
-from ..catalog.prompt import chat_text
+from ..catalog.prompt_options import check_chat_only
+from ..catalog.tokens import adds_special
 from ..engines.bundle import MANIFEST
 from ..engines.facts import file_facts
 from ..engines.generation import token_settings
@@ -19,7 +22,7 @@ from ..engines.sealed import SCHEMA_VERSION, sealed
 from ..engines.text_bundle import TOKENIZER_FILE, TextManifest, TextPrompt
 from ..engines.torch import DTYPES
 from ..pools.tokenizer import fingerprint, load
-from .bundle import check_flags
+from .bundle import check_flags, shown
 from .checkpoint import Checkpoint
 from .model import GraphSettings, Progress, export_model
 from .onnx import EXTERNAL_BYTES, OPSET
@@ -41,6 +44,8 @@ def export_text(
     *,
     prompt: str | None = None,
     chat: bool = False,
+    system: str | None = None,
+    chat_variables: Mapping[str, Any] | None = None,
     precision: str = "fp32",
     checkpoints: bool = True,
     overwrite: bool = False,
@@ -50,8 +55,9 @@ def export_text(
     """Export `target` with its whole vocabulary to the directory `output`.
 
     prompt: text with "{prompt}" in it that is put around every prompt; with `chat` it is the user's message in the
-    tokenizer's chat template. The other options are those of `export_bundle`. Raises `SpecBeamError` (mostly
-    `ExportError`) with the reason and the remedy, and leaves nothing behind.
+    tokenizer's chat template, behind the message `system` and with `chat_variables`. The other options are those
+    of `export_bundle`. Raises `SpecBeamError` (mostly `ExportError`) with the reason and the remedy, and leaves
+    nothing behind.
     """
     target, output = checks.path(target, "target"), checks.path(output, "output")
     check_flags(chat=chat, checkpoints=checkpoints, overwrite=overwrite)
@@ -60,10 +66,14 @@ def export_text(
         raise ExportError(f"The precision {precision!r} is unknown; choose one of {', '.join(DTYPES)}.")
     check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
     source = Checkpoint.open(target)
+    variables = dict(chat_variables or {})
+    check_chat_only(chat=chat, chat_variables=variables, system=system)
     for note in source.notes:
         progress(note)
     with quiet():
-        around = compile_text_prompt(source.tokenizer, prompt, chat=chat)
+        around = compile_text_prompt(prompt, Chat(source.tokenizer, system, variables) if chat else None)
+        sample = encoded(source.tokenizer, around, SAMPLES[0])
+    progress(f"prompt of {SAMPLES[0]!r}: {shown(source.tokenizer, sample)}")
     with whole_directory(output, kind=MANIFEST, replace=overwrite) as part:
         progress("writing the tokenizer")
         ends = _end_tokens(source)
@@ -87,16 +97,30 @@ def export_text(
     return manifest
 
 
-def compile_text_prompt(tokenizer: PreTrainedTokenizerBase, template: str | None, *, chat: bool) -> TextPrompt:
+def compile_text_prompt(template: str | None, chat: Chat | None) -> TextPrompt:
     """What stands around a prompt. Raises `PromptError` for a template without the prompt's place."""
     message = PROMPT if template is None else checks.text(template, "prompt")
     if message.count(PROMPT) != 1:
         raise PromptError(f"the template {message!r} holds {PROMPT} {message.count(PROMPT)} times; expected once.")
-    rendered = chat_text(tokenizer, message) if chat else message
+    if chat is not None:
+        chat.check()
+        if PROMPT in (chat.system or ""):
+            raise PromptError(f"the system message {chat.system!r} holds {PROMPT}, whose place is in the prompt.")
+    rendered = message if chat is None else chat.render(message)
     if rendered.count(PROMPT) != 1:
         raise PromptError(f"the chat template changes {PROMPT}: it renders as {rendered!r}; write a literal template.")
     prefix, _, suffix = rendered.partition(PROMPT)
-    return TextPrompt(prefix=prefix, suffix=suffix, special=not chat)
+    return TextPrompt(prefix=prefix, suffix=suffix, special=chat is None)
+
+
+def encoded(tokenizer: PreTrainedTokenizerBase, around: TextPrompt, prompt: str) -> list[int]:
+    """A prompt's ids, as `text.TextGenerator` will have them."""
+    text = f"{around.prefix}{prompt}{around.suffix}"
+
+    def ids(special: bool) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=special)["input_ids"])
+
+    return ids(around.special and adds_special(ids))
 
 
 def _copy_tokenizer(source: Checkpoint, destination: Path, ends: Sequence[int]) -> str:

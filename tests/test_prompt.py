@@ -2,6 +2,7 @@
 
 import os
 import re
+from itertools import product
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specbeam.catalog import Catalog, PromptEncoder, PromptSpec, compile_prompt
+from specbeam.catalog import Catalog, PromptEncoder, PromptOptions, PromptSpec, compile_prompt
 from specbeam.catalog.errors import PromptError
 from specbeam.catalog.tokens import identifier_ids
 
@@ -207,7 +208,9 @@ TEMPLATE = "The user bought these items: {history}. What is next?"
 @pytest.mark.parametrize(("name", "chat"), KINDS)
 def test_a_template_gives_the_tokenizers_ids(name, template, separator, chat):
     tokenizer = TOKENIZERS[name]()
-    spec = compile_prompt(tokenizer, CATALOG, template=template, separator=separator, chat=chat, history_length=7)
+    spec = compile_prompt(
+        tokenizer, CATALOG, PromptOptions(prompt=template, separator=separator, chat=chat, history_length=7)
+    )
     assert spec.template.count("{history}") == 1
     encoder = PromptEncoder(spec, CATALOG.token_ids(tokenizer.get_vocab()), 10_000)
 
@@ -227,7 +230,7 @@ def test_a_template_gives_the_tokenizers_ids(name, template, separator, chat):
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_no_template_is_bos_and_the_items(name):
     tokenizer = TOKENIZERS[name]()
-    spec = compile_prompt(tokenizer, CATALOG, template=None, separator="", chat=False, history_length=20)
+    spec = compile_prompt(tokenizer, CATALOG, PromptOptions(history_length=20))
     bos = () if tokenizer.bos_token is None else (tokenizer.bos_token_id,)
     assert (spec.prefix_ids, spec.separator_ids, spec.suffix_ids, spec.history_length) == (bos, (), (), 20)
     assert spec.template == (tokenizer.bos_token or "") + "{history}"
@@ -235,31 +238,45 @@ def test_no_template_is_bos_and_the_items(name):
 
 def test_braces_other_than_history_are_text():
     tokenizer = TOKENIZERS["bytes"]()
-    spec = compile_prompt(tokenizer, CATALOG, template="{x} {{history}}", separator="{}", chat=False, history_length=3)
+    spec = compile_prompt(tokenizer, CATALOG, PromptOptions(prompt="{x} {{history}}", separator="{}", history_length=3))
     assert tokenizer.decode(spec.prefix_ids) == "{x} {"
     assert (tokenizer.decode(spec.separator_ids), tokenizer.decode(spec.suffix_ids)) == ("{}", "}")
 
 
 def test_chat_without_a_template_is_the_bare_history():
     tokenizer = TOKENIZERS["bytes"]()
-    spec = compile_prompt(tokenizer, CATALOG, template=None, separator=", ", chat=True, history_length=3)
+    spec = compile_prompt(tokenizer, CATALOG, PromptOptions(prompt=None, separator=", ", chat=True, history_length=3))
     assert spec.template == "<s><|start|>user\n{history}<|end|>\n<|start|>assistant\n"
     assert spec.prefix_ids[0] == tokenizer.bos_token_id
     assert spec.prefix_ids.count(tokenizer.bos_token_id) == 1
+
+
+@pytest.mark.parametrize("name", ["words", "metaspace first", "metaspace never"])
+def test_a_template_that_begins_with_bos_gets_no_other(name):
+    tokenizer = TOKENIZERS[name]()
+    bos = tokenizer.bos_token_id
+    assert tokenizer("<s>one")["input_ids"][:2] == [bos, bos]
+    own, bare = (
+        compile_prompt(tokenizer, CATALOG, PromptOptions(prompt=text)) for text in ("<s>{history}", "{history}")
+    )
+    assert own.prefix_ids == (bos,)
+    assert bare.prefix_ids[0] == bos
+    later = compile_prompt(tokenizer, CATALOG, PromptOptions(prompt="one <s>{history}"))  # not where a text begins
+    assert (later.prefix_ids[0], later.prefix_ids.count(bos)) == (bos, 2)
 
 
 def test_a_template_may_hold_identifiers_itself():
     tokenizer = TOKENIZERS["bytes"]()
     first = "".join(CATALOG.identifiers[0])
     template = f"after {first} comes {{history}} not {first}"
-    spec = compile_prompt(tokenizer, CATALOG, template=template, separator=" ", chat=False, history_length=3)
+    spec = compile_prompt(tokenizer, CATALOG, PromptOptions(prompt=template, separator=" ", history_length=3))
     assert tokenizer.decode(spec.prefix_ids) == f"after {first} comes "
 
 
 def test_a_catalog_of_one_item_will_do():
     catalog = make_catalog(items=1)
     spec = compile_prompt(
-        TOKENIZERS["bytes"](), catalog, template="{history}", separator=",", chat=False, history_length=2
+        TOKENIZERS["bytes"](), catalog, PromptOptions(prompt="{history}", separator=",", history_length=2)
     )
     assert len(spec.separator_ids) == 1
 
@@ -272,8 +289,8 @@ def test_identifiers_of_unequal_length(name):
     cut = tuple(tokens[: 1 + number % 3] for number, tokens in enumerate(CATALOG.identifiers))
     catalog = Catalog(CATALOG.item_ids, cut, CATALOG.titles)
     tokenizer = TOKENIZERS[name]()
-    spec = compile_prompt(tokenizer, catalog, template=TEMPLATE, separator=" ", chat=False, history_length=7)
-    whole = compile_prompt(tokenizer, CATALOG, template=TEMPLATE, separator=" ", chat=False, history_length=7)
+    spec = compile_prompt(tokenizer, catalog, PromptOptions(prompt=TEMPLATE, separator=" ", history_length=7))
+    whole = compile_prompt(tokenizer, CATALOG, PromptOptions(prompt=TEMPLATE, separator=" ", history_length=7))
     assert spec == whole
 
 
@@ -297,7 +314,7 @@ WORDS = [" desk lamp", " desk", " lamp", " walnut desk", " oak", " oak 3", " ext
 )
 def test_items_that_are_text(template, separator):
     tokenizer, catalog = text_tokenizer(), text_catalog(*WORDS)
-    spec = compile_prompt(tokenizer, catalog, template=template, separator=separator, chat=False, history_length=9)
+    spec = compile_prompt(tokenizer, catalog, PromptOptions(prompt=template, separator=separator, history_length=9))
     table = identifier_ids(tokenizer, catalog)
     assert len(set((table != -1).sum(axis=1))) > 2
     encoder = PromptEncoder(spec, table, 1000)
@@ -327,20 +344,42 @@ def test_a_single_text_that_merges_is_found_among_many():
     catalog = text_catalog(*texts[:2345], " desk!", *texts[2345:])
     message = refuse("cannot be put together", tokenizer, catalog, template="{history}", separator=",")
     assert "history (items): 2345, 2345\n" in message
-    compile_prompt(tokenizer, text_catalog(*texts), template="{history}", separator=",", chat=False, history_length=5)
+    compile_prompt(tokenizer, text_catalog(*texts), PromptOptions(prompt="{history}", separator=",", history_length=5))
 
 
 def test_text_the_tokenizer_does_not_know_is_refused_as_an_identifier():
     refuse("does not know the text of 1 identifiers", wrap(words(), [], unk_token="<unk>"), text_catalog("one", "ten"))
 
 
+def test_strings_of_an_identifier_are_joined():
+    catalog = Catalog(("0", "1"), (("mud", "guard"), ("jump", "rope", "x")), (None, None))
+    tokenizer = text_tokenizer()
+    options = PromptOptions(prompt="{history}", separator=",", join=" - ")
+    spec = compile_prompt(tokenizer, catalog, options)
+    encoder = PromptEncoder(spec, identifier_ids(tokenizer, catalog, " - "), 1000)
+    assert encoder.encode([1, 0]).ids.tolist() == tokenizer("jump - rope - x,mud - guard")["input_ids"]
+
+
+def test_words_of_the_vocabulary_that_merge_are_found_wherever_they_are():
+    tk = pytest.importorskip("tokenizers")
+    letters = "abcdefghijklmnopqrst"
+    vocabulary = {token: number for number, token in enumerate([*letters, ",", "ab"])}
+    tokenizer = wrap(tk.Tokenizer(tk.models.BPE(vocabulary, [("a", "b")])), [])
+    apart = [triple for triple in product(letters, repeat=3) if "ab" not in "".join(triple)]
+    assert len(apart) > 5000  # so many that random histories miss the one
+    identifiers = (*apart[:4321], ("s", "a", "b"), *apart[4321:])
+    catalog = Catalog(tuple(map(str, range(len(identifiers)))), identifiers, (None,) * len(identifiers))
+    message = refuse("cannot be put together", tokenizer, catalog, template="{history}", separator=",")
+    assert "history (items): 4321, 4321\n" in message
+
+
 # --- refused
 
 
-def refuse(message, tokenizer, catalog=CATALOG, template=None, separator="", chat=False, history_length=5):
-    options = {"template": template, "separator": separator, "chat": chat, "history_length": history_length}
+def refuse(message, tokenizer, catalog=CATALOG, template=None, separator="", history_length=5, **options):
+    options = PromptOptions(prompt=template, separator=separator, history_length=history_length, **options)
     with pytest.raises(PromptError, match=message) as caught:
-        compile_prompt(tokenizer, catalog, **options)
+        compile_prompt(tokenizer, catalog, options)
     return str(caught.value)
 
 
@@ -380,7 +419,7 @@ def test_a_token_that_swallows_the_separator_is_found_wherever_it_is():
     assembled, own = re.findall(r"ids: (\[.*\])", message)
     assert len(msgspec.json.decode(assembled)) > len(msgspec.json.decode(own))
     assert "SentencePiece" in message
-    compile_prompt(tokenizer, catalog, template="{history}", separator=",", chat=False, history_length=5)
+    compile_prompt(tokenizer, catalog, PromptOptions(prompt="{history}", separator=",", history_length=5))
 
 
 def test_identifiers_that_a_normalizer_hides_are_refused_with_the_remedy():
@@ -425,6 +464,6 @@ def test_the_real_tokenizer():
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     catalog = Catalog.load(index, None)
     for template in (None, "{history}"):
-        spec = compile_prompt(tokenizer, catalog, template=template, separator="", chat=False, history_length=20)
+        spec = compile_prompt(tokenizer, catalog, PromptOptions(prompt=template, history_length=20))
         assert (spec.prefix_ids, spec.separator_ids, spec.suffix_ids) == ((1,), (), ())
     refuse("it writes </s> in its place", tokenizer, catalog, template="the user bought {history}")

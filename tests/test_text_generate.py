@@ -17,7 +17,7 @@ from specbeam.cli import main
 from specbeam.engines.build import build_engine
 from specbeam.engines.bundle import Bundle
 from specbeam.engines.text_bundle import TextBundle
-from specbeam.export.text import export_text
+from specbeam.export.text import SAMPLES, export_text
 from specbeam.generate import isolated_generate
 from specbeam.pools.live import LivePool
 from specbeam.runtime import RequestError, RequestFailure
@@ -72,6 +72,19 @@ def test_strict_texts_are_those_of_transformers(
         assert generator.stats.target_calls < generator.stats.tokens
         seconds = generator.stats.other_seconds
         assert 0 < seconds < generator.stats.total_seconds
+
+
+def test_a_prompt_that_begins_with_bos_gets_no_other(bundle: Path, checkpoint: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    told: list[str] = []
+    export_text(checkpoint, tmp_path / "bundle", prompt="<s>About {prompt}:", progress=told.append)
+    build_engine(tmp_path / "bundle", threads=1)
+    own, bare = (TextGenerator.open(path, drafting=None, threads=1) for path in (tmp_path / "bundle", bundle))
+    assert own.encode("a desk").prompt.tolist() == bare.encode("a desk").prompt.tolist()
+    assert own.encode("a <s>").prompt.tolist() == tokenizer("<s>About a <s>:", add_special_tokens=False)["input_ids"]
+    (sample,) = [line for line in told if line.startswith("prompt of")]
+    assert str(own.encode(SAMPLES[0]).prompt.tolist()) in sample
+    assert "'<s>About A matte" in sample
 
 
 def test_the_torch_engine_writes_the_same(bundle: Path, greedy: dict[str, list[int]]) -> None:

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from specbeam.catalog import Catalog
 from specbeam.catalog.errors import CatalogError
-from specbeam.catalog.tokens import compile_identifiers, identifier_ids, is_text
+from specbeam.catalog.tokens import compile_identifiers, identifier_ids, is_glued, is_text
 from specbeam.catalog.trie import PAD
 from tiny_models import END, identifier_tokens, make_text_tokenizer, make_tokenizer, text_catalog
 
@@ -99,13 +99,21 @@ def test_text_that_the_tokenizer_does_not_know_is_refused() -> None:
 
 
 def test_different_identifiers_of_one_text_are_refused() -> None:
-    refuse(
-        r"have the same ids .*: \(\(' desk', ' lamp'\), \(' desk lamp',\)\)", TEXT, [" desk", " lamp"], [" desk lamp"]
-    )
+    same = r"the same text .* joined by '': \(\(' desk', ' lamp'\), \(' desk lamp',\)\)\. .*\(--join ' ' "
+    refuse(same, TEXT, [" desk", " lamp"], [" desk lamp"])
     words = Tokenizer(WordLevel({"oak": 0, "lamp": 1}, unk_token="lamp"))
     words.pre_tokenizer = WhitespaceSplit()
     blind = PreTrainedTokenizerFast(tokenizer_object=words)  # that its unknown token is one is not declared
     refuse(r"same ids .*: \(\('oak ash',\), \('oak elm',\)\)", blind, ["oak ash"], ["oak elm"])
+
+
+def test_what_joins_the_strings_of_an_identifier_tells_them_apart() -> None:
+    apart = catalog_of([" desk", "lamp"], [" desklamp"])
+    refuse("the same text", TEXT, [" desk", "lamp"], [" desklamp"])
+    expected = TEXT([" desk lamp", " desklamp"], add_special_tokens=False)["input_ids"]
+    assert unpadded(identifier_ids(TEXT, apart, " ")) == expected
+    assert [is_glued(apart, join) for join in ("", " ")] == [True, False]
+    assert not is_glued(catalog_of([" desk", " lamp"], ["<a_1>", "<b_2>"], ["oak"]), "")
 
 
 # --- the end token

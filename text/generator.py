@@ -9,6 +9,7 @@ import numpy as np
 
 from ..catalog import checks
 from ..catalog.errors import OptionError, PoolError, PromptError
+from ..catalog.tokens import adds_special
 from ..engines.base import Engine
 from ..engines.registry import (
     chosen_engine,
@@ -145,8 +146,12 @@ class TextGenerator:
         """One prompt as token ids. Raises `PromptError` where it does not fit, or its group is in no pool."""
         max_new_tokens = checks.whole_number(max_new_tokens, "max_new_tokens")
         text = f"{self._around.prefix}{checks.text(prompt, 'prompt')}{self._around.suffix}"
+
+        def ids(special: bool) -> list[int]:
+            return list(self._tokenizer.encode(text, add_special_tokens=special).ids)
+
         try:
-            tokens = self._tokenizer.encode(text, add_special_tokens=self._around.special).ids
+            tokens = ids(self._around.special and adds_special(ids))
         except TypeError:  # the library's, for what is no UTF-8
             raise PromptError(f"the prompt {prompt[:40]!r} holds half a surrogate pair; expected text.") from None
         if not tokens:

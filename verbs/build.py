@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .options import PRECISIONS, SCORINGS, PathType, flags, prompt_options
+from .options import PRECISIONS, SCORINGS, PathType, flags, next_command, prompt_of, prompt_options
 from .output import Stages, claim_outputs
 from .overwrite import tell_losses
 
@@ -38,6 +38,9 @@ def export(target: Path, output: Path, text: bool, **options: Any) -> None:
       specbeam export --target lcrec-7b --draft lcrec-68m --catalog index.json --items items.json -o bundle
       specbeam export --target T --draft D --catalog index.json --prompt 'Bought: {history}.' --separator ', ' -o b
       specbeam export --target T --catalog titles.json --prompt 'Bought:{history}. Next:' --separator , -o b
+      specbeam export --target T --catalog index.json --prompt-file prompt.txt --separator ', ' -o b
+      specbeam export --target qwen3 --catalog index.json --chat --chat-variable enable_thinking=false \\
+        --system 'You recommend.' --prompt 'Bought: {history}' --separator ', ' -o b
       specbeam export --text --target qwen3-8b --chat --prompt 'Describe the item: {prompt}' -o text-bundle
 
     \b
@@ -48,12 +51,13 @@ def export(target: Path, output: Path, text: bool, **options: Any) -> None:
 
     claim_outputs(output)
     tell_losses(output, MANIFEST, overwrite=options["overwrite"])
+    prompt = prompt_of(options)
     if text:
         _refuse_items_options()
         from ..export.text import export_text
 
-        shared = {name: options[name] for name in ("prompt", "chat", "precision", "checkpoints", "overwrite")}
-        export_text(target, output, progress=Stages(), **shared)
+        shared = {name: options[name] for name in ("precision", "checkpoints", "overwrite")}
+        export_text(target, output, progress=Stages(), **shared, **prompt)
     else:
         if options["catalog"] is None:
             raise OptionError("got no catalog: expected --catalog index.json, or --text for a model that writes text.")
@@ -67,8 +71,9 @@ def export(target: Path, output: Path, text: bool, **options: Any) -> None:
             output,
             progress=Stages(),
             **options,
+            **prompt,
         )
-    click.echo(f"Wrote {output}. Next: specbeam build-engine {output}")
+    click.echo(f"Wrote {output}. Next: {next_command('build-engine', output)}")
 
 
 def _refuse_items_options() -> None:
@@ -78,7 +83,10 @@ def _refuse_items_options() -> None:
     from ..catalog.errors import OptionError
 
     context = click.get_current_context()
-    names = ("draft", "catalog", "items", "separator", "history_length", "end_token", "scoring", "max_top_k")
+    names = (
+        "draft", "catalog", "items", "separator", "join", "history_length", "end_token", "other_prompt", "scoring",
+        "max_top_k",
+    )  # fmt: skip
     told = [name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if told:
         raise OptionError(f"{flags(told)}: for bundles of items only. Leave that out with --text.")

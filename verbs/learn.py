@@ -1,12 +1,13 @@
 """Models learn: train a target or a draft on histories, align a draft to its target."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import PathType, Verb, given, item_base_option, prompt_options, together
+from .options import PathType, Verb, given, item_base_option, next_command, prompt_of, prompt_options, together
 from .output import Bars, claim_outputs
 from .overwrite import tell_losses
 
@@ -92,8 +93,7 @@ def fit_options(learning_rate: str, weight_decay: str, checks: str, patience: st
 @click.option("--overwrite", is_flag=True, help="Replace an earlier checkpoint of this verb.")
 def train(
     data: Path, output: Path, config: str | None, start: Path | None, lora: int | None, tokenizer: Path | None,
-    prompt: str | None, separator: str, chat: bool, history_length: int, end_token: Any, item_base: int | None,
-    overwrite: bool, **budget: Any,
+    other_prompt: bool, item_base: int | None, overwrite: bool, **budget: Any,
 ) -> None:  # fmt: skip
     """Train a target or a draft on a dataset's histories: from fresh weights, or a checkpoint's, whole or with LoRA.
 
@@ -108,26 +108,26 @@ def train(
       specbeam train --data beauty --from Qwen3-0.6B --prompt 'Bought: {history} Next:' --separator ' ' -o target
       specbeam train --data beauty --config llama-68m --tokenizer target --output draft
     """
-    from ..align.samples import PromptOptions
     from ..align.sources import find_source
-    from ..align.train import RECORD
     from ..align.train import train as trained
+    from ..export.trained import TRAINING
 
     claim_outputs(output)
-    tell_losses(output, RECORD, overwrite=overwrite)
+    tell_losses(output, TRAINING, overwrite=overwrite)
     source = find_source(config, start, lora, tokenizer)
+    form, dataset = prompt_of(budget), opened(data, item_base)
     report = trained(
-        opened(data, item_base), source, output, budget=given(budget),
-        prompt=PromptOptions(
-            prompt=prompt, separator=separator, chat=chat, history_length=history_length, end_token=end_token
-        ),
-        overwrite=overwrite, progress="training",
+        dataset, source, output, budget=given(budget), prompt=form, other_prompt=other_prompt, overwrite=overwrite,
+        progress="training", warn=partial(click.echo, err=True),
     )  # fmt: skip
-    click.echo(report.summary())
-    click.echo(
-        f"Wrote {output}. Next, as a target: specbeam export --target {output} --catalog {data / 'index.json'} "
-        f"--output bundle; as a draft: specbeam align --target TARGET --draft {output} --data {data} --output aligned"
+    told = report.prompt.arguments()
+    as_target = next_command("export", "--target", output, "--catalog", dataset.index, *told, "--output", "bundle")
+    base = () if item_base is None else ("--item-base", item_base)
+    as_draft = next_command(
+        "align", "--target", "TARGET", "--draft", output, "--data", data, *base, *told, "--output", "aligned"
     )
+    click.echo(f"{report.summary()}\nWrote {output}.")
+    click.echo(f"Next, as a target: {as_target}\nNext, as a draft: {as_draft}")
 
 
 @click.command()
@@ -166,8 +166,8 @@ def train(
 def align(
     target: Path, draft: str | None, layers: int | None, shared: bool, data: Path, output: Path, objective: Any,
     alpha: float | None, temperature: float | None, softened: float | None, top_k: int, windows: int,
-    places: int | None, on_policy: float, teacher: Path | None, prompt: str | None, separator: str, chat: bool,
-    history_length: int, end_token: Any, item_base: int | None, overwrite: bool, **budget: Any,
+    places: int | None, on_policy: float, teacher: Path | None, other_prompt: bool, item_base: int | None,
+    overwrite: bool, **budget: Any,
 ) -> None:  # fmt: skip
     """Align a draft to its target: it learns what the target's beam search ranks highest, so that more is accepted.
 
@@ -182,27 +182,27 @@ def align(
       specbeam align --target target --from-target-layers 1 --data beauty --output aligned --epochs 10
       specbeam align --target target --draft 2x128 --data beauty --objective atspeed-s --teacher trees --output s
     """
-    from ..align.align import RECORD, AlignOptions
+    from ..align.align import AlignOptions
     from ..align.align import align as run
     from ..align.drafts import find_draft
     from ..align.objectives import find_objective
-    from ..align.samples import PromptOptions
+    from ..export.trained import ALIGNMENT
 
     claim_outputs(output)
-    tell_losses(output, RECORD, overwrite=overwrite)
+    tell_losses(output, ALIGNMENT, overwrite=overwrite)
     settings = find_objective(objective, alpha=alpha, temperature=temperature, softened=softened, top_k=top_k)
     source = find_draft(draft, target, layers, shared)
     dataset = opened(data, item_base)
-    form = PromptOptions(
-        prompt=prompt, separator=separator, chat=chat, history_length=history_length, end_token=end_token
-    )
+    form = prompt_of(budget)
     with Bars() as bars:
         report = run(
-            dataset, target, source, settings, output, prompt=form, teacher=teacher, overwrite=overwrite,
+            dataset, target, source, settings, output, prompt=form, other_prompt=other_prompt, teacher=teacher,
+            overwrite=overwrite, budget=given(budget), progress=bars, bar="aligning",
             options=AlignOptions(top_k=top_k, windows=windows, places=places, on_policy=on_policy),
-            budget=given(budget), progress=bars, bar="aligning",
+            warn=partial(click.echo, err=True),
         )  # fmt: skip
-    click.echo(
-        f"{report.summary()}\nWrote {output}. Next: specbeam export --target {target} --draft {output} --catalog "
-        f"{dataset.index} --output bundle"
-    )
+    command = next_command(
+        "export", "--target", target, "--draft", output, "--catalog", dataset.index, *report.prompt.arguments(),
+        *["--other-prompt"] * other_prompt, "--output", "bundle",
+    )  # fmt: skip
+    click.echo(f"{report.summary()}\nWrote {output}. Next: {command}")

@@ -1,5 +1,6 @@
 """Types, help texts and options that several verbs share."""
 
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,12 @@ SPECULATION_HELP = (
     "length is given."
 )
 END_TOKEN_HELP = "End identifiers with the eos token, as the models were trained. auto: where their lengths differ."
+PROMPT_FILE_HELP = "In place of --prompt: a file that holds it, taken as it is, the last line break included."
+CHAT_VARIABLE_HELP = "With --chat: a variable of the template; JSON, or text. Several may be given."
+OTHER_PROMPT_HELP = (
+    "What is not given is as training.json or alignment.json beside the checkpoint says, which must not be "
+    "contradicted; with this they are not looked at."
+)
 DRAFTER_HELP = (
     "What drafts are guessed by: the draft model, a pool of histories (retrieval), both, or none. Default: what there "
     "is of the two."
@@ -94,19 +101,70 @@ item_base_option = click.option(
 )
 
 
+def chat_variables(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, Any] | None:
+    """NAME=VALUE, each name once."""
+    from ..catalog.prompt_options import variable_value
+
+    found: dict[str, Any] = {}
+    for name, equals, value in (entry.partition("=") for entry in values):
+        if not name.isidentifier() or not equals:
+            raise click.BadParameter(f"got {name + equals + value!r}; expected NAME=VALUE.", context, option)
+        if name in found:
+            raise click.BadParameter(f"{name!r} is given twice.", context, option)
+        found[name] = variable_value(value)
+    return found or None
+
+
 def prompt_options(prompt: str) -> Callable[[Verb], Verb]:
-    """What stands around the items; `prompt` begins the help of --prompt."""
+    """What stands around the items; `prompt` begins the help of --prompt. See `prompt_of`."""
     return together(
         click.option("--prompt", metavar="TEXT", help=f"{prompt} Default: <bos> and the items' tokens."),
+        click.option("--prompt-file", type=PathType, metavar="FILE", help=PROMPT_FILE_HELP),
+        click.option("--separator", metavar="TEXT", help="Between two items of the history. Default: nothing."),
+        click.option("--join", metavar="TEXT", help="Between two strings of an identifier. Default: nothing."),
+        click.option("--chat/--no-chat", default=None, help="Wrap the prompt into the tokenizer's chat template."),
+        click.option("--system", metavar="TEXT", help="With --chat: the system message."),
         click.option(
-            "--separator", default="", show_default=True, metavar="TEXT", help="Between two items of the history."
+            "--chat-variable", "chat_variables", multiple=True, metavar="NAME=VALUE", callback=chat_variables,
+            help=CHAT_VARIABLE_HELP,
         ),
-        click.option("--chat", is_flag=True, help="Wrap the prompt into the tokenizer's chat template."),
-        click.option(
-            "--history-length", default=20, show_default=True, type=click.IntRange(1), help="Most recent items kept."
-        ),
-        click.option("--end-token", default="auto", show_default=True, type=END_TOKENS, help=END_TOKEN_HELP),
-    )
+        click.option("--history-length", type=click.IntRange(1), help="Most recent items kept. Default: 20."),
+        click.option("--end-token", type=END_TOKENS, help=f"{END_TOKEN_HELP} Default: auto."),
+        click.option("--other-prompt", is_flag=True, help=OTHER_PROMPT_HELP),
+    )  # fmt: skip
+
+
+PROMPT_OPTIONS = ("prompt", "separator", "join", "chat", "system", "chat_variables", "history_length", "end_token")
+
+
+def prompt_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes what was given of `prompt_options` out of a verb's options: fields of `PromptOptions`."""
+    from ..catalog.errors import OptionError
+
+    file, told = options.pop("prompt_file"), given({name: options.pop(name) for name in PROMPT_OPTIONS})
+    if file is None:
+        return told
+    if "prompt" in told:
+        raise OptionError(f"got --prompt and --prompt-file {file}; expected one of them. Leave the other out.")
+    return {**told, "prompt": _read_prompt(file)}
+
+
+def _read_prompt(file: Path) -> str:
+    """The text of a file as it is, line breaks and all."""
+    from ..catalog.errors import PromptError
+
+    try:
+        return file.read_bytes().decode("utf-8-sig")  # a byte order mark is no part of a text
+    except OSError as error:
+        raise PromptError(f"{file}: cannot be read: {error.strerror}. Check the path.") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise PromptError(f"{file}, line {line}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from None
+
+
+def next_command(*words: object) -> str:
+    """A command of ours as it is typed into a shell."""
+    return shlex.join(["specbeam", *map(str, words)])
 
 
 def given(values: dict[str, Any]) -> dict[str, Any]:
