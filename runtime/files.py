@@ -12,6 +12,7 @@ import msgspec
 from ..catalog.errors import HistoryError, OptionError, SpecBeamError
 from ..catalog.history import HistoryRequest, Reject
 from ..catalog.items import Catalog
+from ..catalog.packed import refuse_packed
 from .filters import ItemFilter
 from .recommender import Recommender
 from .types import Recommendation, RecommendedItem, Request, RequestStats
@@ -47,6 +48,8 @@ class InferCounts:
     unknown_items: int = 0  # dropped from histories that had other items
     shortened: int = 0  # histories that the model's context did not hold
     short_lists: int = 0  # requests that may be recommended fewer items than they asked for
+    unknown_listed: int = 0  # ids of requests' own allow- and deny-lists that the catalog lacks
+    cut_files: int = 0  # files that could not be read to their end
 
 
 def infer(
@@ -59,12 +62,14 @@ def infer(
     exclude_history: bool = False,
     stats: bool = False,
     progress: Callable[[int], None] = lambda served: None,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> Iterator[ResultLine | RejectLine]:
     """Serve a stream of requests. Yields results in input order, and rejects as they are met.
 
     k: items for requests that do not say it themselves. item_filter: for all requests, on top of their own.
     exclude_history: recommend nothing that a history holds.
-    `progress` is told how many requests have been served, after every batch.
+    `progress` is told how many requests have been served, after every batch; `warn` of requests that allow nothing,
+    because the catalog has none of the items that they allow.
     """
     entries = iter(entries)
     while window := list(islice(entries, BATCHES_PER_WINDOW * recommender.batch_size)):
@@ -73,9 +78,11 @@ def infer(
             request = entry if isinstance(entry, Reject) else _encode(recommender, entry, item_filter, exclude_history)
             if isinstance(request, Reject):
                 counts.rejected += 1
+                counts.cut_files += request.rest
                 yield RejectLine(request.source, request.line, request.reason, request.raw)
             else:
                 assert isinstance(entry, HistoryRequest)
+                counts.unknown_listed += _unknown_listed(entry, recommender.catalog, warn)
                 asked.append((entry, request))
         requests = [request for _, request in asked]
         results = recommender.run(requests, k, progress=_shifted(progress, counts.served))
@@ -125,9 +132,11 @@ class ItemList:
     def read(cls, path: Path) -> "ItemList":
         """Raises `SpecBeamError` for a file that cannot be read."""
         try:
-            return cls(path, frozenset(line.strip() for line in path.read_text("utf-8-sig").splitlines()) - {""})
+            data = path.read_bytes()
+            refuse_packed(str(path), data, SpecBeamError)
+            return cls(path, frozenset(line.strip() for line in data.decode("utf-8-sig").split("\n")) - {""})
         except OSError as error:
-            raise SpecBeamError(f"{path}: cannot be read: {error.strerror}. Check the path.") from None
+            raise SpecBeamError(f"{path}: cannot be read: {error.strerror or error}. Check the path.") from None
         except UnicodeDecodeError:
             raise SpecBeamError(f"{path}: not UTF-8; expected item ids, one a line. Save the file as UTF-8.") from None
 
@@ -179,6 +188,19 @@ def _encode(
         given = {name: value for name, value in asked.items() if value is not None}
         raw = json.dumps({"user": entry.user, "items": entry.items, **given}, ensure_ascii=False)
         return Reject(entry.line, str(error), raw.encode("utf-8", "backslashreplace").decode(), entry.source)
+
+
+def _unknown_listed(entry: HistoryRequest, catalog: Catalog, warn: Callable[[str], None]) -> int:
+    """How many ids of a request's own lists the catalog lacks."""
+    if entry.allow is None and not entry.deny:
+        return 0
+    allow, deny = (ids.difference(catalog.position) for ids in (entry.allow or frozenset(), entry.deny))
+    if allow and allow == entry.allow:
+        warn(
+            f"{entry.source}, line {entry.line}: the catalog has none of the {len(allow)} items that user {entry.user} "
+            f"allows (e.g. {min(allow)[:80]!r}), so the list is empty; expected such as {catalog.item_ids[0]!r}"
+        )
+    return len(allow) + len(deny)
 
 
 def _line(entry: HistoryRequest, result: Recommendation, stats: bool) -> ResultLine:
