@@ -7,6 +7,7 @@ import ast
 import csv
 import json
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Annotated, Any
@@ -14,7 +15,8 @@ from typing import IO, Annotated, Any
 import msgspec
 
 from .errors import HistoryError
-from .records import Reject, numbered_lines, read_records, shown
+from .items import some
+from .records import Reject, decoded, numbered_lines, read_records, shown
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,10 @@ class _Entry(msgspec.Struct):
 
 
 Outcome = HistoryRequest | Reject
+NONE: frozenset[str] = frozenset()
 SPACE = re.compile(r"[ \t\r\n]*")
+BAD_BYTE = re.compile("[\udc80-\udcff]")  # as surrogateescape has it
+INTEGERS = re.compile(r"\[[0-9, ]*\]")  # a list that Python and JSON read alike
 EXPECTED = (
     'expected {"user": "u1", "items": ["11", ...]}, ids being strings or integers (and if wanted "k": 10, '
     '"allow": [...], "deny": [...], "exclude_history": true)'
@@ -72,8 +77,8 @@ def _accept(entry: _Entry, line: int, raw: str, source: str) -> Outcome:
         return Reject(line, f"the history of user {entry.user} is empty; expected at least one item", raw, source)
     items = tuple(map(str, entry.items))
     allow = None if entry.allow is None else frozenset(map(str, entry.allow))
-    deny = frozenset(map(str, entry.deny or ()))
-    labels = tuple(map(str, entry.labels or ()))
+    deny = frozenset(map(str, entry.deny)) if entry.deny else NONE
+    labels = tuple(map(str, entry.labels)) if entry.labels else ()
     return HistoryRequest(
         str(entry.user), items, line, source, entry.k, allow, deny, bool(entry.exclude_history), labels
     )
@@ -89,20 +94,28 @@ def read_jsonl(name: str, file: IO[bytes]) -> Iterator[Outcome]:
 def read_lcrec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
     """LC-Rec's *.inter.json: one object, {"0": [11, 4, ...], ...}, user to items.
 
-    The text is held as a whole, its entries are decoded one after another; a user named twice is
-    two requests. Raises `HistoryError` where the file stops being such an object.
+    The text is held as a whole, its entries are decoded one after another; a user named again is a reject.
+    Raises `HistoryError` where the file stops being such an object.
     """
-    try:
-        text = file.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise HistoryError(f"{name}, line {line}: not UTF-8. Save the file as UTF-8.") from None
-    line = 1
-    counted = 0
+    data = file.read()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise HistoryError(f"{name}: the file is UTF-16; expected UTF-8. Save it as UTF-8.")
+    text = data.decode("utf-8-sig", "surrogateescape")  # so that a bad byte is its entry's fault alone
+    clean = text.isascii() or not BAD_BYTE.search(text)
+    line, counted = 1, 0
+    seen: dict[str, int] = {}  # user to line
     try:
         for user, items, start, end in _members(text):
             line, counted = line + text.count("\n", counted, start), start
-            yield request_or_reject(user, items, line, text[start:end], name)
+            raw = text[start:end]
+            if not clean and BAD_BYTE.search(raw):
+                yield Reject(line, "not UTF-8; expected UTF-8", _text([raw]), name)
+            elif user in seen:
+                reason = f"the user {user!r} is there already, on line {seen[user]}; expected every user once"
+                yield Reject(line, reason, raw, name)
+            else:
+                seen[user] = line
+                yield request_or_reject(user, items, line, raw, name)
     except json.JSONDecodeError as error:
         raise HistoryError(
             f'{name}, line {error.lineno}, column {error.colno}: {error.msg}; expected one JSON object, {{"user": '
@@ -115,6 +128,7 @@ def read_lcrec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
 def _members(text: str) -> Iterator[tuple[str, Any, int, int]]:
     """The members of a JSON object, one at a time: (key, value, where the key starts, where the value ends)."""
     decoder = json.JSONDecoder()
+    patient = json.JSONDecoder(parse_int=float)  # for whole numbers of more digits than Python converts
 
     def space(place: int) -> int:
         match = SPACE.match(text, place)
@@ -131,7 +145,13 @@ def _members(text: str) -> Iterator[tuple[str, Any, int, int]]:
         start = place
         expect('"', place)
         key, place = decoder.raw_decode(text, place)
-        value, end = decoder.raw_decode(text, space(expect(":", space(place))))
+        place = space(expect(":", space(place)))
+        try:
+            value, end = decoder.raw_decode(text, place)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:
+            value, end = patient.raw_decode(text, place)
         yield key, value, start, end
         place = space(end)
         if text[place : place + 1] != "}":
@@ -151,7 +171,7 @@ def read_atspeed(files: Sequence[tuple[str, IO[bytes]]], item_base: int) -> Iter
     joined: dict[str, tuple[list[str], int, str, str]] = {}  # user to items, line, raw, source
     for name, file in files:
         for number, line in numbered_lines(name, file):
-            if not line.strip():
+            if not line or line.isspace():
                 continue
             parsed = _atspeed_line(line, number, name, item_base)
             if isinstance(parsed, Reject):
@@ -168,10 +188,10 @@ def read_atspeed(files: Sequence[tuple[str, IO[bytes]]], item_base: int) -> Iter
 
 def _atspeed_line(line: bytes, number: int, name: str, item_base: int) -> list[str] | Reject:
     """[user, item, ...], the items as keys of the index."""
-    try:
-        fields = line.decode("utf-8").split()
-    except UnicodeDecodeError as error:
-        return Reject(number, f"not UTF-8 (byte {error.start}); expected UTF-8", shown(line), name)
+    text = decoded(line, number, name)
+    if isinstance(text, Reject):
+        return text
+    fields = text.split()
     if not fields:
         return Reject(number, "got control characters only; expected `user item item ...`", shown(line), name)
     user, *items = fields
@@ -201,7 +221,7 @@ def read_minionerec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
         raise HistoryError(f"{name}, line 1: not a CSV header: {error}.") from None
     if not {"user_id", "history_item_id"} <= set(header):
         raise HistoryError(
-            f"{name}, line 1: got the columns {header}; expected user_id and history_item_id among them."
+            f"{name}, line 1: got the columns {some(header)}; expected user_id and history_item_id among them."
         )
     user, history = header.index("user_id"), header.index("history_item_id")
     while True:
@@ -228,14 +248,27 @@ def _csv_row(row: list[str], header: list[str], user: int, history: int, line: i
         return Reject(line, f"got {len(row)} columns; expected the header's {len(header)}", raw, name)
     try:
         "".join(row).encode("utf-8")
-        items = ast.literal_eval(row[history])
     except UnicodeEncodeError:
         return Reject(line, "not UTF-8; expected UTF-8", raw, name)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        items = None
+    items = _literal(row[history])
     if not isinstance(items, list):
         reason = f"history_item_id is {row[history][:80]!r}; expected a list such as [926, 38]"
         return Reject(line, reason, raw, name)
     label = row[header.index("item_id")] if "item_id" in header else ""
     labels = [label] if label else None
     return request_or_reject(row[user], items, line, raw, name, labels=labels)
+
+
+def _literal(text: str) -> object:
+    """What a Python literal stands for; None where it is none."""
+    try:
+        if INTEGERS.fullmatch(text):
+            return msgspec.json.decode(text)
+    except msgspec.MsgspecError:
+        pass
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the compiler, about strange escapes
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None

@@ -2,15 +2,16 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from itertools import groupby
+from contextlib import ExitStack
+from itertools import chain, groupby
 from pathlib import Path
 from typing import IO
 
 from .errors import HistoryError
 from .formats import HistoryRequest, read_atspeed, read_jsonl, read_lcrec, read_minionerec
 from .parquet import read_parquet
-from .records import STDIN, Reject
+from .recognise import HEAD, check_format, fitting_format
+from .records import STDIN, Reject, beginning, opened
 
 __all__ = ["FORMATS", "HistoryRequest", "Reject", "read_histories"]
 
@@ -21,12 +22,18 @@ FORMATS = {  # and the file names they are known by
     "minionerec": (".csv",),
     "parquet": (".parquet",),
 }
+Outcomes = Iterator[HistoryRequest | Reject]
 _BY_FILE = {"jsonl": read_jsonl, "lcrec": read_lcrec, "minionerec": read_minionerec}
 
 
 def read_histories(
-    paths: Sequence[Path], *, format: str | None = None, item_base: int = 0, stdin: IO[bytes] | None = None
-) -> Iterator[HistoryRequest | Reject]:
+    paths: Sequence[Path],
+    *,
+    format: str | None = None,
+    item_base: int = 0,
+    keep_read: bool = False,
+    stdin: IO[bytes] | None = None,
+) -> Outcomes:
     """Stream the requests of history files, and a `Reject` for every line that is none.
 
     A file's format is told by its name unless `format` (a key of `FORMATS`) says it; "-" is `stdin`
@@ -34,8 +41,9 @@ def read_histories(
     that neighbouring AtSpeed files are joined per user. `item_base` is AtSpeed's first item number:
     item n is the index's key n - item_base.
 
-    Raises `HistoryError`: at once for a missing file, an unknown format or a misplaced `item_base`;
-    while reading, where a file as a whole turns out to be unreadable.
+    Raises `HistoryError`: at once for a missing file, an unknown format, a file that begins like another one, or a
+    misplaced `item_base`; while reading, where a file cannot be read on. With `keep_read`, a `Reject` stands for the
+    `rest` of such a file if anything has been read before, and the next file follows.
     """
     if not paths:
         raise HistoryError("got no history file; expected at least one, or - for standard input.")
@@ -51,7 +59,13 @@ def read_histories(
         if path != STDIN and (path.is_dir() or not path.exists()):  # a named pipe will do
             got = "is a directory" if path.exists() else "does not exist"
             raise HistoryError(f"{path}: {got}; expected a history file. Check the path.")
-    return _stream(list(zip(paths, formats, strict=True)), item_base, stdin or sys.stdin.buffer)
+        if path.is_file():
+            head = _head(path)
+            check_format(str(path), head, kind, whole=len(head) < HEAD)
+        elif kind == "parquet":
+            raise HistoryError(f"{path}: not a regular file, which Parquet needs. Write it to one.")
+    stream = _streams(list(zip(paths, formats, strict=True)), item_base, stdin or sys.stdin.buffer)
+    return _kept(stream) if keep_read else chain.from_iterable(outcomes for _, outcomes in stream)
 
 
 def _format_of(path: Path) -> str:
@@ -61,32 +75,57 @@ def _format_of(path: Path) -> str:
         if path.name.lower().endswith(endings):
             return name
     known = "; ".join(f"{name} ({', '.join(endings)})" for name, endings in FORMATS.items())
-    raise HistoryError(f"{path}: the name does not tell the format. Pass --format with one of: {known}.")
+    fits = fitting_format(_head(path)) if path.is_file() else None
+    hint = f" Its beginning fits --format {fits}." if fits else ""
+    raise HistoryError(f"{path}: the name does not tell the format. Pass --format with one of: {known}.{hint}")
 
 
-@contextmanager
-def _open(path: Path, stdin: IO[bytes]) -> Iterator[IO[bytes]]:
-    """The file, or standard input (left open); trouble in reading it is a `HistoryError`."""
-    try:
-        if path == STDIN:
-            yield stdin
-        else:
-            with path.open("rb") as file:
-                yield file
-    except OSError as error:
-        raise HistoryError(f"{path}: cannot be read: {error.strerror}.") from None
+def _head(path: Path) -> bytes:
+    with opened(path, sys.stdin.buffer, HistoryError) as file:
+        return file.read(HEAD)
 
 
-def _stream(files: list[tuple[Path, str]], item_base: int, stdin: IO[bytes]) -> Iterator[HistoryRequest | Reject]:
+def _streams(files: list[tuple[Path, str]], item_base: int, stdin: IO[bytes]) -> Iterator[tuple[str, Outcomes]]:
+    """A stream for every file, and one for neighbouring AtSpeed files; each with its (first) file's name."""
     for kind, group in groupby(files, key=lambda file: file[1]):
         paths = [path for path, _ in group]
-        if kind == "parquet":
-            for path in paths:
-                yield from read_parquet(path)
-        elif kind == "atspeed":
-            with ExitStack() as stack:
-                yield from read_atspeed([(str(p), stack.enter_context(_open(p, stdin))) for p in paths], item_base)
-        else:
-            for path in paths:
-                with _open(path, stdin) as file:
-                    yield from _BY_FILE[kind](str(path), file)
+        if kind == "atspeed":
+            yield str(paths[0]), _joined(paths, item_base, stdin)
+            continue
+        for path in paths:
+            yield str(path), read_parquet(path) if kind == "parquet" else _read(path, kind, stdin)
+
+
+def _read(path: Path, kind: str, stdin: IO[bytes]) -> Outcomes:
+    with opened(path, stdin, HistoryError) as file:
+        _check_piped(path, file, kind)
+        yield from _BY_FILE[kind](str(path), file)
+
+
+def _joined(paths: list[Path], item_base: int, stdin: IO[bytes]) -> Outcomes:
+    with ExitStack() as stack:
+        files = [(str(path), stack.enter_context(opened(path, stdin, HistoryError))) for path in paths]
+        for path, (_, file) in zip(paths, files, strict=True):
+            _check_piped(path, file, "atspeed")
+        yield from read_atspeed(files, item_base)
+
+
+def _check_piped(path: Path, file: IO[bytes], kind: str) -> None:
+    """What `read_histories` does for files: see `check_format`."""
+    if not path.is_file():
+        check_format(str(path), beginning(file), kind, whole=False)
+
+
+def _kept(streams: Iterator[tuple[str, Outcomes]]) -> Outcomes:
+    """All of the streams; an error behind the first outcome is the last of its stream."""
+    began = False
+    for name, stream in streams:
+        line = 0
+        try:
+            for outcome in stream:
+                yield outcome
+                began, line = True, outcome.line
+        except HistoryError as error:
+            if not began:
+                raise
+            yield Reject(line, f"what follows cannot be read: {error}", "", name, rest=True)

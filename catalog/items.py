@@ -2,13 +2,13 @@
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from sys import get_int_max_str_digits
 from typing import Any
 
 import msgspec
@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from .bounds import DAMAGED
 from .errors import CatalogError
 from .files import whole_file
+from .packed import refuse_packed
+from .repeats import Fields, lines_of, refuse_repeated, repeated
 from .trie import PAD
 
 Int64 = NDArray[np.int64]
+HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON; a whole one has two of them
 SHOWN = 5  # how many offenders of one kind a message names
 
 
@@ -36,6 +39,9 @@ class _Description(msgspec.Struct):
     """An entry of items.json, of which only the title is kept."""
 
     title: str | None = None
+
+
+DESCRIBED = Fields(_Description)
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Catalog:
         if not (set(map(type, self.item_ids)) <= {str} and set(map(type, self.identifiers)) <= {tuple}):
             raise CatalogError("got item ids or identifiers of another kind; expected text, and tuples of text.")
         if len(self.position) != len(self.item_ids):
-            raise CatalogError(f"{_named(_repeated(self.item_ids))} occur more than once; expected every item id once.")
+            raise CatalogError(f"{_named(repeated(self.item_ids))} occur more than once; expected every item id once.")
         if not all(map(all, self.identifiers)) or not all(self.identifiers):
             empty = [i for i, tokens in zip(self.item_ids, self.identifiers, strict=True) if not all(tokens or [""])]
             raise CatalogError(f"{_named(empty)} have an identifier without tokens or with an empty token.")
@@ -179,26 +185,36 @@ def _named(items: list[str]) -> str:
     return f"items {some(items)}"
 
 
-def _repeated(keys: Iterable[str]) -> list[str]:
-    return [key for key, count in Counter(keys).items() if count > 1]
-
-
 def _read_json(path: Path) -> tuple[str, Any]:
     """A file's text and its JSON value, in which an object is a *tuple* of its (key, value) pairs."""
     text = ""
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        return text, json.loads(text, object_pairs_hook=tuple)
+        value = json.loads(text, object_pairs_hook=tuple)
+        if HALF_PAIR.search(text):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return text, value
     except OSError as error:
-        raise CatalogError(f"{path}: cannot be read: {error.strerror}. Check the path.") from None
+        raise CatalogError(f"{path}: cannot be read: {error.strerror or error}. Check the path.") from None
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise CatalogError(f"{path}, line {line}: not UTF-8 ({error.reason}). Save the file as UTF-8.") from None
+        raise _not_text(path, error) from None
+    except UnicodeEncodeError as error:
+        raise CatalogError(f"{path}: {error.object[error.start]!r} is half a surrogate pair; expected text.") from None
     except json.JSONDecodeError as error:
         where = f"{path}, line {error.lineno}, column {error.colno}"
         raise CatalogError(f"{where}: not valid JSON: {error.msg}. Is the file complete?") from None
+    except ValueError:  # Python converts no whole number that has more digits
+        raise CatalogError(f"{path}: a number of more than {get_int_max_str_digits()} digits. Take it out.") from None
     except RecursionError:
         raise CatalogError(f"{path}: nested too deeply; expected one object of items.") from None
+
+
+def _not_text(path: Path, error: UnicodeDecodeError) -> CatalogError:
+    refuse_packed(str(path), error.object[:8], CatalogError)
+    if error.object.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return CatalogError(f"{path}: the file is UTF-16. Save it as UTF-8.")
+    line = error.object.count(b"\n", 0, error.start) + 1
+    return CatalogError(f"{path}, line {line}: not UTF-8 ({error.reason}). Save the file as UTF-8.")
 
 
 def _read_index(path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
@@ -208,7 +224,7 @@ def _read_index(path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...
         got = type(pairs).__name__
         raise CatalogError(f'{path}: got a JSON {got}; expected an object such as {{"0": ["<a_47>", "<b_103>"], ...}}.')
     if len(dict(pairs)) != len(pairs):
-        raise CatalogError(f"{path}: {_duplicates(text, [key for key, _ in pairs])} Keep one entry for each item.")
+        raise CatalogError(f"{path}: {lines_of(text, repeated(key for key, _ in pairs))} Keep one entry for each item.")
     bad = [(key, tokens) for key, tokens in pairs if not _is_identifier(tokens)]
     if bad:
         shown = "; ".join(f"item {key!r} has {json.dumps(tokens)[:80]}" for key, tokens in bad[:SHOWN])
@@ -224,33 +240,29 @@ def _is_identifier(tokens: object) -> bool:
     return isinstance(tokens, list) and bool(tokens) and all(isinstance(t, str) and t for t in tokens)
 
 
-def _duplicates(text: str, keys: list[str]) -> str:
-    """Says which keys occur more than once, and on which lines of `text`."""
-    lines: dict[str, list[int]] = {key: [] for key in _repeated(keys)}
-    line = place = 0
-    for match in re.finditer(r'("(?:[^"\\]|\\.)*")\s*(:?)', text):  # every string; a colon after it makes it a key
-        if match[2] and (key := json.loads(match[1])) in lines:
-            line, place = line + text.count("\n", place, match.start()), match.start()
-            lines[key].append(line + 1)
-    shown = [f"item {key!r} occurs on lines {', '.join(map(str, at))}" for key, at in list(lines.items())[:SHOWN]]
-    return "; ".join(shown) + (f"; and {len(lines) - SHOWN} more items." if len(lines) > SHOWN else ".")
-
-
 def _read_titles(path: Path) -> dict[str, str | None]:
     """Item id to title, from {"0": {"title": ...}} or {"0": "title"}."""
     try:  # the quick way, which never holds the descriptions
-        entries = msgspec.json.decode(path.read_bytes(), type=dict[str, _Description | str])
+        text = path.read_bytes().decode()
+        entries = msgspec.json.decode(text, type=dict[str, _Description | str])
+        refuse_repeated(path, text, DESCRIBED, CatalogError)
         return {key: entry if isinstance(entry, str) else entry.title for key, entry in entries.items()}
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _read_titles_leniently(path)  # also what explains a fault
+        pass
+    return _read_titles_leniently(path)  # also what explains a fault
 
 
 def _read_titles_leniently(path: Path) -> dict[str, str | None]:
     """As `_read_titles`, for what Python writes as JSON and others do not read (NaN), or a byte order mark."""
-    _, pairs = _read_json(path)
+    text, pairs = _read_json(path)
     if not isinstance(pairs, tuple):
         got = type(pairs).__name__
         raise CatalogError(f'{path}: got a JSON {got}; expected an object such as {{"0": {{"title": "..."}}, ...}}.')
+    if twice := repeated(key for key, _ in pairs):
+        raise CatalogError(f"{path}: {lines_of(text, twice)} Keep one entry for each item.")
+    twice = [key for key, entry in pairs if isinstance(entry, tuple) and DESCRIBED.first_twice(k for k, _ in entry)]
+    if twice:
+        raise CatalogError(f"{path}: {_named(twice)} have more than one title. Keep one for each item.")
     titles = {key: dict(entry).get("title") if isinstance(entry, tuple) else entry for key, entry in pairs}
     bad = [key for key, title in titles.items() if not isinstance(title, str | None)]
     if bad:

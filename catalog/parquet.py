@@ -1,14 +1,19 @@
 """Item histories from Parquet files (needs the extra `specbeam[parquet]`)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from .errors import HistoryError
 from .extras import install
-from .formats import Outcome, request_or_reject
+from .formats import EXPECTED, Outcome, request_or_reject
+from .items import some
+from .records import Reject
+from .repeats import repeated
 
 REQUIRED, OPTIONAL = ("user", "items"), ("k", "allow", "deny", "exclude_history", "labels")
 ROWS = 1024  # decoded at a time
@@ -19,24 +24,73 @@ def read_parquet(path: Path) -> Iterator[Outcome]:
 
     The columns `k`, `allow`, `deny`, `exclude_history` and `labels` are read where they are, as in JSON lines; other
     columns are ignored. Line numbers are rows, counted from 1. Raises `HistoryError` when pyarrow is not installed, the
-    file is not Parquet, or it lacks the columns.
+    file is not Parquet, or it lacks the columns; and behind the rows before it where a page is damaged.
     """
     try:
-        pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+        parquet = import_module("pyarrow.parquet")
     except ImportError:
         raise HistoryError(f"{path}: reading Parquet needs pyarrow. Run: {install('parquet')}") from None
     row = 0
+    for batch in _batches(path, parquet):
+        for fields in _rows(batch):
+            row += 1
+            yield _outcome(fields, row, str(path))
+
+
+def _batches(path: Path, parquet: Any) -> Iterator[Any]:
+    """The record batches of a file. pyarrow's exceptions for damaged files have no common base: all are caught."""
+    row = 0
     try:
         with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if not set(REQUIRED) <= set(names):
-                raise HistoryError(f"{path}: got the columns {names}; expected user and items.")
-            wanted = [name for name in REQUIRED + OPTIONAL if name in names]
+            wanted = _columns(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=ROWS, columns=wanted):
-                for fields in batch.select(wanted).to_pylist():
-                    row += 1
-                    raw = msgspec.json.encode(fields, enc_hook=str).decode()
-                    yield request_or_reject(**fields, line=row, raw=raw, source=str(path))
-    except (pyarrow.ArrowException, OSError) as error:
+                batch = batch.select(wanted)
+                batch.validate()
+                yield batch
+                row += len(batch)
+    except HistoryError:
+        raise
+    except Exception as error:
         place = f"after row {row}" if row else "at its start"
-        raise HistoryError(f"{path}: cannot be read as Parquet ({place}): {error}") from None
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
+        raise HistoryError(
+            f"{path}: cannot be read as Parquet ({place}): {reason}. The file is damaged or incomplete: write it again."
+        ) from None
+
+
+def _columns(path: Path, names: list[str]) -> list[str]:
+    if not set(REQUIRED) <= set(names):
+        raise HistoryError(f"{path}: got the columns {some(names)}; expected user and items.")
+    wanted = [name for name in REQUIRED + OPTIONAL if name in names]
+    if twice := [name for name in repeated(names) if name in wanted]:
+        raise HistoryError(f"{path}: the columns {some(twice)} are there more than once; expected each once.")
+    return wanted
+
+
+def _rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
+    """A batch's rows; for one that Python cannot hold (bytes that are no text, a date out of range), the reason."""
+    try:
+        rows = batch.to_pylist()
+    except Exception:
+        for place in range(len(batch)):
+            try:
+                yield batch.slice(place, 1).to_pylist()[0]
+            except Exception as error:
+                yield error
+    else:
+        yield from rows
+
+
+def _outcome(fields: Mapping[str, Any] | Exception, row: int, source: str) -> Outcome:
+    if isinstance(fields, Exception):
+        return Reject(row, f"{type(fields).__name__}: {str(fields)[:300]}; {EXPECTED}", "", source)
+    outcome = request_or_reject(**fields, line=row, raw="", source=source)
+    return replace(outcome, raw=_shown(fields)) if isinstance(outcome, Reject) else outcome
+
+
+def _shown(fields: Mapping[str, Any]) -> str:
+    """A row as JSON, as far as it can be; it is shown where it was refused."""
+    try:
+        return msgspec.json.encode(fields, enc_hook=str).decode()
+    except (ArithmeticError, TypeError, ValueError, RecursionError):
+        return str(fields)

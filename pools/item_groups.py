@@ -8,6 +8,7 @@ import msgspec
 
 from ..catalog.errors import CatalogError
 from ..catalog.records import read_json
+from ..catalog.repeats import Fields, refuse_repeated
 from .grouping import Grouping, Told, at_random, check_count, clustered, embedded
 
 EXPECTED = 'expected such as {"0": {"title": "Desk lamp", "categories": ["Home", "Lighting"]}, ...}'
@@ -27,9 +28,13 @@ class Described(msgspec.Struct):
         return tuple(name.strip() for name in names if name.strip())
 
 
+FIELDS = Fields(Described)
+
+
 def read_items(path: Path) -> dict[str, Described]:
     """Item id to what items.json says of it. Raises `CatalogError` for a file that is none."""
-    items, _ = read_json(path, dict[str, Described], EXPECTED, CatalogError)
+    items, text = read_json(path, dict[str, Described], EXPECTED, CatalogError)
+    refuse_repeated(path, text, FIELDS, CatalogError)
     if not items:
         raise CatalogError(f"{path} holds no items; {EXPECTED}.")
     return items

@@ -12,6 +12,7 @@ import msgspec
 from ..catalog.errors import HistoryError, OptionError, SpecBeamError
 from ..catalog.history import HistoryRequest, Reject
 from ..catalog.items import Catalog
+from ..catalog.packed import refuse_packed
 from .filters import ItemFilter
 from .recommender import Recommender
 from .types import Recommendation, RecommendedItem, Request, RequestFailure, RequestStats
@@ -66,6 +67,8 @@ class InferCounts(Outcomes):
     unknown_items: int = 0  # dropped from histories that had other items
     shortened: int = 0  # histories that the model's context did not hold
     short_lists: int = 0  # requests that may be recommended fewer items than they asked for
+    unknown_listed: int = 0  # ids of requests' own allow- and deny-lists that the catalog lacks
+    cut_files: int = 0  # files that could not be read to their end
 
 
 def infer(
@@ -78,6 +81,7 @@ def infer(
     exclude_history: bool = False,
     stats: bool = False,
     progress: Callable[[int], None] = lambda served: None,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> Iterator[ResultLine | RejectLine]:
     """Serve a stream of requests. Yields results in input order, and rejects as they are met.
 
@@ -86,7 +90,8 @@ def infer(
 
     k: items for requests that do not say it themselves. item_filter: for all requests, on top of their own.
     exclude_history: recommend nothing that a history holds.
-    `progress` is told how many requests are done, after every batch.
+    `progress` is told how many requests are done, after every batch; `warn` of requests that allow nothing,
+    because the catalog has none of the items that they allow.
     """
     entries, before = iter(entries), 0
     while window := list(islice(entries, BATCHES_PER_WINDOW * recommender.batch_size)):
@@ -95,9 +100,11 @@ def infer(
             request = entry if isinstance(entry, Reject) else _encode(recommender, entry, item_filter, exclude_history)
             if isinstance(request, Reject):
                 counts.rejected += 1
+                counts.cut_files += request.rest
                 yield RejectLine(request.source, request.line, request.reason, request.raw)
             else:
                 assert isinstance(entry, HistoryRequest)
+                counts.unknown_listed += _unknown_listed(entry, recommender.catalog, warn)
                 asked.append((entry, request))
         results: dict[int, Recommendation | RequestFailure] = {}
         for batch in recommender.batches([request for _, request in asked], k):
@@ -159,9 +166,11 @@ class ItemList:
     def read(cls, path: Path) -> "ItemList":
         """Raises `SpecBeamError` for a file that cannot be read."""
         try:
-            return cls(path, frozenset(line.strip() for line in path.read_text("utf-8-sig").splitlines()) - {""})
+            data = path.read_bytes()
+            refuse_packed(str(path), data, SpecBeamError)
+            return cls(path, frozenset(line.strip() for line in data.decode("utf-8-sig").split("\n")) - {""})
         except OSError as error:
-            raise SpecBeamError(f"{path}: cannot be read: {error.strerror}. Check the path.") from None
+            raise SpecBeamError(f"{path}: cannot be read: {error.strerror or error}. Check the path.") from None
         except UnicodeDecodeError:
             raise SpecBeamError(f"{path}: not UTF-8; expected item ids, one a line. Save the file as UTF-8.") from None
 
@@ -214,6 +223,19 @@ def _raw(entry: HistoryRequest) -> str:
     raw = json.dumps({"user": entry.user, "items": entry.items, **given}, ensure_ascii=False)
     # an item that is half a surrogate pair (JSON can write one) becomes its escape again
     return raw.encode("utf-8", "backslashreplace").decode()
+
+
+def _unknown_listed(entry: HistoryRequest, catalog: Catalog, warn: Callable[[str], None]) -> int:
+    """How many ids of a request's own lists the catalog lacks."""
+    if entry.allow is None and not entry.deny:
+        return 0
+    allow, deny = (ids.difference(catalog.position) for ids in (entry.allow or frozenset(), entry.deny))
+    if allow and allow == entry.allow:
+        warn(
+            f"{entry.source}, line {entry.line}: the catalog has none of the {len(allow)} items that user {entry.user} "
+            f"allows (e.g. {min(allow)[:80]!r}), so the list is empty; expected such as {catalog.item_ids[0]!r}"
+        )
+    return len(allow) + len(deny)
 
 
 def _line(entry: HistoryRequest, result: Recommendation, stats: bool) -> ResultLine:

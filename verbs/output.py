@@ -174,6 +174,8 @@ def summary(recommender: "Recommender", counts: "InferCounts", seconds: float, r
         lines.append(f"{counts.short_lists} lists are short: fewer items are allowed than were asked for")
     if counts.unknown_items:
         lines.append(f"{counts.unknown_items} items of the histories are not in the catalog and were dropped")
+    if counts.unknown_listed:
+        lines.append(f"{counts.unknown_listed} items of requests' own allow and deny lists are not in the catalog")
     if counts.shortened:
         lines.append(f"{counts.shortened} histories were shortened to the model's context")
     if stats.failed_drafts:

@@ -95,7 +95,7 @@ def infer(
     verification = Verification(mode, scoring, slack, temperature, seed)
     claim_outputs(output, rejects)
     check_outputs(output, rejects, [*histories, *filter(None, (allow, deny))], overwrite)
-    entries = read_histories(histories, format=format, item_base=item_base)
+    entries = read_histories(histories, format=format, item_base=item_base, keep_read=True)
     allow_list, deny_list = (None if path is None else ItemList.read(path) for path in (allow, deny))
     shape = shape_by_hand(draft_width, draft_length)
     opened = Bundle.open(bundle)
@@ -109,7 +109,7 @@ def infer(
     with Bars() as bars:
         lines = serve(
             recommender, islice(entries, limit), top_k, counts, item_filter=allowed, exclude_history=exclude_history,
-            stats=stats, progress=lambda served: bars("users", served, limit),
+            stats=stats, progress=lambda served: bars("users", served, limit), warn=partial(click.echo, err=True),
         )  # fmt: skip
         write_results(lines, results, rejects, overwrite=overwrite)
     if counts.rejected and not counts.served + counts.failed:
@@ -117,6 +117,11 @@ def infer(
     if not counts.served + counts.failed:
         raise SpecBeamError(f"{', '.join(map(str, histories))}: no request in it. Expected at least one history.")
     click.echo(summary(recommender, counts, perf_counter() - start, rejects), err=piped)
+    if counts.cut_files:
+        raise SpecBeamError(
+            f"{counts.cut_files} of the files could not be read to the end: see the reasons "
+            f"{f'in {rejects}' if rejects else 'above'}. What was read is served{'' if piped else f', in {output}'}."
+        )
     conclude(counts, f"{counts.served} were served{f': see {output}' if counts.served else ''}.", strict=strict_input)
 
 
