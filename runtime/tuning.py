@@ -48,7 +48,7 @@ class Tuning(Sealed, frozen=True, kw_only=True):
     scoring: ScoringKind
     drafter: DrafterKind | None  # None: there was nothing to draft by
     pool: str | None  # the checksum of the pool that was drafted from: acceptance is that of one pool
-    users: int  # whose histories were run
+    users: int  # requests that were run
     threads: int
     fits: dict[str, CallFit]  # by role
     acceptance: AcceptanceCounts
@@ -85,7 +85,8 @@ def planner_for(
         acceptance = Acceptance.from_snapshot(tuning.acceptance, trie, scoring)
     shared = worth_sharing(len(bundle.manifest.prompt.prefix_ids))
     target = _costs(facts.roles["target"].latency, fits.get("target", UNTUNED))
-    return Planner(target, _draft_costs(facts, fits, drafter), acceptance, shared_prefix=shared)
+    draft = _draft_costs(facts, fits, drafter)
+    return Planner(target, draft, acceptance, shared_prefix=shared, tuned=tuning is not None)
 
 
 def _draft_costs(facts: EngineFacts, fits: Mapping[str, CallFit], drafter: DrafterKind | None) -> CallCosts | None:

@@ -104,7 +104,7 @@ def infer(
     with Bars() as bars:
         lines = serve(
             recommender, islice(entries, limit), top_k, counts, item_filter=allowed, exclude_history=exclude_history,
-            stats=stats, progress=lambda served: bars("users", served, limit),
+            stats=stats, progress=lambda served: bars("requests", served, limit),
         )  # fmt: skip
         write_results(lines, output, rejects)
     if counts.rejected and not counts.served:
