@@ -25,7 +25,12 @@ from specbeam.export.quiet import quiet
 def measure_speed(options: Namespace, setup: Setup, drafts: dict[str, Path]) -> None:
     """Export and build a bundle of every draft (objective to checkpoint), race them, and write speed.json."""
     settings = Settings(
-        top_k=setup.top_k, verify=("strict", "relaxed"), users=setup.users, threads=options.threads, temperature=1.0
+        top_k=setup.top_k,
+        verify=("strict", "relaxed"),
+        users=setup.users,
+        threads=options.threads,
+        temperature=1.0,
+        speculation="fixed",
     )
     dataset = Dataset.open(options.data)
     bundles = {
@@ -71,4 +76,4 @@ def race(benches: Mapping[str, Bench], generate: Generate, rounds: Sequence[Sequ
     contestants[GENERATE] = lambda users: generate(encode(users[0].history).prompt, k)
     with tqdm(total=len(rounds), desc=f"rounds, K={k}", disable=None, leave=False) as bar:
         seconds, _ = take_turns(contestants, rounds, progress=lambda done: bar.update(done - bar.n))
-    return paces(seconds, (PLAIN, GENERATE), k, 1, seed=0)
+    return paces(seconds, (PLAIN, GENERATE), k, 1)

@@ -26,7 +26,7 @@ from specbeam.engines.registry import available_threads, load_engine
 from specbeam.evaluate.speed import rounds_of, served_by, take_turns
 from specbeam.export import export_bundle
 from specbeam.runtime import DraftShape, Recommender
-from specbeam.runtime.metrics import estimate, resampled_medians
+from specbeam.runtime.metrics import median_estimate
 
 FP32, INT8 = "onnxruntime-cpu-fp32", "onnxruntime-cpu-int8"
 SHAPES = {  # cached, new: calls of plain beam search and of verification for K = 20
@@ -125,8 +125,7 @@ def main() -> None:
                 seconds, _ = take_turns(searches, rounds_of(users, batch, options.rounds))
                 pair = 1000 * np.stack([seconds[FP32], seconds[INT8]], axis=1) / batch
                 medians = np.median(pair, axis=0)
-                drawn = resampled_medians(pair)
-                ratio = estimate(float(medians[0] / medians[1]), drawn[:, 0] / drawn[:, 1])
+                ratio = median_estimate(seconds[FP32] / seconds[INT8])
                 found[f"K=20, batch {batch}, {drafting}"] = {FP32: float(medians[0]), INT8: float(medians[1])}
                 interval = f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
                 rows.append([f"batch {batch}, drafting {drafting}", *(f"{ms:.2f}" for ms in medians), interval])

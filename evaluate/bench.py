@@ -17,6 +17,7 @@ from ..catalog.trie import ItemTrie
 from ..engines.base import Engine
 from ..engines.bundle import Bundle
 from ..engines.registry import (
+    available_threads,
     backend_version,
     chosen_engine,
     chosen_threads,
@@ -29,6 +30,7 @@ from ..runtime.recommender import check_k
 from ..runtime.retrieval import CatalogPool
 from ..runtime.speculation import drafter_for, planning_for
 from ..runtime.types import DrafterKind, Int64
+from .machine import processor
 from .settings import Search, Settings, searches_of
 
 Generate = Callable[[Int64, int], list[tuple[int, float]]]  # prompt [P] and K in, ranked leaves and scores out
@@ -48,6 +50,9 @@ class Setup(msgspec.Struct, frozen=True):
     identifier_length: int  # L
     versions: dict[str, str]
     machine: str
+    processor: str
+    processors: int  # that this process may use
+    load: float | None  # processes that wanted one when timing began (a minute's mean); None: nothing was timed
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +78,11 @@ class Bench:
         for k in settings.top_k:
             check_k(k, manifest.max_top_k)
         drafter = drafter_for(bundle, settings.drafter, has_pool=settings.pool is not None)
-        searches = searches_of(settings, manifest.scoring, has_draft=drafter not in (None, "none"))
         engine, threads = chosen_engine(bundle, settings.engine), chosen_threads(settings.threads)
+        searches = searches_of(
+            settings, manifest.scoring, has_draft=drafter not in (None, "none"),
+            planned=drafter != "none" and not engine.startswith("torch-"),
+        )  # fmt: skip
         catalog, trie = bundle.items()
         pool = None if settings.pool is None else CatalogPool(ItemPool.open(settings.pool), catalog, trie)
         target = load_engine(bundle, "target", engine, threads=threads)
@@ -86,7 +94,7 @@ class Bench:
         plain = search.drafting == "nothing"
         planning = planning_for(
             self.bundle, self.engine, self.trie, search.verification, threads=self.threads,
-            drafter="none" if plain else self.drafter, speculation="fixed" if search.drafting == "fixed" else None,
+            drafter="none" if plain else self.drafter, speculation=None if plain else search.drafting,
             shape=search.shape, pool=None if plain or self.pool is None else self.pool.pool,
         )  # fmt: skip
         return Recommender(
@@ -116,8 +124,8 @@ class Bench:
 
         return run
 
-    def setup(self) -> Setup:
-        """What the figures are of."""
+    def setup(self, load: float | None) -> Setup:
+        """What the figures are of; load: of the machine when timing began."""
         manifest, backend = self.bundle.manifest, self.engine.partition("-")[0]
         versions = {"specbeam": __version__, "python": platform.python_version(), "numpy": np.__version__}
         with suppress(PackageNotFoundError):
@@ -126,5 +134,6 @@ class Bench:
             str(self.bundle.path), manifest.checksum, self.engine, self.threads, manifest.target.parameters,
             manifest.draft.parameters if manifest.draft else None, self.drafter,
             None if self.pool is None else self.pool.pool.checksum, manifest.identifier_length,
-            versions | {backend: backend_version(backend)}, platform.platform(),
+            versions | {backend: backend_version(backend)}, platform.platform(), processor(),
+            available_threads(), load,
         )  # fmt: skip

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from ..runtime import Recommendation
 from ..runtime.metrics import (
     Estimate,
     coverage,
     estimate,
+    median_estimate,
     ndcg_per_user,
     recall_per_user,
     resampled_means,
-    resampled_medians,
 )
 from ..runtime.stats import DecodeStats
 from ..runtime.types import Float64, Int64
@@ -55,7 +56,8 @@ class AtK(msgspec.Struct, frozen=True):
     accept_steps: Estimate  # AS@K: tokens of the longest identifier, less target calls
     draft_calls: Estimate
     nodes: Estimate  # trie nodes the target evaluated
-    acceptance: tuple[float | None, ...]  # share of needed nodes that were there ahead of need, at depths 1 to L - 1
+    acceptance: tuple[float | None, ...]  # share of needed nodes that were there ahead of need, at depths 1 to L - 1;
+    # None: none was needed, or nothing was ever evaluated ahead of need
     stand_ins: float  # nodes that stood in for better ones
     differing: int | None  # lists that are not plain beam search's; None: not strict, or that was not run
     difference: Difference | None  # None: this is the first mode
@@ -68,9 +70,10 @@ class Pace(msgspec.Struct, frozen=True):
     k: int
     batch: int
     rounds: int
-    milliseconds: Estimate  # a user: the median over rounds
+    milliseconds: Estimate  # a request: the median over rounds
     speedup: dict[str, Estimate]  # WS@K against each baseline: the median of the rounds' ratios
     differing: int | None = None  # lists of `generate` that are not our exact ones
+    same_as: str | None = None  # whose times these are: it did the very same work in every round
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +89,12 @@ class Outcome:
     @classmethod
     def of(cls, results: Sequence[Recommendation], stats: DecodeStats) -> "Outcome":
         """stats: of these results alone."""
+        acceptance = stats.acceptance() if stats.nodes_drafted or stats.found.any() else [None] * (stats.length - 1)
         costs = [(r.stats.target_calls, r.stats.draft_calls, r.stats.nodes_evaluated) for r in results]
         return cls(
             tuple(tuple(entry.item for entry in result.items) for result in results),
             tuple(tuple(entry.score for entry in result.items) for result in results),
-            np.array(costs, np.int64), tuple(stats.acceptance()), stats.stand_ins,
+            np.array(costs, np.int64), tuple(acceptance), stats.stand_ins,
         )  # fmt: skip
 
 
@@ -188,13 +192,16 @@ def same_list(
     return True
 
 
-def paces(seconds: Mapping[str, Float64], baselines: Sequence[str], k: int, batch: int, *, seed: int) -> list[Pace]:
+def paces(seconds: Mapping[str, Float64], baselines: Sequence[str], k: int, batch: int) -> list[Pace]:
     """Every contestant's pace from its rounds' seconds [R], and its speed-up over each baseline that took part."""
     result = []
     for name, own in seconds.items():
-        against = {base: seconds[base] / own for base in baselines if base in seconds and base != name}
-        columns = np.stack([1000 * own / batch, *against.values()], axis=1)
-        middle, drawn = np.median(columns, axis=0), resampled_medians(columns, seed=seed)
-        milliseconds, *ratios = (estimate(middle[i], drawn[:, i]) for i in range(len(middle)))
-        result.append(Pace(name, k, batch, len(own), milliseconds, dict(zip(against, ratios, strict=True))))
+        speedup = {base: median_estimate(seconds[base] / own) for base in baselines if base in seconds and base != name}
+        result.append(Pace(name, k, batch, len(own), median_estimate(1000 * own / batch), speedup))
     return result
+
+
+def told_once(found: Sequence[Pace], same: AbstractSet[str], base: str) -> list[Pace]:
+    """The paces, but those of `same` as the pace of `base`: they did what it did, call by call."""
+    of = {pace.name: pace for pace in found}
+    return [replace(of[base], name=pace.name, same_as=base) if pace.name in same else pace for pace in found]

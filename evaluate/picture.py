@@ -1,14 +1,18 @@
 """An evaluation as a picture: speed-up and target calls against K, a line a mode."""
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any, Final
 
 import altair as alt
 
 from ..picture import FONT, INK, PALE
-from ..runtime.metrics import Estimate
+from ..runtime.metrics import FEWEST, Estimate
+from .bench import Setup
+from .machine import busy
 from .run import Evaluation
 from .settings import GENERATE, PLAIN
+from .table import drafting, machine
 
 # Of Okabe and Ito's palette, which the colour-blind can tell apart; modes differ in form, too.
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777", "#F0E442")
@@ -16,6 +20,7 @@ SHAPES: Final = (
     "circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "stroke", "triangle-left",
 )  # fmt: skip
 WIDTH, HEIGHT = 360, 260  # pixels of a panel
+LINE = 118  # letters of a line above the panels
 SHIFT = 0.06  # of the distance between two K: modes stand beside each other, so that all intervals are seen
 Row = dict[str, Any]
 
@@ -28,17 +33,42 @@ def chart(evaluation: Evaluation) -> alt.VConcatChart:
     names = [mode.search.name for mode in evaluation.modes]
     told = (_speed(evaluation), _calls(evaluation))
     panels = [_panel(rows, said, names, level) for rows, said, level in told if rows]
-    data, setup = evaluation.data, evaluation.setup
-    facts = f"{data.folder}, {data.split}: {data.requests:,} requests; {setup.bundle}, {setup.engine}"
     title = alt.TitleParams(
-        "Speed and target calls by list length", subtitle=[facts, "Bars: 95 % intervals"], anchor="start",
+        "Speed and target calls by list length" if evaluation.paces else "Target calls by list length",
+        subtitle=[line for text in _facts(evaluation) for line in wrap(text, LINE)], anchor="start",
         fontSize=18, offset=14, subtitleFontSize=12, subtitleColor=PALE, subtitlePadding=8, subtitleLineHeight=17,
     )  # fmt: skip
     config = alt.Config(
         font=FONT, background="white", view=alt.ViewConfig(stroke=None), title=alt.TitleConfig(color=INK),
         axis=alt.AxisConfig(labelColor=INK, titleColor=PALE, titleFontWeight="normal", gridColor="#EEEEEE"),
     )  # fmt: skip
-    return alt.vconcat(alt.hconcat(*panels, spacing=40), title=title, padding=24, config=config)
+    both = alt.hconcat(*panels, spacing=40, **_warned(evaluation.setup))
+    return alt.vconcat(both, title=title, padding=24, config=config)
+
+
+def _facts(evaluation: Evaluation) -> list[str]:
+    """What was measured, and on what."""
+    data, setup = evaluation.data, evaluation.setup
+    facts = [
+        f"{data.folder}, {data.split}: {data.requests:,} requests; {setup.bundle}, {setup.engine}; "
+        f"target calls at batch {evaluation.settings.batch_size}",
+        machine(setup),
+        *(f"{mode.search.name}: {drafting(mode.search, setup.drafter)}" for mode in evaluation.modes),
+    ]
+    rounds = evaluation.paces[0].rounds if evaluation.paces else FEWEST
+    bars = "95 % intervals" if rounds >= FEWEST else f"95 % intervals, of the speed-up all of {rounds} rounds"
+    facts.append(f"K: items a list. Bars: {bars}.")
+    return facts
+
+
+def _warned(setup: Setup) -> dict[str, Any]:
+    """A title for the panels where times are not to be trusted."""
+    told = busy(setup.load, setup.processors)
+    return (
+        {"title": alt.TitleParams(f"Note: {told}", color=COLOURS[1], fontSize=13, anchor="start", offset=12)}
+        if told
+        else {}
+    )
 
 
 def _speed(evaluation: Evaluation) -> tuple[list[Row], str, float | None]:
@@ -63,12 +93,13 @@ def _row(name: str, k: int, number: Estimate) -> Row:
 
 def _panel(rows: Sequence[Row], title: str, names: Sequence[str], level: float | None) -> alt.LayerChart:
     """A line and its intervals for every mode; `level`: a dashed line there."""
+    top = 1.06 * max(row["high"] for row in rows)
     lengths = sorted({row["k"] for row in rows})
     aside = {name: SHIFT * (i - (len(names) - 1) / 2) for i, name in enumerate(names)}
     data = _data([row | {"x": lengths.index(row["k"]) + aside[row["mode"]]} for row in rows])
     ticks = alt.Axis(values=list(range(len(lengths))), labelExpr=f"{lengths}[datum.value]", grid=False)
     x = alt.X("x:Q", title="K", axis=ticks, scale=alt.Scale(domain=[-0.5, len(lengths) - 0.5], nice=False))
-    y, low = (alt.Y(f"{name}:Q", title=None, scale=alt.Scale(domainMin=0)) for name in ("value", "low"))
+    y, low = (alt.Y(f"{name}:Q", title=None, scale=alt.Scale(domain=[0, top], nice=False)) for name in ("value", "low"))
     legend = alt.Legend(title=None, orient="top", columns=3, labelLimit=0, labelFontSize=12, labelColor=INK)
     colour, shape = (
         kind("mode:N", scale=alt.Scale(domain=names, range=looks[: len(names)]), legend=legend)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from os import getloadavg
 from pathlib import Path
 
 import msgspec
@@ -12,13 +11,15 @@ from ..catalog.checks import function, instance
 from ..catalog.dataset import Dataset, Example
 from ..catalog.prompt_options import PromptOptions, contradictions, contrast
 from ..engines.bundle import Bundle
-from ..engines.registry import available_threads
 from ..runtime import Recommendation, Recommender
 from ..runtime.answers import answered
-from ..runtime.types import Request
+from ..runtime.metrics import FEWEST
+from ..runtime.planner import Planner
+from ..runtime.types import Request, RequestStats
 from .bench import Bench, Generate, Setup
 from .data import DataFacts, HeldOut
-from .figures import QUALITY, AtK, Outcome, Pace, at_k, paces, per_request, same_list
+from .figures import QUALITY, AtK, Outcome, Pace, at_k, paces, per_request, same_list, told_once
+from .machine import busy, load
 from .settings import GENERATE, PLAIN, Search, Settings
 from .speed import Contestant, rounds_of, served_by, take_turns
 
@@ -78,9 +79,13 @@ def evaluate(
     bench = Bench.open(bundle, settings)
     recommenders = {search.name: bench.recommender(search) for search in bench.searches}
     figures = _figures(bench, recommenders, held, each, progress)
+    untuned = [name for name, one in recommenders.items() if isinstance(one.planning, Planner) and one.planning.blind]
+    setup = bench.setup(load() if settings.timed_users else None)
     timed, notes = _timed(bench, recommenders, held.examples, progress) if settings.timed_users else ([], [])
-    notes = [*_remarks(held.facts, figures), *_unlike_training(bundle), *notes]
-    return Evaluation(bench.setup(), held.facts, settings, figures, tuple(timed), tuple(notes))
+    told = busy(setup.load, setup.processors)
+    remarks = [*_remarks(held.facts, figures), *_unlike_training(bundle)]
+    notes = [*remarks, *filter(None, [told, _blind(untuned, bundle)]), *notes]
+    return Evaluation(setup, held.facts, settings, figures, tuple(timed), tuple(notes))
 
 
 def _figures(
@@ -125,21 +130,21 @@ def _tell(name: str, outcome: Outcome, held: HeldOut, k: int, each: Callable[[Us
         each(UserLine(user, name, k, recall, ndcg, target_calls, draft_calls, nodes, items))
 
 
-def busy() -> list[str]:
-    """A note where others compute on this machine: torch's threads then spin for processors that they do not get."""
-    load, processors = getloadavg()[0], available_threads()
-    if load <= processors + 0.5:
-        return []
-    return [
-        f"the machine was busy when timing began (load {load:.1f} on {processors} processors): do not trust walltimes"
-    ]
+def _blind(untuned: Sequence[str], bundle: Bundle) -> str | None:
+    """What to say of searches that plan by latency alone."""
+    if not untuned:
+        return None
+    return (
+        f"auto knew of no tuning for {', '.join(untuned)} and went by the engine's latency: specbeam tune "
+        f"{bundle.path} HISTORIES measures what drafting is worth"
+    )
 
 
 def _timed(
     bench: Bench, recommenders: Mapping[str, Recommender], examples: Sequence[Example], progress: Progress
 ) -> tuple[list[Pace], list[str]]:
     """Everybody's pace at batch 1 and at the settings' batch size, and what there is to say about it."""
-    settings, notes = bench.settings, busy()
+    settings, notes = bench.settings, list[str]()
     generate = bench.generate() if GENERATE in settings.against else None
     if isinstance(generate, str):
         notes.append(f"generate was not timed: {generate}")
@@ -152,9 +157,14 @@ def _timed(
         if generate is not None and batch == 1:
             contestants[GENERATE] = _generating(generate, recommenders, k)
         told = partial(_told, progress, "rounds of walltime", number * len(rounds), len(races) * len(rounds))
-        seconds, answers = take_turns(contestants, rounds, progress=told)
-        of_batch = paces(seconds, settings.against, k, batch, seed=settings.seed)
+        seconds, answers = take_turns(contestants, rounds, seed=settings.seed + number, progress=told)
+        of_batch = told_once(paces(seconds, settings.against, k, batch), _idle(bench, answers), PLAIN)
         found += [replace(p, differing=_unlike(bench, answers)) if p.name == GENERATE else p for p in of_batch]
+    if settings.timed_users < FEWEST:
+        notes.append(
+            f"{settings.timed_users} rounds of walltime are too few for 95 % intervals ({FEWEST} at least): the "
+            "brackets hold the lowest and the highest"
+        )
     unlike = sum(pace.differing or 0 for pace in found)
     if unlike:
         rounded = bench.engine.split("-")[2] != bench.bundle.manifest.precision  # generate runs the checkpoint
@@ -166,6 +176,22 @@ def _timed(
 def _generating(generate: Generate, recommenders: Mapping[str, Recommender], k: int) -> Contestant:
     encode = next(iter(recommenders.values())).encode
     return lambda users: generate(encode(users[0].history).prompt, k)
+
+
+def _idle(bench: Bench, answers: Mapping[str, list[object]]) -> set[str]:
+    """Strict searches that did in every round what plain beam search did, because nothing was drafted."""
+    work = {name: [_work(answer) for answer in each] for name, each in answers.items() if name != GENERATE}
+    return {
+        one.name
+        for one in bench.searches
+        if one.exact and one.drafting != "fixed" and work[one.name] == work.get(PLAIN)
+    }
+
+
+def _work(answer: object) -> list[RequestStats]:
+    """What every request of a round cost."""
+    assert isinstance(answer, list)
+    return [result.stats for result in answer if isinstance(result, Recommendation)]
 
 
 def _unlike(bench: Bench, answers: Mapping[str, list[object]]) -> int | None:

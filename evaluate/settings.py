@@ -12,6 +12,7 @@ from ..runtime.verification import SAMPLING
 
 Rule = Literal["reuse", "all-or-nothing"]
 Baseline = Literal["plain", "generate"]
+Drafting = Literal["nothing", "auto", "fixed"]
 PLAIN: Final = "plain"
 GENERATE: Final = "generate"
 TOP_K: Final = (1, 3, 5, 10, 20)
@@ -32,7 +33,8 @@ class Settings(Checked, frozen=True):
     engine: str | None = None
     drafter: DrafterKind | None = None  # None: what the bundle and the pool have
     pool: str | None = None  # the folder of a pool of items, to draft from
-    speculation: Literal["auto", "fixed"] = "fixed"  # auto: for modes whose lists do not depend on it
+    # auto: for modes whose lists do not depend on it. None: likewise, unless a shape is given or rules are compared.
+    speculation: Literal["auto", "fixed"] | None = None
     shape: DraftShape | None = None
     scoring: ScoringKind | None = None  # None: the bundle's
     slack: float | None = None
@@ -61,7 +63,7 @@ class Search(Frozen, frozen=True):
     name: str
     mode: Mode
     scoring: ScoringKind
-    drafting: Literal["nothing", "auto", "fixed"]
+    drafting: Drafting
     shape: DraftShape | None = None  # of fixed drafting
     rule: Rule = "reuse"
     slack: float | None = None
@@ -78,34 +80,43 @@ class Search(Frozen, frozen=True):
         return self.mode == "strict" and self.name != PLAIN
 
 
-def searches_of(settings: Settings, scoring: ScoringKind, *, has_draft: bool) -> tuple[Search, ...]:
+def searches_of(
+    settings: Settings, scoring: ScoringKind, *, has_draft: bool, planned: bool = True
+) -> tuple[Search, ...]:
     """Every mode that is asked for, under each rule; behind them, if wanted, plain beam search.
 
-    scoring: the bundle's. Raises `OptionError` for what needs a draft that is not there.
+    scoring: the bundle's; planned: whether auto can plan: the engine has a latency, and drafting is not ruled out.
+    Raises `OptionError` for what needs a draft that is not there.
     """
     if not has_draft and "relaxed" in settings.verify:
         raise OptionError(
             "relaxed verification needs a draft, and there is none. Leave it out, export with --draft or give a --pool."
         )
-    if not has_draft and settings.shape is not None:
-        raise OptionError("there is no draft model and no pool: leave the draft's width and length out.")
+    if not has_draft and (settings.shape is not None or settings.speculation == "fixed"):
+        raise OptionError(
+            "there is no draft model and no pool: leave the draft's width and length, and --speculation fixed, out."
+        )
     rules: tuple[Rule, ...] = ("reuse", "all-or-nothing") if settings.rule == "both" else (settings.rule,)
     scoring = settings.scoring or scoring
-    searches = [_search(settings, mode, rule, scoring, has_draft) for mode in settings.verify for rule in rules]
+    by_default = settings.speculation is None and settings.shape is None and planned
+    # auto plans for the rule that keeps what was evaluated
+    auto = settings.speculation == "auto" or (by_default and (settings.rule == "reuse" or not has_draft))
+    searches = [_search(settings, mode, rule, scoring, has_draft, auto) for mode in settings.verify for rule in rules]
     if PLAIN in settings.against:
         searches.append(Search(name=PLAIN, mode="strict", scoring=scoring, drafting="nothing"))
     return tuple(searches)
 
 
-def _search(settings: Settings, mode: Mode, rule: Rule, scoring: ScoringKind, has_draft: bool) -> Search:
+def _search(settings: Settings, mode: Mode, rule: Rule, scoring: ScoringKind, has_draft: bool, auto: bool) -> Search:
     sampling = mode in SAMPLING
     chosen = Verification(
         mode, "constrained" if mode == "sampled" else scoring, settings.slack if mode == "tolerant" else None,
         settings.temperature if sampling else None, settings.seed if sampling else None,
     )  # fmt: skip
-    auto = not has_draft or (settings.speculation == "auto" and chosen.lossless)
+    auto = chosen.lossless and auto
+    drafting: Drafting = "auto" if auto else "fixed" if has_draft else "nothing"
     return Search(
         name=mode if rule == "reuse" else f"{mode}, {rule}", mode=mode, scoring=chosen.scoring or scoring, rule=rule,
-        drafting="auto" if auto else "fixed", shape=None if auto else settings.shape or DraftShape(),
+        drafting=drafting, shape=settings.shape or DraftShape() if drafting == "fixed" else None,
         slack=chosen.slack, temperature=chosen.temperature, seed=chosen.seed,
     )  # fmt: skip

@@ -1,4 +1,9 @@
-"""Walltime: contestants that take turns on the same users, so that all of them meet the same state of the machine."""
+"""Walltime: contestants that take turns on the same requests, in an order that is drawn anew every round.
+
+What a turn takes depends on whose turn was before (whose threads still spin, what the caches hold) and on the
+machine's other work. As the order is random, neither favours anybody: contestants that are the same are as likely
+to be the faster as the slower in every round, which is all that the intervals of `paces` rest on.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter, sleep
@@ -15,7 +20,7 @@ Contestant = Callable[[Sequence[Example]], object]
 
 
 def rounds_of(examples: Sequence[Example], batch: int, rounds: int) -> list[list[Example]]:
-    """As many groups of `batch` users, from the first on, and again from the first where they do not suffice."""
+    """As many groups of `batch` requests, from the first on, and again from the first where they do not suffice."""
     return [[examples[(i * batch + j) % len(examples)] for j in range(batch)] for i in range(rounds)]
 
 
@@ -23,23 +28,23 @@ def take_turns(
     contestants: Mapping[str, Contestant],
     rounds: Sequence[Sequence[Example]],
     *,
+    seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[dict[str, Float64], dict[str, list[object]]]:
     """Every contestant's seconds [R] and answers [R], one a round.
 
-    In a round all of them serve the same users, one after another, every round beginning with another one.
-    `progress` is told how many rounds are done.
+    In a round all of them serve the same requests, one after another; `seed` draws the orders. `progress` is told how
+    many rounds are done.
     """
-    names = list(contestants)
+    names, rng = list(contestants), np.random.default_rng(seed)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     answers: dict[str, list[object]] = {name: [] for name in names}
     warm_up = rounds[:WARM_UP]
-    for number, users in enumerate([*warm_up, *rounds]):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+    for number, group in enumerate([*warm_up, *rounds]):
+        for name in rng.permutation(names).tolist():
             sleep(PAUSE)
             start = perf_counter()
-            answer = contestants[name](users)
+            answer = contestants[name](group)
             elapsed = perf_counter() - start
             if number >= len(warm_up):
                 seconds[name].append(elapsed)
@@ -51,7 +56,7 @@ def take_turns(
 def served_by(recommender: Recommender, k: int) -> Contestant:
     """A recommender as a contestant: histories in, lists of items out."""
 
-    def serve(users: Sequence[Example]) -> list[Recommendation]:
-        return recommender.recommend([user.history for user in users], k, users=[user.user for user in users])
+    def serve(group: Sequence[Example]) -> list[Recommendation]:
+        return recommender.recommend([one.history for one in group], k, users=[one.user for one in group])
 
     return serve

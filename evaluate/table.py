@@ -1,14 +1,34 @@
-"""An evaluation as text: Markdown tables that fit 120 columns."""
+"""An evaluation as text: Markdown tables that fit 120 columns, and what their headings mean."""
 
 from collections.abc import Callable, Iterator, Sequence
+from textwrap import wrap
 
 from ..runtime.metrics import Estimate
 from ..runtime.types import DrafterKind
+from .bench import Setup
 from .figures import AtK, Pace, Part
 from .run import Evaluation
 from .settings import Search
 
 Row = Sequence[str]
+PAPER = 120  # columns
+QUALITY_TOLD = (
+    "Recall@K: share of a request's labels that its K items hold. NDCG@K: likewise, high ranks counting more; 1 is the "
+    "best list there is. R warm, R cold: Recall@K on labels that occur in training histories, and on the others. "
+    "coverage: share of the bundle's items in any list. Brackets, everywhere: 95 % intervals."
+)
+WORK_TOLD = (
+    "target calls, draft calls: calls of each model in which a request had tokens. AS@K: accept steps, {length} (the "
+    "tokens of the longest identifier, L) less target calls. nodes: beginnings of identifiers that the target "
+    "evaluated. acceptance by depth: of the nodes that the search needed at each depth from 1 to L - 1, the share that "
+    "had been evaluated ahead of need; -: nothing was."
+)
+DIFFERENCE_TOLD = "The mode less {first}: above 0 it has more. An interval without 0 is a difference."
+PACE_TOLD = (
+    "ms: from a history to its list, a request's share of its batch. WS@K: walltime speed-up, how many times as fast "
+    "as the baseline (below 1: slower) in the same round."
+)
+SAME_TOLD = " as plain: drafted nothing, so the work was plain's and so are the times."
 
 
 def described(evaluation: Evaluation) -> str:
@@ -25,27 +45,44 @@ def described(evaluation: Evaluation) -> str:
     return "\n\n".join(parts)
 
 
+def _told(text: str) -> str:
+    """A paragraph below a table."""
+    return "\n\n" + "\n".join(wrap(text, PAPER))
+
+
 def _head(evaluation: Evaluation) -> str:
     data, setup = evaluation.data, evaluation.setup
     several = f" of {data.users:,} users" if data.users != data.requests else ""
     warm = "" if data.warm_labels is None else f" ({data.warm_labels / data.labels:.0%} warm)"
     lines = [
         f"{data.folder}, {data.split}: {data.requests:,} requests{several}, {data.labels:,} labels{warm}",
-        f"{setup.bundle}: {data.items:,} items, L = {setup.identifier_length}, {setup.engine}, {setup.threads} threads",
-        *(f"{mode.search.name}: {_drafting(mode.search, setup.drafter)}" for mode in evaluation.modes),
+        f"{setup.bundle}: {data.items:,} items, L = {setup.identifier_length}, {setup.engine}",
+        machine(setup),
+        *(f"{mode.search.name}: {drafting(mode.search, setup.drafter)}" for mode in evaluation.modes),
     ]
     return "\n".join(lines)
 
 
-def _drafting(search: Search, drafter: DrafterKind | None) -> str:
+def machine(setup: Setup) -> str:
+    """Where, and with what, times were measured."""
+    backend = setup.engine.partition("-")[0]
+    named = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "torch": "PyTorch"}.get(backend, backend)
+    return (
+        f"{setup.processor}, processors: {setup.processors}, threads of an engine: {setup.threads}, "
+        f"{named} {setup.versions[backend]}"
+    )
+
+
+def drafting(search: Search, drafter: DrafterKind | None) -> str:
+    """How a search drafts, scores and draws."""
     shape = search.shape
     match search.drafting:
         case "nothing":
             said = "beam search without drafting"
         case "auto":
-            said = "drafts what pays"
-        case _:
-            said = f"{shape.width} nodes at each of {shape.length} depths drafted" if shape else ""
+            said = "drafts what pays (auto)"
+        case "fixed":
+            said = f"{shape.width} nodes at each of {shape.length} depths drafted (fixed)" if shape else ""
     if search.drafting != "nothing" and drafter in ("retrieval", "both"):
         said += " from a pool" + (" and the draft model" if drafter == "both" else "")
     more = {"slack": search.slack, "temperature": search.temperature, "seed": search.seed}
@@ -56,31 +93,35 @@ def _quality(evaluation: Evaluation) -> str:
     heads = ["mode", "K", "Recall@K", "NDCG@K", "R warm", "R cold", "coverage"]
 
     def cells(at: AtK) -> Row:
-        return _of(at.recall, 4), _of(at.ndcg, 4), _recall(at.warm), _recall(at.cold), f"{at.coverage:.2%}"
+        return _of(at.recall, ".4"), _of(at.ndcg, ".4"), _recall(at.warm), _recall(at.cold), f"{at.coverage:.2%}"
 
-    return _table("Ranking quality", heads, _by_mode(evaluation, cells))
+    return _table("Ranking quality", heads, _by_mode(evaluation, cells)) + _told(QUALITY_TOLD)
 
 
 def _work(evaluation: Evaluation) -> str:
     heads = ["mode", "K", "target calls", "AS@K", "draft calls", "nodes", "acceptance by depth"]
 
     def cells(at: AtK) -> Row:
-        rates = " / ".join("-" if rate is None else f"{rate:.1%}" for rate in at.acceptance)
+        some = any(rate is not None for rate in at.acceptance)
+        rates = " / ".join("-" if rate is None else f"{rate:.1%}" for rate in at.acceptance) if some else "-"
         steps, draft, nodes = at.accept_steps.value, at.draft_calls.value, at.nodes.value
-        return _of(at.target_calls, 2), f"{steps:.2f}", f"{draft:.2f}", f"{nodes:.0f}", rates
+        calls = f"{draft:.2f}" if draft else "-"
+        return _of(at.target_calls, ".2"), f"{steps:.2f}", calls, f"{nodes:.0f}", rates
 
-    return _table("Work a request", heads, _by_mode(evaluation, cells))
+    told = WORK_TOLD.format(length=evaluation.setup.identifier_length)
+    return _table("Work, means of a request", heads, _by_mode(evaluation, cells)) + _told(told)
 
 
 def _differences(evaluation: Evaluation) -> str:
-    heads = ["mode", "K", "Recall@K", "NDCG@K", "target calls"]
+    first = evaluation.modes[0].search.name
+    heads = ["mode", "K", "Recall@K, difference", "NDCG@K, difference", "target calls, difference"]
 
     def cells(at: AtK) -> Row | None:
         gap = at.difference
-        return None if gap is None else (_of(gap.recall, 4), _of(gap.ndcg, 4), _of(gap.target_calls, 2))
+        return None if gap is None else (_of(gap.recall, "+.4"), _of(gap.ndcg, "+.4"), _of(gap.target_calls, "+.2"))
 
-    first = evaluation.modes[0].search.name
-    return _table(f"Less {first}, request by request", heads, _by_mode(evaluation, cells))
+    title = f"Differences to {first}, request by request"
+    return _table(title, heads, _by_mode(evaluation, cells)) + _told(DIFFERENCE_TOLD.format(first=first))
 
 
 def _paces(evaluation: Evaluation) -> str:
@@ -92,10 +133,14 @@ def _paces(evaluation: Evaluation) -> str:
     rows: list[Row] = []
     for (batch, name), group in groups.items():
         for i, pace in enumerate(group):
-            ratios = (_of(pace.speedup[base], 2) if base in pace.speedup else "" for base in bases)
-            rows.append([name if i == 0 else "", str(batch), str(pace.k), _of(pace.milliseconds, 2), *ratios])
-    heads = ["mode", "batch", "K", "ms a user", *(f"WS@K, {base}" for base in bases)]
-    return _table(f"Walltime, medians of {evaluation.paces[0].rounds} rounds", heads, rows)
+            ratios = (_of(pace.speedup[base], ".2") if base in pace.speedup else "-" for base in bases)
+            spent = _of(pace.milliseconds, ".2")
+            if pace.same_as is not None:
+                spent, ratios = f"as {pace.same_as}", ("-" for _ in bases)
+            rows.append([name if i == 0 else "", str(batch), str(pace.k), spent, *ratios])
+    heads = ["mode", "batch", "K", "ms a request", *(f"WS@K, {base}" for base in bases)]
+    told = PACE_TOLD + SAME_TOLD * any(pace.same_as for pace in evaluation.paces)
+    return _table(f"Walltime, medians of {evaluation.paces[0].rounds} rounds", heads, rows) + _told(told)
 
 
 def _by_mode(evaluation: Evaluation, cells: Callable[[AtK], Row | None]) -> Iterator[Row]:
@@ -113,8 +158,9 @@ def _recall(part: Part | None) -> str:
     return "-" if part is None else f"{part.recall.value:.4f}"
 
 
-def _of(number: Estimate, digits: int) -> str:
-    return f"{number.value:.{digits}f} [{number.low:.{digits}f}, {number.high:.{digits}f}]"
+def _of(number: Estimate, form: str) -> str:
+    """form: the format of each of the three, but for the letter f."""
+    return "{:{form}f} [{:{form}f}, {:{form}f}]".format(number.value, number.low, number.high, form=form)
 
 
 def _table(title: str, heads: Row, rows: Iterator[Row] | Sequence[Row]) -> str:

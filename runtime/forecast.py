@@ -111,6 +111,16 @@ class Forecast:
         calls[:levels] = drafts
         return Outcome(lands, missing, drafted.sum(axis=0) + every * known.children[s], asked, calls)
 
+    def drafted(self, policy: Policy) -> float:
+        """Nodes that are expected to be drafted for one request (evaluating all children is nobody's draft)."""
+        standing, nodes = np.zeros(self.length), 0.0
+        standing[0] = 1.0
+        for s, plan in enumerate(policy):
+            outcome = self.outcome(s, (plan,))
+            nodes += 0.0 if plan.enumerate else float(standing[s] * outcome.nodes[0])
+            standing += standing[s] * outcome.lands[:, 0]
+        return nodes
+
     def milliseconds(self, outcomes: Sequence[Outcome]) -> Float64:
         """[C] expected time of the batch; an outcome for every depth, of C plans or of one.
 

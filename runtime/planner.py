@@ -2,7 +2,7 @@
 
 from math import log
 from threading import Lock
-from typing import Unpack
+from typing import NamedTuple, Unpack
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -125,18 +125,35 @@ def _named(plan: Plan) -> str:
     return "enumerate" if plan.enumerate else drafted
 
 
+class Expected(NamedTuple):
+    """What a policy is expected to bring a request of a batch."""
+
+    drafted: float  # nodes
+    enumerated: bool  # all children are evaluated at some depth
+    milliseconds: float
+    plain: float  # milliseconds without drafting
+
+
 class Planner(Planning):
     """Plans rounds by cost, and learns from what becomes of them. Safe to share between threads."""
 
     def __init__(
-        self, target: CallCosts, draft: CallCosts | None, acceptance: Acceptance, *, shared_prefix: int = 0
-    ) -> None:
-        """draft: None where no model drafts; shared_prefix: tokens that the engines have cached of every prompt."""
+        self, target: CallCosts, draft: CallCosts | None, acceptance: Acceptance, *, shared_prefix: int = 0,
+        tuned: bool = False,
+    ) -> None:  # fmt: skip
+        """draft: None where no model drafts; shared_prefix: tokens that the engines have cached of every prompt; tuned:
+        whether `acceptance` begins with what was counted before."""
         self.target, self.draft, self.acceptance, self.shared_prefix = target, draft, acceptance, shared_prefix
+        self.tuned = tuned
         self._policies: dict[tuple[int, int, int], tuple[int, int, Policy]] = {}
         self._enumerated: WeakKeyDictionary[Frontier, Bool] = WeakKeyDictionary()  # of rounds that are under way
         self._turn = 0
         self._lock = Lock()
+
+    @property
+    def blind(self) -> bool:
+        """Whether it could draft, and nobody has tuned it."""
+        return self.draft is not None and not self.tuned
 
     def policy(self, batch: int, prompt: int, width: int) -> Policy:
         """The policy for batches of about this size, prompts of about this length and lists of this many.
@@ -203,6 +220,14 @@ class Planner(Planning):
         """The policy for such batches as a table for people; see `rationale`."""
         situation = self._situation(_rounded(batch, 2.0), _rounded(prompt, ROUNDING), width)
         return rationale(self.policy(batch, prompt, width), **situation)
+
+    def expected(self, batch: int, prompt: int, width: int) -> Expected:
+        """What the policy for such batches is expected to bring."""
+        batch, prompt = _rounded(batch, 2.0), _rounded(prompt, ROUNDING)
+        situation, policy = self._situation(batch, prompt, width), self.policy(batch, prompt, width)
+        forecast, plain = Forecast(**situation), (NOTHING,) * self.acceptance.length
+        planned, without = (expected_milliseconds(each, **situation) / batch for each in (policy, plain))
+        return Expected(forecast.drafted(policy), any(plan.enumerate for plan in policy), planned, without)
 
     def _situation(self, batch: int, prompt: int, width: int) -> Situation:
         return Situation(

@@ -18,6 +18,7 @@ from .acceptance import GRID, Acceptance
 from .answers import answered
 from .arguments import checked_verification, listed_histories
 from .costs import CallCosts, fit_nonnegative
+from .planner import Expected
 from .planning import FixedPlanning, Planning
 from .recommender import Recommender, check_k, opened_pool
 from .speculation import drafter_for
@@ -27,7 +28,6 @@ from .types import Bool, DrafterKind, DraftShape, DraftTree, Float64, Frontier, 
 from .verification import Verification
 
 TOP_K = (1, 5, 10, 20)
-USERS = 256
 WIDEST = 80  # nodes drafted a level while acceptance is measured
 BATCHES = (1, 8, 32)  # for the costs
 SHAPES = (None, DraftShape(10, 1), DraftShape(40, 3))  # for the costs: plain, little, much
@@ -209,7 +209,7 @@ def described(bundle: str | Path, path: Path, tuning: Tuning) -> str:
     fits = {**tuning.fits}
     pool = fits.pop("pool", None)
     scales = (f"{role} {fit.scale:.2f} times as long as alone" for role, fit in sorted(fits.items(), reverse=True))
-    lines = [f"{tuning.users} users, {tuning.mode} verification, {tuning.scoring} scoring: kept in {path}"]
+    lines = [f"{tuning.users} requests, {tuning.mode} verification, {tuning.scoring} scoring: kept in {path}"]
     if fits:
         lines.append(f"calls in the loop: {', '.join(scales)}")
     if pool is not None:
@@ -221,6 +221,40 @@ def described(bundle: str | Path, path: Path, tuning: Tuning) -> str:
     prompt = opened.manifest.prompt
     tokens = len(prompt.prefix_ids) + len(prompt.suffix_ids)
     tokens += prompt.history_length * (trie.length + len(prompt.separator_ids))
-    for k in sorted(width.k for width in tuning.acceptance.widths):
-        lines += ["", planner.rationale(8, min(tokens, opened.manifest.max_prompt_tokens), k)]
+    prompt_tokens = min(tokens, opened.manifest.max_prompt_tokens)
+    top_k = sorted(width.k for width in tuning.acceptance.widths)
+    for k in top_k:
+        lines += ["", planner.rationale(8, prompt_tokens, k)]
+    lines.append("")
+    lines += [verdict(batch, {k: planner.expected(batch, prompt_tokens, k) for k in top_k}) for batch in (1, 8)]
     return "\n".join(lines)
+
+
+def verdict(batch: int, expected: Mapping[int, Expected]) -> str:
+    """Whether drafting pays for batches of a size, in a sentence; expected: by K."""
+    pays = {k: found for k, found in expected.items() if found.drafted}
+    every = {k: found for k, found in expected.items() if found.enumerated and not found.drafted}
+    said = [
+        *(
+            f"auto will draft about {found.drafted:.0f} nodes a request and {_times(found)} (K = {k})"
+            for k, found in pays.items()
+        ),
+        *(
+            f"auto will evaluate every continuation at some depth, without a draft, and {_times(found)} (K = {k})"
+            for k, found in every.items()
+        ),
+    ]
+    if idle := [str(k) for k in expected if k not in pays and k not in every]:
+        said.append(f"auto will draft nothing (K = {', '.join(idle)})")
+    judged = (
+        "pays"
+        if len(pays) == len(expected)
+        else f"pays for {len(pays)} of {len(expected)} K"
+        if pays
+        else "does not pay"
+    )
+    return f"At batch {batch}, on these histories, drafting {judged}: {'; '.join(said)}."
+
+
+def _times(found: Expected) -> str:
+    return f"take {found.milliseconds:.2f} instead of {found.plain:.2f} ms for it"

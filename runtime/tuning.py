@@ -55,7 +55,7 @@ class Tuning(Sealed, frozen=True, kw_only=True):
     scoring: ScoringKind
     drafter: DrafterKind | None  # None: there was nothing to draft by
     pool: str | None  # the checksum of the pool that was drafted from: acceptance is that of one pool
-    users: Size  # whose histories were run
+    users: Size  # requests that were run
     threads: Positive
     fits: dict[str, CallFit]  # by role
     acceptance: AcceptanceCounts
@@ -98,7 +98,8 @@ def planner_for(
             ) from None
     shared = worth_sharing(len(bundle.manifest.prompt.prefix_ids))
     target = _costs(facts.roles["target"].latency, fits.get("target", UNTUNED))
-    return Planner(target, _draft_costs(facts, fits, drafter), acceptance, shared_prefix=shared)
+    draft = _draft_costs(facts, fits, drafter)
+    return Planner(target, draft, acceptance, shared_prefix=shared, tuned=tuning is not None)
 
 
 def _draft_costs(facts: EngineFacts, fits: Mapping[str, CallFit], drafter: DrafterKind | None) -> CallCosts | None:

@@ -43,9 +43,9 @@ def test_infer_writes_one_line_a_request_in_the_input_s_order(tiny: Tiny, histor
         assert item["title"] == (None if int(item["item"]) % 2 else f"Title {item['item']}")
     assert [path.name for path in output.parent.iterdir() if "rejects" in path.name] == []
     assert output.read_bytes().endswith(b"\n")
-    assert "6 users in " in result.stdout
-    assert "users/s" in result.stdout
-    assert "target calls per user" in result.stdout
+    assert "6 requests in " in result.stdout
+    assert "requests/s" in result.stdout
+    assert "target calls a request" in result.stdout
     assert "(plain beam search: up to 3)" in result.stdout
     assert "rejected" not in result.stdout
     assert "short" not in result.stdout
@@ -70,7 +70,7 @@ def test_stats_and_no_drafter(tiny: Tiny, histories: Path, output: Path, tmp_pat
 def test_limit(tiny: Tiny, histories: Path, output: Path) -> None:
     result = good("infer", tiny.bundle, histories, "-o", output, "--limit", 2)
     assert [line["user"] for line in lines(output)] == ["u0", "u1"]
-    assert "2 users in " in result.stdout
+    assert "2 requests in " in result.stdout
 
 
 def test_the_torch_engine_gives_the_same_lists(tiny: Tiny, histories: Path, output: Path, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_unusable_lines_are_rejected_and_the_run_goes_on(tiny: Tiny, output: Pat
     raw = {reject["line"]: reject["raw"] for reject in rejects}
     assert raw[2] == '{"user": "cut", "items": ["1", '
     assert json.loads(raw[5]) == user("strangers", "x", "y")
-    assert "3 users in " in result.stdout
+    assert "3 requests in " in result.stdout
     assert "2 items of the histories are not in the catalog and were dropped" in result.stdout
     assert f"5 lines were rejected: see {output}.rejects.jsonl" in result.stdout
 

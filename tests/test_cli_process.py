@@ -34,7 +34,7 @@ def test_pipes_carry_json_lines_only(tiny: Tiny, histories: Path, output: Path) 
     message = err.decode()
     assert "-, line 7: " in message  # without --rejects the reasons go where the summary goes
     assert "-, line 8: A history cannot be used: none of its 1 items is in the catalog" in message
-    assert "6 users in " in message
+    assert "6 requests in " in message
     assert "2 lines were rejected\n" in message
 
 

@@ -17,11 +17,12 @@ from specbeam.catalog.extras import install
 from specbeam.engines.bundle import Bundle
 from specbeam.evaluate import Evaluation, Settings, evaluate, speed
 from specbeam.evaluate.data import HeldOut
-from specbeam.evaluate.figures import Outcome, Truth, at_k, paces, same_list
+from specbeam.evaluate.figures import Outcome, Truth, at_k, paces, same_list, told_once
+from specbeam.evaluate.machine import busy, processor
 from specbeam.evaluate.settings import searches_of
 from specbeam.evaluate.table import described
 from specbeam.runtime import DraftShape
-from specbeam.runtime.metrics import coverage, estimate, resampled_means, resampled_medians
+from specbeam.runtime.metrics import coverage, estimate, median_estimate, resampled_means
 from test_light import HEAVY, loaded_by
 from tiny_bundle import Tiny, edit_manifest
 
@@ -61,10 +62,49 @@ def test_rows_without_a_value_do_not_count() -> None:
     assert (found.low, found.high) == (0, 1)
 
 
-def test_medians_and_coverage() -> None:
-    drawn = resampled_medians(np.array([[1.0, 5.0], [1.0, 7.0], [1.0, 9.0]]))
-    assert np.all(drawn[:, 0] == 1)
-    assert set(drawn[:, 1]) == {5, 7, 9}
+def test_a_median_s_interval_is_the_sign_test_s() -> None:
+    """Tables of the sign test at 5 %: from 6 values on the extremes enclose, of 9 the second ones, of 32 the tenth."""
+    for count, first in ((1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (11, 1), (12, 2), (20, 5), (32, 9), (100, 39)):
+        found = median_estimate(np.random.default_rng(count).permutation(count).astype(float))
+        assert (found.low, found.high) == (first, count - 1 - first)
+        assert found.value == (count - 1) / 2
+
+
+@pytest.mark.parametrize("rounds", [6, 8, 32])
+def test_identical_contestants_cover_a_ratio_of_one(rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In 95 % of runs at least, though the machine slows down meanwhile, has spikes, and who follows `heavy` pays."""
+    monkeypatch.setattr(speed, "PAUSE", 0)
+    requests, covered, runs = [[Example("u", ("1",), ("2",))]] * rounds, 0, 400
+    for seed in range(runs):
+        machine = Machine(10_000 + seed)
+        monkeypatch.setattr(speed, "perf_counter", machine.clock)
+        contestants = {name: machine.contestant(name) for name in ("same", "plain", "heavy")}
+        seconds, _ = speed.take_turns(contestants, requests, seed=seed)
+        ratio = paces(seconds, ("plain",), 1, 1)[0].speedup["plain"]
+        covered += ratio.low <= 1 <= ratio.high
+    assert covered / runs >= 0.93  # 0.95 less two standard errors
+
+
+class Machine:
+    """Its clock; all contestants but `heavy` are the same."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng, self._now, self._before = np.random.default_rng(seed), 0.0, ""
+
+    def clock(self) -> float:
+        return self._now
+
+    def contestant(self, name: str) -> speed.Contestant:
+        def serve(group: Sequence[Example]) -> None:
+            drift, spin = 1 + self._now / 100, 1.5 if self._before == "heavy" else 1.0
+            spike = 4 if self._rng.random() < 0.05 else 1
+            self._now += (5 if name == "heavy" else 1) * drift * spin * spike * self._rng.lognormal(0, 0.05)
+            self._before = name
+
+        return serve
+
+
+def test_coverage_of_a_catalog() -> None:
     assert coverage([["a", "b"], ["b"]], 8) == 0.25
 
 
@@ -128,12 +168,15 @@ def test_lists_may_swap_what_scores_alike() -> None:
 
 def test_paces_by_hand() -> None:
     slow = np.array([0.4, 0.8, 1.2])
-    strict, plain = paces({"strict": slow / 2, "plain": slow}, ("plain", "generate"), 5, 4, seed=0)
+    strict, plain = paces({"strict": slow / 2, "plain": slow}, ("plain", "generate"), 5, 4)
     assert (strict.name, strict.k, strict.batch, strict.rounds) == ("strict", 5, 4, 3)
     assert strict.milliseconds.value == pytest.approx(100)
     assert list(strict.speedup) == ["plain"]
     assert msgspec.structs.astuple(strict.speedup["plain"]) == pytest.approx((2, 2, 2))
     assert plain.speedup == {}
+    once, other = told_once((strict, plain), {"strict"}, "plain")
+    assert (once.name, once.same_as, once.milliseconds, once.speedup) == ("strict", "plain", plain.milliseconds, {})
+    assert other == plain
 
 
 def test_contestants_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +195,10 @@ def test_contestants_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
     told: list[int] = []
     seconds, answers = speed.take_turns({name: contestant(name) for name in "abc"}, rounds, progress=told.append)
-    assert "".join(calls[:12]) == "abcbcacababc"
+    orders = ["".join(calls[i : i + 3]) for i in range(0, len(calls), 3)]
+    assert all(sorted(order) == ["a", "b", "c"] for order in orders)  # the warm-up's three, too
+    assert len(orders) == 7
+    assert len(set(orders)) > 2
     assert answers["b"] == ["b0", "b2", "b1", "b0"]
     assert {name: len(times) for name, times in seconds.items()} == {"a": 4, "b": 4, "c": 4}
     assert told == [0, 0, 0, 1, 2, 3, 4]
@@ -169,7 +215,7 @@ def test_settings_that_do_not_fit_are_refused() -> None:
     ):
         with pytest.raises(OptionError, match=message):
             Settings(**wrong)  # type: ignore[arg-type]
-    for settings in (Settings(verify=("relaxed",)), Settings(shape=DraftShape())):
+    for settings in (Settings(verify=("relaxed",)), Settings(shape=DraftShape()), Settings(speculation="fixed")):
         with pytest.raises(OptionError, match="draft"):
             searches_of(settings, "full", has_draft=False)
 
@@ -188,6 +234,25 @@ def test_searches() -> None:
         7, 0.5, "constrained",
     )  # fmt: skip
     assert [search.name for search in searches.values() if search.exact] == ["strict", "strict, all-or-nothing"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "about", "drafting"),
+    [
+        (Settings(), {}, "auto"),  # as infer
+        (Settings(verify=("sampled",)), {}, "auto"),
+        (Settings(verify=("relaxed",)), {}, "fixed"),  # its lists depend on what is drafted
+        (Settings(shape=DraftShape()), {}, "fixed"),
+        (Settings(speculation="fixed"), {}, "fixed"),
+        (Settings(rule="both"), {}, "fixed"),  # rules are compared on the same drafts
+        (Settings(rule="both", speculation="auto"), {}, "auto"),
+        (Settings(), {"planned": False}, "fixed"),
+        (Settings(), {"has_draft": False}, "auto"),  # it may evaluate all children
+        (Settings(), {"has_draft": False, "planned": False}, "nothing"),
+    ],
+)
+def test_what_is_drafted_unless_it_is_said(settings: Settings, about: dict[str, bool], drafting: str) -> None:
+    assert searches_of(settings, "full", **({"has_draft": True} | about))[0].drafting == drafting
 
 
 def test_importing_it_is_light() -> None:
@@ -243,6 +308,17 @@ def test_the_command_measures_writes_and_draws(tiny: Tiny, shop: Path, tmp_path:
     assert all(len(set(row["items"])) == 4 for row in mine)
     assert "Speed-up WS@K over generate (batch 1)" in plot.read_text("utf-8")
     assert "Target calls a request" in plot.read_text("utf-8")
+    where = f"{processor()}, processors: {found.setup.processors}, threads of an engine: 1, ONNX Runtime 1."
+    for text in (result.stdout, plot.read_text("utf-8").replace("</text>", " ")):
+        assert where in text
+    assert "target calls at batch 2" in plot.read_text("utf-8")
+    work = result.stdout.partition("Work, means of a request:")[2].partition("Differences to strict")[0]
+    assert [row.split("|")[-2].strip() for row in work.splitlines() if row.startswith("| plain")] == ["-"]
+    for heading in ("Recall@K", "R warm", "coverage", "target calls", "AS@K", "nodes", "acceptance by depth", "WS@K"):
+        assert f"{heading}:" in result.stdout or f"{heading}, " in result.stdout, heading
+    assert "target calls, difference" in result.stdout
+    assert [at.acceptance for at in by_name["plain"]] == [(None, None)] * 2
+    assert "strict: 12 nodes at each of 3 depths drafted (fixed)" in result.stdout
 
 
 def test_without_walltime_the_picture_has_one_panel(tiny: Tiny, shop: Path, tmp_path: Path) -> None:
@@ -307,6 +383,45 @@ def test_relaxed_needs_a_draft(bundle: Path, shop: Path) -> None:
     result = good("evaluate", bundle, shop, "-k", 2, "--timed-users", 0, "--threads", 1)
     assert "22 of" not in result.stdout
     assert "11 of 11 strict lists" in result.stdout
+
+
+def test_who_does_the_same_is_not_compared(bundle: Path, shop: Path, tmp_path: Path) -> None:
+    """Without a draft strict search is plain beam search: no ratio is told, and times are told once."""
+    edit_manifest(bundle, draft=None)
+    output = tmp_path / "results.json"
+    told = good(
+        "evaluate", bundle, shop, "-k", 2, "--against", "plain", "--timed-users", 6, "--batch-size", 1, "--threads", 1,
+        "-o", output,
+    ).stdout  # fmt: skip
+    (strict, plain) = msgspec.json.decode(output.read_bytes(), type=Evaluation).paces
+    assert (strict.same_as, strict.milliseconds, strict.speedup) == ("plain", plain.milliseconds, {})
+    assert "| as plain" in told
+    assert "drafted nothing, so the work was plain's" in told
+    assert "WS@K, plain" not in told
+
+
+def test_a_busy_machine_is_told_of_everywhere(
+    tiny: Tiny, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("specbeam.evaluate.run.load", lambda: 500.0)
+    output, plot = tmp_path / "results.json", tmp_path / "plot.svg"
+    told = good(
+        "evaluate", tiny.bundle, shop, "-k", 2, "--against", "plain", "--timed-users", 1, "--threads", 1, "-o", output,
+        "--plot", plot,
+    ).stdout  # fmt: skip
+    found = msgspec.json.decode(output.read_bytes(), type=Evaluation)
+    said = f"the machine was busy when timing began (load 500.0 on {found.setup.processors} processors)"
+    for text in (told, plot.read_text("utf-8"), " ".join(found.notes)):
+        assert said in text
+    assert found.setup.load == 500
+    assert "1 rounds of walltime are too few for 95 % intervals" in told
+    assert "95 % intervals, of the speed-up all of 1 rounds" in plot.read_text("utf-8")
+
+
+def test_a_machine_that_is_not_busy_is_not_spoken_of() -> None:
+    assert busy(2.5, 2) is busy(None, 2) is None
+    assert busy(2.6, 2) is not None
+    assert processor()
 
 
 def test_a_bundle_of_another_dataset_is_refused(tiny: Tiny, shop: Path) -> None:

@@ -9,9 +9,9 @@ from commands import bad, good, run
 from specbeam.catalog.errors import BundleError, HistoryError, OptionError
 from specbeam.engines.bundle import Bundle
 from specbeam.runtime import DraftShape, Recommender, Verification
-from specbeam.runtime.planner import Planner
+from specbeam.runtime.planner import NOTHING, Expected, Planner
 from specbeam.runtime.planning import FixedPlanning
-from specbeam.runtime.tune import tune
+from specbeam.runtime.tune import tune, verdict
 from specbeam.runtime.tuning import UNTUNED, tuning_file
 from tiny_bundle import ENGINE, edit_engine
 
@@ -126,12 +126,52 @@ def test_the_verb(bundle: Path, tmp_path: Path) -> None:
     histories = tmp_path / "histories.jsonl"
     histories.write_text("".join(json.dumps({"user": str(i), "items": h}) + "\n" for i, h in enumerate(HISTORIES)))
     shown = good("tune", bundle, histories, "--top-k", 3, "--threads", 1).output
-    assert "24 users, strict verification, full scoring" in shown
+    assert "24 requests, strict verification, full scoring" in shown
     assert "Expected ms: batch 8" in shown
+    for batch in (1, 8):
+        assert f"At batch {batch}, on these histories, drafting " in shown
+    assert "(K = 3)" in shown.splitlines()[-1]
     refused = run("tune", bundle, histories, "--verify", "relaxed")
     assert refused.exit_code == 2
     assert "'strict', 'sampled'" in refused.stderr
     assert "temperature" in bad("tune", bundle, histories, "--temperature", 0.5)
+
+
+def test_the_verdict_is_what_the_planner_will_do(tuned: Path) -> None:
+    planner = Recommender.open(tuned, threads=1).planning
+    assert isinstance(planner, Planner)
+    for batch, k in ((1, 3), (8, 10)):
+        found = planner.expected(batch, 16, k)
+        policy = planner.policy(batch, 16, k)
+        assert bool(found.drafted) == any(plan.widths for plan in policy)
+        assert found.enumerated == any(plan.enumerate for plan in policy)
+        assert found.milliseconds <= found.plain
+        assert (found.milliseconds < found.plain) == any(map(any, policy))
+
+
+def test_verdicts() -> None:
+    idle, drafts = Expected(0.0, False, 5.0, 5.0), Expected(84.6, False, 3.91, 5.2)
+    assert verdict(8, {1: idle, 5: idle}) == (
+        "At batch 8, on these histories, drafting does not pay: auto will draft nothing (K = 1, 5)."
+    )
+    assert verdict(8, {20: drafts}) == (
+        "At batch 8, on these histories, drafting pays: auto will draft about 85 nodes a request and take 3.91 instead "
+        "of 5.20 ms for it (K = 20)."
+    )
+    assert "pays for 1 of 2 K: auto will draft about 85" in verdict(1, {1: idle, 20: drafts})
+    assert "does not pay: auto will evaluate every continuation" in verdict(1, {20: Expected(0.0, True, 4.0, 5.0)})
+
+
+def test_tuning_is_recommended_until_it_is_done(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    histories, nothing = tmp_path / "histories.jsonl", (NOTHING,) * 3
+    histories.write_text("".join(json.dumps({"user": str(i), "items": h}) + "\n" for i, h in enumerate(HISTORIES)))
+    monkeypatch.setattr(Planner, "policy", lambda self, batch, prompt, width: nothing)
+    infer = ("infer", bundle, histories, "-o", tmp_path / "recs.jsonl", "--overwrite", "--threads", 1)
+    assert "by the engine's latency (`specbeam tune` measures it), it does not pay here" in good(*infer).output
+    tune(bundle, HISTORIES, top_k=[3], threads=1)
+    told = good(*infer).output
+    assert "auto drafted nothing: as tuned, it does not pay here" in told
+    assert "specbeam tune" not in told
 
 
 def test_where_nothing_can_be_kept_nothing_is_measured(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

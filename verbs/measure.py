@@ -34,8 +34,12 @@ BASELINES = ("plain", "generate")
 BASELINE_HELP = "plain: our beam search without drafting, whose lists strict ones must be. generate: transformers'."
 RULES = click.Choice(["reuse", "all-or-nothing", "both"])
 RULE_HELP = "all-or-nothing: discard a round's evaluations at the first missing node, as AtSpeed does. both: compare."
-TIMED_HELP = "Rounds of the walltime, all modes taking turns: users at batch 1, batches at --batch-size. 0: none."
-AUTO_HELP = "auto: draft what pays, in modes whose lists do not depend on it (strict, sampled)."
+TIMED_HELP = "Rounds of the walltime, all modes taking turns: requests at batch 1, batches at --batch-size. 0: none."
+AUTO_HELP = (
+    "auto: draft what pays, in modes whose lists do not depend on it (strict, sampled). fixed: the same in every "
+    "round, as for published figures, so that calls can be repeated elsewhere. Default: as for infer, and fixed where "
+    "two rules are compared."
+)
 
 
 @click.command()
@@ -105,9 +109,9 @@ def tune(
 @batch_option
 @scoring_option
 @mode_options
-@click.option("--seed", default=0, show_default=True, help="Of the draw of users, of intervals and sampling modes.")
+@click.option("--seed", default=0, show_default=True, help="Of the draw of requests, of intervals and sampling modes.")
 @drafter_options
-@click.option("--speculation", default="fixed", show_default=True, type=SPECULATIONS, help=AUTO_HELP)
+@click.option("--speculation", type=SPECULATIONS, help=AUTO_HELP)
 @shape_options
 @engine_option
 @threads_option
@@ -130,6 +134,7 @@ def evaluate(
     \b
     Examples:
       specbeam evaluate bundle beauty --output results.json --plot speed.svg
+      specbeam evaluate bundle beauty --speculation fixed --output as-published.json
       specbeam evaluate bundle beauty --verify strict --verify relaxed --rule both -k 10 -k 20 --timed-users 0
       specbeam evaluate bundle beauty --users 500 --draft-width 24 --per-user users.jsonl
       specbeam evaluate bundle beauty --pool item-pool --drafter retrieval --output retrieval.json

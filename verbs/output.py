@@ -153,21 +153,24 @@ def summary(recommender: "Recommender", counts: "InferCounts", seconds: float, r
 
     stats = recommender.stats
     served = max(counts.served, 1)
-    lines = [f"{counts.served} users in {seconds:.1f} s: {counts.served / seconds:.1f} users/s"]
+    lines = [f"{counts.served} requests in {seconds:.1f} s: {counts.served / seconds:.1f} requests/s"]
     lines.append(
-        f"target calls per user {stats.target_calls / served:.2f} (plain beam search: up to {stats.length}), "
+        f"target calls a request {stats.target_calls / served:.2f} (plain beam search: up to {stats.length}), "
         f"draft calls {stats.draft_calls / served:.2f}, nodes evaluated {stats.nodes_evaluated / served:.1f}"
     )
     if stats.nodes_drafted:
         rates = (f"{depth}: {'-' if r is None else f'{r:.1%}'}" for depth, r in enumerate(stats.acceptance(), 1))
-        lines.append(f"acceptance (needed nodes that had been drafted) by depth: {', '.join(rates)}")
+        lines.append(
+            f"acceptance (of the nodes that were needed, the share drafted before) by depth: {', '.join(rates)}"
+        )
     if (
         stats.target_calls
         and not stats.nodes_drafted
         and isinstance(recommender.planning, Planner)
         and recommender.planning.draft
     ):
-        lines.append("auto drafted nothing: by what is known it does not pay here (see `specbeam tune`)")
+        known = "as tuned" if recommender.planning.tuned else "by the engine's latency (`specbeam tune` measures it)"
+        lines.append(f"auto drafted nothing: {known}, it does not pay here")
     if stats.stand_ins:
         lines.append(f"{stats.stand_ins} nodes stood in for better ones that had not been drafted")
     if counts.short_lists:

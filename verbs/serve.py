@@ -109,7 +109,7 @@ def infer(
     with Bars() as bars:
         lines = serve(
             recommender, islice(entries, limit), top_k, counts, item_filter=allowed, exclude_history=exclude_history,
-            stats=stats, progress=lambda served: bars("users", served, limit), warn=partial(click.echo, err=True),
+            stats=stats, progress=lambda served: bars("requests", served, limit), warn=partial(click.echo, err=True),
         )  # fmt: skip
         write_results(lines, results, rejects, overwrite=overwrite)
     if counts.rejected and not counts.served + counts.failed:
