@@ -153,7 +153,8 @@ def generate(
         told = f"see the reasons {f'in {rejects}' if rejects else 'above'}" if counts.rejected else "there is none"
         raise SpecBeamError(f"{prompts}: no prompt could be used: {told}. Expected lines such as {EXAMPLE}.")
     click.echo(_summary(generator.stats, counts, perf_counter() - start, rejects), err=piped)
-    conclude(counts, f"{counts.written} texts were written: see {output}.", strict=strict_input)
+    done = f"{counts.written} texts were written{f': see {output}' if counts.written + counts.kept else ''}."
+    conclude(counts, done, strict=strict_input)
 
 
 def _total(prompts: Path, limit: int | None) -> int | None:
