@@ -122,9 +122,9 @@ def weight_files(directory: Path) -> list[Path]:
             "model.save_pretrained(...)."
         )
     content, _ = read_json(index, _Index, "expected the names of shards as save_pretrained writes them", EngineError)
-    names = sorted(set(content.weight_map.values()))
+    names, beside = sorted(set(content.weight_map.values())), {file.name for file in directory.glob("*.safetensors")}
     for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors") or not (directory / name).is_file():
+        if name not in beside:
             raise EngineError(f"{index} names {name!r}; expected a .safetensors file beside it. {SAVE_AGAIN}")
     if not names:
         raise EngineError(f"{index} names no file. {SAVE_AGAIN}")

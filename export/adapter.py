@@ -1,27 +1,44 @@
 """LoRA adapters: their base model, and whether the new identifiers' embedding rows are really there."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
+from msgspec import Meta
 from transformers import PreTrainedModel
 
-from ..catalog.errors import ExportError
+from ..catalog.errors import EngineError, ExportError, SpecBeamError, is_fault, said
 from ..catalog.extras import install
+from ..catalog.records import read_json
+from ..engines.checkpoint import tensor_shapes
 from ..engines.torch import matrix
 
-WEIGHTS = "adapter_model.safetensors"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 REMEDY = (
     'Train with modules_to_save=["embed_tokens", "lm_head"] (or trainable_token_indices of the new tokens), or merge '
     "the adapter in the process that trained it (merge_and_unload) and save the whole model with its tokenizer."
 )
+SAVE_AGAIN = "Copy the adapter again, or save it again with peft."
 MATRICES = "embed_tokens|lm_head"
 SHOWN = 5  # how many tokens a message names
+
+
+Rank = Annotated[int, Meta(ge=1, le=2**16)]
+Row = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
+class Lora(msgspec.Struct):
+    """What is relied on of adapter_config.json; the rest is peft's."""
+
+    peft_type: str
+    base_model_name_or_path: str
+    r: Rank = 8
+    rank_pattern: dict[str, Rank] | None = None
+    trainable_token_indices: dict[str, list[Row]] | list[Row] | None = None
 
 
 @dataclass(frozen=True)
@@ -39,18 +56,14 @@ class Adapter:
 
         Raises `ExportError` when it is not LoRA, pickled, or its base model is not a local directory.
         """
-        path = directory / "adapter_config.json"
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-            kind, base = config["peft_type"], Path(config["base_model_name_or_path"])
-            indices = config.get("trainable_token_indices") or {}
-            by_module = indices if isinstance(indices, dict) else {"embed_tokens": indices}
-            trained = {name.rpartition(".")[2]: tuple(map(int, rows)) for name, rows in by_module.items()}
-        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise ExportError(f"{path} is not a PEFT adapter's configuration ({error!r}).") from error
-        if kind != "LORA":
-            raise ExportError(f"{directory} is a PEFT adapter of type {kind}; only LORA can be merged.")
-        if not (base / "config.json").is_file():
+        path = directory / CONFIG
+        config, _ = read_json(path, Lora, "expected a PEFT adapter's configuration", ExportError)
+        base, indices = Path(config.base_model_name_or_path), config.trainable_token_indices or {}
+        by_module = indices if isinstance(indices, dict) else {"embed_tokens": indices}
+        trained = {name.rpartition(".")[2]: tuple(rows) for name, rows in by_module.items()}
+        if config.peft_type != "LORA":
+            raise ExportError(f"{directory} is a PEFT adapter of type {config.peft_type}; only LORA can be merged.")
+        if not is_checkpoint(base):
             raise ExportError(
                 f"{path} names the base model {str(base)!r}, which is not a local directory with a config.json. "
                 "Nothing is downloaded: put the base model on this machine and set base_model_name_or_path to it."
@@ -58,10 +71,12 @@ class Adapter:
         if not (directory / WEIGHTS).is_file():
             raise ExportError(f"{directory} has no {WEIGHTS} (pickles are not loaded). Save it again with peft.")
         try:
-            with safe_open(directory / WEIGHTS, framework="pt") as file:
-                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ExportError(f"{directory / WEIGHTS} is damaged: {error}. Copy or save it again.") from error
+            shapes = tensor_shapes(directory / WEIGHTS)
+        except EngineError as error:
+            raise ExportError(str(error)) from error
+        rank = max((config.r, *(config.rank_pattern or {}).values()))
+        if rank > max((max(shape, default=0) for shape in shapes.values()), default=0):
+            raise ExportError(f"{path} says rank {rank}, more than any tensor of {WEIGHTS} has. {SAVE_AGAIN}")
         return cls(directory, base, shapes, trained)
 
     def merge(
@@ -86,6 +101,12 @@ class Adapter:
             self._check_rows("lm_head", numbers, base_rows)
         saved = [shape[0] for name, shape in self.shapes.items() if _is_matrix(name, MATRICES)]
         rows = max(saved or [base_rows, *(row + 1 for rows in self.trained.values() for row in rows)])
+        known = max(base_rows, 1 + max(vocabulary.values(), default=0))
+        if not saved and rows > known:
+            raise ExportError(
+                f"{self.directory / CONFIG} trains row {rows - 1} of trainable_token_indices; the base model and the "
+                f"adapter's tokenizer have {known}. {REMEDY}"
+            )
         if rows != base_rows:
             base.resize_token_embeddings(rows, mean_resizing=False)
         merged = self._merge(base)
@@ -132,8 +153,13 @@ class Adapter:
                 expected = wrapped(input_ids=ids).logits
             _untie(wrapped)
             merged: Any = wrapped.merge_and_unload()
-        except (ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise ExportError(f"{self.directory} could not be merged into {self.base}: {error}") from error
+        except SpecBeamError:
+            raise
+        except BaseException as error:
+            if not is_fault(error):
+                raise
+            fault = f"{self.directory} could not be merged into {self.base} as its {CONFIG} describes it"
+            raise ExportError(f"{fault}: {said(error)}. {SAVE_AGAIN}") from error
         assert isinstance(merged, PreTrainedModel)
         with torch.inference_mode():
             difference = float((merged(input_ids=ids).logits - expected).abs().max() / expected.abs().max())
@@ -155,6 +181,14 @@ class Adapter:
                 f"{self.directory} does not fit its base model {self.base}: {len(lost)} tensors missing, {len(left)} "
                 f"left over (first: {(lost + left)[0]}). Was it trained on another base model?"
             )
+
+
+def is_checkpoint(directory: Path) -> bool:
+    """Whether a model lies there; a name that cannot be is no error of its own."""
+    try:
+        return (directory / "config.json").is_file()
+    except OSError:
+        return False
 
 
 def _untie(model: torch.nn.Module) -> None:

@@ -16,6 +16,7 @@ from ..engines.checkpoint import CONFIG, SAVE_AGAIN, read_decoder, weight_files
 from ..engines.facts import ModelFacts
 from ..engines.generation import FILE, not_applied
 from ..engines.torch import DTYPES, head_dim, load_model, matrix
+from .adapter import CONFIG as ADAPTER
 from .adapter import Adapter
 from .quiet import quiet
 from .tokenizer import load_tokenizer
@@ -40,7 +41,7 @@ class Checkpoint:
 
         Raises `ExportError` with the reason and the remedy for whatever cannot be exported faithfully.
         """
-        adapter = Adapter.open(directory) if (directory / "adapter_config.json").is_file() else None
+        adapter = Adapter.open(directory) if (directory / ADAPTER).is_file() else None
         base = adapter.base if adapter else directory
         with quiet(), as_export_error():
             config = load_config(base / CONFIG)
