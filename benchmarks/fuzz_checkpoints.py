@@ -1,0 +1,208 @@
+"""Damaged checkpoints: every file of them mutated, read by the exporter's loaders and then loaded as a whole."""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tests"))
+
+from fuzzing import Report, fuzz, mutated, mutated_json  # noqa: E402
+from specbeam.catalog.items import Catalog  # noqa: E402
+from specbeam.catalog.prompt import chat_text, compile_prompt  # noqa: E402
+from specbeam.catalog.tokens import compile_identifiers  # noqa: E402
+from specbeam.engines.checkpoint import check_checkpoint  # noqa: E402
+from specbeam.engines.generation import not_applied, token_settings  # noqa: E402
+from specbeam.export.adapter import Adapter  # noqa: E402
+from specbeam.export.checkpoint import Checkpoint, load_config, model_facts  # noqa: E402
+from specbeam.export.quiet import quiet  # noqa: E402
+from specbeam.export.tokenizer import load_tokenizer  # noqa: E402
+from tiny_models import (  # noqa: E402
+    make_model,
+    make_text_tokenizer,
+    make_tokenizer,
+    tiny_catalog,
+    tiny_checkpoint,
+)
+
+TEMPLATE = "<s>{% for m in messages %}[{{ m.content | trim }}]{% endfor %}{% if add_generation_prompt %}>{% endif %}"
+SPECIAL = {"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": False}, "unk_token": "<unk>"}
+GENERATION = {
+    "eos_token_id": [3, 2], "do_sample": True, "temperature": 0.6, "repetition_penalty": 1.1, "num_beams": 4,
+    "suppress_tokens": [5], "sequence_bias": [[[4], 1.0]], "forced_eos_token_id": 3,
+}  # fmt: skip
+SHAPE = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4}
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file of a checkpoint, and what reads it first."""
+
+    file: str
+    folder: str  # the checkpoint in which it is mutated
+    read: Callable[[Path], object]
+    seeds: tuple[bytes, ...]
+
+
+class Checkpoints:
+    """Whole checkpoints in a folder: a model in one file, one in shards, and an adapter."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name, kind, settings in (("model", "llama", {}), ("other", "qwen3", {"rope_parameters": YARN})):
+            tiny_checkpoint(folder / name, kind, codes=3, tokenizer=None, **SHAPE, **settings)
+        model, tokenizer = folder / "model", make_tokenizer(["<a_0>", "<a_1>"])
+        tokenizer.chat_template = TEMPLATE
+        tokenizer.save_pretrained(model)
+        shutil.copytree(model, folder / "sharded")
+        (folder / "sharded" / "model.safetensors").unlink()
+        make_model(rows=len(tokenizer) + 3, **SHAPE).save_pretrained(folder / "sharded", max_shard_size="2KB")
+        for name, content in (
+            ("special_tokens_map.json", SPECIAL),
+            ("added_tokens.json", {"<a_0>": 10, "<a_1>": 11}),
+            ("generation_config.json", GENERATION),
+        ):
+            (model / name).write_text(json.dumps(content))
+        make_text_tokenizer().save_pretrained(folder / "text")
+        self._adapter(tokenizer)
+        self.catalog = Catalog.load(tiny_catalog(folder / "index.json", items=2, levels=1, codes=2), None)
+
+    def _adapter(self, tokenizer: Tokenizer) -> None:
+        from peft import LoraConfig, get_peft_model
+
+        model = make_model(rows=len(tokenizer) + 3, **SHAPE)
+        lora = LoraConfig(
+            r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM",
+            trainable_token_indices={"embed_tokens": [10, 11], "lm_head": [10, 11]},
+        )  # fmt: skip
+        wrapped = get_peft_model(model, lora)
+        wrapped.peft_config["default"].base_model_name_or_path = str(self.folder / "model")
+        wrapped.save_pretrained(self.folder / "adapter", save_embedding_layers=False)
+        tokenizer.save_pretrained(self.folder / "adapter")  # type: ignore[attr-defined]
+
+    def seeds(self, file: str, *folders: str) -> tuple[bytes, ...]:
+        return tuple((self.folder / folder / file).read_bytes() for folder in folders)
+
+    def targets(self) -> list[Target]:
+        """Every file, each read by what the exporter reads it with."""
+        tokenizer_files = {
+            "tokenizer.json": ("model", "text"), "tokenizer_config.json": ("model", "text"),
+            "special_tokens_map.json": ("model",), "added_tokens.json": ("model",),
+        }  # fmt: skip
+        return [
+            Target("config.json", "model", read_config, self.seeds("config.json", "model", "other")),
+            *(Target(f, "model", load_tokenizer, self.seeds(f, *of)) for f, of in tokenizer_files.items()),
+            Target("chat_template.jinja", "model", render, self.seeds("chat_template.jinja", "model")),
+            Target("generation_config.json", "model", generation, self.seeds("generation_config.json", "model")),
+            Target("model.safetensors", "model", check_checkpoint, self.seeds("model.safetensors", "model")),
+            Target(
+                "model.safetensors.index.json", "sharded", check_checkpoint,
+                self.seeds("model.safetensors.index.json", "sharded"),
+            ),
+            Target("adapter_config.json", "adapter", Adapter.open, self.seeds("adapter_config.json", "adapter")),
+        ]  # fmt: skip
+
+    def whole(self, directory: Path) -> None:
+        """All that export does with a checkpoint before it traces the model."""
+        source = Checkpoint.open(directory)
+        with quiet():
+            _ = source.notes
+            compile_identifiers(source.tokenizer, self.catalog, "auto")
+            prompt = {"template": "user {history} next:", "separator": ",", "chat": False, "history_length": 9}
+            compile_prompt(source.tokenizer, self.catalog, **prompt)
+        model = source.load("fp32", self.catalog.tokens)
+        model_facts(model)
+        with tempfile.TemporaryDirectory() as copy, quiet():
+            model.save_pretrained(copy)
+            source.tokenizer.save_pretrained(copy)
+
+
+def read_config(directory: Path) -> object:
+    return load_config(directory / "config.json")
+
+
+def render(directory: Path) -> str:
+    with quiet():
+        return chat_text(load_tokenizer(directory), "hello")  # type: ignore[arg-type]
+
+
+def generation(directory: Path) -> object:
+    return not_applied(directory), token_settings(directory)
+
+
+def inputs(target: Target, number: int, seed: int) -> Iterator[bytes]:
+    """Half of them changed in their structure where they have one, the others blindly."""
+    half = number // 2
+    blind = mutated(target.seeds, number - half, seed=seed)
+    if target.file.endswith(".json"):
+        return chain(mutated_json(target.seeds, half, seed=seed), blind)
+    if target.file == "model.safetensors":
+        return chain(headers(target.seeds[0], half, seed), blind)
+    return chain(mutated(target.seeds, half, seed=seed + 1), blind)
+
+
+def headers(data: bytes, number: int, seed: int) -> Iterator[bytes]:
+    """A safetensors file with another header (its length, JSON, then the tensors), the length being right."""
+    length = int.from_bytes(data[:8], "little")
+    for header in mutated_json([data[8 : 8 + length]], number, seed=seed):
+        yield len(header).to_bytes(8, "little") + header + data[8 + length :]
+
+
+def fuzz_target(checkpoints: Checkpoints, target: Target, number: int, *, whole: bool, seed: int = 0) -> Report:
+    """Mutate one file of a copy of its checkpoint; `whole`: load all of the checkpoint, not that file alone."""
+    directory = checkpoints.folder / "mutated"
+    shutil.rmtree(directory, ignore_errors=True)
+    shutil.copytree(checkpoints.folder / target.folder, directory)
+
+    def use(data: bytes) -> None:
+        (directory / target.file).write_bytes(data)
+        if whole:
+            checkpoints.whole(directory)
+        else:
+            with quiet():
+                target.read(directory)
+
+    return fuzz(use, inputs(target, number, seed))
+
+
+def row(name: str, report: Report) -> str:
+    hangs = report.kinds().get("hang", 0)
+    return (
+        f"| {name} | {report.inputs:,} | {report.accepted:,} | {report.refused:,} | {len(report.findings) - hangs} | "
+        f"{hangs} | {report.peak / 2**20:.0f} | {report.seconds:.0f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inputs", type=int, default=20_000, help="of the loaders, spread over the files")
+    parser.add_argument("--whole", type=int, default=2_000, help="checkpoints loaded as a whole")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="one file")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(Path(folder))
+        targets = [target for target in checkpoints.targets() if options.only in (None, target.file)]
+        print("| file | inputs | accepted | refused | foreign exceptions | hangs | MiB more | s |")
+        print("|---|---|---|---|---|---|---|---|")
+        for whole, number in ((False, options.inputs), (True, options.whole)):
+            for target in targets:
+                report = fuzz_target(checkpoints, target, number // len(targets), whole=whole, seed=options.seed)
+                print(row(target.file + (", then all of it" if whole else ""), report), flush=True)
+                for kind, count in sorted(report.kinds().items()):
+                    print(f"{count} times {kind}", file=sys.stderr, flush=True)
+                for finding in report.findings[:3]:
+                    print(f"  {finding.data[:2000]!r}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
