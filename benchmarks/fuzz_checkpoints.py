@@ -84,9 +84,10 @@ class Checkpoints:
             r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM",
             trainable_token_indices={"embed_tokens": [10, 11], "lm_head": [10, 11]},
         )  # fmt: skip
-        wrapped = get_peft_model(model, lora)
-        wrapped.peft_config["default"].base_model_name_or_path = str(self.folder / "model")
-        wrapped.save_pretrained(self.folder / "adapter", save_embedding_layers=False)
+        with quiet():
+            wrapped = get_peft_model(model, lora)
+            wrapped.peft_config["default"].base_model_name_or_path = str(self.folder / "model")
+            wrapped.save_pretrained(self.folder / "adapter", save_embedding_layers=False)
         tokenizer.save_pretrained(self.folder / "adapter")  # type: ignore[attr-defined]
 
     def seeds(self, file: str, *folders: str) -> tuple[bytes, ...]:

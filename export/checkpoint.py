@@ -14,7 +14,7 @@ from ..catalog.errors import EngineError, ExportError, is_fault, said
 from ..catalog.records import read_json
 from ..engines.checkpoint import CONFIG, SAVE_AGAIN, read_decoder, weight_files
 from ..engines.facts import ModelFacts
-from ..engines.generation import FILE, not_applied
+from ..engines.generation import not_applied
 from ..engines.torch import DTYPES, head_dim, load_model, matrix
 from .adapter import CONFIG as ADAPTER
 from .adapter import Adapter
@@ -65,7 +65,7 @@ class Checkpoint:
     def notes(self) -> list[str]:
         """What to tell whoever exports it: settings of the checkpoint's that search does not apply."""
         settings = [f"{name}={value!r}" for name, value in not_applied(self.base).items()]
-        return [f"not applied of {self.base / FILE}: {', '.join(settings)}"] if settings else []
+        return [f"not applied of {self.base}'s settings of generation: {', '.join(settings)}"] if settings else []
 
     def load(self, precision: str, identifiers: Sequence[str]) -> PreTrainedModel:
         """The model with its weights in `precision`, adapters merged.

@@ -53,6 +53,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         tokenizer.get_vocab()
+        tokenizer("")  # some settings are looked at only now
     except BaseException as error:
         if not is_fault(error):
             raise
