@@ -73,6 +73,19 @@ def test_every_architecture_equals_generate(kind: str, tmp_path: Path) -> None:
     )
 
 
+def test_settings_of_the_checkpoint_change_neither_search_nor_generate(tmp_path: Path) -> None:
+    target = tiny_checkpoint(tmp_path / "target")
+    settings = {
+        "repetition_penalty": 2.0, "suppress_tokens": [11, 17, 23], "forced_eos_token_id": 3, "no_repeat_ngram_size": 2,
+        "top_k": 1, "num_beams": 3, "early_stopping": True, "length_penalty": -3.0, "sequence_bias": [[[12], -9.0]],
+    }  # fmt: skip
+    (target / "generation_config.json").write_text(json.dumps(settings))
+    index = tiny_catalog(tmp_path / "index.json", items=60)
+    export_bundle(target, noisy_copy(target, tmp_path / "draft", 0.1), index, None, tmp_path / "bundle", history_length=6)
+    build_engine(tmp_path / "bundle", threads=1)
+    compare(tmp_path / "bundle", target, [["1", "4"], ["7"], ["30", "2", "59", "8"]], [1, 5, 60])
+
+
 @pytest.mark.parametrize("scoring", ["full", "constrained"])
 @pytest.mark.parametrize("text", [False, True])
 def test_unequal_lengths_equal_generate(text: bool, scoring: str, tmp_path: Path) -> None:

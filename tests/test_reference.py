@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from reference import Ranked, TrieGenerate, leaf_identifiers, ranking_fault
 from specbeam.catalog.trie import PAD, ItemTrie
@@ -119,6 +120,33 @@ def test_a_model_that_would_end_elsewhere_goes_on() -> None:
     for k in (1, 3):
         expected = NaiveSearch(model, [2, 8], identifiers, "full")(k)
         assert ranking_fault(named(trie, identifiers, TrieGenerate(model, trie)(np.array([2, 8]), k)), expected) is None
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"repetition_penalty": 3.0}, {"no_repeat_ngram_size": 1}, {"suppress_tokens": [4, 9]},
+        {"begin_suppress_tokens": [4]}, {"forced_eos_token_id": 5}, {"forced_bos_token_id": 17},
+        {"bad_words_ids": [[5]]}, {"sequence_bias": [[[9], -9.0]]}, {"length_penalty": -4.0}, {"min_new_tokens": 4},
+        {"exponential_decay_length_penalty": [0, 9.0]}, {"renormalize_logits": True}, {"max_time": 1e-9},
+        {"early_stopping": True, "num_beams": 3}, {"max_length": 4}, {"eos_token_id": [4, 9]},
+        {"do_sample": True, "top_k": 1, "temperature": 0.1}, {"guidance_scale": 3.0}, {"use_cache": False},
+        {"watermarking_config": {"bias": 9.0}}, {"stop_strings": ["x"]}, {"cache_implementation": "static"},
+        {"num_return_sequences": 2, "num_beams": 2}, {"output_hidden_states": True}, {"prompt_lookup_num_tokens": 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_none_of_the_checkpoints_own_settings_is_obeyed(setting: dict[str, Any]) -> None:
+    identifiers = ragged(1)
+    model, trie = make_model(rows=ROWS, seed=1), trie_of(identifiers)
+    model.generation_config = own = GenerationConfig(**setting)
+    for scoring in SCORINGS:
+        generate = TrieGenerate(model, trie, end_token=END, scoring=scoring)
+        for k in (1, 4):
+            expected = NaiveSearch(model, [2, 9, 4, 5], identifiers, scoring)(k)
+            got = named(trie, identifiers, generate(np.array([2, 9, 4, 5]), k))
+            assert ranking_fault(got, expected) is None, (got, expected)
+    assert model.generation_config is own  # the model is given back as it was
 
 
 def test_unequal_lengths_need_an_end_token() -> None:

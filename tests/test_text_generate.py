@@ -17,6 +17,7 @@ from specbeam.engines.build import build_engine
 from specbeam.engines.bundle import Bundle
 from specbeam.engines.text_bundle import TextBundle
 from specbeam.export.text import export_text
+from specbeam.generate import isolated_generate
 from specbeam.pools.live import LivePool
 from specbeam.text import Drafting, TextGenerator, TextVerification
 from specbeam.text.draft import PoolDrafter
@@ -47,8 +48,8 @@ def greedy(checkpoint: Path) -> dict[str, list[int]]:
     written = {}
     for prompt in PROMPTS:
         ids = torch.tensor([tokenizer(f"About {prompt}:")["input_ids"]])
-        mask = torch.ones_like(ids)
-        out = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=LIMIT)
+        settings = {"max_new_tokens": LIMIT, "eos_token_id": model.generation_config.eos_token_id}
+        out = isolated_generate(model, ids, settings)
         written[prompt] = out[0, ids.shape[1] :].tolist()
     return written
 
