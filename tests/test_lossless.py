@@ -81,7 +81,9 @@ def test_settings_of_the_checkpoint_change_neither_search_nor_generate(tmp_path:
     }  # fmt: skip
     (target / "generation_config.json").write_text(json.dumps(settings))
     index = tiny_catalog(tmp_path / "index.json", items=60)
-    export_bundle(target, noisy_copy(target, tmp_path / "draft", 0.1), index, None, tmp_path / "bundle", history_length=6)
+    export_bundle(
+        target, noisy_copy(target, tmp_path / "draft", 0.1), index, None, tmp_path / "bundle", history_length=6
+    )
     build_engine(tmp_path / "bundle", threads=1)
     compare(tmp_path / "bundle", target, [["1", "4"], ["7"], ["30", "2", "59", "8"]], [1, 5, 60])
 
