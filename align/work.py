@@ -13,8 +13,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..catalog.errors import SpecBeamError
+from ..catalog.errors import SpecBeamError, said
 from ..catalog.files import whole_directory, whole_file
+from ..catalog.records import read_json
 
 SETTINGS, STATE = "settings.json", "state.json"
 TRAINER = "trainer_state.json"  # the name that transformers reads
@@ -58,7 +59,7 @@ class WorkFolder:
             with whole_file(file) as out:
                 out.write(json.dumps(settings, indent=1).encode())
             return None
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = _read(file, self.path)
         differing = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
         if differing:
             shown = "; ".join(f"{name} {before.get(name)}, now {settings.get(name)}" for name in differing)
@@ -109,14 +110,21 @@ class WorkFolder:
 
 
 def load_tensors(checkpoint: Path, name: str) -> dict[str, torch.Tensor]:
-    """`WEIGHTS`, `BEST`, `OPTIMIZER` or `RANDOM` of a checkpoint."""
-    return load_file(checkpoint / name)
+    """`WEIGHTS`, `BEST`, `OPTIMIZER` or `RANDOM` of a checkpoint. Raises `SpecBeamError` for a file that is damaged."""
+    try:
+        return load_file(checkpoint / name)
+    except (OSError, SafetensorError) as error:
+        anew = f"Remove {checkpoint.parent} to start the run anew"
+        raise SpecBeamError(f"{checkpoint / name} cannot be read: {said(error)}. {anew}.") from error
 
 
 def load_json(checkpoint: Path, name: str) -> dict[str, Any]:
-    """`STATE` or `TRAINER` of a checkpoint."""
-    content: dict[str, Any] = json.loads((checkpoint / name).read_text(encoding="utf-8"))
-    return content
+    """`STATE` or `TRAINER` of a checkpoint. Raises `SpecBeamError` for a file that is damaged."""
+    return _read(checkpoint / name, checkpoint.parent)
+
+
+def _read(file: Path, work: Path) -> dict[str, Any]:
+    return read_json(file, dict[str, Any], f"remove {work} to start the run anew", SpecBeamError)[0]
 
 
 def _step(checkpoint: Path) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -190,6 +191,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="one file")
     options = parser.parse_args()
+    os.environ["RUST_BACKTRACE"] = "0"  # panics are caught; their traces take seconds each
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder))
         targets = [target for target in checkpoints.targets() if options.only in (None, target.file)]

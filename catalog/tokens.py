@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import CatalogError
+from .errors import CatalogError, is_fault
 from .items import Catalog, lacking, padded, some
 from .trie import PAD, ItemTrie
 
@@ -114,7 +114,9 @@ def _text_ids(tokenizer: Tokenizer, catalog: Catalog) -> Int64:
     texts = ["".join(identifier) for identifier in row]
     try:
         encoded: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    except Exception as error:  # the tokenizers library's own, of no better class
+    except BaseException as error:  # the tokenizers library's own, of no better class
+        if not is_fault(error):
+            raise
         raise CatalogError(
             f"the identifiers are no tokens of the tokenizer's vocabulary, and it cannot take them apart as text, "
             f"{some(texts)}: {error}. Use the index file that the model was trained with."

@@ -24,8 +24,8 @@ TokenId = Annotated[int, Meta(ge=-1, le=2**31 - 1)]  # -1: none, in older files
 class Rope(msgspec.Struct):
     """`rope_parameters` of config.json, of all layers or of one type of them; `rope_scaling` in older files."""
 
-    rope_type: str | None = None
-    type: str | None = None
+    rope_type: str = "default"
+    type: str = "default"
     rope_theta: Positive | None = None
     factor: Positive | None = None
     low_freq_factor: Positive | None = None

@@ -38,6 +38,7 @@ def edit(file: Path, **changes: Any) -> None:
     [
         ({"rope_parameters": 2147}, r"Expected `object \| null`, got `int` - at `\$\.rope_parameters`"),
         ({"rope_parameters": {"rope_theta": "a"}}, r"Expected `float \| null`.*`\$\.rope_theta` of `rope_parameters`"),
+        ({"rope_parameters": {"rope_type": None}}, r"Expected `str`, got `null` - at `\$\.rope_type`"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "no valid configuration: KeyError.*Missing required keys"),
         ({"head_dim": 0}, r"Expected `int` >= 1 - at `\$\.head_dim`"),
         ({"head_dim": 7}, "the width of a head is odd"),

@@ -122,6 +122,16 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(tmp_path: Path, whole
     assert report.first_loss == expected.first_loss
 
 
+@pytest.mark.parametrize("name", ["state.json", "trainer_state.json", "weights.safetensors", "../settings.json"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SpecBeamError, match="run the same command again"):
+        run(tmp_path / "w", At(6, interrupt))
+    (checkpoint,) = (tmp_path / "w").glob("checkpoint-*")
+    (checkpoint / name).write_text("[")
+    with pytest.raises(SpecBeamError, match=rf"{Path(name).name}.*emove {tmp_path / 'w'} to start the run anew"):
+        run(tmp_path / "w")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_and_saves(tmp_path: Path, whole: Any, number: signal.Signals) -> None:
     before = signal.getsignal(number)
