@@ -61,4 +61,4 @@ def _is_token(value: Any, *, several: bool) -> bool:
         msgspec.convert(value, list[TokenId] | TokenId if several else TokenId)
     except msgspec.ValidationError:
         return False
-    return value != []
+    return bool(value != [])

@@ -127,7 +127,8 @@ def _end_tokens(source: Checkpoint) -> tuple[int, ...]:
     rows = int(source.config.vocab_size)
     found = token_settings(source.base).get("eos_token_id")
     for ends in (found, getattr(source.config, "eos_token_id", None), source.tokenizer.eos_token_id):
-        known = [end for end in (ends if isinstance(ends, list | tuple) else [ends]) if end in range(rows)]
+        several = ends if isinstance(ends, list | tuple) else [ends]
+        known = [int(end) for end in several if end is not None and 0 <= end < rows]
         if known:
             return tuple(sorted(known))
     return ()

@@ -75,11 +75,12 @@ def write_results(lines: Iterable[Any], output: Path | IO[bytes], rejects: Path 
     from ..runtime.files import write_line
 
     with ExitStack() as stack:
-        results: IO[bytes] | None = None if isinstance(output, Path) else output
+        results = None if isinstance(output, Path) else output
 
         def write(line: Any) -> None:
             nonlocal results
             if results is None:
+                assert isinstance(output, Path)
                 results = stack.enter_context(whole_file(output))
             write_line(results, line)
 
