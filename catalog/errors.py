@@ -43,6 +43,14 @@ class OptionError(SpecBeamError, ValueError):
     """Settings that are out of range, or that cannot be combined."""
 
 
+class OutputTakenError(SpecBeamError):
+    """Something appeared in an output's place while it was made; the finished work is kept under another name."""
+
+
+class DiskFullError(SpecBeamError):
+    """There is no space left where an output is written."""
+
+
 def is_fault(error: BaseException) -> bool:
     """Whether a library has failed, and nobody ends the program: those of Rust raise panics past `Exception`."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
