@@ -44,6 +44,11 @@ def reopened(made: Artifacts) -> Bundle:
     return Bundle.open(made.folder)
 
 
+def rewrite(made: Artifacts, catalog: Catalog) -> None:
+    (made.folder / CATALOG_FILE).unlink()
+    catalog.save(made.folder / CATALOG_FILE)
+
+
 def put(array: str, at: int, value: int) -> Callable[[dict[str, np.ndarray]], None]:
     def change(arrays: dict[str, np.ndarray]) -> None:
         arrays[array] = arrays[array].copy()
@@ -126,13 +131,13 @@ def test_items_of_another_catalog(made: Artifacts) -> None:
         (("<x>", *own.identifiers[0][1:]), *own.identifiers[1:]),
         (("<10> <18> <26>",), *own.identifiers[1:2] * 2, *own.identifiers[3:]),  # as if they were text
     ):
-        Catalog(own.item_ids, identifiers, own.titles).save(made.folder / CATALOG_FILE)
+        rewrite(made, Catalog(own.item_ids, identifiers, own.titles))
         with pytest.raises(BundleError, match=r"items\.jsonl is of another catalog than .*items 'i.* Write both "):
             reopened(made).items()
-    Catalog(own.item_ids[1:], own.identifiers[1:], own.titles[1:]).save(made.folder / CATALOG_FILE)
+    rewrite(made, Catalog(own.item_ids[1:], own.identifiers[1:], own.titles[1:]))
     with pytest.raises(BundleError, match="the catalog has 39 items, the trie 40"):
         reopened(made).items()
-    own.save(made.folder / CATALOG_FILE)
+    rewrite(made, own)
     reopened(made).items()
 
 
@@ -259,7 +264,7 @@ def test_tunings(made: Artifacts, change: Callable[[Any], object]) -> None:
         ("member_keys", lambda a: a[::-1], "members are not sorted"),
         ("member_groups", lambda a: a + 9, "in no group"),
         ("tokens", lambda a: a.astype(np.int64), r"names the arrays .*tokens \(<i8\)"),
-        ("order", lambda a: a[None], r"of shape \(1, "),
+        ("order", lambda a: a[None], r"order \(<i4.*\(1, "),
     ],
 )
 def test_pools_of_texts(tmp_path: Path, name: str, change: Callable[[np.ndarray], np.ndarray], told: str) -> None:
