@@ -153,7 +153,7 @@ def joined(trees: Sequence[Trees]) -> Trees:
     )  # fmt: skip
 
 
-def _consistent(arrays: Mapping[str, NDArray[np.generic]], prompts: int, trie: ItemTrie) -> bool:
+def _consistent(arrays: Mapping[str, NDArray[Any]], prompts: int, trie: ItemTrie) -> bool:
     """Whether a part's arrays are trees of so many prompts: as many of all, of this trie, sorted, and numbers."""
     kinds = {"count": ("<i4", 1), "node": ("<i4", 1), "logprob": ("<f2", 1), "leaves": ("<i4", 2)}
     if {name: (array.dtype.str, array.ndim) for name, array in arrays.items()} != kinds:

@@ -253,16 +253,16 @@ def artifact_targets(folder: Path) -> list[Target]:
         Target("items.jsonl, lines, resealed", use_items,
                lambda n, s: mutated_json([items_bytes], n, seed=s, lines=True)),
     ]  # fmt: skip
-    return [_restored(made, target) for target in (*found, *of_trie, *of_items)]
+    whole = {name: (folder / name).read_bytes() for name in (MANIFEST, CATALOG_FILE, TRIE_FILE)}
+    return [_restored(folder, whole, target) for target in (*found, *of_trie, *of_items)]
 
 
-def _restored(made: Artifacts, target: Target) -> Target:
-    """The same target, the catalog's files whole again before its first input."""
+def _restored(folder: Path, whole: Mapping[str, bytes], target: Target) -> Target:
+    """The same target, files whole again before its first input."""
 
     def inputs(number: int, seed: int) -> Iterator[bytes]:
-        (made.folder / MANIFEST).write_bytes(sealed(made.manifest))
-        made.catalog.save(made.folder / CATALOG_FILE)
-        save_trie(made.trie, made.folder / TRIE_FILE)
+        for name, data in whole.items():
+            (folder / name).write_bytes(data)
         yield from target.inputs(number, seed)
 
     return Target(target.name, target.use, inputs)

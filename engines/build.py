@@ -151,8 +151,8 @@ def write_engine(
         whole_directory(order.folder, kind=ENGINE_FACTS, replace=overwrite) as folder,
         temporary_directory(folder) as scratch,
     ):
-        roles = {
-            str(role): _build_role(order, role, (quantized or {}).get(role), folder, scratch, progress)
+        roles: dict[Role, RoleFacts] = {
+            role: _build_role(order, role, (quantized or {}).get(role), folder, scratch, progress)
             for role in get_args(Role)
             if role in order.precisions
         }
