@@ -279,7 +279,8 @@ def test_description_of_what_was_chosen(bundle: Path) -> None:
 def test_description(tiny: Tiny) -> None:
     text = describe(tiny.bundle)
     for part in (
-        "LlamaForCausalLM", "2 layers", "40 items", "last 12 items, at most 30 tokens", f"engine     {ENGINE}, the default (onnxrun",
+        "LlamaForCausalLM", "2 layers", "40 items", "last 12 items, at most 30 tokens",
+        f"engine     {ENGINE}, the default (onnxrun",
         "target (fp32): ms a call (batch 1)", "draft (fp32): ms a call",
         "identifiers of at most 3 tokens (no end token)",
         "scoring full where they ask for none, at most 200 items a list",
