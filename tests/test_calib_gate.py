@@ -127,7 +127,7 @@ def test_nobody_is_calibrated_on_and_compared(count: int, size: int, gate: int, 
 
 
 def test_a_calibration_size_of_nothing_is_refused() -> None:
-    with pytest.raises(OptionError, match="calibration_size is 0, expected a whole number, at least 1"):
+    with pytest.raises(OptionError, match="calibration size of 0; expected at least 1"):
         split(users(4), 0, 4, 0)
 
 
