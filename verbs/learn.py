@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import PathType, Verb, given, item_base_option, next_command, prompt_of, prompt_options, together
-from .output import Bars
+from .output import Bars, claim_outputs
 
 if TYPE_CHECKING:
     from ..catalog.dataset import Dataset
@@ -110,6 +110,7 @@ def train(
     from ..align.sources import find_source
     from ..align.train import train as trained
 
+    claim_outputs(output)
     source = find_source(config, start, lora, tokenizer)
     form, dataset = prompt_of(budget), opened(data, item_base)
     report = trained(
@@ -183,6 +184,7 @@ def align(
     from ..align.drafts import find_draft
     from ..align.objectives import find_objective
 
+    claim_outputs(output)
     settings = find_objective(objective, alpha=alpha, temperature=temperature, softened=softened, top_k=top_k)
     source = find_draft(draft, target, layers, shared)
     dataset = opened(data, item_base)
