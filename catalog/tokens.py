@@ -83,12 +83,13 @@ def compile_identifiers(
     return Identifiers(ids, ItemTrie.build(ended), end)
 
 
-def is_glued(catalog: Catalog, join: str) -> bool:
-    """Whether strings of an identifier meet as letters of one word do, so that its text does not show them."""
-    if join:
-        return False
-    pairs = (pair for identifier in dict.fromkeys(catalog.identifiers) for pair in pairwise(identifier))
-    return any(before[-1].isalnum() and after[0].isalnum() for before, after in pairs)
+def is_glued(catalog: Catalog, join: str, separator: str) -> bool:
+    """Whether strings, or items, meet in a prompt as letters of one word do, so that its text does not show them."""
+    distinct = dict.fromkeys(catalog.identifiers)
+    pairs = chain.from_iterable(map(pairwise, distinct))
+    strings = any(before[-1].isalnum() and after[0].isalnum() for before, after in pairs)
+    items = any(own[-1][-1].isalnum() for own in distinct) and any(own[0][0].isalnum() for own in distinct)
+    return (strings and not join) or (items and not separator)
 
 
 def adds_special(encode: Callable[[bool], Sequence[int]]) -> bool:

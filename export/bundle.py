@@ -150,8 +150,8 @@ def _show(
         f"identifier of item {catalog.item_ids[item]}: {list(catalog.identifiers[item])}, joined by {join!r}: "
         f"{joined(catalog, item, join)!r}, ids {_unpadded(identifiers.tokens[item])}"
     )
-    if is_glued(catalog, join):
-        _warn(progress, "strings of identifiers run together as one word. If the model knows them apart, use --join")
+    if is_text(tokenizer, catalog) and is_glued(catalog, join, encoder.spec.separator):
+        _warn(progress, "strings or items run together as one word. If the model knows them apart: --join, --separator")
     history = range(min(SAMPLE_ITEMS, len(catalog.item_ids)))
     ids = encoder.encode(history).ids.tolist()
     progress(f"prompt of items {', '.join(catalog.item_ids[item] for item in history)}: {shown(tokenizer, ids)}")

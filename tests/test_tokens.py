@@ -112,8 +112,9 @@ def test_what_joins_the_strings_of_an_identifier_tells_them_apart() -> None:
     refuse("the same text", TEXT, [" desk", "lamp"], [" desklamp"])
     expected = TEXT([" desk lamp", " desklamp"], add_special_tokens=False)["input_ids"]
     assert unpadded(identifier_ids(TEXT, apart, " ")) == expected
-    assert [is_glued(apart, join) for join in ("", " ")] == [True, False]
-    assert not is_glued(catalog_of([" desk", " lamp"], ["<a_1>", "<b_2>"], ["oak"]), "")
+    assert [is_glued(apart, join, ",") for join in ("", " ")] == [True, False]
+    assert not is_glued(catalog_of([" desk", " lamp"], ["<a_1>", "<b_2>"]), "", "")
+    assert [is_glued(catalog_of(["oak"], ["ash"]), "", separator) for separator in ("", ",")] == [True, False]
 
 
 # --- the end token

@@ -49,9 +49,9 @@ def export(target: Path, output: Path, text: bool, **options: Any) -> None:
     from ..catalog.errors import OptionError
     from ..engines.bundle import MANIFEST
 
+    prompt = prompt_of(options)
     claim_outputs(output)
     tell_losses(output, MANIFEST, overwrite=options["overwrite"])
-    prompt = prompt_of(options)
     if text:
         _refuse_items_options()
         from ..export.text import export_text
