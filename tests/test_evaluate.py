@@ -363,7 +363,7 @@ def test_generate_is_skipped_with_the_reason(bundle: Path, shop: Path, monkeypat
 
 
 def test_what_cannot_be_evaluated_is_refused(tiny: Tiny, shop: Path, tmp_path: Path) -> None:
-    assert "no users in its valid split" in bad("evaluate", tiny.bundle, shop, "--split", "valid")
+    assert "no requests in its valid split" in bad("evaluate", tiny.bundle, shop, "--split", "valid")
     assert "at most 200 items" in bad("evaluate", tiny.bundle, shop, "-k", 201)
     assert "a slack is for tolerant" in bad("evaluate", tiny.bundle, shop, "--slack", 1)
     output = tmp_path / "results.json"

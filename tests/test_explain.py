@@ -283,7 +283,8 @@ def test_an_svg_says_what_happened(tmp_path: Path) -> None:
     save(chart(facts), tmp_path / "tree.svg")
     said = texts(tmp_path / "tree.svg")
     for text in (
-        facts.headline, "A", "Apple & pear", "E", "Elder & fig", "these 2 items have one identifier", "C", "Cherry <red>", "1 of 2 drafted", "2 of 2 drafted",
+        "A", "Apple & pear", "E", "Elder & fig", "these 2 items have one identifier", "C", facts.headline,
+        "Cherry <red>", "1 of 2 drafted", "2 of 2 drafted",
         "target call 2", "2 nodes (1 accepted, 1 missed before), then the search is done", "depth 3",
         "4 nodes (2 accepted, 2 in vain), then 1 missing at depth 1",
     ):  # fmt: skip
