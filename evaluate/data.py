@@ -77,7 +77,8 @@ def _split(dataset: Dataset, settings: Settings) -> tuple[Example, ...]:
     if not split:
         raise SpecBeamError(
             f"{dataset.folder} has no requests in its {settings.split} split: expected "
-            f'sequential_{settings.split}.txt, or {settings.split}.jsonl (.csv, .parquet) with "labels" beside a history. Or choose another --split.'
+            f'sequential_{settings.split}.txt, or {settings.split}.jsonl (.csv, .parquet) with "labels" beside a '
+            "history. Or choose another --split."
         )
     return split
 
