@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -216,6 +216,7 @@ def test_identifiers_with_an_end_token_and_of_text() -> None:
 
 @pytest.mark.parametrize("mode", ["strict", "sampled", "relaxed"])
 @pytest.mark.parametrize("ragged", [False, True])
+@settings(deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_a_search_as_it_happened(mode: str, ragged: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
