@@ -63,6 +63,7 @@ class Explanation:
     unknown_items: int  # of the history
     length: int  # tokens of the longest identifier
     mode: Mode
+    sharing: tuple[int, ...]  # of every item: how many of the catalog have its identifier, itself among them
 
     def count(self, *statuses: Status, depth: int | None = None) -> int:
         """Nodes of these statuses, at one depth or at all."""
@@ -97,7 +98,7 @@ class Explanation:
     @property
     def introduction(self) -> list[str]:
         """For whom the list is, and what the headline speaks of: lines of text."""
-        titles = [shortened(named(item, title), 40) for item, title in self.history]
+        titles = [shortened(named(item, title), 44) for item, title in self.history]
         shown = " · ".join(["…"] * (len(titles) > 3) + titles[-3:])
         lines = [f"Top {len(self.items)} for a history of {counted(len(titles), 'item')}: {shown}"]
         if self.unknown_items:
@@ -108,6 +109,10 @@ class Explanation:
         if asked := sum(call.drafted for call in self.calls if not call.enumerated):
             guessed = f"in {counted(self.draft_calls, 'draft call')}" if self.draft_calls else "from the pool"
             lines[1] += f" {counted(asked, 'node')} drafted {guessed}."
+        if max(self.sharing, default=1) > 1:
+            lines.append(
+                "Items that share an identifier share a leaf and a score; they are listed in the catalog's order."
+            )
         return lines
 
 
@@ -146,6 +151,7 @@ def explained(
         tuple(map(search.node, nodes.tolist(), statuses, trie.parent[nodes].tolist(), trie.depth[nodes].tolist(),
                   _tokens(nodes, trie, catalog))),
         calls, answer.stats.draft_calls, answer.unknown_items, trie.length, rounds[0].tree.mode,
+        tuple((trie.item_offset[1:] - trie.item_offset[:-1])[list(leaves)].tolist()),
     )  # fmt: skip
 
 
@@ -269,8 +275,13 @@ def counted(number: int, what: str) -> str:
 
 
 def named(item: str, title: str | None) -> str:
-    """An item's title (many are written for web pages), or its id."""
-    return unescape(title) if title else f"item {item}"
+    """An item's id, and its title if it has one."""
+    return f"{item} {plain_text(title)}" if title else f"item {item}"
+
+
+def plain_text(title: str | None) -> str:
+    """A title without the marks of web pages, which many are written for."""
+    return unescape(title or "")
 
 
 def shortened(text: str, limit: int) -> str:

@@ -12,12 +12,13 @@ import vl_convert  # noqa: F401 (Altair draws .svg and .png with it, and asks fo
 from .catalog.errors import SpecBeamError
 from .catalog.files import whole_file
 from .explain import ExplainedNode, Explanation, Status, counted, named, rows, shortened
-from .runtime.types import Float64, Int64
+from .listing import GAP, PITCH, TITLE, Leaf, listing, pixels
+from .runtime.types import Int64
 
 KINDS: Final = (".html", ".svg", ".png")
-COLUMN, TITLES = 150, 410  # pixels: from depth to depth; from the last depth to the right edge
+COLUMN = 124  # pixels from depth to depth
 LEFT, TOP = 20, 42  # pixels: left of the prompt; above the tree, for what is said of every depth
-SCORE = 384  # pixels from the last depth to the end of an item's score
+RANK, IDENT, SCORE = 30, 38, 44  # pixels: from the last depth to a rank's end and an id; width of a score
 PANEL = 280  # pixels: each side of a panel of scores
 LABEL, LETTER = 10, 6.0  # letters of a token that are shown, and about what each takes in pixels
 INK, PALE = "#333333", "#777777"
@@ -42,11 +43,14 @@ STYLES: Final[dict[Status, Style]] = {
     "stand-in": Style("stand-in: accepted for a better one", "stand-ins", "#56B4E9", "triangle-up", 60, 13),
     "missed": Style("missed: needed, but not drafted", "missed before", "#D55E00", "diamond", 110, 13),
     "single": Style("no choice: one continuation only", "without choice", "#CC79A7", "triangle-right", 60, 13),
-    "vain": Style("in vain: drafted, but not needed", "in vain", "#BBBBBB", "circle", 10, 5),
+    "vain": Style("in vain: drafted, but not needed", "in vain", "#BBBBBB", "circle", 9, 3.5),
     "item": Style("recommended item", "recommended", "#009E73", "square", 46, 15),
 }
+NEEDED: Final = Style(
+    "needed: the beam search goes on from it", "needed", "#0072B2", "circle", 46, 13
+)  # in a plain one
 LEGEND: Final = alt.Legend(
-    title=None, orient="top", direction="horizontal", columns=3, offset=10, columnPadding=24, rowPadding=4,
+    title=None, orient="top", direction="horizontal", columns=5, offset=10, columnPadding=24, rowPadding=4,
     labelLimit=0, labelFontSize=12, labelColor=INK, symbolSize=70, symbolStrokeWidth=0,
 )  # fmt: skip
 TOOLTIP: Final = [
@@ -125,10 +129,11 @@ def _facts(explanation: Explanation) -> list[Row]:
     for leaf, item in zip(explanation.leaves, explanation.items, strict=True):
         titles.setdefault(leaf, []).append(named(item.item, item.title))
     facts: list[Row] = []
+    styles = _styles(explanation)
     for i, node in enumerate(explanation.nodes):
         prefix[node.node] = f"{prefix[node.parent]} {node.token}".strip() if node.depth else ""
         facts.append({
-            "place": i, "area": STYLES[node.status].area, "status": STYLES[node.status].label,
+            "place": i, "area": styles[node.status].area, "status": styles[node.status].label,
             "label": "" if node.status in ("prompt", "vain") else shortened(node.token, LABEL),
             "prefix": prefix[node.node] or node.token, "target": _number(node.target_score, "unknown"),
             "draft": _number(node.draft_score, "not drafted"), "beam": node.beam_rank or "not in it",
@@ -144,7 +149,7 @@ def _calls(explanation: Explanation) -> alt.LayerChart:
     notes: list[Row] = []
     for number, call in enumerate(explanation.calls, 1):
         name, end, parts = f"target call {number}", 0, []
-        for status, style in STYLES.items():
+        for status, style in _styles(explanation).items():
             size = sum(node.call == number and node.status == status for node in explanation.nodes if node.depth)
             if size:
                 parts.append(f"{size} {style.short}")
@@ -152,7 +157,8 @@ def _calls(explanation: Explanation) -> alt.LayerChart:
                 end += size
         every = ", with every continuation" if call.enumerated else ""
         nodes = f"{counted(end, 'node')}{every} ({', '.join(parts)})" if parts else "the prompt alone"
-        then = f"{call.missing} missing at depth {call.depth}" if call.missing else "the search is done"
+        lacking = "missing" if explanation.drafted else "needed"
+        then = f"{call.missing} {lacking} at depth {call.depth}" if call.missing else "the search is done"
         notes.append({"call": name, "start": end, "note": f"{nodes}, then {then}"})
     axis = alt.Axis(domain=False, ticks=False, labelPadding=8)
     y = alt.Y("call:N", title=None, sort=[note["call"] for note in notes], axis=axis)
@@ -168,15 +174,19 @@ def _calls(explanation: Explanation) -> alt.LayerChart:
 
 def _tree(explanation: Explanation, facts: list[Row]) -> alt.LayerChart:
     """The tree from left to right, and the items behind their leaves."""
-    nodes, leaves = explanation.nodes, explanation.leaves
+    nodes = explanation.nodes
     place = {node.node: i for i, node in enumerate(nodes)}
     parent = np.array([place.get(node.parent, -1) for node in nodes])
     depth = np.array([node.depth for node in nodes])
-    height = np.array([STYLES[node.status].height * max(1, leaves.count(node.node)) for node in nodes])
+    styles, listed = _styles(explanation), listing(explanation)
+    height = np.array([listed[n.node].height if n.node in listed else styles[n.status].height for n in nodes])
     x, y = LEFT + COLUMN * depth, TOP + rows(parent, depth, height)
     bottom = float((y + height / 2).max())
     points = [fact | {"x": int(x[i]), "y": float(y[i])} for i, fact in enumerate(facts)]
-    texts = [*_headers(explanation), *_items(explanation, y, place)]
+    texts = [
+        *_headers(explanation),
+        *(row for leaf in listed for row in _items(explanation, listed[leaf], y[place[leaf]])),
+    ]
     across = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, _width(explanation)], nice=False))
     down = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[bottom, 0], nice=False))
     (colour, shape), area = _look(explanation), alt.Size("area:Q", scale=None)
@@ -189,7 +199,7 @@ def _tree(explanation: Explanation, facts: list[Row]) -> alt.LayerChart:
         point.mark_text(align="right", dx=-7, fontSize=10, color=INK)
         .encode(x=across, y=down, text="label:N", tooltip=TOOLTIP),
         text.mark_text(
-            fontSize=11, limit=SCORE - 80, align=alt.ExprRef("datum.align"), fontWeight=alt.ExprRef("datum.weight"),
+            fontSize=11, limit=TITLE + 12, align=alt.ExprRef("datum.align"), fontWeight=alt.ExprRef("datum.weight"),
             color=alt.ExprRef("datum.colour"),
         ).encode(x=across, y=down, text="text:N"),
     ]  # fmt: skip
@@ -224,8 +234,9 @@ def _headers(explanation: Explanation) -> list[Row]:
     last = LEFT + COLUMN * explanation.length
     headers = [
         _text(LEFT - 6, 8, "prompt", weight="bold"),
-        _text(last + 38, 8, "recommended", weight="bold"),
-        _text(last + SCORE, 8, "score", "right", weight="bold"),
+        _text(last + IDENT, 8, "item", weight="bold"),
+        _text(last + _titles(explanation), 8, "title", weight="bold"),
+        _text(last + _titles(explanation) + TITLE + SCORE, 8, "score", "right", weight="bold"),
     ]
     for depth in range(1, explanation.length + 1):
         x = LEFT + COLUMN * depth + 4
@@ -238,17 +249,20 @@ def _headers(explanation: Explanation) -> list[Row]:
     return headers
 
 
-def _items(explanation: Explanation, y: Float64, place: dict[int, int]) -> list[Row]:
-    """Rank, title and score of every item behind its leaf; of those that share a leaf, one below the other."""
+def _items(explanation: Explanation, leaf: Leaf, y: float) -> list[Row]:
+    """Rank, id, title and score of every item behind a leaf at y, and what they share."""
     last = LEFT + COLUMN * explanation.length
+    titles = last + _titles(explanation)
     texts: list[Row] = []
-    for rank, (leaf, item) in enumerate(zip(explanation.leaves, explanation.items, strict=True), 1):
-        twins, before = explanation.leaves.count(leaf), explanation.leaves[: rank - 1].count(leaf)
-        down = float(y[place[leaf]]) + STYLES["item"].height * (before - (twins - 1) / 2)
-        texts.append(_text(last + 30, down, str(rank), "right", colour=PALE))
-        texts.append(_text(last + 38, down, named(item.item, item.title)))
-        texts.append(_text(last + SCORE, down, _number(item.score), "right"))
-    return texts
+    down = y - (leaf.height - GAP - PITCH) / 2
+    for item in leaf.items:
+        texts += [
+            _text(last + RANK, down, str(item.rank), "right", colour=PALE), _text(last + IDENT, down, item.ident),
+            _text(titles + TITLE + SCORE, down, _number(item.score), "right"),
+            *(_text(titles, down + PITCH * i, line) for i, line in enumerate(item.lines)),
+        ]  # fmt: skip
+        down += item.height
+    return [*texts, _text(titles, down, leaf.note, colour=PALE)] if leaf.note else texts
 
 
 def _text(x: float, y: float, text: str, align: str = "left", *, colour: str = INK, weight: str = "normal") -> Row:
@@ -308,7 +322,7 @@ def _chart(data: list[Row]) -> alt.Chart:
 
 def _look(explanation: Explanation) -> tuple[alt.Color, alt.Shape]:
     """How the statuses that occur are told apart."""
-    styles = [style for status, style in STYLES.items() if explanation.count(status)]
+    styles = [style for status, style in _styles(explanation).items() if explanation.count(status)]
     labels = [style.label for style in styles]
     colours = alt.Scale(domain=labels, range=[style.colour for style in styles])
     shapes = alt.Scale(domain=labels, range=[style.shape for style in styles])
@@ -316,7 +330,18 @@ def _look(explanation: Explanation) -> tuple[alt.Color, alt.Shape]:
 
 
 def _width(explanation: Explanation) -> int:
-    return LEFT + COLUMN * explanation.length + TITLES
+    return LEFT + COLUMN * explanation.length + _titles(explanation) + TITLE + SCORE + 6
+
+
+def _titles(explanation: Explanation) -> int:
+    """Pixels from the last depth to the items' titles."""
+    widest = max(pixels(item.ident) for leaf in listing(explanation).values() for item in leaf.items)
+    return IDENT + int(max(widest, pixels("item ")) + 14)
+
+
+def _styles(explanation: Explanation) -> dict[Status, Style]:
+    """How nodes look."""
+    return STYLES if explanation.drafted else {**STYLES, "missed": NEEDED}
 
 
 def _number(score: float | None, otherwise: str = "") -> str:

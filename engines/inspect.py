@@ -96,7 +96,7 @@ def _choice(name: str, facts: EngineFacts, *, default: bool = False) -> list[str
         one = facts.drafting
         lines.append(
             f"    quantized draft: acceptance {one.acceptance:.1%} beside {one.reference_acceptance:.1%}, target calls "
-            f"a user {one.target_calls:.2f} beside {one.reference_target_calls:.2f} ({one.users} users)"
+            f"a request {one.target_calls:.2f} beside {one.reference_target_calls:.2f} ({one.users} requests)"
         )
     return lines
 

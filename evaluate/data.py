@@ -76,8 +76,9 @@ def _split(dataset: Dataset, settings: Settings) -> tuple[Example, ...]:
     split = dataset.test if settings.split == "test" else dataset.valid
     if not split:
         raise SpecBeamError(
-            f"{dataset.folder} has no users in its {settings.split} split: expected sequential_{settings.split}.txt, "
-            f'or {settings.split}.jsonl (.csv, .parquet) with "labels" beside a history. Or choose another --split.'
+            f"{dataset.folder} has no requests in its {settings.split} split: expected "
+            f'sequential_{settings.split}.txt, or {settings.split}.jsonl (.csv, .parquet) with "labels" beside a '
+            "history. Or choose another --split."
         )
     return split
 

@@ -1,7 +1,6 @@
 """An evaluation as text: Markdown tables that fit 120 columns, and what their headings mean."""
 
 from collections.abc import Callable, Iterator, Sequence
-from textwrap import wrap
 
 from ..runtime.metrics import Estimate
 from ..runtime.types import DrafterKind
@@ -11,24 +10,22 @@ from .run import Evaluation
 from .settings import Search
 
 Row = Sequence[str]
-PAPER = 120  # columns
-QUALITY_TOLD = (
-    "Recall@K: share of a request's labels that its K items hold. NDCG@K: likewise, high ranks counting more; 1 is the "
-    "best list there is. R warm, R cold: Recall@K on labels that occur in training histories, and on the others. "
-    "coverage: share of the bundle's items in any list. Brackets, everywhere: 95 % intervals."
-)
-WORK_TOLD = (
-    "target calls, draft calls: calls of each model in which a request had tokens. AS@K: accept steps, {length} (the "
-    "tokens of the longest identifier, L) less target calls. nodes: beginnings of identifiers that the target "
-    "evaluated. acceptance by depth: of the nodes that the search needed at each depth from 1 to L - 1, the share that "
-    "had been evaluated ahead of need; -: nothing was."
-)
+QUALITY_TOLD = """\
+Recall@K: share of a request's labels that its K items hold.
+NDCG@K: likewise, high ranks counting more; 1 is the best list there is.
+R warm, R cold: Recall@K on labels that occur in training histories, and on the others.
+coverage: share of the bundle's items that occur in any list.
+Brackets, here and below: 95 % intervals."""
+WORK_TOLD = """\
+target calls, draft calls: calls of each model in which a request had tokens; -: the draft was never asked.
+AS@K: accept steps, the tokens of the longest identifier ({length}) less target calls.
+nodes: beginnings of identifiers that the target evaluated.
+acceptance by depth: of the nodes the search needed, the share that had been evaluated ahead; -: nothing was."""
 DIFFERENCE_TOLD = "The mode less {first}: above 0 it has more. An interval without 0 is a difference."
-PACE_TOLD = (
-    "ms: from a history to its list, a request's share of its batch. WS@K: walltime speed-up, how many times as fast "
-    "as the baseline (below 1: slower) in the same round."
-)
-SAME_TOLD = " as plain: drafted nothing, so the work was plain's and so are the times."
+PACE_TOLD = """\
+ms a request: from its history to its list; a request's share of its batch.
+WS@K: walltime speed-up: how many times as fast as the baseline, in the same rounds (below 1: slower)."""
+SAME_TOLD = "\nas plain: nothing was drafted, so the work was plain's, and so are the times."
 
 
 def described(evaluation: Evaluation) -> str:
@@ -43,11 +40,6 @@ def described(evaluation: Evaluation) -> str:
         parts.append(f"{total - sum(checked)} of {total} strict lists are those of plain beam search.")
     parts += [f"Note: {note}." for note in evaluation.notes]
     return "\n\n".join(parts)
-
-
-def _told(text: str) -> str:
-    """A paragraph below a table."""
-    return "\n\n" + "\n".join(wrap(text, PAPER))
 
 
 def _head(evaluation: Evaluation) -> str:
@@ -95,7 +87,7 @@ def _quality(evaluation: Evaluation) -> str:
     def cells(at: AtK) -> Row:
         return _of(at.recall, ".4"), _of(at.ndcg, ".4"), _recall(at.warm), _recall(at.cold), f"{at.coverage:.2%}"
 
-    return _table("Ranking quality", heads, _by_mode(evaluation, cells)) + _told(QUALITY_TOLD)
+    return _table("Ranking quality", heads, _by_mode(evaluation, cells), QUALITY_TOLD)
 
 
 def _work(evaluation: Evaluation) -> str:
@@ -109,7 +101,7 @@ def _work(evaluation: Evaluation) -> str:
         return _of(at.target_calls, ".2"), f"{steps:.2f}", calls, f"{nodes:.0f}", rates
 
     told = WORK_TOLD.format(length=evaluation.setup.identifier_length)
-    return _table("Work, means of a request", heads, _by_mode(evaluation, cells)) + _told(told)
+    return _table("Work, means of a request", heads, _by_mode(evaluation, cells), told)
 
 
 def _differences(evaluation: Evaluation) -> str:
@@ -121,7 +113,7 @@ def _differences(evaluation: Evaluation) -> str:
         return None if gap is None else (_of(gap.recall, "+.4"), _of(gap.ndcg, "+.4"), _of(gap.target_calls, "+.2"))
 
     title = f"Differences to {first}, request by request"
-    return _table(title, heads, _by_mode(evaluation, cells)) + _told(DIFFERENCE_TOLD.format(first=first))
+    return _table(title, heads, _by_mode(evaluation, cells), DIFFERENCE_TOLD.format(first=first))
 
 
 def _paces(evaluation: Evaluation) -> str:
@@ -140,7 +132,7 @@ def _paces(evaluation: Evaluation) -> str:
             rows.append([name if i == 0 else "", str(batch), str(pace.k), spent, *ratios])
     heads = ["mode", "batch", "K", "ms a request", *(f"WS@K, {base}" for base in bases)]
     told = PACE_TOLD + SAME_TOLD * any(pace.same_as for pace in evaluation.paces)
-    return _table(f"Walltime, medians of {evaluation.paces[0].rounds} rounds", heads, rows) + _told(told)
+    return _table(f"Walltime, medians of {evaluation.paces[0].rounds} rounds", heads, rows, told)
 
 
 def _by_mode(evaluation: Evaluation, cells: Callable[[AtK], Row | None]) -> Iterator[Row]:
@@ -163,10 +155,11 @@ def _of(number: Estimate, form: str) -> str:
     return "{:{form}f} [{:{form}f}, {:{form}f}]".format(number.value, number.low, number.high, form=form)
 
 
-def _table(title: str, heads: Row, rows: Iterator[Row] | Sequence[Row]) -> str:
+def _table(title: str, heads: Row, rows: Iterator[Row] | Sequence[Row], told: str) -> str:
+    """told: what the headings mean."""
     filled = [list(heads), *map(list, rows)]
     widths = [max(len(row[i]) for row in filled) for i in range(len(heads))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
              for row in filled]  # fmt: skip
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([f"{title}:", "", lines[0], rule, *lines[1:]])
+    return "\n".join([f"{title}:", "", lines[0], rule, *lines[1:], "", told])

@@ -363,7 +363,7 @@ def test_generate_is_skipped_with_the_reason(bundle: Path, shop: Path, monkeypat
 
 
 def test_what_cannot_be_evaluated_is_refused(tiny: Tiny, shop: Path, tmp_path: Path) -> None:
-    assert "no users in its valid split" in bad("evaluate", tiny.bundle, shop, "--split", "valid")
+    assert "no requests in its valid split" in bad("evaluate", tiny.bundle, shop, "--split", "valid")
     assert "at most 200 items" in bad("evaluate", tiny.bundle, shop, "-k", 201)
     assert "a slack is for tolerant" in bad("evaluate", tiny.bundle, shop, "--slack", 1)
     output = tmp_path / "results.json"
@@ -385,18 +385,17 @@ def test_relaxed_needs_a_draft(bundle: Path, shop: Path) -> None:
     assert "11 of 11 strict lists" in result.stdout
 
 
-def test_who_does_the_same_is_not_compared(bundle: Path, shop: Path, tmp_path: Path) -> None:
-    """Without a draft strict search is plain beam search: no ratio is told, and times are told once."""
-    edit_manifest(bundle, draft=None)
+def test_who_does_the_same_is_not_compared(tiny: Tiny, shop: Path, tmp_path: Path) -> None:
+    """Without a drafter strict search is plain beam search: no ratio is told, and times are told once."""
     output = tmp_path / "results.json"
     told = good(
-        "evaluate", bundle, shop, "-k", 2, "--against", "plain", "--timed-users", 6, "--batch-size", 1, "--threads", 1,
-        "-o", output,
+        "evaluate", tiny.bundle, shop, "-k", 2, "--against", "plain", "--timed-users", 6, "--batch-size", 1,
+        "--drafter", "none", "--threads", 1, "-o", output,
     ).stdout  # fmt: skip
     (strict, plain) = msgspec.json.decode(output.read_bytes(), type=Evaluation).paces
     assert (strict.same_as, strict.milliseconds, strict.speedup) == ("plain", plain.milliseconds, {})
     assert "| as plain" in told
-    assert "drafted nothing, so the work was plain's" in told
+    assert "nothing was drafted, so the work was plain's" in told
     assert "WS@K, plain" not in told
 
 

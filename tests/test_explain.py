@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -23,7 +23,9 @@ from specbeam.catalog.items import Catalog
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.scripted import ScriptedEngine
 from specbeam.explain import ExplainedNode, Explanation, explain, explained, rows
-from specbeam.picture import STYLES, TOP, chart, save
+from specbeam.listing import TITLE, listing, pixels, told_apart
+from specbeam.picture import NEEDED, STYLES, TOP, chart, save
+from specbeam.runtime import Recommender
 from specbeam.runtime.types import (
     DraftShape,
     DraftTree,
@@ -177,7 +179,7 @@ def test_every_continuation_instead_of_a_draft() -> None:
     assert by_node(facts)[1].draft_rank is None
 
 
-def test_without_a_draft() -> None:
+def test_without_a_draft(tmp_path: Path) -> None:
     beams: list[tuple[tuple[int, ...], dict[int, float]]] = [((0,), {1: -0.25, 2: -1.0}), ((1, 2), {4: -0.5, 6: -1.5})]
     before, rounds = frontier(0, {0: 0.0}), []
     for depth, (evaluated, beam) in enumerate(beams, 1):
@@ -190,6 +192,11 @@ def test_without_a_draft() -> None:
     assert {node.status for node in facts.nodes} == {"prompt", "missed", "item"}
     assert by_node(facts)[6].target_score == -1.5
     assert len(chart(facts).vconcat) == 2  # no scores to compare
+    save(chart(facts), tmp_path / "tree.svg")
+    said = texts(tmp_path / "tree.svg")
+    assert NEEDED.label in said
+    assert not any("missed" in text or "missing" in text or "in vain" in text for text in said)
+    assert "2 nodes (2 needed), then the search is done" in said
 
 
 def test_identifiers_with_an_end_token_and_of_text() -> None:
@@ -209,6 +216,7 @@ def test_identifiers_with_an_end_token_and_of_text() -> None:
 
 @pytest.mark.parametrize("mode", ["strict", "sampled", "relaxed"])
 @pytest.mark.parametrize("ragged", [False, True])
+@settings(deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_a_search_as_it_happened(mode: str, ragged: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -276,7 +284,8 @@ def test_an_svg_says_what_happened(tmp_path: Path) -> None:
     save(chart(facts), tmp_path / "tree.svg")
     said = texts(tmp_path / "tree.svg")
     for text in (
-        facts.headline, "Apple & pear", "Elder & fig", "Cherry <red>", "1 of 2 drafted", "2 of 2 drafted",
+        "A", "Apple & pear", "E", "Elder & fig", "these 2 items have one identifier", "C", facts.headline,
+        "Cherry <red>", "1 of 2 drafted", "2 of 2 drafted",
         "target call 2", "2 nodes (1 accepted, 1 missed before), then the search is done", "depth 3",
         "4 nodes (2 accepted, 2 in vain), then 1 missing at depth 1",
     ):  # fmt: skip
@@ -284,6 +293,36 @@ def test_an_svg_says_what_happened(tmp_path: Path) -> None:
     assert said.count("b1") == 2  # nodes in vain have no label
     assert {STYLES[status].label for status in ("accepted", "missed", "vain", "item")} <= set(said)
     assert STYLES["single"].label not in said
+
+
+def test_titles_are_told_apart() -> None:
+    same = "Bundle Monster Nail Art Nailart Polish Stamp Stamping Manicure Image Plates Accessories Set Kit " * 2
+    shown = told_apart([same + "25 pieces, blue", same + "25 pieces, red", "short", "", same + "25 pieces, red"])
+    assert shown[2:4] == [("short",), ()]
+    assert [lines[-1].endswith(colour) for lines, colour in zip(shown[:2], ("blue", "red"), strict=True)] == [
+        True,
+        True,
+    ]
+    assert shown[1] == shown[4]  # the same title: ids tell them apart
+    assert all(len(lines) <= 2 and pixels(line) <= TITLE + 6 for lines in shown for line in lines)
+    wide = told_apart(["爪" * 200])[0]
+    assert len(wide) == 2
+    assert wide[-1].endswith("…")
+    assert all(pixels(line) <= TITLE for line in wide)
+
+
+def test_shared_identifiers_are_explained(tmp_path: Path) -> None:
+    facts = explanation(FIRST, SECOND)
+    assert facts.sharing == (2, 2, 1)
+    assert "Items that share an identifier" in facts.introduction[-1]
+    listed = listing(replace(facts, sharing=(5, 5, 2)))
+    assert [leaf.note for leaf in listed.values()] == [
+        "these 2 items have one identifier; 3 more items of the catalog share it",
+        "its identifier: 1 more item of the catalog shares it",
+    ]
+    alone = replace(facts, items=facts.items[::2], leaves=facts.leaves[::2], sharing=(1, 1))
+    assert not any(leaf.note for leaf in listing(alone).values())
+    assert not any("share" in line for line in alone.introduction)
 
 
 def test_a_png_has_two_pixels_for_each_of_the_svg_s(tmp_path: Path) -> None:
@@ -333,7 +372,9 @@ def test_the_command_draws_what_infer_would_recommend(tiny: Tiny, tmp_path: Path
     assert f"Wrote {outputs[0]}, {outputs[1]}" in result.stdout
     said = texts(outputs[0])
     assert result.stdout.splitlines()[0] in said
-    assert sum(text.startswith(("Title ", "item ")) for text in said) == 6
+    assert sum(text.startswith("Title ") or text in tiny.item_ids for text in said) >= 6
+    answer = Recommender.open(tiny.bundle, threads=1).recommend([["2", "4"]], 6)[0]
+    assert {item.item for item in answer.items} <= set(said)
     assert any("(1 item left out: not in the catalog)" in text for text in said)
     assert outputs[1].stat().st_size > 100_000
 

@@ -25,8 +25,9 @@ DRAFTERS = ["model", "retrieval", "both", "none"]
 END_TOKENS = click.Choice(["auto", "always", "never"])
 
 VERIFY_HELP = (
-    "strict: exactly the target's beam search. sampled: a draw without replacement, exactly from the target's "
-    "distribution. tolerant and relaxed trade exactness for fewer calls (docs/modes.md)."
+    "strict: exactly the target's beam search (scores within 1e-4, which is rounding, may swap). sampled: a draw "
+    "without replacement, exactly from the target's distribution. tolerant and relaxed trade exactness for fewer calls "
+    "(docs/modes.md)."
 )
 SPECULATION_HELP = (
     "How much to draft. auto: as much as pays, by measured latency and acceptance (see `specbeam tune`). fixed: the "

@@ -158,6 +158,7 @@ def explain(
     from ..picture import chart, check_kind, save
     from ..runtime import Recommender, Verification
     from ..runtime.files import check_outputs
+    from ..runtime.planner import Planner
 
     claim_outputs(*outputs)
     for output in outputs:
@@ -177,5 +178,5 @@ def explain(
     for output in outputs:
         save(picture, output, overwrite=overwrite)
     click.echo(f"{explanation.headline}\nWrote {', '.join(map(str, outputs))}")
-    if not explanation.drafted and speculation is None and shape is None:
-        click.echo("Where there is a draft, --speculation fixed shows what it would propose.", err=True)
+    if not explanation.drafted and isinstance(recommender.planning, Planner) and recommender.planning.draft:
+        click.echo("auto drafted nothing; --speculation fixed shows what would be drafted.", err=True)
