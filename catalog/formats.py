@@ -228,7 +228,7 @@ def read_minionerec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
         raise HistoryError(f"{name}, line 1: not a CSV header: {error}.") from None
     if not {"user_id", "history_item_id"} <= set(header):
         raise HistoryError(
-            f"{name}, line 1: got the columns {some(header)}; expected user_id and history_item_id among them."
+            f"{name}, line 1: got the columns [{some(header)}]; expected user_id and history_item_id among them."
         )
     user, history = header.index("user_id"), header.index("history_item_id")
     while True:

@@ -61,7 +61,7 @@ def _batches(path: Path, parquet: Any) -> Iterator[Any]:
 
 def _columns(path: Path, names: list[str]) -> list[str]:
     if not set(REQUIRED) <= set(names):
-        raise HistoryError(f"{path}: got the columns {some(names)}; expected user and items.")
+        raise HistoryError(f"{path}: got the columns [{some(names)}]; expected user and items.")
     wanted = [name for name in REQUIRED + OPTIONAL if name in names]
     if twice := [name for name in repeated(names) if name in wanted]:
         raise HistoryError(f"{path}: the columns {some(twice)} are there more than once; expected each once.")
