@@ -80,7 +80,7 @@ def chart(explanation: Explanation) -> alt.VConcatChart:
     return alt.vconcat(*parts, title=title, description=description, spacing=28, padding=24, config=config)
 
 
-def save(picture: alt.VConcatChart, path: Path) -> None:
+def save(picture: alt.VConcatChart, path: Path, *, overwrite: bool = False) -> None:
     """Write a picture, whole or not at all, as its suffix says; an .html opens without a network.
 
     Raises `SpecBeamError` for a suffix of another kind.
@@ -95,7 +95,7 @@ def save(picture: alt.VConcatChart, path: Path) -> None:
             picture.save(text, format="svg")
         case _:
             picture.save(text, format="html", inline=True, embed_options={"renderer": "svg", "actions": False})
-    with whole_file(path) as file:
+    with whole_file(path, replace=overwrite) as file:
         file.write(binary.getvalue() or text.getvalue().encode())
 
 

@@ -1,6 +1,5 @@
 """Teacher data: the target's beam trees over all places, written part by part, and gone on with where it stopped."""
 
-import errno
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ..catalog.errors import SpecBeamError
+from ..catalog.errors import DiskFullError, SpecBeamError
 from ..catalog.files import whole_file
 from ..catalog.prompt import PromptEncoder
 from ..catalog.trie import ItemTrie
@@ -45,7 +44,7 @@ def open_store(folder: Path, target: Sequence[Path], form: Format, places: Place
             differing = "; ".join(f"{name} {old[name]}, now {new[name]}" for name in new if old[name] != new[name])
             raise SpecBeamError(f"{folder} holds other trees ({differing}). Remove it or choose another --teacher.")
     else:
-        with _room(folder, 0, store.parts), whole_file(file) as out:
+        with _room(folder, 0, store.parts), whole_file(file, replace=False) as out:
             out.write(msgspec.json.format(msgspec.json.encode(settings), indent=1))
     return store
 
@@ -92,10 +91,10 @@ def _room(folder: Path, done: int, parts: int) -> Iterator[None]:
     """Turn a full disk into an error that says what is there and what to do."""
     try:
         yield
-    except OSError as error:
-        remedy = "Free some space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Mend that"
+    except (OSError, DiskFullError) as error:
+        remedy = "Free some space there" if isinstance(error, DiskFullError) else "Mend that"
         raise SpecBeamError(
-            f"Teacher data could not be written to {folder}: {error.strerror}. {done} of {parts} parts are there and "
+            f"Teacher data could not be written to {folder}: {error}. {done} of {parts} parts are there and "
             f"stay. {remedy} (or name another folder with --teacher) and run the same command again: it goes on from "
             "there."
         ) from error

@@ -89,7 +89,7 @@ class TreeStore:
             "logprob": trees.logprob.astype(np.float16), "leaves": trees.leaves.astype(np.int32),
         }  # fmt: skip
         content = save(arrays, {SEAL: f"{self._of} {_digest(arrays)}"})  # one key: their order would vary
-        with whole_file(self._path(part)) as file:
+        with whole_file(self._path(part), replace=True) as file:
             file.write(content)
         self._open.pop(part, None)  # what was read of it before
 

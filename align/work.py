@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..catalog.errors import SpecBeamError
+from ..catalog.errors import DiskFullError, SpecBeamError
 from ..catalog.files import whole_directory, whole_file
 
 SETTINGS, STATE = "settings.json", "state.json"
@@ -52,10 +52,10 @@ class WorkFolder:
         if self.path.exists() and not file.is_file() and any(self.path.iterdir()):
             raise SpecBeamError(f"{self.path} is no training run's folder: it has no {SETTINGS}. Move it away.")
         for part in self.path.glob(".checkpoint-*"):  # of a run that was killed while it wrote
-            shutil.rmtree(part)
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
         if not resume or not file.is_file():
             self._clear()
-            with whole_file(file) as out:
+            with whole_file(file, replace=True) as out:
                 out.write(json.dumps(settings, indent=1).encode())
             return None
         before = json.loads(file.read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ class WorkFolder:
                     _link(best, part / BEST)
                 (part / TRAINER).write_text(json.dumps(snapshot.trainer), encoding="utf-8")
                 (part / STATE).write_text(json.dumps(snapshot.state), encoding="utf-8")
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, DiskFullError) as error:
             kept = f"The checkpoint of step {_step(before)} is intact" if before is not None else "There is none yet"
             raise SpecBeamError(
                 f"The checkpoint of step {step} could not be written to {self.path}: {error}. {kept}. Free some space "

@@ -81,7 +81,7 @@ def result_file(work: Path, name: str) -> Path:
 
 def write(path: Path, content: msgspec.Struct) -> None:
     """Write a result, whole or not at all."""
-    with whole_file(path) as file:
+    with whole_file(path, replace=True) as file:
         file.write(msgspec.json.encode(content))
 
 

@@ -189,7 +189,7 @@ def main() -> None:
     options = parser.parse_args()
     entries = [entry for domain in DOMAINS for entry in entries_of(domain, load_world(options.data, domain))]
     for part, chosen in split(entries).items():
-        with whole_file(options.output / f"{part}.jsonl") as file:
+        with whole_file(options.output / f"{part}.jsonl", replace=True) as file:
             file.writelines(msgspec.json.encode(entry) + b"\n" for entry in chosen)
         words = sum(len(entry.text.split()) for entry in chosen) / max(1, len(chosen))
         print(part, json.dumps(Counter(entry.kind for entry in chosen)), f"{words:.0f} words a text")

@@ -1,14 +1,15 @@
 """An int8 engine: calibrated on real searches, chosen by measurement, and gated on ranking quality."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from ..catalog.dataset import Example
+from ..catalog.disk import told_if_full
 from ..catalog.errors import HistoryError
 from ..catalog.files import check_replaceable
+from ..catalog.temporaries import temporary_directory
 from ..engines.backend import Progress
 from ..engines.build import Order, QuantizedGraph, write_engine
 from ..engines.facts import ENGINE_FACTS, Role
@@ -50,8 +51,8 @@ def build_int8(
             "rankings on. Give the histories of more users."
         )
     order.folder.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".int8.", dir=order.folder.parent) as scratch:
-        build = Int8Build(order, options, data, ranges, Path(scratch), progress)
+    with told_if_full(order.folder), temporary_directory(order.folder) as scratch:
+        build = Int8Build(order, options, data, ranges, scratch, progress)
         build.check()
         build.record()
         quantized: dict[Role, QuantizedGraph] = {}

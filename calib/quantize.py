@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,6 +14,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer  # type: ignore[
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer  # type: ignore[import-untyped]
 
 from ..catalog.errors import EngineError, OptionError
+from ..catalog.temporaries import temporary_directory
 from ..graphs.files import EXTERNAL_BYTES, load_graph, save_graph
 from ..graphs.fold import fold_weights
 from .matmuls import weighted_matmuls
@@ -50,11 +50,10 @@ def quantize(
     fold_weights(model)
     products = weighted_matmuls(model)
     _check_graph(graph, model, products, exclude)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{output.name}.", suffix=".part", dir=output.parent) as folder:
-        folded, result = Path(folder, "model.onnx"), Path(folder, "quantized", output.name)
+    with temporary_directory(output) as folder:
+        folded, result = folder / "model.onnx", folder / "quantized" / output.name
         save_graph(model, folded)
-        large = sum(file.stat().st_size for file in Path(folder).iterdir()) > EXTERNAL_BYTES
+        large = sum(file.stat().st_size for file in folder.iterdir()) > EXTERNAL_BYTES
         result.parent.mkdir()
         del model
         with quiet():

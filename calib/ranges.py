@@ -130,7 +130,7 @@ def _clipped(values: Iterable[Arrays], extremes: dict[str, Range], percentile: f
 
 def save_ranges(ranges: Ranges, path: Path) -> None:
     """Write ranges as JSON: the same ranges are the same bytes."""
-    with whole_file(path) as file:
+    with whole_file(path, replace=False) as file:
         file.write(to_json(ranges))
 
 

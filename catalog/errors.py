@@ -39,3 +39,11 @@ class ExportError(SpecBeamError):
 
 class OptionError(SpecBeamError, ValueError):
     """Settings that are out of range, or that cannot be combined."""
+
+
+class OutputTakenError(SpecBeamError):
+    """Something appeared in an output's place while it was made; the finished work is kept under another name."""
+
+
+class DiskFullError(SpecBeamError):
+    """There is no space left where an output is written."""

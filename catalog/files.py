@@ -1,17 +1,20 @@
 """Artifacts that are whole or absent (written beside their final name, then renamed), and their configuration."""
 
+import errno
 import hashlib
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
-from .errors import SpecBeamError
+from .claims import claim
+from .disk import told_if_full
+from .errors import OutputTakenError, SpecBeamError
+from .temporaries import OLD, temporary_directory, temporary_file
 
 
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -19,20 +22,21 @@ class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary sibling of `path` for writing; rename it to `path` only on success."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+def whole_file(path: Path, *, replace: bool) -> Iterator[IO[bytes]]:
+    """Open a temporary sibling of `path` for writing; it gets its name, `path`, only when it is complete.
+
+    replace: whether it may take the place of a file. If not, and one appeared meanwhile, that one stays: the last step
+    is a hard link, which replaces nothing (on file systems without hard links an empty file claims the name). Raises
+    `OutputTakenError` then, after the finished file was kept beside it, and `DiskFullError` on a full disk.
+    """
+    with told_if_full(path), temporary_file(path) as (file, part):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        if replace:
+            os.replace(part, path)
+        else:
+            _placed(part, path, _link)
 
 
 @contextmanager
@@ -41,37 +45,28 @@ def whole_directory(path: Path, *, kind: str, replace: bool = False) -> Iterator
 
     kind: a file that every directory of this kind holds, e.g. "manifest.json". Raises `SpecBeamError`
     before anything is written when `path` exists and `replace` is false, or when what is there is of
-    another kind: --overwrite must not cost anybody a directory that SpecBeam never wrote.
+    another kind: --overwrite must not cost anybody a directory that SpecBeam never wrote. The last step sees to the
+    same: what appeared meanwhile stays (POSIX's rename replaces no folder that holds anything), and the finished
+    directory is kept beside it, see `OutputTakenError`. Two runs never write one directory: see `claim`.
     """
-    check_replaceable(path, kind=kind, replace=replace)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    try:
-        yield part
-        os.chmod(part, 0o777 & ~_umask())
-        for file in part.rglob("*"):
-            if file.is_file():  # some libraries write for their owner alone, and servers read artifacts, too
-                os.chmod(file, 0o666 & ~_umask())
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-            os.replace(path, old / path.name)
-            try:
-                os.replace(part, path)
-            except BaseException:
-                os.replace(old / path.name, path)
-                raise
-            finally:
-                shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(part, path)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    with claim(path), told_if_full(path):
+        check_replaceable(path, kind=kind, replace=replace)
+        with temporary_directory(path) as part:
+            with told_if_full(path):  # as long as what fills it is there
+                yield part
+            mode = part.stat().st_mode & 0o666
+            for file in part.rglob("*"):
+                if file.is_file():  # some libraries write for their owner alone, and servers read artifacts, too
+                    os.chmod(file, mode)
+            if replace and os.path.lexists(path):
+                _exchange(part, path, kind)
+            else:
+                _placed(part, path, _rename)
 
 
 def check_replaceable(path: Path, *, kind: str, replace: bool) -> None:
     """Raise `SpecBeamError` unless `path` is free, or may be replaced: see `whole_directory`."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     if not replace:
         raise SpecBeamError(f"{path} exists already. Choose another name or pass --overwrite to replace it.")
@@ -79,13 +74,64 @@ def check_replaceable(path: Path, *, kind: str, replace: bool) -> None:
         raise SpecBeamError(f"{path} is not replaced: it has no {kind}, so SpecBeam did not write it. Choose another.")
 
 
+def _exchange(part: Path, path: Path, kind: str) -> None:
+    """Put a folder into another one's place; if that is of another kind by now, it stays."""
+    with temporary_directory(path, OLD) as old:
+        aside = old / path.name
+        os.rename(path, aside)
+        try:
+            check_replaceable(aside, kind=kind, replace=True)
+            os.rename(part, path)
+        except BaseException as error:
+            os.rename(aside, path)
+            if isinstance(error, SpecBeamError):
+                raise _kept(part, path, _rename) from None
+            raise
+
+
+def _placed(part: Path, path: Path, place: Callable[[Path, Path], None]) -> None:
+    """Give finished work its name; raise `OutputTakenError` where something has that name by now."""
+    try:
+        place(part, path)
+    except OSError as error:
+        if not os.path.lexists(path):
+            raise
+        raise _kept(part, path, place) from error
+
+
+def _kept(part: Path, path: Path, place: Callable[[Path, Path], None]) -> OutputTakenError:
+    """Give finished work another name: the first that is free."""
+    for number in count(1):
+        kept = path.with_name(f"{path.name}.kept-{number}")
+        if os.path.lexists(kept):
+            continue
+        place(part, kept)
+        return OutputTakenError(
+            f"{path} appeared while this ran, and is not replaced. What was made is complete and kept in {kept}: move "
+            "it where you want it."
+        )
+    raise AssertionError
+
+
+def _link(part: Path, path: Path) -> None:
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links here
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
+        os.replace(part, path)
+        return
+    os.unlink(part)
+
+
+def _rename(part: Path, path: Path) -> None:
+    if os.path.lexists(path):  # an empty folder would be replaced
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    os.rename(part, path)
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

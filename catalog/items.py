@@ -107,7 +107,7 @@ class Catalog:
     def save(self, path: Path) -> None:
         """Write one JSON line an item, in catalog order: {"item": "0", "identifier": [...], "title": ...}."""
         encoder = msgspec.json.Encoder()
-        with whole_file(path) as file:
+        with whole_file(path, replace=False) as file:
             for row in map(_Row, self.item_ids, self.identifiers, self.titles):
                 file.write(encoder.encode(row) + b"\n")
 

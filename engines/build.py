@@ -1,7 +1,6 @@
 """build-engine: a bundle's graphs made ready for one backend, device and precision, checked, and timed."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from msgspec.structs import replace
 
 from ..catalog.errors import EngineError, OptionError
 from ..catalog.files import check_replaceable, whole_directory, whole_file
+from ..catalog.temporaries import temporary_directory
 from .backend import Backend, GraphToBuild, Progress
 from .base import Engine
 from .bundle import ModelBundle, engine_name
@@ -137,10 +137,10 @@ def write_engine(
     order.folder.parent.mkdir(exist_ok=True)
     with (
         whole_directory(order.folder, kind=ENGINE_FACTS, replace=overwrite) as folder,
-        tempfile.TemporaryDirectory(prefix=".build.", dir=folder.parent) as scratch,
+        temporary_directory(folder) as scratch,
     ):
         roles = {
-            str(role): _build_role(order, role, (quantized or {}).get(role), folder, Path(scratch), progress)
+            str(role): _build_role(order, role, (quantized or {}).get(role), folder, scratch, progress)
             for role in get_args(Role)
             if role in order.precisions
         }
@@ -151,7 +151,7 @@ def write_engine(
             precision=order.precisions["target"], threads=order.threads, versions=order.backend.versions(),
             roles=roles, files=file_facts(folder), gate=gate, drafting=drafting,
         )  # fmt: skip
-        with whole_file(folder / ENGINE_FACTS) as file:
+        with whole_file(folder / ENGINE_FACTS, replace=False) as file:
             file.write(sealed(facts))
     return order.folder
 

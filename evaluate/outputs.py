@@ -21,12 +21,13 @@ class Outputs:
     figures: Path | None = None  # JSON
     per_user: Path | None = None  # JSON lines
     plots: tuple[Path, ...] = ()
+    overwrite: bool = False
 
     @property
     def paths(self) -> list[Path]:
         return [*filter(None, (self.figures, self.per_user)), *self.plots]
 
-    def check(self, *, overwrite: bool) -> None:
+    def check(self) -> None:
         """Raise `SpecBeamError`, before any work, for what could not be written."""
         if len({path.resolve() for path in self.paths}) < len(self.paths):
             raise OptionError(f"got {', '.join(map(str, self.paths))}; expected another name for every output.")
@@ -36,7 +37,7 @@ class Outputs:
             for plot in self.plots:
                 check_kind(plot)
         for path in self.paths:
-            check_outputs(path, None, [], overwrite)
+            check_outputs(path, None, [], self.overwrite)
 
     @contextmanager
     def lines(self) -> Iterator[Callable[[UserLine], object]]:
@@ -45,13 +46,13 @@ class Outputs:
             yield lambda line: None
             return
         encoder = msgspec.json.Encoder()
-        with whole_file(self.per_user) as file:
+        with whole_file(self.per_user, replace=self.overwrite) as file:
             yield lambda line: file.write(encoder.encode(line) + b"\n")
 
     def write(self, evaluation: Evaluation) -> None:
         """Write the figures and the pictures."""
         if self.figures is not None:
-            with whole_file(self.figures) as file:
+            with whole_file(self.figures, replace=self.overwrite) as file:
                 file.write(to_json(evaluation))
         if self.plots:
             from ..picture import save
@@ -59,4 +60,4 @@ class Outputs:
 
             picture = chart(evaluation)
             for plot in self.plots:
-                save(picture, plot)
+                save(picture, plot, overwrite=self.overwrite)

@@ -33,5 +33,5 @@ def write_gather(path: Path, layers: int, precision: str) -> None:
         ir_version=IR_VERSION,
     )
     onnx.checker.check_model(model, full_check=True)
-    with whole_file(path) as file:
+    with whole_file(path, replace=True) as file:
         file.write(model.SerializeToString())

@@ -33,9 +33,9 @@ def read_groups(path: Path) -> dict[str, str]:
     return groups
 
 
-def write_groups(path: Path, groups: Mapping[str, str]) -> None:
+def write_groups(path: Path, groups: Mapping[str, str], *, overwrite: bool = False) -> None:
     """Write what `read_groups` reads, an id a line, sorted; the file is whole or absent."""
-    with whole_file(path) as file:
+    with whole_file(path, replace=overwrite) as file:
         file.write(json.dumps(dict(sorted(groups.items())), indent=0, ensure_ascii=False).encode() + b"\n")
 
 

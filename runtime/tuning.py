@@ -145,7 +145,7 @@ def tunings(bundle: Bundle, engine: str, facts: EngineFacts) -> list[Tuning]:
 def write_tuning(bundle: Bundle, engine: str, tuning: Tuning) -> Path:
     """Keep what was tuned, in place of an earlier one."""
     path = tuning_file(bundle, engine, tuning.mode, tuning.scoring, tuning.drafter)
-    with whole_file(path) as file:
+    with whole_file(path, replace=True) as file:
         file.write(sealed(tuning))
     return path
 

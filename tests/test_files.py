@@ -25,7 +25,7 @@ def names(folder):
 
 def test_whole_file_appears_only_when_done(tmp_path):
     path = tmp_path / "deep" / "out.jsonl"
-    with whole_file(path) as file:
+    with whole_file(path, replace=True) as file:
         file.write(b"one\n")
         assert not path.exists()
     assert path.read_bytes() == b"one\n"
@@ -37,7 +37,7 @@ def test_whole_file_keeps_the_old_content_on_failure(tmp_path):
     path.write_bytes(b"old")
 
     def half_written():
-        with whole_file(path) as file:
+        with whole_file(path, replace=True) as file:
             file.write(b"half")
             raise RuntimeError("stop")
 
@@ -52,7 +52,7 @@ def test_whole_file_replaces_and_is_readable_by_others(tmp_path):
     path.write_bytes(b"old")
     mask = os.umask(0o022)
     try:
-        with whole_file(path) as file:
+        with whole_file(path, replace=True) as file:
             file.write(b"new")
     finally:
         os.umask(mask)

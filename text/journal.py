@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import msgspec
 
+from ..catalog.disk import told_if_full
 from ..catalog.errors import SpecBeamError
 from ..catalog.files import Frozen, sha256, whole_file
 from ..engines.text_bundle import TextBundle
@@ -44,8 +45,8 @@ class Journal:
     removed.
     """
 
-    def __init__(self, output: Path, file: IO[bytes]) -> None:
-        self._output, self._file = output, file
+    def __init__(self, output: Path, file: IO[bytes], *, overwrite: bool) -> None:
+        self._output, self._file, self._overwrite = output, file, overwrite
         self.done: dict[int, tuple[int, int]] = {}  # line of the prompt to where its text is: beginning, bytes
         self._asked: set[int] = set()  # lines that this run was asked for
 
@@ -55,20 +56,20 @@ class Journal:
         """Begin, or go on. Raises `SpecBeamError` where another run is at it, or was interrupted with other facts."""
         partial, told = journal_files(output)
         output.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("a+b") as file:
+        with told_if_full(output), partial.open("a+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise SpecBeamError(
                     f"{partial} is being written by another run. Wait for it, or choose another output."
                 ) from None
-            journal = cls(output, file)
+            journal = cls(output, file, overwrite=overwrite)
             if os.fstat(file.fileno()).st_size and not overwrite:
                 _check(told, facts, partial)
                 journal._read()
             else:
                 file.truncate(0)
-                with whole_file(told) as settings:
+                with whole_file(told, replace=True) as settings:
                     settings.write(msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
             yield journal
 
@@ -96,7 +97,7 @@ class Journal:
         """Write the output, whole, in the order of the prompts; none where no prompt could be used."""
         lines = sorted(self._asked & self.done.keys())
         if lines:
-            with whole_file(self._output) as output:
+            with whole_file(self._output, replace=self._overwrite) as output:
                 for line in lines:
                     start, size = self.done[line]
                     self._file.seek(start)

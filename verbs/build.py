@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from .options import PRECISIONS, SCORINGS, PathType, flags, prompt_options
-from .output import Stages
+from .output import Stages, claim_outputs
 
 SCORING_HELP = (
     "The bundle's default. full: log-softmax over the model's whole vocabulary, as generate does; constrained: "
@@ -44,6 +44,7 @@ def export(target: Path, output: Path, text: bool, **options: Any) -> None:
     """
     from ..catalog.errors import OptionError
 
+    claim_outputs(output)
     if text:
         _refuse_items_options()
         from ..export.text import export_text
@@ -92,4 +93,5 @@ def demo(output: Path, overwrite: bool) -> None:
     """
     from ..demo import run_demo
 
+    claim_outputs(output)
     run_demo(output, overwrite=overwrite)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import PathType, bundle_argument, flags, format_option, threads_option, together
-from .output import Bars
+from .output import Bars, claim_outputs
 
 if TYPE_CHECKING:
     from ..engines.backend import Backend
@@ -106,6 +106,7 @@ def build_engine(
     options = {name: value for name, value in options.items() if value not in (None, ())}
     opened = open_bundle(bundle)
     order = Order.check(opened, _backend(backend, device, options), precision, draft_precision, threads)
+    claim_outputs(order.folder)
     with Bars() as bars:
         folder = _build(order, options, overwrite, bars)
     click.echo(describe_choice(folder.name, opened.engine_facts(folder.name)))

@@ -8,7 +8,7 @@ import click
 
 from ..catalog.errors import HistoryError, OptionError
 from .options import PathType, format_options, given, histories_argument, together
-from .output import Stages, write_results
+from .output import Stages, claim_outputs, write_results
 
 if TYPE_CHECKING:
     from ..catalog.history import HistoryRequest, Reject
@@ -65,16 +65,17 @@ def group_users(
     from ..runtime.files import beside, check_outputs
 
     rejects = rejects or beside(output, ".rejects.jsonl")
+    claim_outputs(output, rejects)
     check_outputs(output, rejects, histories, overwrite)
     unusable: list[RejectLine] = []
     requests = _requests(read_histories(histories, format=format, item_base=item_base), unusable)
     try:
         grouping = group(requests, progress=Stages(), **options)
     except HistoryError:
-        write_results(unusable, output, rejects)  # they may be why
+        write_results(unusable, output, rejects, overwrite=overwrite)  # they may be why
         raise
-    write_results(unusable, output, rejects)
-    click.echo(_written(grouping, output, prefix, "users"))
+    write_results(unusable, output, rejects, overwrite=overwrite)
+    click.echo(_written(grouping, output, prefix, "users", overwrite))
     if unusable:
         click.echo(f"{len(unusable)} lines were rejected: see {rejects}")
 
@@ -107,6 +108,7 @@ def group_items(items: Path, method: str, output: Path, prefix: str, overwrite: 
     if foreign := sorted(chosen.keys() - OPTIONS_OF[method]):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
         raise OptionError(f"{names} cannot be combined with --method {method}. Leave out one of them.")
+    claim_outputs(output)
     check_outputs(output, None, [items], overwrite)
     described = read_items(items)
     if method == "category":
@@ -115,7 +117,7 @@ def group_items(items: Path, method: str, output: Path, prefix: str, overwrite: 
         grouping = group_by_title(described, progress=Stages(), **chosen)
     else:
         grouping = group_at_random(described, **chosen)
-    click.echo(_written(grouping, output, prefix, "items"))
+    click.echo(_written(grouping, output, prefix, "items", overwrite))
     if missing := len(described) - len(grouping.groups):
         click.echo(f"{missing} items are in no group: they have no {'title' if method == 'title' else 'categories'}")
 
@@ -132,12 +134,12 @@ def _requests(entries: "Iterator[HistoryRequest | Reject]", unusable: "list[Reje
             yield entry
 
 
-def _written(grouping: "Grouping", output: Path, prefix: str, what: str) -> str:
+def _written(grouping: "Grouping", output: Path, prefix: str, what: str, overwrite: bool) -> str:
     """Write the groups; what to say of them."""
     from ..pools.groups import group_sizes, write_groups
 
     groups: Mapping[str, str] = {prefix + name: group for name, group in grouping.groups.items()}
-    write_groups(output, groups)
+    write_groups(output, groups, overwrite=overwrite)
     sizes = group_sizes(groups)
     lines = [f"Wrote {output}: {len(groups)} {what} in {len(sizes)} groups"]
     lines += [f"  {name}: {size} ({size / len(groups):.0%})" for name, size in sizes.items()]

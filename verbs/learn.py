@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import PathType, Verb, given, item_base_option, prompt_options, together
-from .output import Bars
+from .output import Bars, claim_outputs
 
 if TYPE_CHECKING:
     from ..catalog.dataset import Dataset
@@ -111,6 +111,7 @@ def train(
     from ..align.sources import find_source
     from ..align.train import train as trained
 
+    claim_outputs(output)
     source = find_source(config, start, lora, tokenizer)
     report = trained(
         opened(data, item_base), source, output, budget=given(budget),
@@ -184,6 +185,7 @@ def align(
     from ..align.objectives import find_objective
     from ..align.samples import PromptOptions
 
+    claim_outputs(output)
     settings = find_objective(objective, alpha=alpha, temperature=temperature, softened=softened, top_k=top_k)
     source = find_draft(draft, target, layers, shared)
     dataset = opened(data, item_base)

@@ -25,7 +25,7 @@ from .options import (
     shape_options,
     threads_option,
 )
-from .output import Bars
+from .output import Bars, claim_outputs
 
 SEVERAL_HELP = f"Several may be given; differences are to the first. {VERIFY_HELP}"
 BASELINES = ("plain", "generate")
@@ -139,8 +139,9 @@ def evaluate(
     from ..evaluate.settings import TOP_K
     from ..evaluate.table import described
 
-    outputs = Outputs(output, per_user, plots)
-    outputs.check(overwrite=overwrite)
+    outputs = Outputs(output, per_user, plots, overwrite)
+    claim_outputs(*outputs.paths)
+    outputs.check()
     settings = Settings(
         top_k=tuple(sorted(top_k or TOP_K)), verify=modes, shape=shape_by_hand(draft_width, draft_length),
         pool=None if pool is None else str(pool), **options,

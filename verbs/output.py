@@ -20,6 +20,14 @@ class Stages:
         click.echo(f"  {stage}", err=True)
 
 
+def claim_outputs(*outputs: Path | None) -> None:
+    """Hold a verb's outputs until it ends; see `claim`. None and "-" are no files."""
+    from ..catalog.claims import claim
+
+    files = [path for path in outputs if path is not None and str(path) != "-"]
+    click.get_current_context().with_resource(claim(*files))
+
+
 class Bars:
     """Progress bars on standard error (where it is a terminal), one for each named stage."""
 
@@ -43,25 +51,32 @@ class Bars:
         self._bar.update(done - self._bar.n)
 
 
-def write_results(lines: Iterable[Any], output: Path, rejects: Path | None) -> None:
+def write_results(lines: Iterable[Any], output: Path, rejects: Path | None, *, overwrite: bool) -> None:
     """Results to `output`, rejects to `rejects` or standard error; a file is whole, or absent if nothing is in it."""
+    from ..catalog.errors import OutputTakenError
     from ..catalog.files import whole_file
     from ..runtime.files import write_line
 
     with ExitStack() as stack:
         results: IO[bytes] | None = sys.stdout.buffer if str(output) == "-" else None
+        taken: OutputTakenError | None = None
 
         def write(line: Any) -> None:
             nonlocal results
-            results = results or stack.enter_context(whole_file(output))
+            results = results or stack.enter_context(whole_file(output, replace=overwrite))
             write_line(results, line)
 
-        set_aside(lines, write, rejects)
+        try:
+            set_aside(lines, write, rejects, overwrite=overwrite)
+        except OutputTakenError as error:  # the rejects' place was taken: the results are complete all the same
+            taken = error
         if results is not None:
             results.flush()
+    if taken is not None:
+        raise taken
 
 
-def set_aside(lines: Iterable[Any], write: Callable[[Any], None], rejects: Path | None) -> None:
+def set_aside(lines: Iterable[Any], write: Callable[[Any], None], rejects: Path | None, *, overwrite: bool) -> None:
     """Rejects to the file `rejects`, or to standard error; `write` gets the other lines."""
     from ..catalog.files import whole_file
     from ..runtime.files import RejectLine, write_line
@@ -74,9 +89,9 @@ def set_aside(lines: Iterable[Any], write: Callable[[Any], None], rejects: Path 
             elif rejects is None:
                 click.echo(f"{line.file}, line {line.line}: {line.reason}", err=True)
             else:
-                rejected = rejected or stack.enter_context(whole_file(rejects))
+                rejected = rejected or stack.enter_context(whole_file(rejects, replace=overwrite))
                 write_line(rejected, line)
-    if rejects is not None and rejected is None:
+    if rejects is not None and rejected is None and overwrite:
         rejects.unlink(missing_ok=True)  # an earlier run's
 
 

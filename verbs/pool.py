@@ -8,7 +8,7 @@ import click
 
 from ..catalog.errors import OptionError, SpecBeamError
 from .options import FORMATS, FileOrPipe, PathType, flags, given, together
-from .output import Bars, write_results
+from .output import Bars, claim_outputs, write_results
 
 if TYPE_CHECKING:
     from ..catalog.records import Reject
@@ -73,6 +73,7 @@ def build_pool(
             f"{flags(wrong)}: for pools of {'texts' if items else 'items (--items)'} only. Leave that out."
         )
     rejects = rejects or beside(output, ".rejects.jsonl")
+    claim_outputs(output, rejects)
     check_outputs(rejects, None, [*files, *filter(None, [groups])], overwrite)
     check_replaceable(output, kind=POOL_FILE, replace=overwrite)
     unusable: list[RejectLine] = []
@@ -81,11 +82,11 @@ def build_pool(
         with Bars() as bars:
             told = build(files, output, groups, unusable, bars, overwrite=overwrite, **chosen)
     except SpecBeamError as error:
-        write_results(unusable, output, rejects)  # they may be why
+        write_results(unusable, output, rejects, overwrite=overwrite)  # they may be why
         raise type(error)(
             f"{error} {len(unusable)} lines were rejected: see {rejects}." if unusable else f"{error}"
         ) from None
-    write_results(unusable, output, rejects)
+    write_results(unusable, output, rejects, overwrite=overwrite)
     click.echo(told)
     if unusable:
         click.echo(f"{len(unusable)} lines were rejected: see {rejects}")

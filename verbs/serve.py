@@ -27,7 +27,7 @@ from .options import (
     threads_option,
     verify_option,
 )
-from .output import Bars, summary, write_results
+from .output import Bars, claim_outputs, summary, write_results
 
 TOP_K_HELP = "Items for each request that does not ask for a number of its own."
 SLACK_HELP = "tolerant (which needs it): how much lower than the node it replaces a stand-in may score, e.g. 0.1."
@@ -89,6 +89,7 @@ def infer(
     piped = str(output) == "-"
     rejects = rejects or (None if piped else beside(output, ".rejects.jsonl"))
     verification = Verification(mode, scoring, slack, temperature, seed)
+    claim_outputs(output, rejects)
     check_outputs(output, rejects, [*histories, *filter(None, (allow, deny))], overwrite)
     entries = read_histories(histories, format=format, item_base=item_base, keep_read=True)
     allow_list, deny_list = (None if path is None else ItemList.read(path) for path in (allow, deny))
@@ -106,7 +107,7 @@ def infer(
             recommender, islice(entries, limit), top_k, counts, item_filter=allowed, exclude_history=exclude_history,
             stats=stats, progress=lambda served: bars("users", served, limit), warn=partial(click.echo, err=True),
         )  # fmt: skip
-        write_results(lines, output, rejects)
+        write_results(lines, output, rejects, overwrite=overwrite)
     if counts.rejected and not counts.served:
         raise SpecBeamError(f"No request could be served: see the reasons {f'in {rejects}' if rejects else 'above'}.")
     if not counts.served:
@@ -153,6 +154,7 @@ def explain(
     from ..runtime import Recommender, Verification
     from ..runtime.files import check_outputs
 
+    claim_outputs(*outputs)
     for output in outputs:
         check_kind(output)
         check_outputs(output, None, [], overwrite)
@@ -168,7 +170,7 @@ def explain(
         click.echo(f"Left out of the history, because the catalog lacks them: {', '.join(unknown)}", err=True)
     picture = chart(explanation)
     for output in outputs:
-        save(picture, output)
+        save(picture, output, overwrite=overwrite)
     click.echo(f"{explanation.headline}\nWrote {', '.join(map(str, outputs))}")
     if not explanation.drafted and speculation is None and shape is None:
         click.echo("Where there is a draft, --speculation fixed shows what it would propose.", err=True)

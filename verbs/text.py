@@ -21,7 +21,7 @@ from .options import (
     threads_option,
     together,
 )
-from .output import Bars, set_aside, write_results
+from .output import Bars, claim_outputs, set_aside, write_results
 
 if TYPE_CHECKING:
     from ..text import GenerationStats, TextGenerator
@@ -111,6 +111,7 @@ def generate(
     _check(own, mode, drafter, drafting=bool(shape or speculation or pool))
     piped = str(output) == "-"
     rejects = rejects or (None if piped else beside(output, ".rejects.jsonl"))
+    claim_outputs(output, rejects)
     check_outputs(output, rejects, [prompts], overwrite)
     if rejects is not None and rejects in journal_files(output):
         raise OptionError(f"--rejects {rejects}: the run keeps its texts there until it is done. Choose another name.")
@@ -128,7 +129,7 @@ def generate(
             stats=stats, progress=lambda done: bars("texts", done, total),
         )  # fmt: skip
         if piped:
-            write_results(lines(in_order=True), output, rejects)
+            write_results(lines(in_order=True), output, rejects, overwrite=overwrite)
         else:
             options = {
                 "max_new_tokens": max_new_tokens,
@@ -141,7 +142,7 @@ def generate(
             options |= {**vars(verification), "speculation": speculation} if mode == "relaxed" else {"mode": mode}
             facts = RunFacts.of(opened, engine, prompts, pool, options)
             with Journal.open(output, facts, overwrite=overwrite) as journal:
-                _keep(generator, lines, journal, rejects)
+                _keep(generator, lines, journal, rejects, overwrite=overwrite)
     if not counts.written + counts.kept:
         told = f"see the reasons {f'in {rejects}' if rejects else 'above'}" if counts.rejected else "there is none"
         raise SpecBeamError(f"{prompts}: no prompt could be used: {told}. Expected lines such as {EXAMPLE}.")
@@ -167,13 +168,15 @@ def _check(own: dict[str, Any], mode: str, drafter: str, *, drafting: bool) -> N
         raise OptionError("without a drafter nothing is drafted: leave out the pool, its options and --verify relaxed.")
 
 
-def _keep(generator: "TextGenerator", lines: Callable[..., Any], journal: "Journal", rejects: Path | None) -> None:
+def _keep(
+    generator: "TextGenerator", lines: Callable[..., Any], journal: "Journal", rejects: Path | None, *, overwrite: bool
+) -> None:  # fmt: skip
     """Write the texts that are lacking; those that are there draft for them, as they would have in one run."""
     if journal.done:
         click.echo(f"Going on with an interrupted run: {len(journal.done)} texts are there", err=True)
     for text in journal.texts():
         generator.learn(text.text, text.finish, id=text.id, group=text.group)
-    set_aside(lines(there=journal.has), journal.add, rejects)
+    set_aside(lines(there=journal.has), journal.add, rejects, overwrite=overwrite)
     journal.finish()
 
 

@@ -1,0 +1,89 @@
+"""Temporary siblings of what is being written. Each is locked by its writer, so that those of the dead can be told.
+
+A lock (`flock`) goes with the open file: the kernel drops it when the process ends, however it ends. Where a file
+system has no such locks for them (NFS has none on what is open for reading), nothing is taken for a dead writer's.
+"""
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+PART, OLD = ".part", ".old"  # what is being written; what is being replaced
+
+
+@contextmanager
+def temporary_file(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
+    """A new file beside `path`, open for writing, and its name; removed in the end if it is still there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path)
+    handle, part = _locked(path, PART, _new_file)
+    with os.fdopen(handle, "wb") as file:
+        try:
+            yield file, part
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_directory(path: Path, ending: str = PART) -> Iterator[Path]:
+    """A new folder beside `path`; removed in the end if it is still there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path)
+    handle, part = _locked(path, ending, _new_directory)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        os.close(handle)
+
+
+def sweep(path: Path) -> None:
+    """Remove what dead writers of `path` have left beside it; what they had moved away to replace it is put back."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}(\.part|\.old)")
+    with suppress(FileNotFoundError), os.scandir(path.parent) as entries:
+        for name in [entry.path for entry in entries if ours.fullmatch(entry.name)]:
+            with suppress(OSError), _taken_over(name):
+                replaced = Path(name, path.name)
+                if name.endswith(OLD) and os.path.lexists(replaced) and not os.path.lexists(path):
+                    os.rename(replaced, path)
+                shutil.rmtree(name) if os.path.isdir(name) else os.unlink(name)
+
+
+@contextmanager
+def _taken_over(name: str) -> Iterator[None]:
+    """Raises OSError where its writer lives."""
+    handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _locked(path: Path, ending: str, make: Callable[[Path], int]) -> tuple[int, Path]:
+    while True:
+        name = path.with_name(f".{path.name}.{secrets.token_hex(4)}{ending}")
+        with suppress(FileExistsError, FileNotFoundError):
+            handle = make(name)
+            with suppress(OSError):  # a file system without locks: then nobody sweeps there, either
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.stat(name)):
+                    return handle, name
+            os.close(handle)  # swept before it was locked
+
+
+def _new_file(name: Path) -> int:
+    # The kernel applies the umask; asking for it would change it for a moment, for all threads.
+    return os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+
+def _new_directory(name: Path) -> int:
+    name.mkdir()
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
