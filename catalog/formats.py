@@ -195,11 +195,18 @@ def _atspeed_line(line: bytes, number: int, name: str, item_base: int) -> list[s
     if not fields:
         return Reject(number, "got control characters only; expected `user item item ...`", shown(line), name)
     user, *items = fields
+    digits = "".join(items)
+    if digits.isascii() and digits.isdigit() and max(map(len, items)) < 19:
+        numbers = [int(item) - item_base for item in items]
+        if min(numbers) >= 0:
+            return [user, *map(str, numbers)]
     for item in items:
         if not (item.isascii() and item.isdigit() and len(item) < 19 and int(item) >= item_base):
-            reason = f"got the item {item!r}; expected `user item item ...`, items being whole numbers from {item_base}"
-            return Reject(number, reason, shown(line), name)
-    return [user, *(str(int(item) - item_base) for item in items)]
+            reason = (
+                f"got the item {item[:80]!r}; expected `user item item ...`, items being whole numbers from {item_base}"
+            )
+            return Reject(number, reason, text, name)
+    return [user]
 
 
 def read_minionerec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
@@ -221,7 +228,7 @@ def read_minionerec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
         raise HistoryError(f"{name}, line 1: not a CSV header: {error}.") from None
     if not {"user_id", "history_item_id"} <= set(header):
         raise HistoryError(
-            f"{name}, line 1: got the columns {some(header)}; expected user_id and history_item_id among them."
+            f"{name}, line 1: got the columns [{some(header)}]; expected user_id and history_item_id among them."
         )
     user, history = header.index("user_id"), header.index("history_item_id")
     while True:

@@ -27,7 +27,7 @@ def read_parquet(path: Path) -> Iterator[Outcome]:
     file is not Parquet, or it lacks the columns; and behind the rows before it where a page is damaged.
     """
     try:
-        parquet = import_module("pyarrow.parquet")
+        _, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
         raise HistoryError(f"{path}: reading Parquet needs pyarrow. Run: {install('parquet')}") from None
     row = 0
@@ -43,11 +43,12 @@ def _batches(path: Path, parquet: Any) -> Iterator[Any]:
     try:
         with parquet.ParquetFile(path) as file:
             wanted = _columns(path, file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=ROWS, columns=wanted):
-                batch = batch.select(wanted)
-                batch.validate()
-                yield batch
-                row += len(batch)
+            for group in range(file.num_row_groups):  # one by one, or a damaged one costs rows of the one before
+                for batch in file.iter_batches(batch_size=ROWS, row_groups=[group], columns=wanted):
+                    batch = batch.select(wanted)
+                    batch.validate()
+                    yield batch
+                    row += len(batch)
     except HistoryError:
         raise
     except Exception as error:
@@ -60,7 +61,7 @@ def _batches(path: Path, parquet: Any) -> Iterator[Any]:
 
 def _columns(path: Path, names: list[str]) -> list[str]:
     if not set(REQUIRED) <= set(names):
-        raise HistoryError(f"{path}: got the columns {some(names)}; expected user and items.")
+        raise HistoryError(f"{path}: got the columns [{some(names)}]; expected user and items.")
     wanted = [name for name in REQUIRED + OPTIONAL if name in names]
     if twice := [name for name in repeated(names) if name in wanted]:
         raise HistoryError(f"{path}: the columns {some(twice)} are there more than once; expected each once.")

@@ -14,7 +14,6 @@ HEAD = 1 << 16  # bytes that are looked at
 LINES = 100  # of them
 ENOUGH = 10  # lines of no use at all that say of a file that its format is none of ours
 
-# In this order: a line of JSON lines may also pass for an object of LC-Rec.
 _READERS: dict[str, Callable[[str, IO[bytes]], Iterator[Outcome]]] = {
     "jsonl": read_jsonl,
     "minionerec": read_minionerec,
@@ -36,10 +35,12 @@ def check_format(name: str, head: bytes, format: str, *, whole: bool) -> None:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise HistoryError(f"{name}: the file is UTF-16; expected UTF-8. Save it as UTF-8.")
     fitting = [known for known in _READERS if _usable(known, head, whole)]
-    if format in fitting and not (format == "lcrec" and "jsonl" in fitting):
+    if format in fitting:
         return
     if fitting:
         raise _other(name, format, fitting[0])
+    if format == "parquet":
+        return  # its reader says what is wrong
     tried = [
         o for o in _outcomes(format, head, whole) if isinstance(o, Reject) and "is empty; expected" not in o.reason
     ]
@@ -59,7 +60,8 @@ def fitting_format(head: bytes) -> str | None:
 
 
 def _usable(format: str, head: bytes, whole: bool) -> bool:
-    return any(isinstance(outcome, HistoryRequest) for outcome in _outcomes(format, head, whole))
+    users = [outcome.user for outcome in _outcomes(format, head, whole) if isinstance(outcome, HistoryRequest)]
+    return bool(users) and (format != "lcrec" or "items" not in users)  # a line of JSON lines is an object, too
 
 
 def _outcomes(format: str, head: bytes, whole: bool) -> Iterator[Outcome]:

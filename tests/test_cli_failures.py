@@ -83,13 +83,32 @@ def test_a_run_that_fails_in_the_middle_leaves_nothing(
     assert output.with_name("recs.jsonl.rejects.jsonl").read_text() == "old rejects"
 
 
-def test_a_file_that_breaks_off_leaves_no_output(tiny: Tiny, output: Path, tmp_path: Path) -> None:
+def test_a_file_that_breaks_off_keeps_what_it_gave(tiny: Tiny, histories: Path, output: Path, tmp_path: Path) -> None:
     source = tmp_path / "users.inter.json"
     source.write_text('{"1": [1, 2],\n "2": [3, 4],\n "3": [')
-    message = bad("infer", tiny.bundle, source, "-o", output)
-    assert f"Error: {source}, line 3, column" in message
+    message = bad("infer", tiny.bundle, source, histories, "-o", output)
+    assert f"1 of the files could not be read to the end: see the reasons in {output}.rejects.jsonl." in message
+    assert f"What was read is served, in {output}." in message
+    assert [line["user"] for line in lines(output)][:2] == ["1", "2"]
+    assert len(lines(output)) == 2 + len(lines(histories))  # the next file is read
+    (reject,) = lines(output.with_name("recs.jsonl.rejects.jsonl"))
+    assert reject["reason"].startswith(f"what follows cannot be read: {source}, line 3, column")
+    source.write_text('{"3": [')  # nothing has been read: nothing to keep
+    message = bad("infer", tiny.bundle, source, histories, "-o", output, "--overwrite")
+    assert f"Error: {source}, line 1, column" in message
     assert "Is the file complete?" in message
-    only(output)
+
+
+def test_requests_that_allow_nothing_known_are_warned_of(tiny: Tiny, output: Path, tmp_path: Path) -> None:
+    unknown, some = {**user("a", "1"), "allow": ["x", "y"]}, {**user("b", "1"), "allow": ["1", "x"], "deny": ["z"]}
+    nothing = {**user("c", "1"), "allow": []}  # which is what it says
+    source = write(tmp_path / "histories.jsonl", unknown, some, nothing)
+    result = run("infer", tiny.bundle, source, "-o", output)
+    assert result.exit_code == 0
+    assert [(line["user"], len(line["items"])) for line in lines(output)] == [("a", 0), ("b", 1), ("c", 0)]
+    assert f"{source}, line 1: the catalog has none of the 2 items that user a allows (e.g. 'x')" in result.stderr
+    assert result.stderr.count("the catalog has none") == 1
+    assert "4 items of requests' own allow and deny lists are not in the catalog" in result.stdout
 
 
 def test_no_request_can_be_served(tiny: Tiny, output: Path, tmp_path: Path) -> None:
