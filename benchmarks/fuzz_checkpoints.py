@@ -17,8 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
 from fuzzing import Report, fuzz, mutated, mutated_json  # noqa: E402
+from specbeam.catalog.chat import Chat  # noqa: E402
 from specbeam.catalog.items import Catalog  # noqa: E402
-from specbeam.catalog.prompt import chat_text, compile_prompt  # noqa: E402
+from specbeam.catalog.prompt import compile_prompt  # noqa: E402
+from specbeam.catalog.prompt_options import PromptOptions  # noqa: E402
 from specbeam.catalog.tokens import compile_identifiers  # noqa: E402
 from specbeam.engines.checkpoint import check_checkpoint  # noqa: E402
 from specbeam.engines.generation import not_applied, token_settings  # noqa: E402
@@ -119,8 +121,8 @@ class Checkpoints:
         with quiet():
             _ = source.notes
             compile_identifiers(source.tokenizer, self.catalog, "auto")
-            prompt = {"template": "user {history} next:", "separator": ",", "chat": False, "history_length": 9}
-            compile_prompt(source.tokenizer, self.catalog, **prompt)
+            options = PromptOptions(prompt="user {history} next:", separator=",", history_length=9)
+            compile_prompt(source.tokenizer, self.catalog, options)
         model = source.load("fp32", self.catalog.tokens)
         model_facts(model)
         with tempfile.TemporaryDirectory() as copy, quiet():
@@ -134,7 +136,7 @@ def read_config(directory: Path) -> object:
 
 def render(directory: Path) -> str:
     with quiet():
-        return chat_text(load_tokenizer(directory), "hello")  # type: ignore[arg-type]
+        return Chat(load_tokenizer(directory)).render("hello")  # type: ignore[arg-type]
 
 
 def generation(directory: Path) -> object:

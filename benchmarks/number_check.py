@@ -13,7 +13,7 @@ from reference import arguments, dump, print_table, real_users
 from specbeam.catalog.numbers import are_logprobs
 from specbeam.engines.bundle import Bundle
 from specbeam.runtime import DraftShape, Recommender, nodes
-from specbeam.runtime.metrics import estimate, resampled_medians
+from specbeam.runtime.metrics import median_estimate
 
 ROUNDS, WARM_UP = 5, 3
 Check = Callable[[np.ndarray], bool]
@@ -56,7 +56,7 @@ def measure(recommender: Recommender, groups: list[list[list[str]]], k: int) -> 
         pairs.append((times[0], times[1]))
     on, off = np.array(pairs).T
     ratio = on / off
-    change = estimate(float(np.median(ratio)), resampled_medians(ratio[:, None])[:, 0])
+    change = median_estimate(ratio)
     inside = Timed()
     whole = sum(taken(recommender, group, k, inside) for group in groups)
     return {

@@ -18,9 +18,9 @@ def claim(*outputs: Path) -> Iterator[None]:
     """Hold outputs, files or folders that may not be there yet, against other runs on this machine.
 
     Raises `SpecBeamError` at once where another process or thread holds one of them; whoever holds them may claim them
-    again. The lock is a file beside each output (`.NAME.lock`, removed in the end) and ends with its process. It holds
-    wherever `flock` does: on local file systems of Linux and macOS, and between processes of one NFS client or, since
-    Linux 2.6.12, of several. Elsewhere two runs go on side by side, and the later one's last step still replaces
+    again. The lock is a file beside each output (`.NAME.specbeam-lock`, removed in the end) and ends with its process.
+    It holds wherever `flock` does: on local file systems of Linux and macOS, and between processes of one NFS client,
+    since Linux 2.6.12 of several. Elsewhere two runs go on side by side, and the later one's last step still replaces
     nothing (`files.whole_file`, `files.whole_directory`).
     """
     mine = _CLAIMED.get()
@@ -31,7 +31,7 @@ def claim(*outputs: Path) -> Iterator[None]:
     try:
         for path in new:
             held.append(_lock(path, shown=wanted[path]))
-            sweep(path)
+            sweep(path.parent)
         yield
     finally:
         _CLAIMED.reset(token)
@@ -42,7 +42,7 @@ def claim(*outputs: Path) -> Iterator[None]:
 
 def _lock(path: Path, shown: Path) -> tuple[int, Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f".{path.name}.lock")
+    lock = path.with_name(f".{path.name}.specbeam-lock")
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import DiskFullError
+from .errors import DiskFullError, SpecBeamError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # What libraries written in other languages make of the two: SafetensorError, onnxruntime's Fail, ...
@@ -31,15 +31,22 @@ def told_if_full(path: Path) -> Iterator[None]:
 
 
 def _means_full(error: BaseException, path: Path) -> bool:
-    unclear = True  # nothing in the chain says what else it was
-    cause: BaseException | None = error
-    while cause is not None:
+    first = error
+    for cause in _chain(error):
         said = str(cause).lower()
         if (isinstance(cause, OSError) and cause.errno in FULL) or any(words in said for words in SAID):
             return True
-        unclear = unclear and not (isinstance(cause, OSError) and cause.errno is not None)
-        cause = cause.__cause__ or cause.__context__
-    return unclear and _free(path) < LEAST
+        first = cause
+    # Some libraries keep the reason to themselves: then it is the disk if there is no room.
+    clear = isinstance(first, SpecBeamError) or (isinstance(first, OSError) and first.errno is not None)
+    return not clear and _free(path) < LEAST
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it was raised from, the first one last."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _existing(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Item histories from Parquet files (needs the extra `specbeam[parquet]`)."""
+"""Item histories from Parquet files (needs the extra `parquet`)."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace

@@ -14,14 +14,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-PART, OLD = ".part", ".old"  # what is being written; what is being replaced
+PART, OLD = ".specbeam-part", ".specbeam-old"  # what is being written; what is being replaced
+OURS = re.compile(rf"\.(?P<output>.+)\.[0-9a-f]{{8}}(?:{re.escape(PART)}|{re.escape(OLD)})")
 
 
 @contextmanager
 def temporary_file(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
     """A new file beside `path`, open for writing, and its name; removed in the end if it is still there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path)
+    sweep(path.parent)
     handle, part = _locked(path, PART, _new_file)
     with os.fdopen(handle, "wb") as file:
         try:
@@ -34,7 +35,7 @@ def temporary_file(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
 def temporary_directory(path: Path, ending: str = PART) -> Iterator[Path]:
     """A new folder beside `path`; removed in the end if it is still there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path)
+    sweep(path.parent)
     handle, part = _locked(path, ending, _new_directory)
     try:
         yield part
@@ -43,20 +44,21 @@ def temporary_directory(path: Path, ending: str = PART) -> Iterator[Path]:
         os.close(handle)
 
 
-def sweep(path: Path) -> None:
-    """Remove what dead writers of `path` have left beside it; what they had moved away to replace it is put back."""
-    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}(\.part|\.old)")
-    with suppress(FileNotFoundError), os.scandir(path.parent) as entries:
-        for name in [entry.path for entry in entries if ours.fullmatch(entry.name)]:
-            with suppress(OSError), _taken_over(name):
-                replaced = Path(name, path.name)
-                if name.endswith(OLD) and os.path.lexists(replaced) and not os.path.lexists(path):
-                    os.rename(replaced, path)
-                shutil.rmtree(name) if os.path.isdir(name) else os.unlink(name)
+def sweep(folder: Path) -> None:
+    """Remove what dead writers have left in a folder; what they had moved away to replace it is put back."""
+    found: list[tuple[Path, str]] = []
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        found += [(Path(entry.path), ours["output"]) for entry in entries if (ours := OURS.fullmatch(entry.name))]
+    for left, output in found:
+        with suppress(OSError), _taken_over(left):
+            replaced = left / output
+            if left.suffix == OLD and os.path.lexists(replaced) and not os.path.lexists(folder / output):
+                os.rename(replaced, folder / output)
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 @contextmanager
-def _taken_over(name: str) -> Iterator[None]:
+def _taken_over(name: Path) -> Iterator[None]:
     """Raises OSError where its writer lives."""
     handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 
 from ..catalog.errors import EngineError
+from ..catalog.extras import install
 from .base import Engine, Float32, ForwardInputs, Int64, KVCache
 from .contract import check_gather, check_model
 from .facts import ModelFacts, Precision
@@ -98,7 +99,7 @@ def check_provider(device: str) -> str:
         available = ", ".join(ort.get_available_providers())
         raise EngineError(
             f"ONNX Runtime {ort.__version__} here has no {provider}; it has {available}. "
-            f"Install specbeam[{'gpu' if device == 'cuda' else 'cpu'}], or choose another device."
+            f"Run: {install('gpu' if device == 'cuda' else 'cpu')}, or choose another device."
         )
     return provider
 

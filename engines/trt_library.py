@@ -50,8 +50,8 @@ def new_tool(kind: Any, logger: Any, messages: Messages) -> Any:
         return kind(logger)
     except TypeError as error:  # its factory returned nothing
         raise EngineError(
-            f"TensorRT cannot start its {kind.__name__.lower()} here: {messages.last()}. It needs its libraries (pip "
-            "install 'specbeam[tensorrt]'), an NVIDIA GPU, and a driver that is new enough for them."
+            f"TensorRT cannot start its {kind.__name__.lower()} here: {messages.last()}. It needs its libraries "
+            f"({install('tensorrt')}), an NVIDIA GPU, and a driver that is new enough for them."
         ) from error
 
 

@@ -198,7 +198,7 @@ def test_a_folder_made_while_a_pool_is_built(tmp_path: Path) -> None:
     assert process.stdin is not None
     process.stdin.write(b'{"user": "a", "items": ["1", "2"]}\n')
     process.stdin.flush()
-    wait_for(lambda: any(name.endswith(".part") for name in names(tmp_path)))
+    wait_for(lambda: any(name.endswith("-part") for name in names(tmp_path)))
     output.mkdir()
     (output / "thesis.txt").write_bytes(PRECIOUS)
     _, err = process.communicate(b'{"user": "b", "items": ["1", "2", "3"]}\n', timeout=60)
@@ -249,7 +249,7 @@ def test_a_claimed_output_is_refused_to_another_thread_but_not_to_its_holder(tmp
     assert told == [f"{path} is being written by another run. Wait for it, or choose another output."]
     assert names(tmp_path) == ["out"]
     with claim(path):
-        assert names(tmp_path) == [".out.lock", "out"]
+        assert names(tmp_path) == [".out.specbeam-lock", "out"]
     assert names(tmp_path) == ["out"]
 
 
@@ -260,7 +260,7 @@ def test_where_there_are_no_locks_nothing_is_held_and_nothing_swept(
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(fcntl, "flock", refuses)
-    litter = tmp_path / ".out.0123abcd.part"
+    litter = tmp_path / ".out.0123abcd.specbeam-part"
     litter.touch()
     with claim(tmp_path / "out"), whole_directory(tmp_path / "out", kind="kind") as part:
         (part / "kind").touch()
@@ -297,12 +297,12 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_needs_is_not
     killed.kill()
     killed.communicate()
     for left in (tmp_path / "living").iterdir():  # a living one's, beside the dead one's
-        if left.name.endswith(".part"):
+        if left.name.endswith("-part"):
             os.rename(left, tmp_path / left.name)
     assert len(names(tmp_path)) == 9  # three temporaries and two locks, the other's folder and temporaries
     with whole_file(tmp_path / "file", replace=False), whole_directory(tmp_path / "folder", kind="kind") as part:
         (part / "kind").touch()
-    parts = [name for name in names(tmp_path) if name.endswith(".part")]
+    parts = [name for name in names(tmp_path) if name.endswith("-part")]
     assert len(parts) == 3
     living.send_signal(signal.SIGKILL)
     living.communicate()
@@ -312,7 +312,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_needs_is_not
 
 
 def test_what_was_moved_aside_by_one_that_was_killed_is_put_back(tmp_path: Path) -> None:
-    aside = tmp_path / ".bundle.0123abcd.old" / "bundle"
+    aside = tmp_path / ".bundle.0123abcd.specbeam-old" / "bundle"
     aside.mkdir(parents=True)
     (aside / "kind").write_bytes(PRECIOUS)
     with pytest.raises(SpecBeamError, match="exists already"), whole_directory(tmp_path / "bundle", kind="kind"):
@@ -321,8 +321,8 @@ def test_what_was_moved_aside_by_one_that_was_killed_is_put_back(tmp_path: Path)
     assert names(tmp_path) == ["bundle"]
 
 
-def test_other_outputs_temporaries_are_left_alone(tmp_path: Path) -> None:
-    others = [".out.txt.0123abcd.part", ".out.part", ".out.0123abcd.partial", "out.0123abcd.part", ".xout.0123abcd.old"]
+def test_what_only_looks_like_ours_is_left_alone(tmp_path: Path) -> None:
+    others = [".out.0123abcd.part", ".out.specbeam-part", ".out.0123abcd.specbeam-partial", "out.0123abcd.specbeam-old"]
     for name in others:
         (tmp_path / name).touch()
     with whole_file(tmp_path / "out", replace=False):
