@@ -73,12 +73,12 @@ def export_bundle(
     check_flags(other_prompt=other_prompt, checkpoints=checkpoints, overwrite=overwrite)
     checks.whole_number(external_bytes, "external_bytes", 0)
     _check_options(max_top_k, precision=precision, end_token=prompt.get("end_token", "auto"), scoring=scoring)
+    trained = Trained.of(target)
+    options = as_trained(trained, prompt, other_prompt=other_prompt, warn=partial(_warn, progress))
     check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
     progress("reading the catalog")
     recommendable = Catalog.load(catalog, items)
     sources = {role: Checkpoint.open(path) for role, path in (("target", target), ("draft", draft)) if path is not None}
-    trained = Trained.of(target)
-    options = as_trained(trained, prompt, other_prompt=other_prompt, warn=partial(_warn, progress))
     warn_of_draft(draft, options, partial(_warn, progress))
     with quiet():
         identifiers = _compile_identifiers(recommendable, sources, options)
