@@ -33,8 +33,8 @@ class Verbs(click.Group):
         except SpecBeamError as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:
-            package = (error.name or "").partition(".")[0]
-            if package not in EXTRAS:
+            package = missing_package(error)
+            if package is None:
                 raise
             raise click.ClickException(f"{package} is not installed. Run: {install_module(package)}") from error
         except OSError as error:
@@ -42,6 +42,16 @@ class Verbs(click.Group):
                 raise
             remedy = "Check the path, its permissions and the free space."
             raise click.ClickException(f"Cannot read or write: {error}. {remedy}") from error
+
+
+def missing_package(error: BaseException | None) -> str | None:
+    """The package of an extra whose absence an error, or what it was raised from (transformers wraps it), tells of."""
+    while error is not None:
+        package = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
+        if package in EXTRAS:
+            return package
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class Source(ABC):
         events: Path, overwrite: bool,
     ) -> None:  # fmt: skip
         """Write the trained model to `output`, whole or absent; with it the file `record`, and what `events` holds."""
-        with whole_directory(output, kind=record, replace=overwrite) as part, quiet():
+        with whole_directory(output, kind=record, replace=overwrite, late=True) as part, quiet():
             self.save(model, tokenizer, part)
             if events.is_dir():
                 shutil.copytree(events, part / EVENTS)

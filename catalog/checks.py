@@ -40,7 +40,8 @@ def whole_number(value: object, name: str, least: int = 1, most: int = LARGEST) 
     """A whole number within limits; True and False are none."""
     if isinstance(value, int | np.integer) and not isinstance(value, bool) and least <= value <= most:
         return int(value)
-    raise refused(value, name, f"a whole number, {f'at least {least}' if most >= LARGEST else f'{least} to {most}'}")
+    small = most >= LARGEST and not (isinstance(value, int) and value > most)
+    raise refused(value, name, f"a whole number, {f'at least {least}' if small else f'{least} to {most}'}")
 
 
 def within(settings: Any, least: int, **most: int) -> None:

@@ -2,14 +2,17 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from itertools import count
 from pathlib import Path
 
 from .errors import SpecBeamError
-from .temporaries import sweep
+from .temporaries import LOCK, sweep
 
+ATTEMPTS = 10  # a sweeper holds a lock for a moment, to see whether anybody does
 _CLAIMED: ContextVar[frozenset[Path]] = ContextVar("_CLAIMED", default=frozenset())
 
 
@@ -42,13 +45,16 @@ def claim(*outputs: Path) -> Iterator[None]:
 
 def _lock(path: Path, shown: Path) -> tuple[int, Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f".{path.name}.specbeam-lock")
-    while True:
+    lock = path.with_name(f".{path.name}{LOCK}")
+    for attempt in count():
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
+            if attempt < ATTEMPTS:
+                time.sleep(0.01)
+                continue
             raise SpecBeamError(
                 f"{shown} is being written by another run. Wait for it, or choose another output."
             ) from None
@@ -58,3 +64,4 @@ def _lock(path: Path, shown: Path) -> tuple[int, Path]:
             if os.path.samestat(os.fstat(handle), os.stat(lock)):
                 return handle, lock
         os.close(handle)  # its former holder has just removed it
+    raise AssertionError

@@ -33,14 +33,11 @@ def whole_file(path: Path, *, replace: bool) -> Iterator[IO[bytes]]:
         yield file
         file.flush()
         os.fsync(file.fileno())
-        if replace:
-            os.replace(part, path)
-        else:
-            _placed(part, path, _link)
+        _placed(part, path, os.replace if replace and not path.is_dir() else _link)
 
 
 @contextmanager
-def whole_directory(path: Path, *, kind: str, replace: bool = False) -> Iterator[Path]:
+def whole_directory(path: Path, *, kind: str, replace: bool = False, late: bool = False) -> Iterator[Path]:
     """Yield an empty temporary sibling of `path`; rename it to `path` only on success.
 
     kind: a file that every directory of this kind holds, e.g. "manifest.json". Raises `SpecBeamError`
@@ -48,9 +45,11 @@ def whole_directory(path: Path, *, kind: str, replace: bool = False) -> Iterator
     another kind: --overwrite must not cost anybody a directory that SpecBeam never wrote. The last step sees to the
     same: what appeared meanwhile stays (POSIX's rename replaces no folder that holds anything), and the finished
     directory is kept beside it, see `OutputTakenError`. Two runs never write one directory: see `claim`.
+    late: the work is done already, and `path` was looked at before it: what is there by now appeared meanwhile.
     """
     with claim(path), told_if_full(path):
-        check_replaceable(path, kind=kind, replace=replace)
+        if not late:
+            check_replaceable(path, kind=kind, replace=replace)
         with temporary_directory(path) as part:
             with told_if_full(path):  # as long as what fills it is there
                 yield part

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO
 
 PART, OLD = ".specbeam-part", ".specbeam-old"  # what is being written; what is being replaced
-OURS = re.compile(rf"\.(?P<output>.+)\.[0-9a-f]{{8}}(?:{re.escape(PART)}|{re.escape(OLD)})")
+LOCK = ".specbeam-lock"  # of `claims`
+OURS = re.compile(rf"\.(?P<output>.+)(?:\.[0-9a-f]{{8}}(?:{re.escape(PART)}|{re.escape(OLD)})|{re.escape(LOCK)})")
 
 
 @contextmanager

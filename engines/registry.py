@@ -30,7 +30,7 @@ def chosen_threads(threads: int | None) -> int:
 
 def chosen_engine(bundle: ModelBundle, name: str | None) -> str:
     """The name of an engine, as asked for or by default."""
-    return default_engine(bundle) if name is None else checks.text(name, "engine")
+    return default_engine(bundle) if name is None else checks.text(name, "engine").replace("\0", "?")
 
 
 def backend_version(backend: str) -> str:

@@ -33,8 +33,8 @@ def failure(number: int, user: str | None, engine: str) -> RequestFailure:
     """Of a request for which the target's engine (its name and precision) gave what is no log-probability."""
     reason = (
         f"the target's engine {engine} gives NaN or infinity in place of a log-probability: its activations overflow, "
-        "or its weights are damaged. Use another engine, or build this one again, in fp32 or bf16 where it is fp16: "
-        "specbeam build-engine BUNDLE"
+        "or its weights are damaged. Use another engine, or build this one again (specbeam build-engine BUNDLE "
+        "--overwrite), in bf16 or fp32 where it is fp16 (--precision)"
     )
     return RequestFailure(number, user, engine, reason)
 

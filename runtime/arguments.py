@@ -6,6 +6,7 @@ import numpy as np
 
 from ..catalog import checks
 from ..catalog.errors import OptionError
+from ..catalog.trie import ItemTrie
 from .types import Request
 from .verification import Verification
 
@@ -34,9 +35,11 @@ def listed_histories(
     return [checks.history(one, f"history {number} (from 0)") for number, one in enumerate(each)], names
 
 
-def listed_requests(requests: Iterable[Request]) -> list[Request]:
-    """All requests, which must be encoded ones."""
+def listed_requests(requests: Iterable[Request], trie: ItemTrie) -> list[Request]:
+    """All requests, which must have been encoded for this trie."""
     each = checks.listed(requests, "requests", "requests")
     for request in each:
         checks.instance(request, "a request", Request, "what encode(history) returns")
+        if request.trie is not trie:
+            raise OptionError("a request was encoded by the recommender of another bundle; expected one of this one's.")
     return each

@@ -214,7 +214,7 @@ class Recommender:
         excluded = np.array(known if checks.flag(exclude_history, "exclude_history") else (), np.int64)
         allowed, kept = self._filters.compile(item_filter), np.array(known, np.int64)
         unknown = len(items) - len(known)
-        return Request(prompt.ids, kept, user, unknown, prompt.shortened, key, k, allowed, excluded)
+        return Request(prompt.ids, kept, user, unknown, prompt.shortened, key, k, allowed, excluded, self.trie)
 
     def run(
         self, requests: Iterable[Request], k: int = 20, *, progress: Callable[[int], None] = lambda done: None
@@ -232,7 +232,7 @@ class Recommender:
 
     def batches(self, requests: Iterable[Request], k: int = 20) -> Iterator[dict[int, Recommendation | RequestFailure]]:
         """As `run`, batch by batch as they are done: requests of about the same length, by their numbers."""
-        k, requests = check_k(k, self.max_k), listed_requests(requests)
+        k, requests = check_k(k, self.max_k), listed_requests(requests, self.trie)
         order = np.argsort([len(request.prompt) for request in requests], kind="stable").tolist()
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
@@ -251,7 +251,7 @@ class Recommender:
 
         Raises `RequestError` as `recommend` does.
         """
-        k, (request,) = check_k(k, self.max_k), listed_requests([request])
+        k, (request,) = check_k(k, self.max_k), listed_requests([request], self.trie)
         rounds: list[Round] = []
         result = self._batch([request], k, DecodeStats(self.trie.length), rounds)[0]
         return answered([failure(0, request.user, self._engine) if result is None else result])[0], rounds

@@ -4,7 +4,7 @@ B requests, W beams, n nodes in a flat list. A node of the item trie names a pre
 node) names a node of a request's search.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog import checks
+from ..catalog.trie import ItemTrie
 from ..engines.bundle import Scoring
 
 Int64 = NDArray[np.int64]
@@ -123,6 +124,7 @@ class Request:
     k: int | None  # items it asks for; None: as many as all others
     filter: CompiledFilter | None  # None: all items; requests may share one
     excluded: Int64  # [n] items it may not be recommended either, by catalog order
+    trie: ItemTrie = field(repr=False)  # for which it was encoded: its tokens and items are that one's
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import pytest
 
 from commands import bad, good, lines, only, same_items, user, write
 from specbeam.catalog.extras import install
+from specbeam.cli import missing_package
 from tiny_bundle import Tiny
 
 SPECBEAM = [sys.executable, "-m", "specbeam.cli"]
@@ -121,6 +122,13 @@ def test_a_package_that_is_not_installed(
     assert f"Error: {package} is not installed. Run: {install(extra)}\n" in done.stderr
     assert "Traceback" not in done.stderr
     only(output)
+
+
+def test_a_package_that_a_library_misses_is_named() -> None:
+    wrapped = ModuleNotFoundError("Could not import module 'TrainingArguments'", name="TrainingArguments")
+    wrapped.__cause__ = ModuleNotFoundError("No module named 'accelerate'", name="accelerate")  # as transformers does
+    assert missing_package(wrapped) == "accelerate"
+    assert missing_package(ModuleNotFoundError("", name="no_such")) is None
 
 
 def test_parquet_without_pyarrow(tiny: Tiny, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,7 +170,7 @@ def test_an_engine_that_appeared_meanwhile_stays(bundle: Path, monkeypatch: pyte
     monkeypatch.setattr(files, "_placed", late)
     assert "kept in" in bad("build-engine", bundle, "--threads", 1)
     assert (engine / "engine.json").read_bytes() == before
-    assert names(bundle / "engines") == ["onnxruntime-cpu-fp32", "onnxruntime-cpu-fp32.kept-1"]
+    assert names(bundle / "engines") == ["default.json", "onnxruntime-cpu-fp32", "onnxruntime-cpu-fp32.kept-1"]
 
 
 def test_rejects_that_cannot_take_their_place_cost_no_results(
@@ -349,3 +349,35 @@ def test_the_umask_is_applied_without_being_touched(tmp_path: Path, monkeypatch:
         os.umask(before)
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("file", "folder", "folder/kind")]
     assert modes == [0o640, 0o750, 0o640]
+
+
+# --- late
+
+
+def test_a_folder_that_took_a_file_s_name_costs_no_work(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+
+    def late() -> None:
+        with whole_file(path, replace=True) as file:
+            file.write(b"work")
+            path.mkdir()
+
+    with pytest.raises(OutputTakenError, match=r"kept in .*out\.kept-1"):
+        late()
+    assert (tmp_path / "out.kept-1").read_bytes() == b"work"
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_what_was_checked_before_a_long_work_is_kept_when_it_is_done(tmp_path: Path, replace: bool) -> None:
+    path = tmp_path / "out"
+    path.mkdir()
+    (path / "thesis").write_bytes(PRECIOUS)
+
+    def written() -> None:
+        with whole_directory(path, kind="kind", replace=replace, late=True) as part:
+            (part / "kind").write_bytes(b"work")
+
+    with pytest.raises(OutputTakenError, match="kept in"):
+        written()
+    assert (path / "thesis").read_bytes() == PRECIOUS
+    assert (tmp_path / "out.kept-1" / "kind").read_bytes() == b"work"
