@@ -314,10 +314,9 @@ def opened_pool(pool: str | Path | ItemPool | None) -> ItemPool | None:
 
 def check_k(k: int, most: int | None) -> int:
     """Raise `OptionError` for a list's length that cannot be asked for."""
-    k = checks.whole_number(k, "k", most=LONGEST)
-    if most is not None and k > most:
+    if most is not None and isinstance(k, int | np.integer) and k > most:
         raise OptionError(
             f"k is {k}, but this bundle serves lists of at most {most} items. Ask for fewer, or export it again with "
             f"--max-top-k {k}."
         )
-    return k
+    return checks.whole_number(k, "k", most=LONGEST)
