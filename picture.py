@@ -21,7 +21,7 @@ KINDS: Final = (".html", ".svg", ".png")
 COLUMN = 124  # pixels from depth to depth
 LEFT, TOP = 20, 42  # pixels: left of the prompt; above the tree, for what is said of every depth
 RANK, IDENT, SCORE = 30, 38, 44  # pixels: from the last depth to a rank's end and an id; width of a score
-LINE = 90  # letters of the headline that always fit a line: the legend is as wide
+LINE = 100  # letters of the headline that always fit a line: the legend is about as wide
 PANEL = 280  # pixels: each side of a panel of scores
 LABEL, LETTER = 10, 6.0  # letters of a token that are shown, and about what each takes in pixels
 INK, PALE = "#333333", "#777777"
@@ -73,7 +73,8 @@ def chart(explanation: Explanation) -> alt.VConcatChart:
     """
     title = alt.TitleParams(
         wrap(explanation.headline, max(LINE, _width(explanation) // 9)), subtitle=explanation.introduction,
-        anchor="start", fontSize=18, offset=14, subtitleFontSize=12, subtitleColor=PALE, subtitlePadding=8, subtitleLineHeight=17,
+        anchor="start", fontSize=18, offset=14, subtitleFontSize=12, subtitleColor=PALE, subtitlePadding=8,
+        subtitleLineHeight=17,
     )  # fmt: skip
     facts = _facts(explanation)
     config = alt.Config(
