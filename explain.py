@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import unescape
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -14,17 +14,19 @@ from .catalog.trie import ItemTrie
 from .runtime import Recommendation, RecommendedItem, Recommender
 from .runtime.types import Float64, Int64, Mode, Round
 
-Status = Literal["prompt", "accepted", "stand-in", "missed", "single", "vain", "item"]
+Status = Literal["prompt", "accepted", "stand-in", "ahead", "missed", "needed", "single", "vain", "item"]
+NEEDED: Final[tuple[Status, ...]] = ("accepted", "stand-in", "ahead", "missed", "needed")
 
 
 @dataclass(frozen=True)
 class ExplainedNode:
     """A prefix that the target evaluated, the beam search reached, or the answer holds; scores as natural logarithms.
 
-    status: "prompt" (the root), "accepted" (needed, and evaluated ahead of need), "stand-in" (accepted in
-    place of a better node that had not been drafted), "missed" (needed, and not evaluated by then), "single"
-    (in the beam, with one continuation only: nothing to evaluate), "vain" (evaluated, never needed), "item"
-    (a leaf of the answer).
+    status: "prompt" (the root), "accepted" (needed, and drafted before), "stand-in" (accepted in place of a
+    better node that had not been drafted), "ahead" (needed, and evaluated before as one of all continuations),
+    "missed" (needed, and not among what was drafted at its depth), "needed" (likewise, where nothing was
+    drafted), "single" (in the beam, with one continuation only: nothing to evaluate), "vain" (evaluated, never
+    needed), "item" (a leaf of the answer).
     """
 
     node: int  # in the item trie
@@ -71,8 +73,8 @@ class Explanation:
 
     @property
     def drafted(self) -> int:
-        """Nodes that were drafted."""
-        return sum(call.drafted for call in self.calls)
+        """Nodes that a draft or a pool proposed."""
+        return sum(call.drafted for call in self.calls if not call.enumerated)
 
     @property
     def ranked_by_score(self) -> bool:
@@ -82,18 +84,25 @@ class Explanation:
     @property
     def plain_calls(self) -> int:
         """Calls without drafting: one for the prompt, and one for every depth at which nodes are needed."""
-        return 1 + sum(self.count("accepted", "stand-in", "missed", depth=d) > 0 for d in range(1, self.length))
+        return 1 + sum(self.count(*NEEDED, depth=d) > 0 for d in range(1, self.length))
 
     @property
     def headline(self) -> str:
-        """What drafting was worth, in a line."""
-        found, missed, vain = self.count("accepted", "stand-in"), self.count("missed"), self.count("vain")
-        calls, needed = counted(len(self.calls), "target call"), counted(found + missed, "needed node")
-        if not self.drafted:
-            return f"{calls}: nothing was drafted" + (f", so the {needed} took a call at every depth" if missed else "")
-        share = f"{found} of {needed} had been drafted, {missed} missed" if missed else f"all {needed} had been drafted"
+        """What evaluating ahead of need was worth, in a line."""
+        calls, total = counted(len(self.calls), "target call"), self.count(*NEEDED)
+        needed, vain = counted(total, "needed node"), self.count("vain")
+        enumerated = any(call.enumerated for call in self.calls)
+        if not self.drafted and not enumerated:
+            return f"{calls}: nothing was drafted" + (f", so the {needed} took a call at every depth" if total else "")
         saved = f"instead of {self.plain_calls}" if len(self.calls) < self.plain_calls else "as without drafting"
-        return f"{calls} {saved}: {share}, {vain} drafted in vain"
+        found, ahead = self.count("accepted", "stand-in"), self.count("ahead")
+        every = "evaluated ahead (every continuation of a depth)"
+        if not self.drafted:
+            return f"{calls} {saved}: {ahead} of {needed} were {every}, {vain} in vain; nothing was drafted"
+        parts = [f"{'all' if found == total else f'{found} of'} {needed} had been drafted"]
+        others = ((ahead, every), (self.count("missed"), "missed"), (self.count("needed"), "not drafted for"))
+        parts += [f"{number} {what}" for number, what in others if number]
+        return f"{calls} {saved}: {', '.join(parts)}, {vain} {'evaluated' if enumerated else 'drafted'} in vain"
 
     @property
     def introduction(self) -> list[str]:
@@ -106,9 +115,9 @@ class Explanation:
         lines.append(
             "A node is the beginning of an identifier. It is needed where the target's beam search goes on from it."
         )
-        if asked := sum(call.drafted for call in self.calls if not call.enumerated):
+        if self.drafted:
             guessed = f"in {counted(self.draft_calls, 'draft call')}" if self.draft_calls else "from the pool"
-            lines[1] += f" {counted(asked, 'node')} drafted {guessed}."
+            lines[1] += f" {counted(self.drafted, 'node')} drafted {guessed}."
         if max(self.sharing, default=1) > 1:
             lines.append(
                 "Items that share an identifier share a leaf and a score; they are listed in the catalog's order."
@@ -165,13 +174,19 @@ class _Search:
     beam_rank: dict[int, int] = field(default_factory=dict)
     found: dict[int, bool] = field(default_factory=dict)  # of needed nodes: evaluated by then
     stand_ins: set[int] = field(default_factory=set)
+    missed: set[int] = field(default_factory=set)
+    enumerated: set[int] = field(default_factory=set)
 
     def add(self, number: int, each: Round) -> ExplainedCall:
         """Take one round in."""
         tree, after = each.tree, each.verdict.frontier
         new = each.evaluated.node[~np.isin(each.evaluated.node, list(self.call))]
-        enumerated = len(tree.nodes) > 0 and not tree.score.any()  # then there is nothing that the draft thinks of them
-        if not enumerated:
+        ahead = new[np.isin(new, tree.nodes.node)].tolist()
+        enumerated = bool(each.enumerated[0]) and len(tree.nodes) > 0
+        proposed = set() if enumerated else set((each.before.depth[0] + tree.level).tolist())  # depths
+        if enumerated:
+            self.enumerated.update(ahead)
+        else:
             ranks = zip(tree.nodes.node.tolist(), (tree.rank + 1).tolist(), tree.score.tolist(), strict=True)
             self.draft = {node: (rank, score) for node, rank, score in ranks} | self.draft
         self.call |= dict.fromkeys(new.tolist(), number)
@@ -185,9 +200,10 @@ class _Search:
             needed = step.needed[0][there]
             self.found |= zip(nodes[needed].tolist(), step.found[0][there][needed].tolist(), strict=True)
             self.stand_ins.update(nodes[step.stand_ins[0][there]].tolist())
-        drafted = int(np.isin(new, tree.nodes.node).sum())
+            if int(step.depth[0]) in proposed:
+                self.missed.update(nodes[needed & ~step.found[0][there]].tolist())
         evaluated, depth = int((new > 0).sum()), int(after.depth[0])
-        return ExplainedCall(drafted, enumerated, evaluated, depth, len(each.verdict.missing))
+        return ExplainedCall(len(ahead), enumerated, evaluated, depth, len(each.verdict.missing))
 
     def _score(self, nodes: Int64, scores: Float64) -> None:
         known = np.isfinite(scores) & (nodes >= 0)
@@ -201,8 +217,10 @@ class _Search:
         if node not in self.found:
             return "single"
         if not self.found[node]:
-            return "missed"
-        return "stand-in" if node in self.stand_ins else "accepted"
+            return "missed" if node in self.missed else "needed"
+        if node in self.stand_ins:
+            return "stand-in"
+        return "ahead" if node in self.enumerated else "accepted"
 
     def node(self, node: int, status: Status, parent: int, depth: int, token: str) -> ExplainedNode:
         rank, score = self.draft.get(node, (None, None))

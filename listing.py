@@ -1,6 +1,7 @@
 """The items of a recommendation as a picture lists them: lines of text that tell each from the others."""
 
 import unicodedata
+from collections.abc import Mapping
 from itertools import takewhile
 from typing import Final, NamedTuple
 
@@ -48,6 +49,11 @@ def listing(explanation: Explanation) -> dict[int, Leaf]:
         listed = Listed(rank, _middle_cut(item.item), item.score, titles[rank - 1])
         by_leaf.setdefault(leaf, []).append(listed)
     return {leaf: Leaf(tuple(items), _note(len(items), sharing[leaf])) for leaf, items in by_leaf.items()}
+
+
+def titled(leaves: Mapping[int, Leaf]) -> bool:
+    """Whether any item has a title to show."""
+    return any(item.lines for leaf in leaves.values() for item in leaf.items)
 
 
 def _note(here: int, sharing: int) -> str:

@@ -1,8 +1,10 @@
 """An explanation as a picture: the target's calls, the draft tree, and both sides' scores of every drafted node."""
 
+import math
 from collections.abc import Sequence
 from io import BytesIO, StringIO
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Final, NamedTuple
 
 import altair as alt
@@ -11,14 +13,15 @@ import vl_convert  # noqa: F401 (Altair draws .svg and .png with it, and asks fo
 
 from .catalog.errors import SpecBeamError
 from .catalog.files import whole_file
-from .explain import ExplainedNode, Explanation, Status, counted, named, rows, shortened
-from .listing import GAP, PITCH, TITLE, Leaf, listing, pixels
+from .explain import NEEDED, ExplainedNode, Explanation, Status, counted, named, rows, shortened
+from .listing import GAP, PITCH, TITLE, Leaf, listing, pixels, titled
 from .runtime.types import Int64
 
 KINDS: Final = (".html", ".svg", ".png")
 COLUMN = 124  # pixels from depth to depth
 LEFT, TOP = 20, 42  # pixels: left of the prompt; above the tree, for what is said of every depth
 RANK, IDENT, SCORE = 30, 38, 44  # pixels: from the last depth to a rank's end and an id; width of a score
+LINE = 100  # letters of the headline that always fit a line: the legend is about as wide
 PANEL = 280  # pixels: each side of a panel of scores
 LABEL, LETTER = 10, 6.0  # letters of a token that are shown, and about what each takes in pixels
 INK, PALE = "#333333", "#777777"
@@ -41,14 +44,13 @@ STYLES: Final[dict[Status, Style]] = {
     "prompt": Style("prompt", "", "#000000", "square", 70, 14),
     "accepted": Style("accepted: needed, and drafted", "accepted", "#0072B2", "circle", 46, 13),
     "stand-in": Style("stand-in: accepted for a better one", "stand-ins", "#56B4E9", "triangle-up", 60, 13),
+    "ahead": Style("ahead: needed, and evaluated before", "ahead of need", "#56B4E9", "triangle-down", 60, 13),
     "missed": Style("missed: needed, but not drafted", "missed before", "#D55E00", "diamond", 110, 13),
+    "needed": Style("needed: the beam search goes on from it", "needed", "#555555", "circle", 46, 13),
     "single": Style("no choice: one continuation only", "without choice", "#CC79A7", "triangle-right", 60, 13),
-    "vain": Style("in vain: drafted, but not needed", "in vain", "#BBBBBB", "circle", 9, 3.5),
+    "vain": Style("in vain: evaluated, but not needed", "in vain", "#BBBBBB", "circle", 9, 3.5),
     "item": Style("recommended item", "recommended", "#009E73", "square", 46, 15),
 }
-NEEDED: Final = Style(
-    "needed: the beam search goes on from it", "needed", "#0072B2", "circle", 46, 13
-)  # in a plain one
 LEGEND: Final = alt.Legend(
     title=None, orient="top", direction="horizontal", columns=5, offset=10, columnPadding=24, rowPadding=4,
     labelLimit=0, labelFontSize=12, labelColor=INK, symbolSize=70, symbolStrokeWidth=0,
@@ -70,8 +72,9 @@ def chart(explanation: Explanation) -> alt.VConcatChart:
     items on the right; then, where something was drafted, both sides' scores depth by depth.
     """
     title = alt.TitleParams(
-        explanation.headline, subtitle=explanation.introduction, anchor="start", fontSize=18, offset=14,
-        subtitleFontSize=12, subtitleColor=PALE, subtitlePadding=8, subtitleLineHeight=17,
+        wrap(explanation.headline, max(LINE, _width(explanation) // 9)), subtitle=explanation.introduction,
+        anchor="start", fontSize=18, offset=14, subtitleFontSize=12, subtitleColor=PALE, subtitlePadding=8,
+        subtitleLineHeight=17,
     )  # fmt: skip
     facts = _facts(explanation)
     config = alt.Config(
@@ -129,11 +132,10 @@ def _facts(explanation: Explanation) -> list[Row]:
     for leaf, item in zip(explanation.leaves, explanation.items, strict=True):
         titles.setdefault(leaf, []).append(named(item.item, item.title))
     facts: list[Row] = []
-    styles = _styles(explanation)
     for i, node in enumerate(explanation.nodes):
         prefix[node.node] = f"{prefix[node.parent]} {node.token}".strip() if node.depth else ""
         facts.append({
-            "place": i, "area": styles[node.status].area, "status": styles[node.status].label,
+            "place": i, "area": STYLES[node.status].area, "status": STYLES[node.status].label,
             "label": "" if node.status in ("prompt", "vain") else shortened(node.token, LABEL),
             "prefix": prefix[node.node] or node.token, "target": _number(node.target_score, "unknown"),
             "draft": _number(node.draft_score, "not drafted"), "beam": node.beam_rank or "not in it",
@@ -149,7 +151,7 @@ def _calls(explanation: Explanation) -> alt.LayerChart:
     notes: list[Row] = []
     for number, call in enumerate(explanation.calls, 1):
         name, end, parts = f"target call {number}", 0, []
-        for status, style in _styles(explanation).items():
+        for status, style in STYLES.items():
             size = sum(node.call == number and node.status == status for node in explanation.nodes if node.depth)
             if size:
                 parts.append(f"{size} {style.short}")
@@ -157,7 +159,7 @@ def _calls(explanation: Explanation) -> alt.LayerChart:
                 end += size
         every = ", with every continuation" if call.enumerated else ""
         nodes = f"{counted(end, 'node')}{every} ({', '.join(parts)})" if parts else "the prompt alone"
-        lacking = "missing" if explanation.drafted else "needed"
+        lacking = "missing" if explanation.count("missed", depth=call.depth) else "needed"
         then = f"{call.missing} {lacking} at depth {call.depth}" if call.missing else "the search is done"
         notes.append({"call": name, "start": end, "note": f"{nodes}, then {then}"})
     axis = alt.Axis(domain=False, ticks=False, labelPadding=8)
@@ -178,8 +180,8 @@ def _tree(explanation: Explanation, facts: list[Row]) -> alt.LayerChart:
     place = {node.node: i for i, node in enumerate(nodes)}
     parent = np.array([place.get(node.parent, -1) for node in nodes])
     depth = np.array([node.depth for node in nodes])
-    styles, listed = _styles(explanation), listing(explanation)
-    height = np.array([listed[n.node].height if n.node in listed else styles[n.status].height for n in nodes])
+    listed = listing(explanation)
+    height = np.array([listed[n.node].height if n.node in listed else STYLES[n.status].height for n in nodes])
     x, y = LEFT + COLUMN * depth, TOP + rows(parent, depth, height)
     bottom = float((y + height / 2).max())
     points = [fact | {"x": int(x[i]), "y": float(y[i])} for i, fact in enumerate(facts)]
@@ -235,18 +237,25 @@ def _headers(explanation: Explanation) -> list[Row]:
     headers = [
         _text(LEFT - 6, 8, "prompt", weight="bold"),
         _text(last + IDENT, 8, "item", weight="bold"),
-        _text(last + _titles(explanation), 8, "title", weight="bold"),
-        _text(last + _titles(explanation) + TITLE + SCORE, 8, "score", "right", weight="bold"),
+        _text(_scored(explanation), 8, "score", "right", weight="bold"),
     ]
+    if titled(listing(explanation)):
+        headers.append(_text(last + _titles(explanation), 8, "title", weight="bold"))
     for depth in range(1, explanation.length + 1):
         x = LEFT + COLUMN * depth + 4
         headers.append(_text(x, 8, f"depth {depth}", "right", weight="bold"))
-        found = explanation.count("accepted", "stand-in", depth=depth)
-        needed = found + explanation.count("missed", depth=depth)
-        if needed:
-            said = f"{found} of {needed} drafted" if explanation.drafted else f"{needed} needed"
-            headers.append(_text(x, 24, said, "right", colour=PALE))
+        if needed := explanation.count(*NEEDED, depth=depth):
+            headers.append(_text(x, 24, _found(explanation, depth, needed), "right", colour=PALE))
     return headers
+
+
+def _found(explanation: Explanation, depth: int, needed: int) -> str:
+    """How many of the needed nodes of a depth had been evaluated by then, and why."""
+    found = explanation.count("accepted", "stand-in", depth=depth)
+    ahead = explanation.count("ahead", depth=depth)
+    if found or explanation.count("missed", depth=depth):
+        return f"{found} of {needed} drafted"
+    return f"{ahead} of {needed} ahead" if ahead else f"{needed} needed"
 
 
 def _items(explanation: Explanation, leaf: Leaf, y: float) -> list[Row]:
@@ -258,7 +267,7 @@ def _items(explanation: Explanation, leaf: Leaf, y: float) -> list[Row]:
     for item in leaf.items:
         texts += [
             _text(last + RANK, down, str(item.rank), "right", colour=PALE), _text(last + IDENT, down, item.ident),
-            _text(titles + TITLE + SCORE, down, _number(item.score), "right"),
+            _text(_scored(explanation), down, _number(item.score), "right"),
             *(_text(titles, down + PITCH * i, line) for i, line in enumerate(item.lines)),
         ]  # fmt: skip
         down += item.height
@@ -322,7 +331,7 @@ def _chart(data: list[Row]) -> alt.Chart:
 
 def _look(explanation: Explanation) -> tuple[alt.Color, alt.Shape]:
     """How the statuses that occur are told apart."""
-    styles = [style for status, style in _styles(explanation).items() if explanation.count(status)]
+    styles = [style for status, style in STYLES.items() if explanation.count(status)]
     labels = [style.label for style in styles]
     colours = alt.Scale(domain=labels, range=[style.colour for style in styles])
     shapes = alt.Scale(domain=labels, range=[style.shape for style in styles])
@@ -330,18 +339,20 @@ def _look(explanation: Explanation) -> tuple[alt.Color, alt.Shape]:
 
 
 def _width(explanation: Explanation) -> int:
-    return LEFT + COLUMN * explanation.length + _titles(explanation) + TITLE + SCORE + 6
+    return _scored(explanation) + 6
+
+
+def _scored(explanation: Explanation) -> int:
+    """Pixels to the right end of the items' scores. Without titles their column holds notes only, if there are any."""
+    leaves = listing(explanation)
+    column = TITLE if titled(leaves) else max(math.ceil(pixels(leaf.note)) for leaf in leaves.values())
+    return LEFT + COLUMN * explanation.length + _titles(explanation) + column + SCORE
 
 
 def _titles(explanation: Explanation) -> int:
     """Pixels from the last depth to the items' titles."""
     widest = max(pixels(item.ident) for leaf in listing(explanation).values() for item in leaf.items)
     return IDENT + int(max(widest, pixels("item ")) + 14)
-
-
-def _styles(explanation: Explanation) -> dict[Status, Style]:
-    """How nodes look."""
-    return STYLES if explanation.drafted else {**STYLES, "missed": NEEDED}
 
 
 def _number(score: float | None, otherwise: str = "") -> str:

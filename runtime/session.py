@@ -6,7 +6,7 @@ from .draft import Drafter, empty_tree, enumerated, merged
 from .evaluator import TreeEvaluator
 from .planning import Planning
 from .stats import DecodeStats
-from .types import DraftTree, Frontier, Hypotheses, Int64, NodeList, Round
+from .types import Bool, DraftTree, Frontier, Hypotheses, Int64, NodeList, Round
 from .verify import Verifier
 from .view import TrieView
 
@@ -45,7 +45,7 @@ class Session:
             before, missing = verdict.frontier, verdict.missing
             self._target.retain(before.active)
             self._drafter.retain(before.active)
-            tree = self._drafted(before)
+            tree, enumerate = self._drafted(before)
             drafted = tree.nodes
             evaluated = self._target.evaluate(
                 NodeList(
@@ -60,14 +60,14 @@ class Session:
             self._planning.observe(before, tree, verdict)
             if self._rounds is not None:
                 scores = self._target.nodes.path_scores(drafted)
-                self._rounds.append(Round(before, tree, scores, evaluated, verdict))
+                self._rounds.append(Round(before, tree, scores, evaluated, verdict, enumerate))
             if not self._reuse:
                 self._target.nodes.forget()
                 verdict = self._verifier.verify(verdict.frontier, self._target.nodes, nothing)
         return verdict.frontier
 
-    def _drafted(self, frontier: Frontier) -> DraftTree:
-        """What to evaluate ahead of need in this round."""
+    def _drafted(self, frontier: Frontier) -> tuple[DraftTree, Bool]:
+        """What to evaluate ahead of need in this round, and the requests [B] for which that is all continuations."""
         widths, enumerate = self._planning.plan(frontier, self._target.prompt_tokens)
         tree = empty_tree(self._drafter.mode)
         if widths.any():
@@ -75,7 +75,7 @@ class Session:
             self._stats.nodes_drafted += len(tree.nodes)
         if enumerate.any():
             tree = merged(tree, enumerated(tree.mode, frontier, self._view, enumerate))
-        return tree
+        return tree, enumerate
 
 
 def without(frontier: Frontier, requests: Int64) -> Frontier:

@@ -236,25 +236,22 @@ def verdict(batch: int, expected: Mapping[int, Expected]) -> str:
     every = {k: found for k, found in expected.items() if found.enumerated and not found.drafted}
     said = [
         *(
-            f"auto will draft about {found.drafted:.0f} nodes a request and {_times(found)} (K = {k})"
+            f"auto will draft about {found.drafted:.0f} nodes a request and {_times(found)} for it (K = {k})"
             for k, found in pays.items()
         ),
-        *(
-            f"auto will evaluate every continuation at some depth, without a draft, and {_times(found)} (K = {k})"
-            for k, found in every.items()
-        ),
+        *(f"auto will evaluate ahead and {_times(found)} a request (K = {k})" for k, found in every.items()),
     ]
     if idle := [str(k) for k in expected if k not in pays and k not in every]:
         said.append(f"auto will draft nothing (K = {', '.join(idle)})")
-    judged = (
-        "pays"
-        if len(pays) == len(expected)
-        else f"pays for {len(pays)} of {len(expected)} K"
-        if pays
-        else "does not pay"
-    )
+    judged = f"pays{_share(pays, expected)}" if pays else "does not pay"
+    if every:
+        judged += f", evaluating every continuation of a depth ahead does{_share(every, expected)}"
     return f"At batch {batch}, on these histories, drafting {judged}: {'; '.join(said)}."
 
 
+def _share(some: Mapping[int, Expected], expected: Mapping[int, Expected]) -> str:
+    return "" if len(some) == len(expected) else f" for {len(some)} of {len(expected)} K"
+
+
 def _times(found: Expected) -> str:
-    return f"take {found.milliseconds:.2f} instead of {found.plain:.2f} ms for it"
+    return f"take {found.milliseconds:.2f} instead of {found.plain:.2f} ms"

@@ -157,6 +157,7 @@ class Round:
     target_score: Float64  # [n] what the target gave every node of the tree; -inf where it never scored the path
     evaluated: NodeList  # what the target's call evaluated, the root (the prompt) included in the first
     verdict: Verdict
+    enumerated: Bool  # [B] requests whose part of the tree is all continuations: neither draft nor pool was asked
 
 
 WIDEST, LONGEST = 10**6, 1000  # of a draft by hand: far beyond what pays, far below what fills the memory

@@ -22,9 +22,9 @@ from specbeam.catalog.extras import install
 from specbeam.catalog.items import Catalog
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.scripted import ScriptedEngine
-from specbeam.explain import ExplainedNode, Explanation, explain, explained, rows
+from specbeam.explain import NEEDED, ExplainedNode, Explanation, explain, explained, rows
 from specbeam.listing import TITLE, listing, pixels, told_apart
-from specbeam.picture import NEEDED, STYLES, TOP, chart, save
+from specbeam.picture import STYLES, TOP, chart, save
 from specbeam.runtime import Recommender
 from specbeam.runtime.types import (
     DraftShape,
@@ -88,6 +88,7 @@ FIRST = Round(
     np.array([-0.25, -4.0, -0.5, -4.5]),
     nodes(0, 1, 3, 4, 7),
     Verdict(frontier(1, {1: -0.25, 2: -1.0}), nodes(2), (step(1, [1, 2], [True, False]),)),
+    np.array([False]),
 )
 SECOND = Round(
     FIRST.verdict.frontier,
@@ -99,6 +100,7 @@ SECOND = Round(
         nodes(),
         (step(2, [4, 6], [True, True]), replace(step(3, [-1, -1], [False, False]), moved=np.array([False]))),
     ),
+    np.array([False]),
 )
 ANSWER = Recommendation(
     (
@@ -171,12 +173,68 @@ def test_a_node_that_leaves_no_choice() -> None:
     assert facts.headline.startswith("2 target calls as without drafting: 1 of 2 needed nodes")
 
 
-def test_every_continuation_instead_of_a_draft() -> None:
-    every = replace(FIRST, tree=tree((1, 1, 0, 0.0), (2, 1, 1, 0.0), (3, 1, 2, 0.0)), target_score=-np.ones(3))
-    facts = explanation(every)
-    assert facts.calls[0].enumerated
+# All continuations of the prompt, then those that the beam waits for: nothing is drafted.
+EVERY = Round(
+    frontier(0, {0: 0.0}),
+    tree((1, 1, 0, 0.0), (2, 1, 1, 0.0), (3, 1, 2, 0.0)),
+    np.array([-0.25, -1.0, -4.0]),
+    nodes(0, 1, 2, 3),
+    Verdict(
+        frontier(2, {4: -0.5, 6: -1.5}), nodes(4, 6), (step(1, [1, 2], [True, True]), step(2, [4, 6], [False, False]))
+    ),
+    np.array([True]),
+)
+WAITED = Round(
+    EVERY.verdict.frontier, tree(), np.empty(0), nodes(4, 6),
+    Verdict(frontier(3, {}, {8: -0.625, 10: -1.75}), nodes(), ()), np.array([False]),
+)  # fmt: skip
+
+
+def test_every_continuation_instead_of_a_draft(tmp_path: Path) -> None:
+    facts = explanation(EVERY, WAITED)
+    assert [call.enumerated for call in facts.calls] == [True, False]
+    assert {node.node: node.status for node in facts.nodes if 0 < node.depth < 3} == {
+        1: "ahead", 2: "ahead", 3: "vain", 4: "needed", 6: "needed",
+    }  # fmt: skip
     assert by_node(facts)[1].draft_score is None
     assert by_node(facts)[1].draft_rank is None
+    assert facts.headline == (
+        "2 target calls instead of 3: 2 of 4 needed nodes were evaluated ahead (every continuation of a depth), "
+        "1 in vain; nothing was drafted"
+    )
+    save(chart(facts), tmp_path / "tree.svg")
+    said = texts(tmp_path / "tree.svg")
+    assert not any("missed" in text or "missing" in text for text in said)
+    about = [text for text in said if "drafted" in text or "target calls" in text]
+    assert " ".join(about) == facts.headline  # in two lines
+    assert len(about) == 2
+    assert {"2 of 2 ahead", "2 needed", STYLES["ahead"].label, STYLES["needed"].label} <= set(said)
+    assert "3 nodes, with every continuation (2 ahead of need, 1 in vain), then 2 needed at depth 2" in said
+
+
+def test_a_draft_misses_only_at_the_depths_it_reached() -> None:
+    short = replace(FIRST, tree=tree((1, 1, 0, -0.5), (3, 1, 1, -1.5)), target_score=np.array([-0.25, -4.0]))
+    after = replace(EVERY, tree=tree(), target_score=np.empty(0), evaluated=nodes(2), enumerated=np.array([False]))
+    beyond = replace(after.verdict, steps=after.verdict.steps[1:])
+    facts = explanation(replace(short, evaluated=nodes(0, 1, 3)), replace(after, verdict=beyond), WAITED)
+    assert {node: facts.status for node, facts in by_node(facts).items() if 0 < facts.depth < 3} == {
+        1: "accepted", 2: "missed", 3: "vain", 4: "needed", 6: "needed",
+    }  # fmt: skip
+    assert facts.headline == (
+        "3 target calls as without drafting: 1 of 4 needed nodes had been drafted, 1 missed, 2 not drafted for, "
+        "1 drafted in vain"
+    )
+
+
+def test_every_continuation_in_one_round_and_a_draft_in_another() -> None:
+    tail = replace(SECOND, tree=tree((4, 1, 0, -0.5), (6, 1, 1, -1.25)), before=frontier(1, {1: -0.25, 2: -1.0}))
+    first = replace(EVERY, verdict=replace(FIRST.verdict, steps=EVERY.verdict.steps[:1]))
+    facts = explanation(first, replace(tail, evaluated=nodes(4, 6)))
+    assert facts.headline == (
+        "2 target calls instead of 3: 2 of 4 needed nodes had been drafted, 2 evaluated ahead (every continuation of "
+        "a depth), 1 evaluated in vain"
+    )
+    assert facts.drafted == 2
 
 
 def test_without_a_draft(tmp_path: Path) -> None:
@@ -184,17 +242,17 @@ def test_without_a_draft(tmp_path: Path) -> None:
     before, rounds = frontier(0, {0: 0.0}), []
     for depth, (evaluated, beam) in enumerate(beams, 1):
         moved = Verdict(frontier(depth, beam), nodes(*beam), (step(depth, list(beam), [False, False]),))
-        rounds.append(Round(before, tree(), np.empty(0), nodes(*evaluated), moved))
+        rounds.append(Round(before, tree(), np.empty(0), nodes(*evaluated), moved, np.array([False])))
         before = moved.frontier
     done = Verdict(frontier(3, {}, {8: -0.625, 10: -1.75}), nodes(), ())
-    facts = explanation(*rounds, Round(before, tree(), np.empty(0), nodes(4, 6), done))
+    facts = explanation(*rounds, Round(before, tree(), np.empty(0), nodes(4, 6), done, np.array([False])))
     assert facts.headline == "3 target calls: nothing was drafted, so the 4 needed nodes took a call at every depth"
-    assert {node.status for node in facts.nodes} == {"prompt", "missed", "item"}
+    assert {node.status for node in facts.nodes} == {"prompt", "needed", "item"}
     assert by_node(facts)[6].target_score == -1.5
     assert len(chart(facts).vconcat) == 2  # no scores to compare
     save(chart(facts), tmp_path / "tree.svg")
     said = texts(tmp_path / "tree.svg")
-    assert NEEDED.label in said
+    assert STYLES["needed"].label in said
     assert not any("missed" in text or "missing" in text or "in vain" in text for text in said)
     assert "2 nodes (2 needed), then the search is done" in said
 
@@ -236,8 +294,9 @@ def test_a_search_as_it_happened(mode: str, ragged: bool, seed: int) -> None:
     assert facts.leaves == tuple(leaf for leaf, _ in found[0])
     assert len(facts.calls) == evaluator.calls[0]
     assert sum(call.evaluated for call in facts.calls) == evaluator.evaluated[0]
-    assert facts.count("missed") == stats.rejections
-    assert facts.count("accepted", "missed") == stats.needed.sum()
+    assert facts.count("missed", "needed") == stats.rejections
+    assert facts.count(*NEEDED) == stats.needed.sum()
+    assert not facts.count("ahead")
     place = {node.node: i for i, node in enumerate(facts.nodes)}
     assert len(place) == len(facts.nodes)
     parents = [place[node.parent] for node in facts.nodes[1:]]
@@ -293,6 +352,23 @@ def test_an_svg_says_what_happened(tmp_path: Path) -> None:
     assert said.count("b1") == 2  # nodes in vain have no label
     assert {STYLES[status].label for status in ("accepted", "missed", "vain", "item")} <= set(said)
     assert STYLES["single"].label not in said
+
+
+def test_without_titles_there_is_no_column_for_them(tmp_path: Path) -> None:
+    facts = explanation(FIRST, SECOND)
+    bare = replace(facts, items=tuple(structs.replace(item, title=None) for item in facts.items))
+    alone = replace(bare, items=bare.items[::2], leaves=bare.leaves[::2], sharing=(1, 1))
+    widths = [chart(shown).vconcat[1].width for shown in (facts, bare, alone)]
+    note = pixels("these 2 items have one identifier")
+    assert widths[0] - widths[1] == pytest.approx(TITLE - note, abs=1)
+    assert widths[0] - widths[2] == TITLE
+    for shown in (bare, alone):
+        save(chart(shown), tmp_path / "tree.svg", overwrite=True)
+        said = texts(tmp_path / "tree.svg")
+        assert {"item", "score", "A", "C"} <= set(said)
+        assert "title" not in said
+    part = replace(facts, items=(*bare.items[:2], facts.items[2]))  # one has a title
+    assert chart(part).vconcat[1].width == widths[0]
 
 
 def test_titles_are_told_apart() -> None:

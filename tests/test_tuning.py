@@ -159,7 +159,14 @@ def test_verdicts() -> None:
         "of 5.20 ms for it (K = 20)."
     )
     assert "pays for 1 of 2 K: auto will draft about 85" in verdict(1, {1: idle, 20: drafts})
-    assert "does not pay: auto will evaluate every continuation" in verdict(1, {20: Expected(0.0, True, 4.0, 5.0)})
+    every = Expected(0.0, True, 0.62, 0.82)
+    assert verdict(1, {10: every}) == (
+        "At batch 1, on these histories, drafting does not pay, evaluating every continuation of a depth ahead does: "
+        "auto will evaluate ahead and take 0.62 instead of 0.82 ms a request (K = 10)."
+    )
+    assert "drafting pays for 1 of 3 K, evaluating every continuation of a depth ahead does for 1 of 3 K: " in verdict(
+        1, {1: idle, 10: every, 20: drafts}
+    )
 
 
 def test_tuning_is_recommended_until_it_is_done(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
