@@ -18,11 +18,12 @@ from ..catalog.errors import HistoryError, OptionError, SpecBeamError
 from ..catalog.files import check_replaceable
 from ..catalog.prompt import PromptEncoder
 from ..catalog.prompt_options import PromptOptions
+from ..catalog.tokens import Warn
 from ..engines.torch import TorchEngine
 from ..export.bundle import check_same_tokens
 from ..export.checkpoint import Checkpoint
 from ..export.quiet import quiet
-from ..export.trained import ALIGNMENT, Given, Trained, Warn, as_trained
+from ..export.trained import ALIGNMENT, Given, Trained, as_trained
 from ..runtime.types import DraftShape, Int64
 from .batch import child_logprobs
 from .budget import TrainingBudget, chosen_settings, usable_precision
@@ -136,7 +137,7 @@ def align(
     work = claimed(output.with_name(f"{output.name}.work"))
     with quiet():
         source = Checkpoint.open(target)
-        form = Format.compile(source.tokenizer, dataset.catalog, asked)
+        form = Format.compile(source.tokenizer, dataset.catalog, asked, warn)
         if known is not None and not other_prompt:
             known.check(form.spec)
         tokenizer = draft.tokenizer(dataset.catalog, "")

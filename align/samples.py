@@ -14,7 +14,7 @@ from ..catalog.errors import SpecBeamError
 from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec, compile_prompt
 from ..catalog.prompt_options import PromptOptions
-from ..catalog.tokens import EndToken, Identifiers, Tokenizer, compile_identifiers
+from ..catalog.tokens import EndToken, Identifiers, Tokenizer, Warn, compile_identifiers
 from ..catalog.trie import PAD
 from .order import Samples
 
@@ -31,9 +31,11 @@ class Format:
     identifiers: Identifiers
 
     @classmethod
-    def compile(cls, tokenizer: Tokenizer, catalog: Catalog, options: PromptOptions) -> "Format":
-        """Raises `CatalogError` or `PromptError` as export does."""
-        spec = compile_prompt(tokenizer, catalog, options)
+    def compile(
+        cls, tokenizer: Tokenizer, catalog: Catalog, options: PromptOptions, warn: Warn = lambda text: None
+    ) -> "Format":
+        """Raises `CatalogError` or `PromptError`, and warns, as export does."""
+        spec = compile_prompt(tokenizer, catalog, options, warn)
         return cls(spec, compile_identifiers(tokenizer, catalog, options.end_token, options.join))
 
     def recorded(self, options: PromptOptions) -> dict[str, Any]:

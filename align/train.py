@@ -15,8 +15,9 @@ from ..catalog import checks
 from ..catalog.dataset import Dataset
 from ..catalog.files import check_replaceable
 from ..catalog.prompt_options import PromptOptions
+from ..catalog.tokens import Warn
 from ..export.quiet import quiet
-from ..export.trained import TRAINING, Given, Trained, Warn, as_trained
+from ..export.trained import TRAINING, Given, Trained, as_trained
 from .budget import TrainingBudget, chosen_settings
 from .decoder import check_context, hidden_width
 from .fit import FitReport, fit
@@ -96,7 +97,7 @@ def train(
     text = " ".join([(options.prompt or "").replace("{history}", " "), options.separator, options.join])
     with quiet():
         tokenizer = source.tokenizer(dataset.catalog, text)
-        form = Format.compile(tokenizer, dataset.catalog, options)
+        form = Format.compile(tokenizer, dataset.catalog, options, warn)
         model = source.model(tokenizer, dataset.catalog, form.longest, seed)
     check_context(int(model.config.max_position_embeddings), form.longest, options.history_length)
     settings = settle(source, hidden_width(model), chosen)

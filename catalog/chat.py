@@ -6,7 +6,7 @@ from typing import Any
 
 from .errors import PromptError
 from .items import some
-from .tokens import Tokenizer
+from .tokens import Tokenizer, Warn
 
 OURS = {"messages", "add_generation_prompt"}  # variables that are always given
 HELPERS = {"raise_exception", "strftime_now"}  # functions that transformers gives
@@ -49,8 +49,11 @@ class Chat:
             f"{message[0] if message else type(error).__name__}. {remedy}"
         )
 
-    def check(self) -> None:
-        """Raise `PromptError` for a system message or a variable that the template has no use for."""
+    def check(self, warn: Warn) -> None:
+        """Raise `PromptError` for a system message or a variable that the template has no use for.
+
+        `warn` is told of variables whose values change nothing: some are what the template takes without them.
+        """
         known = self.mentioned() if self.variables else set()
         unknown = sorted(self.variables.keys() - known)
         if unknown:
@@ -64,6 +67,19 @@ class Chat:
                 "the tokenizer's chat template ignores the system message: with --system it renders the same text. "
                 "Leave --system out and begin --prompt with its text, or write the prompt out as a literal template."
             )
+
+        for name in self.variables:
+            if self._idle(name, sample):
+                warn(f"--chat-variable {name}={self.variables[name]!r} changes nothing in the prompt")
+
+    def _idle(self, name: str, sample: str) -> bool:
+        """Whether the template renders the same without a variable."""
+        others = {other: value for other, value in self.variables.items() if other != name}
+        rendered = self.render(sample)
+        try:
+            return rendered == replace(self, variables=others).render(sample)
+        except PromptError:  # it cannot do without
+            return False
 
     def mentioned(self) -> set[str]:
         """Variables that the template looks up and that may be given."""

@@ -7,7 +7,6 @@ import ast
 import csv
 import json
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Annotated, Any
@@ -16,6 +15,7 @@ import msgspec
 
 from .errors import HistoryError
 from .items import some
+from .members import DEEP, members
 from .records import Reject, decoded, numbered_lines, read_records, shown
 
 
@@ -48,9 +48,12 @@ class _Entry(msgspec.Struct):
 
 Outcome = HistoryRequest | Reject
 NONE: frozenset[str] = frozenset()
-SPACE = re.compile(r"[ \t\r\n]*")
 BAD_BYTE = re.compile("[\udc80-\udcff]")  # as surrogateescape has it
 INTEGERS = re.compile(r"\[[0-9, ]*\]")  # a list that Python and JSON read alike
+_ENTRY = r"""(?:[-+]?[0-9]+|'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*")"""
+LITERALS = re.compile(rf"[ \t]*\[\s*(?:{_ENTRY}\s*,\s*)*(?:{_ENTRY}\s*)?\]\s*", re.DOTALL)  # a list as Python writes it
+STRANGE = re.compile(r"""\\(?:([4-7][0-7]{2})|([^\r\n\\'"abfnrtvxNuU0-7])|.)""", re.DOTALL)  # escapes, by group
+WARNED = re.compile(r"\\|[0-9]\.?[A-Za-z]")  # in other literals: what Python's compiler may warn of
 EXPECTED = (
     'expected {"user": "u1", "items": ["11", ...]}, ids being strings or integers (and if wanted "k": 10, '
     '"allow": [...], "deny": [...], "exclude_history": true)'
@@ -105,7 +108,7 @@ def read_lcrec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
     line, counted = 1, 0
     seen: dict[str, int] = {}  # user to line
     try:
-        for user, items, start, end in _members(text):
+        for user, items, start, end in members(text):
             line, counted = line + text.count("\n", counted, start), start
             raw = text[start:end]
             if not clean and BAD_BYTE.search(raw):
@@ -115,50 +118,15 @@ def read_lcrec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
                 yield Reject(line, reason, raw, name)
             else:
                 seen[user] = line
+                if items is DEEP:
+                    yield Reject(line, "nested too deeply; expected user to [items, ...]", raw, name)
+                    continue
                 yield request_or_reject(user, items, line, raw, name)
     except json.JSONDecodeError as error:
         raise HistoryError(
             f'{name}, line {error.lineno}, column {error.colno}: {error.msg}; expected one JSON object, {{"user": '
             "[items, ...], ...}. Is the file complete? (For one object a line use --format jsonl.)"
         ) from None
-    except RecursionError:
-        raise HistoryError(f"{name}, after line {line}: nested too deeply; expected user to [items, ...].") from None
-
-
-def _members(text: str) -> Iterator[tuple[str, Any, int, int]]:
-    """The members of a JSON object, one at a time: (key, value, where the key starts, where the value ends)."""
-    decoder = json.JSONDecoder()
-    patient = json.JSONDecoder(parse_int=float)  # for whole numbers of more digits than Python converts
-
-    def space(place: int) -> int:
-        match = SPACE.match(text, place)
-        return match.end() if match else place
-
-    def expect(wanted: str, place: int) -> int:
-        if text[place : place + 1] not in tuple(wanted):
-            got = repr(text[place]) if place < len(text) else "the end of the file"
-            raise json.JSONDecodeError(f"got {got} instead of {' or '.join(map(repr, wanted))}", text, place)
-        return place + 1
-
-    place = space(expect("{", space(0)))
-    while text[place : place + 1] != "}":
-        start = place
-        expect('"', place)
-        key, place = decoder.raw_decode(text, place)
-        place = space(expect(":", space(place)))
-        try:
-            value, end = decoder.raw_decode(text, place)
-        except json.JSONDecodeError:
-            raise
-        except ValueError:
-            value, end = patient.raw_decode(text, place)
-        yield key, value, start, end
-        place = space(end)
-        if text[place : place + 1] != "}":
-            place = space(expect(",}", place))
-            expect('"', place)  # no "}" after a comma
-    if space(place + 1) != len(text):
-        raise json.JSONDecodeError("got more text after the object", text, space(place + 1))
 
 
 def read_atspeed(files: Sequence[tuple[str, IO[bytes]]], item_base: int) -> Iterator[Outcome]:
@@ -273,9 +241,19 @@ def _literal(text: str) -> object:
             return msgspec.json.decode(text)
     except msgspec.MsgspecError:
         pass
+    if LITERALS.fullmatch(text):
+        text = STRANGE.sub(_usual, text)
+    elif WARNED.search(text):
+        return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the compiler, about strange escapes
-            return ast.literal_eval(text)
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
+
+
+def _usual(escape: re.Match[str]) -> str:
+    """An escape for the same text, of which the compiler does not warn: to silence it would change all threads."""
+    octal, unknown = escape.groups()
+    if octal:
+        return f"\\u{int(octal, 8):04x}"
+    return "\\" + escape[0] if unknown else escape[0]

@@ -14,7 +14,7 @@ from .checks import Checked
 from .errors import CatalogError, PromptError
 from .items import Catalog, some
 from .prompt_options import PromptOptions
-from .tokens import Tokenizer, adds_special, identifier_ids, is_text, joined
+from .tokens import Tokenizer, Warn, adds_special, identifier_ids, is_text, joined, warn_of_bos
 from .trie import PAD
 
 HISTORY = "{history}"
@@ -92,14 +92,16 @@ class PromptEncoder:
         return EncodedPrompt(ids, kept, kept < min(self.spec.history_length, len(items)))
 
 
-def compile_prompt(tokenizer: Tokenizer, catalog: Catalog, options: PromptOptions) -> PromptSpec:
+def compile_prompt(
+    tokenizer: Tokenizer, catalog: Catalog, options: PromptOptions, warn: Warn = lambda text: None
+) -> PromptSpec:
     """Find the ids of a prompt's fixed parts, and prove them against the tokenizer.
 
     No prompt is the tokenizer's bos (if it has one) and the items' tokens, without separator. A prompt
     holds "{history}" once and is tokenized as `tokenizer(text)` does, special tokens included unless it
     begins with them itself; with `chat` it (or just "{history}") is the user's message in the tokenizer's
-    chat template, rendered now, once for all requests. Raises `PromptError`, after which no prompt of
-    this template can be relied on.
+    chat template, rendered now, once for all requests. `warn` is told of a bos that stands there twice and of
+    variables that change nothing. Raises `PromptError`, after which no prompt of this template can be relied on.
     """
     template, separator = options.prompt, options.separator
     if options.history_length < 1:
@@ -113,7 +115,7 @@ def compile_prompt(tokenizer: Tokenizer, catalog: Catalog, options: PromptOption
         raise PromptError(f"the system message {options.system!r} holds {HISTORY}, whose place is in the prompt.")
     chat = Chat(tokenizer, options.system, options.chat_variables)
     if options.chat:
-        chat.check()
+        chat.check(warn)
 
     def render(history: str) -> str:
         text = message.replace(HISTORY, history)
@@ -130,6 +132,7 @@ def compile_prompt(tokenizer: Tokenizer, catalog: Catalog, options: PromptOption
     spec = _derive(source, options.history_length)
     _prove(source, spec)
     _refuse_unknown_text(source)
+    warn_of_bos(tokenizer, spec.prefix_ids + spec.separator_ids + spec.suffix_ids, warn)
     return spec
 
 

@@ -46,6 +46,7 @@ class PromptOptions(Checked, frozen=True, kw_only=True):
         return [name for name in _NAMES if getattr(self, name) != getattr(other, name)]
 
 
+_SPELLED = {"True": True, "False": False, "None": None}  # by Python
 _NAMES = tuple(field.name for field in fields(PromptOptions))
 
 
@@ -88,7 +89,9 @@ def _as_text(value: Any) -> str:
 
 
 def variable_value(text: str) -> Any:
-    """A chat template's variable from a command line: JSON where it is JSON, else the text."""
+    """A chat template's variable from a command line: JSON where it is JSON, or True, False, None; else the text."""
+    if text in _SPELLED:
+        return _SPELLED[text]
     try:
         return msgspec.json.decode(text.encode("utf-8", "surrogatepass"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -14,6 +14,7 @@ from .items import Catalog, lacking, padded, some
 from .trie import PAD, ItemTrie
 
 Int64 = NDArray[np.int64]
+Warn = Callable[[str], object]
 EndToken = Literal["auto", "always", "never"]
 _TOKEN = re.compile(r"<[^<>\s]+>")  # what identifier tokens look like; never taken apart as text
 SHARE = "items that are to share one identifier need it in the same strings."
@@ -99,6 +100,15 @@ def adds_special(encode: Callable[[bool], Sequence[int]]) -> bool:
     """
     plain = [*encode(False)]
     return not plain or [plain[0], *plain] != [*encode(True)][: len(plain) + 1]
+
+
+def warn_of_bos(tokenizer: Tokenizer, ids: Sequence[int], warn: Warn) -> None:
+    """Tell of a bos that a prompt's ids hold more than once: written out, and put before the text as well."""
+    bos = tokenizer.bos_token
+    count = 0 if bos is None else [*ids].count(tokenizer.get_vocab().get(bos, PAD))
+    if count > 1:
+        times = "twice" if count == 2 else f"{count} times"
+        warn(f"the prompt holds {bos} {times}: ids {[*ids]}. If the model was not trained so, write it once, or not")
 
 
 def joined(catalog: Catalog, item: int, join: str) -> str:

@@ -74,15 +74,15 @@ def export_bundle(
     checks.whole_number(external_bytes, "external_bytes", 0)
     _check_options(max_top_k, precision=precision, end_token=prompt.get("end_token", "auto"), scoring=scoring)
     trained = Trained.of(target)
-    options = as_trained(trained, prompt, other_prompt=other_prompt, warn=partial(_warn, progress))
+    options = as_trained(trained, prompt, other_prompt=other_prompt, warn=partial(warning, progress))
     check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
     progress("reading the catalog")
     recommendable = Catalog.load(catalog, items)
     sources = {role: Checkpoint.open(path) for role, path in (("target", target), ("draft", draft)) if path is not None}
-    warn_of_draft(draft, options, partial(_warn, progress))
+    warn_of_draft(draft, options, partial(warning, progress))
     with quiet():
         identifiers = _compile_identifiers(recommendable, sources, options)
-        spec = compile_prompt(sources["target"].tokenizer, recommendable, options)
+        spec = compile_prompt(sources["target"].tokenizer, recommendable, options, partial(warning, progress))
     if trained is not None and not other_prompt:
         trained.check(spec)
     for note in (note for source in sources.values() for note in source.notes):
@@ -127,7 +127,8 @@ def _check_options(max_top_k: int, **choices: str) -> None:
         raise ExportError(f"The longest list that requests may ask for is {max_top_k}; expected at least 1.")
 
 
-def _warn(progress: Progress, text: str) -> None:
+def warning(progress: Progress, text: str) -> None:
+    """Tell what is harmless, but may not be meant."""
     progress(f"WARNING: {text}")
 
 
@@ -151,7 +152,8 @@ def _show(
         f"{joined(catalog, item, join)!r}, ids {_unpadded(identifiers.tokens[item])}"
     )
     if is_text(tokenizer, catalog) and is_glued(catalog, join, encoder.spec.separator):
-        _warn(progress, "strings or items run together as one word. If the model knows them apart: --join, --separator")
+        remedy = "If the model knows them apart: --join, --separator"
+        warning(progress, f"strings or items run together as one word. {remedy}")
     history = range(min(SAMPLE_ITEMS, len(catalog.item_ids)))
     ids = encoder.encode(history).ids.tolist()
     progress(f"prompt of items {', '.join(catalog.item_ids[item] for item in history)}: {shown(tokenizer, ids)}")

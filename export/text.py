@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..catalog.chat import Chat
 from ..catalog.errors import ExportError, PromptError
 from ..catalog.files import check_replaceable, whole_directory
 from ..catalog.prompt_options import check_chat_only
-from ..catalog.tokens import adds_special
+from ..catalog.tokens import Warn, adds_special, warn_of_bos
 from ..engines.bundle import MANIFEST
 from ..engines.facts import file_facts
 from ..engines.generation import token_settings
@@ -22,7 +23,7 @@ from ..engines.sealed import SCHEMA_VERSION, sealed
 from ..engines.text_bundle import TOKENIZER_FILE, TextManifest, TextPrompt
 from ..engines.torch import DTYPES
 from ..pools.tokenizer import fingerprint, load
-from .bundle import check_flags, shown
+from .bundle import check_flags, shown, warning
 from .checkpoint import Checkpoint
 from .model import GraphSettings, Progress, export_model
 from .onnx import EXTERNAL_BYTES, OPSET
@@ -70,9 +71,11 @@ def export_text(
     check_chat_only(chat=chat, chat_variables=variables, system=system)
     for note in source.notes:
         progress(note)
+    warn = partial(warning, progress)
     with quiet():
-        around = compile_text_prompt(prompt, Chat(source.tokenizer, system, variables) if chat else None)
+        around = compile_text_prompt(prompt, Chat(source.tokenizer, system, variables) if chat else None, warn)
         sample = encoded(source.tokenizer, around, SAMPLES[0])
+    warn_of_bos(source.tokenizer, sample, warn)
     progress(f"prompt of {SAMPLES[0]!r}: {shown(source.tokenizer, sample)}")
     with whole_directory(output, kind=MANIFEST, replace=overwrite) as part:
         progress("writing the tokenizer")
@@ -97,13 +100,13 @@ def export_text(
     return manifest
 
 
-def compile_text_prompt(template: str | None, chat: Chat | None) -> TextPrompt:
-    """What stands around a prompt. Raises `PromptError` for a template without the prompt's place."""
+def compile_text_prompt(template: str | None, chat: Chat | None, warn: Warn) -> TextPrompt:
+    """What stands around a prompt; `warn` as in `Chat.check`. Raises `PromptError` without the place of the prompt."""
     message = PROMPT if template is None else checks.text(template, "prompt")
     if message.count(PROMPT) != 1:
         raise PromptError(f"the template {message!r} holds {PROMPT} {message.count(PROMPT)} times; expected once.")
     if chat is not None:
-        chat.check()
+        chat.check(warn)
         if PROMPT in (chat.system or ""):
             raise PromptError(f"the system message {chat.system!r} holds {PROMPT}, whose place is in the prompt.")
     rendered = message if chat is None else chat.render(message)

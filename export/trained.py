@@ -1,6 +1,6 @@
 """What a checkpoint was trained with: taken for what is not told, and held against what is."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from ..catalog import checks
 from ..catalog.errors import ExportError, OptionError, PromptError
 from ..catalog.prompt import PromptSpec
 from ..catalog.prompt_options import PromptOptions, contradictions, contrast
+from ..catalog.tokens import Warn
 
 TRAINING, ALIGNMENT = "training.json", "alignment.json"  # beside the weights, by `train` and `align`
 HARMLESS = ("history_length",)  # of a prompt's options: a model trained on other lengths still knows the prompt
 
-Warn = Callable[[str], object]
 Given = PromptOptions | Mapping[str, Any] | None  # all options of a prompt, or those that were told
 
 

@@ -135,6 +135,45 @@ def test_a_variable_that_the_template_never_mentions_is_refused(catalog: Catalog
     refuse(r"Its variables are: mood\.", "qwen3", catalog, marked, **unknown)
 
 
+def test_a_variable_that_changes_nothing_is_warned_of(catalog: Catalog) -> None:
+    def warned(name: str, **variables: Any) -> list[str]:
+        told: list[str] = []
+        options = PromptOptions(prompt=PROMPT, separator=SEPARATOR, chat=True, chat_variables=variables)
+        compile_prompt(FAMILIES[name].tokenizer(), catalog, options, told.append)
+        return told
+
+    assert warned("qwen3", enable_thinking=False) == []
+    for value in ("no", "False", 0, True):
+        expected = [f"--chat-variable enable_thinking={value!r} changes nothing in the prompt"]
+        assert warned("qwen3", enable_thinking=value) == expected
+    assert warned("llama3", date_string="1 May 2025") == []
+    assert len(warned("llama3", date_string="26 Jul 2024")) == 1
+
+
+def test_a_variable_without_which_the_template_cannot_do_is_none_of_those(catalog: Catalog) -> None:
+    told: list[str] = []
+    tokenizer = FAMILIES["qwen3"].tokenizer()
+    tokenizer.chat_template = "{{ mood + messages[0].content }}"
+    options = PromptOptions(prompt=PROMPT, chat=True, chat_variables={"mood": "x"})
+    compile_prompt(tokenizer, catalog, options, told.append)
+    assert told == []
+
+
+def test_exports_warn_of_what_may_not_be_meant(tmp_path: Path) -> None:
+    tiny_catalog(tmp_path / "index.json")
+    thinking, started = FAMILIES["qwen3"].checkpoint(tmp_path / "a"), FAMILIES["mistral"].checkpoint(tmp_path / "b")
+    items = ("--catalog", tmp_path / "index.json", "--output", tmp_path / "bundle", "--overwrite")
+    text = ("--text", "--output", tmp_path / "text", "--overwrite")
+    for kind, place in ((items, "{history}"), (text, "{prompt}")):
+        common = ("export", "--target", thinking, "--chat", *kind, "--chat-variable")
+        idle = "WARNING: --chat-variable enable_thinking='no' changes nothing in the prompt"
+        assert idle in good(*common, "enable_thinking=no").stderr
+        assert "WARNING" not in good(*common, "enable_thinking=False").stderr
+        common = ("export", "--target", started, *kind, "--prompt")
+        assert "WARNING: the prompt holds <s> twice: ids [1, " in good(*common, f" <s>buy {place}").stderr
+        assert "WARNING" not in good(*common, f"<s>buy {place}").stderr
+
+
 def test_chat_options_need_a_chat(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"--chat-variable, --system: for the tokenizer's chat template only"):
         PromptOptions(prompt=PROMPT, chat_variables={"a": 1}, system="x")

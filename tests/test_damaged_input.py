@@ -105,11 +105,23 @@ def test_an_odd_value_costs_its_line_alone(tmp_path, value):
     assert list(reasons(outcomes)) == [2]
 
 
-@pytest.mark.parametrize("value", [LONG, b"1e999", b"NaN", b'{"a": 1}', b'"\xff"'])
+@pytest.mark.parametrize("value", [LONG, DEEP, LONG + b", " + DEEP, b"1e999", b"NaN", b'{"a": 1}', b'"\xff"'])
 def test_an_odd_value_costs_its_lcrec_entry_alone(tmp_path, value):
     outcomes = read(tmp_path, "h.inter.json", b'{"1": [2],\n"3": [%s],\n"5": [6]}' % value)
     assert users(outcomes) == ["1", "5"]
     assert list(reasons(outcomes)) == [2]
+
+
+def test_a_deep_lcrec_entry_ends_where_its_brackets_do(tmp_path):
+    deep = b"[" * 3000 + b'"]\\"}\\\\", {"a[": 1}\n' + b"]" * 3000
+    outcomes = read(tmp_path, "h.inter.json", b'{"1": [2],\n"3": %s,\n"5": [6], "3": [1]}' % deep)
+    assert users(outcomes) == ["1", "5"]
+    assert reasons(outcomes).keys() == {2, 4}
+    assert reasons(outcomes)[2] == "nested too deeply; expected user to [items, ...]"
+    assert outcomes[1].raw == f'"3": {deep.decode()}'
+    for broken, place in ((deep[:-1], "closed by '}'"), (deep[:-2001] + b'"', "never closed")):
+        with pytest.raises(HistoryError, match=f"line [23], .* nested too deeply, and {place}"):
+            read(tmp_path, "h.inter.json", b'{"1": [2],\n"3": %s}' % broken)
 
 
 @pytest.mark.parametrize(

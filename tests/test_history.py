@@ -1,11 +1,13 @@
 """History files: every format, real and damaged."""
 
+import ast
 import io
 import itertools
 import json
 import os
 import re
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from hypothesis import strategies as st
 from specbeam.catalog import HistoryRequest, Reject, read_histories
 from specbeam.catalog.errors import HistoryError
 from specbeam.catalog.extras import install
+from specbeam.catalog.formats import LITERALS
+from specbeam.catalog.formats import _literal as literal
 
 DATA = Path(os.environ.get("SPECBEAM_DATA", Path(__file__).parents[2] / "shared")) / "data"
 
@@ -271,6 +275,49 @@ def test_minionerec(tmp_path):
         Request("A2", ("926",), 3, labels=("38",)),
         Request("A1", ("x", "5"), 7, labels=("7",)),
     ]
+
+
+@given(
+    st.lists(st.integers() | st.text() | st.text("\\x4n'\"07\r", max_size=8), min_size=1, max_size=5),
+    st.text("\\dqN{}x4107'\" ,[]u_\n", max_size=12),
+)
+@settings(max_examples=400, deadline=None)
+def test_literals_are_those_of_python_and_nothing_warns(items, odd):
+    def python(text):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return ast.literal_eval(text)
+            except (ValueError, SyntaxError):
+                return None
+
+    assert literal(str(items)) == items
+    for text in (f"['{odd}', 1]", f'["{odd}"]', f" [{odd} ]\n"):
+        got, expected = literal(text), python(text)
+        assert got == expected or (got is None and not LITERALS.fullmatch(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        (r"['a\d', 1]", ["a\\d", 1]),
+        (r"['\777\8\\d\n']", ["\u01ff\\8\\d\n"]),
+        ("['a' 'b', 0x1]", None),
+        ("[1or 2]", None),
+        (r"[r'\d']", None),
+        ("['a' 'b', -1_0]", ["ab", -10]),
+        ("[" + "'\\" * 20_000, None),
+        ("[" + "1, " * 20_000 + "x]", None),
+    ],
+)
+def test_odd_literals(text, items):
+    assert literal(text) == items
+
+
+def test_minionerec_leaves_the_process_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(warnings, "catch_warnings", None)  # what it changes is every thread's
+    rows = rb"""A1,t,t,"['a\d', 5]",7"""
+    assert read(tmp_path, "valid.csv", HEADER + rows) == [Request("A1", ("a\\d", "5"), 2, labels=("7",))]
 
 
 @pytest.mark.parametrize("rows", ["user_id,history_item_id\nA,[1]\n", "user_id,history_item_id,item_id\nA,[1],\n"])

@@ -265,6 +265,19 @@ def test_a_template_that_begins_with_bos_gets_no_other(name):
     assert (later.prefix_ids[0], later.prefix_ids.count(bos)) == (bos, 2)
 
 
+@pytest.mark.parametrize(
+    ("template", "times"),
+    [("{history}", 1), ("<s>{history}", 1), ("\n<s>{history}", 2), (" <s>{history}", 2), ("<s><s>{history}<s>", 3)],
+)
+def test_a_bos_that_is_there_more_than_once_is_warned_of(template, times):
+    tokenizer, told = TOKENIZERS["metaspace never"](), []
+    spec = compile_prompt(tokenizer, CATALOG, PromptOptions(prompt=template), told.append)
+    ids = [*spec.prefix_ids, *spec.separator_ids, *spec.suffix_ids]
+    assert ids.count(tokenizer.bos_token_id) == times
+    said = {1: None, 2: "twice", 3: "3 times"}[times]
+    assert [text.partition(". ")[0] for text in told] == ([f"the prompt holds <s> {said}: ids {ids}"] if said else [])
+
+
 def test_a_template_may_hold_identifiers_itself():
     tokenizer = TOKENIZERS["bytes"]()
     first = "".join(CATALOG.identifiers[0])

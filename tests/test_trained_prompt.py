@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chat_cases import FAMILIES
 from commands import bad, good
@@ -168,6 +170,33 @@ def test_options_survive_a_command_line() -> None:
         read = variable_value(text)
         assert (name, type(read), read) == ("x", type(value), value)
     assert PromptOptions().arguments() == []
+
+
+def test_what_python_spells_is_read_and_texts_of_that_name_are_quoted() -> None:
+    assert [variable_value(text) for text in ("True", "False", "None", "true")] == [True, False, None, True]
+    options = PromptOptions(chat=True, chat_variables={"x": "False"})
+    assert options.written("chat_variables") == "--chat-variable 'x=\"False\"'"
+
+
+SPELLED = st.sampled_from(["True", "False", "None", "true", "null", "1", "1e999", "NaN", "[1]", '"a"', "{", "\udcff"])
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+VALUES = st.recursive(
+    LEAVES | SPELLED, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+)
+
+
+@given(LEAVES.filter(lambda value: isinstance(value, str)) | SPELLED)
+def test_every_variable_that_is_read_survives_being_written(text: str) -> None:
+    value = variable_value(text)
+    (_, word) = PromptOptions(chat=True, chat_variables={"x": value}).arguments()[-2:]
+    again = variable_value(word.removeprefix("x="))
+    assert (type(again), again) == (type(value), value)
+
+
+@given(VALUES.filter(lambda value: "\\udcff" not in repr(value)))
+def test_every_value_survives_being_written(value: Any) -> None:
+    (_, word) = PromptOptions(chat=True, chat_variables={"x": value}).arguments()[-2:]
+    assert repr(variable_value(word.removeprefix("x="))) == repr(value)
 
 
 @pytest.fixture

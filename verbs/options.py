@@ -36,7 +36,7 @@ SPECULATION_HELP = (
 )
 END_TOKEN_HELP = "End identifiers with the eos token, as the models were trained. auto: where their lengths differ."
 PROMPT_FILE_HELP = "In place of --prompt: a file that holds it, taken as it is, the last line break included."
-CHAT_VARIABLE_HELP = "With --chat: a variable of the template; JSON, or text. Several may be given."
+CHAT_VARIABLE_HELP = "With --chat: a variable of the template; JSON, True, False, None, or text. Several may be given."
 OTHER_PROMPT_HELP = (
     "What is not given is as training.json or alignment.json beside the checkpoint says, which must not be "
     "contradicted; with this they are not looked at."
