@@ -54,7 +54,7 @@ def build_plan(
         capability, memory = device.compute_capability(), device.memory()
     check_memory(facts, limits, identifier_length=identifier_length, cache=cache, total=memory)
     data = _build(trt, graph, profiles, options, progress)
-    with whole_file(plan, replace=False) as file:
+    with whole_file(plan, replace=True) as file:
         file.write(data)
     return TensorRTFacts(
         version=trt.__version__,

@@ -56,7 +56,9 @@ def test_where_it_is_not_installed_the_sources_are_named(monkeypatch: pytest.Mon
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(extras, "requires", absent)
-    assert install("explain") == f"pip install {shlex.quote(f'{Path(extras.__file__).resolve().parent.parent}[explain]')}"
+    assert (
+        install("explain") == f"pip install {shlex.quote(f'{Path(extras.__file__).resolve().parent.parent}[explain]')}"
+    )
 
 
 def test_no_file_tells_to_install_a_project_by_our_name() -> None:

@@ -9,7 +9,7 @@ from fuzzing import fuzz
 from specbeam.engines.sealed import sealed
 from tiny_models import make_text_tokenizer
 
-INPUTS = 120
+INPUTS = 60
 
 
 @pytest.fixture(scope="module")

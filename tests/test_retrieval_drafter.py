@@ -254,7 +254,7 @@ def test_a_bundle_with_a_pool_is_evaluated(tiny: Tiny, bundle: Path, pool: Path,
     results = tmp_path / "results.json"
     told = good("evaluate", bundle, shop, "--pool", pool, "--drafter", "retrieval", "-k", 3, "--timed-users", 0,
                 "--against", "plain", "--draft-width", 8, "--threads", 1, "-o", results).stdout  # fmt: skip
-    assert "strict: 8 nodes at each of 3 depths drafted from a pool" in told
+    assert "strict: 8 nodes at each of 3 depths drafted (fixed) from a pool" in told
     assert "6 of 6 strict lists" in told
     setup = json.loads(results.read_text())["setup"]
     assert (setup["drafter"], setup["pool"]) == ("retrieval", ItemPool.open(pool).checksum)

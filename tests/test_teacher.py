@@ -15,7 +15,7 @@ import scripted_recommender
 from scripted_search import naive_beam_search, ragged_catalog, random_catalog
 from specbeam.align.teacher import Searcher, truth_paths
 from specbeam.align.trees import TeacherSettings, Trees, TreeStore, joined
-from specbeam.catalog.errors import SpecBeamError
+from specbeam.catalog.errors import DiskFullError, SpecBeamError
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.scripted import ScriptedEngine
 from specbeam.engines.torch import TorchEngine
@@ -275,7 +275,7 @@ def test_a_full_disk_leaves_no_part(tmp_path: Path, trie: ItemTrie, monkeypatch:
 
     monkeypatch.setattr("specbeam.catalog.files.os.fsync", full)
     for part in (0, 1):
-        with pytest.raises(OSError, match="No space left on device"):
+        with pytest.raises(DiskFullError, match="No space left on "):
             trees.write(part, make_trees(rng, trie, 3, 4))
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == kept
     assert trees.missing() == [1, 2]

@@ -81,7 +81,7 @@ def test_one_of_one_without_a_threshold_is_strict() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"mode": "loose"}, "expected 'strict' or 'relaxed'"),
+        ({"mode": "loose"}, "expected one of strict, relaxed"),
         ({"mode": "relaxed", "accept_top_k": 0}, "at least 1"),
         ({"mode": "relaxed", "threshold": 1.0}, "from 0 to below 1"),
         ({"mode": "relaxed", "threshold": float("nan")}, "from 0 to below 1"),
