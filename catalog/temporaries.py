@@ -7,7 +7,6 @@ system has no such locks for them (NFS has none on what is open for reading), no
 import fcntl
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -71,7 +70,7 @@ def _taken_over(name: Path) -> Iterator[None]:
 
 def _locked(path: Path, ending: str, make: Callable[[Path], int]) -> tuple[int, Path]:
     while True:
-        name = path.with_name(f".{path.name}.{secrets.token_hex(4)}{ending}")
+        name = path.with_name(f".{path.name}.{os.urandom(4).hex()}{ending}")
         with suppress(FileExistsError, FileNotFoundError):
             handle = make(name)
             with suppress(OSError):  # a file system without locks: then nobody sweeps there, either
