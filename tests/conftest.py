@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from commands import user, write
 from tiny_bundle import Tiny
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 # Before anything imports torch, here or in a subprocess: models this small are slower on several threads, and far
 # slower where the processors are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -124,7 +124,7 @@ def test_another_prompt_on_purpose_is_told_of_in_an_evaluation(shop: Path, targe
 
 def test_another_length_is_only_told_of(shop: Path, target: Path, tmp_path: Path) -> None:
     shown = good(*export(shop, target, tmp_path / "bundle", "--history-length", 3, "--draft", target)).stderr
-    assert shown.count("WARNING") == 2  # of the target's, and of the draft's
+    assert shown.count("was trained with another prompt") == 2  # the target, and the draft
     assert "--history-length 3 (trained: --history-length 4)" in shown
     assert prompt_of(tmp_path / "bundle").history_length == 3
 
