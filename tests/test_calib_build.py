@@ -245,7 +245,7 @@ def test_half_precision_engines_are_converted(bundle: Path) -> None:
     facts = Bundle.open(bundle).engine_facts(name).roles
     assert (facts["target"].precision, facts["target"].cache) == ("fp16", "fp16")
     assert (facts["draft"].precision, facts["draft"].cache) == ("fp32", "fp32")
-    assert 0 < facts["target"].max_difference < 5e-2
+    assert 0 < facts["target"].max_difference < 0.1
     assert facts["draft"].max_difference < 1e-4
     graph = bundle / "engines" / name / "target/model.onnx"
     assert operators(graph) >= {"LogSoftmax"}
