@@ -48,5 +48,5 @@ def listed_requests(requests: Iterable[Request], trie: ItemTrie) -> list[Request
 def _same(a: ItemTrie, b: ItemTrie) -> bool:
     """Whether two tries, each opened by itself, are of one catalog."""
     return all(
-        np.array_equal(x, y) for x, y in ((a.vocabulary, b.vocabulary), (a.token, b.token), (a.parent, b.parent))
+        np.array_equal(x, y) for x, y in ((a.vocabulary, b.vocabulary), (a.column, b.column), (a.parent, b.parent))
     )
