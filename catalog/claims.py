@@ -4,13 +4,13 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
 from pathlib import Path
 
 from .errors import SpecBeamError
-from .temporaries import LOCK, sweep
+from .temporaries import LOCK, is_still, sweep
 
 ATTEMPTS = 10  # a sweeper holds a lock for a moment, to see whether anybody does
 _CLAIMED: ContextVar[frozenset[Path]] = ContextVar("_CLAIMED", default=frozenset())
@@ -60,8 +60,7 @@ def _lock(path: Path, shown: Path) -> tuple[int, Path]:
             ) from None
         except OSError:
             return handle, lock  # a file system without locks
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(handle), os.stat(lock)):
-                return handle, lock
+        if is_still(handle, lock):
+            return handle, lock
         os.close(handle)  # its former holder has just removed it
     raise AssertionError

@@ -59,10 +59,12 @@ def sweep(folder: Path) -> None:
 
 @contextmanager
 def _taken_over(name: Path) -> Iterator[None]:
-    """Raises OSError where its writer lives."""
+    """Raises OSError where its writer lives, or the name is another one's by now."""
     handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not is_still(handle, name):
+            raise FileNotFoundError(name)
         yield
     finally:
         os.close(handle)
@@ -75,10 +77,17 @@ def _locked(path: Path, ending: str, make: Callable[[Path], int]) -> tuple[int, 
             handle = make(name)
             with suppress(OSError):  # a file system without locks: then nobody sweeps there, either
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(name)):
-                    return handle, name
+            if is_still(handle, name):
+                return handle, name
             os.close(handle)  # swept before it was locked
+
+
+def is_still(handle: int, name: Path) -> bool:
+    """Whether a file or folder that was opened by its name still has it, now that it is locked."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(name))
+    except FileNotFoundError:
+        return False
 
 
 def _new_file(name: Path) -> int:

@@ -24,6 +24,9 @@ TYPES = {  # of every array of a pool
 }  # fmt: skip
 
 
+Reach = Annotated[int, msgspec.Meta(ge=1, le=2**16)]  # tokens
+
+
 class GroupFacts(Frozen, frozen=True):
     """The texts of one group, or all."""
 
@@ -37,9 +40,7 @@ class TextPoolFacts(PoolFacts, frozen=True, kw_only=True):
 
     kind: Literal["text"] = "text"
     tokenizer_sha256: str  # see `tokenizer.fingerprint`
-    reach: Annotated[
-        int, msgspec.Meta(ge=1, le=2**16)
-    ]  # the longest window: the query and what may be drafted behind it
+    reach: Reach  # the longest window: the query and what may be drafted behind it
     all: GroupFacts
     groups: dict[str, GroupFacts]
 

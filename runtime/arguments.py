@@ -40,8 +40,9 @@ def listed_requests(requests: Iterable[Request], trie: ItemTrie) -> list[Request
     each = checks.listed(requests, "requests", "requests")
     for request in each:
         checks.instance(request, "a request", Request, "what encode(history) returns")
-        if request.trie is not trie and not _same(request.trie, trie):
-            raise OptionError("a request was encoded by the recommender of another bundle; expected one of this one's.")
+    others = {id(request.trie): request.trie for request in each if request.trie is not trie}
+    if not all(_same(other, trie) for other in others.values()):
+        raise OptionError("a request was encoded by the recommender of another bundle; expected one of this one's.")
     return each
 
 
