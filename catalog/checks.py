@@ -11,12 +11,12 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 import numpy as np
 
+from .bounds import LARGEST as LARGEST  # of numbers that say how many
 from .errors import OptionError
 from .files import Frozen
 
 T = TypeVar("T")
 MOST_THREADS = 1024  # of an engine; libraries hang or fail beyond
-LARGEST = 2**31 - 1  # of numbers that say how many
 LARGEST_SEED = 2**63 - 1
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "None"}
 _REPR = Repr()
