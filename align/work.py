@@ -22,7 +22,6 @@ TRAINER = "trainer_state.json"  # the name that transformers reads
 WEIGHTS, BEST, OPTIMIZER, RANDOM = (f"{name}.safetensors" for name in ("weights", "best", "optimizer", "random"))
 EVENTS = "events"  # TensorBoard's
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_ANEW = "Remove {} and run the same command again: what is not there is made anew."
 
 Tensors = Mapping[str, torch.Tensor]
 

@@ -52,13 +52,6 @@ def within(settings: Any, least: int, **most: int) -> None:
             whole_number(each, name, least, limit)
 
 
-def real_number(value: object, name: str) -> float:
-    """A number; its limits are the caller's."""
-    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
-        return value if isinstance(value, int | float) else float(value)
-    raise refused(value, name, "a number")
-
-
 def flag(value: object, name: str) -> bool:
     """True or False, and nothing that only counts as either."""
     if isinstance(value, bool | np.bool_):
