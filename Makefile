@@ -11,7 +11,7 @@ demo: $(VENV)/.package
 	$(BIN)/specbeam demo --output demo --overwrite
 
 test: $(VENV)/.package
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.package
 	$(BIN)/ruff check .
