@@ -81,7 +81,7 @@ EXPECTED = pairs(R.recommend([["3", "7"]], 5)[0])
     "history",
     [["3", "7"], ("3", "7"), [3, 7], iter(["3", "7"]), (str(i) for i in (3, 7)), np.array(["3", "7"]), np.array([3, 7]),
      {"3": 0, "7": 1}.keys(), [np.int64(3), np.str_("7")], map(str, [3, 7]), np.array(["3", 7], object)],
-    ids=repr,
+    ids=lambda history: type(history).__name__,
 )  # fmt: skip
 def test_any_iterable_of_ids_is_a_history(history: Any) -> None:
     (result,) = R.recommend([history], 5)
