@@ -16,6 +16,8 @@ from .disk import told_if_full
 from .errors import OutputTakenError, SpecBeamError
 from .temporaries import OLD, temporary_directory, temporary_file
 
+BLOCK = 1 << 20  # bytes that are read at a time
+
 
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Configuration read from or written to JSON: immutable, and an unknown key is an error."""
@@ -33,7 +35,12 @@ def whole_file(path: Path, *, replace: bool) -> Iterator[IO[bytes]]:
         yield file
         file.flush()
         os.fsync(file.fileno())
-        _placed(part, path, os.replace if replace and not path.is_dir() else _link)
+        place_file(part, path, replace=replace)
+
+
+def place_file(part: Path, path: Path, *, replace: bool) -> None:
+    """Give a finished file its name, as `whole_file` does."""
+    _placed(part, path, os.replace if replace and not path.is_dir() else _link)
 
 
 @contextmanager
@@ -130,7 +137,11 @@ def _rename(part: Path, path: Path) -> None:
     os.rename(part, path)
 
 
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(path: Path, progress: Callable[[int], None] = lambda size: None) -> str:
+    """Hexadecimal SHA-256 of a file's bytes. `progress` is told of every block how many bytes it has."""
+    found, block = hashlib.sha256(), bytearray(BLOCK)
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(block):
+            found.update(memoryview(block)[:size])
+            progress(size)
+    return found.hexdigest()

@@ -33,6 +33,20 @@ class Reject:
     rest: bool = False  # it stands for all that follows in the file, which cannot be read
 
 
+class RejectLine(msgspec.Struct, frozen=True):
+    """One line of a rejects file."""
+
+    file: str
+    line: int
+    reason: str
+    raw: str
+
+    @classmethod
+    def of(cls, reject: Reject) -> "RejectLine":
+        """The line that says why another cannot be used."""
+        return cls(reject.source, reject.line, reject.reason, reject.raw)
+
+
 class Record(NamedTuple, Generic[T]):
     """A line that can."""
 

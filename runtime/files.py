@@ -1,11 +1,10 @@
-"""Inference over history files: a stream of requests in, one JSON line a request out, in the same order."""
+"""Inference over history files: a request of each line, and what is written of its answer."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, final
 
 import msgspec
 
@@ -13,12 +12,11 @@ from ..catalog.errors import HistoryError, OptionError, SpecBeamError
 from ..catalog.history import HistoryRequest, Reject
 from ..catalog.items import Catalog
 from ..catalog.packed import refuse_packed
+from ..catalog.records import RejectLine
 from .filters import ItemFilter
 from .recommender import Recommender
 from .types import Recommendation, RecommendedItem, Request, RequestFailure, RequestStats
-
-BATCHES_PER_WINDOW = 32  # requests read ahead, so that those of one length share a batch
-HOPELESS = 8  # requests in succession, and whole batches, for which an engine gives no numbers: then it is at fault
+from .windows import BATCHES_PER_WINDOW, Job, Outcomes
 
 
 class ResultLine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -31,104 +29,65 @@ class ResultLine(msgspec.Struct, frozen=True, omit_defaults=True):
     available: int | None = None  # items that it may be recommended at all, where fewer than it asked for
 
 
-class RejectLine(msgspec.Struct, frozen=True):
-    """One line of the rejects file."""
-
-    file: str
-    line: int
-    reason: str
-    raw: str
-
-
-@dataclass
-class Outcomes:
-    """What kept requests of one run from being answered."""
-
-    rejected: int = 0  # lines that are no request
-    failed: int = 0  # requests for which the engine gave no numbers
-    reason: str = ""  # of a failure
-    stopped: bool = False  # before the end, because whole batches failed
-    _succession: int = 0
-
-    def see(self, batch: Collection[object]) -> None:
-        """Take note of a batch's results, and whether it is of use to go on."""
-        failures = [result for result in batch if isinstance(result, RequestFailure)]
-        self.failed += len(failures)
-        self.reason = failures[0].reason if failures else self.reason
-        self._succession = self._succession + len(failures) if len(failures) == len(batch) else 0
-        self.stopped = self._succession >= HOPELESS
-
-
-@dataclass
 class InferCounts(Outcomes):
     """What happened to the requests of one run."""
 
-    served: int = 0
     unknown_items: int = 0  # dropped from histories that had other items
     shortened: int = 0  # histories that the model's context did not hold
     short_lists: int = 0  # requests that may be recommended fewer items than they asked for
     unknown_listed: int = 0  # ids of requests' own allow- and deny-lists that the catalog lacks
-    cut_files: int = 0  # files that could not be read to their end
 
 
-def infer(
-    recommender: Recommender,
-    entries: Iterable[HistoryRequest | Reject],
-    k: int,
-    counts: InferCounts,
-    *,
-    item_filter: ItemFilter | None = None,
-    exclude_history: bool = False,
-    stats: bool = False,
-    progress: Callable[[int], None] = lambda served: None,
-    warn: Callable[[str], None] = lambda message: None,
-) -> Iterator[ResultLine | RejectLine]:
-    """Serve a stream of requests. Yields results in input order, and rejects as they are met.
+@dataclass(frozen=True)
+class ListOptions:
+    """What holds for all requests of a run, unless they say it themselves."""
 
-    A request for which the engine gives no numbers becomes a reject, too; where whole batches do, of at least
-    `HOPELESS` requests in succession, `counts.stopped` is set and the others are not tried.
-
-    k: items for requests that do not say it themselves. item_filter: for all requests, on top of their own.
-    exclude_history: recommend nothing that a history holds.
-    `progress` is told how many requests are done, after every batch; `warn` of requests that allow nothing,
-    because the catalog has none of the items that they allow.
-    """
-    entries, before = iter(entries), 0
-    while window := list(islice(entries, BATCHES_PER_WINDOW * recommender.batch_size)):
-        asked: list[tuple[HistoryRequest, Request]] = []
-        for entry in window:
-            request = entry if isinstance(entry, Reject) else _encode(recommender, entry, item_filter, exclude_history)
-            if isinstance(request, Reject):
-                counts.rejected += 1
-                counts.cut_files += request.rest
-                yield RejectLine(request.source, request.line, request.reason, request.raw)
-            else:
-                assert isinstance(entry, HistoryRequest)
-                counts.unknown_listed += _unknown_listed(entry, recommender.catalog, warn)
-                asked.append((entry, request))
-        results: dict[int, Recommendation | RequestFailure] = {}
-        for batch in recommender.batches([request for _, request in asked], k):
-            results |= batch
-            counts.see(batch.values())
-            progress(before + len(results))
-            if counts.stopped:
-                break
-        before += len(results)
-        for number in sorted(results):
-            entry, result = asked[number][0], results[number]
-            if isinstance(result, RequestFailure):
-                yield RejectLine(entry.source, entry.line, result.reason, _raw(entry))
-                continue
-            counts.served += 1
-            counts.unknown_items += result.unknown_items
-            counts.shortened += result.shortened
-            counts.short_lists += result.available is not None
-            yield _line(entry, result, stats)
-        if counts.stopped:
-            return
+    k: int
+    item_filter: ItemFilter | None = None  # on top of their own
+    exclude_history: bool = False  # recommend nothing that a history holds
+    stats: bool = False  # write what each list cost
 
 
-def write_line(file: IO[bytes], line: ResultLine | RejectLine) -> None:
+@final
+class Inference(Job[HistoryRequest, Request, Recommendation, InferCounts]):
+    """A list for each history."""
+
+    def __init__(
+        self, recommender: Recommender, options: ListOptions, *, warn: Callable[[str], None] = lambda message: None
+    ) -> None:
+        """`warn` is told of requests that allow nothing, because the catalog has none of the items they allow."""
+        self.ahead = BATCHES_PER_WINDOW * recommender.batch_size
+        self._recommender, self._options, self._warn = recommender, options, warn
+
+    def counts(self) -> InferCounts:
+        return InferCounts()
+
+    def encode(self, entry: HistoryRequest) -> Request | Reject:
+        own, shared = ItemFilter(entry.allow, entry.deny), self._options.item_filter
+        try:
+            return self._recommender.encode(
+                entry.items, k=entry.k, user=entry.user, item_filter=own if shared is None else shared.both(own),
+                exclude_history=self._options.exclude_history or entry.exclude_history,
+            )  # fmt: skip
+        except (HistoryError, OptionError) as error:
+            return Reject(entry.line, str(error), _raw(entry), entry.source)
+
+    def batches(self, requests: list[Request]) -> Iterator[dict[int, Recommendation | RequestFailure]]:
+        return self._recommender.batches(requests, self._options.k)
+
+    def line(self, entry: HistoryRequest, answer: Recommendation, counts: InferCounts) -> ResultLine:
+        counts.unknown_items += answer.unknown_items
+        counts.shortened += answer.shortened
+        counts.short_lists += answer.available is not None
+        counts.unknown_listed += _unknown_listed(entry, self._recommender.catalog, self._warn)
+        stats = answer.stats if self._options.stats else None
+        return ResultLine(entry.user, entry.line, answer.items, stats, answer.available)
+
+    def failed(self, entry: HistoryRequest, reason: str) -> RejectLine:
+        return RejectLine(entry.source, entry.line, reason, _raw(entry))
+
+
+def write_line(file: IO[bytes], line: msgspec.Struct) -> None:
     """Write one JSON line."""
     file.write(msgspec.json.encode(line) + b"\n")
 
@@ -201,19 +160,6 @@ def filter_of(
     return ItemFilter(allowed, denied or frozenset())
 
 
-def _encode(
-    recommender: Recommender, entry: HistoryRequest, shared: ItemFilter | None, exclude_history: bool
-) -> Request | Reject:
-    own = ItemFilter(entry.allow, entry.deny)
-    try:
-        return recommender.encode(
-            entry.items, k=entry.k, user=entry.user, exclude_history=exclude_history or entry.exclude_history,
-            item_filter=own if shared is None else shared.both(own),
-        )  # fmt: skip
-    except (HistoryError, OptionError) as error:
-        return Reject(entry.line, str(error), _raw(entry), entry.source)
-
-
 def _raw(entry: HistoryRequest) -> str:
     """A request as a line of JSON."""
     allow = None if entry.allow is None else sorted(entry.allow)
@@ -236,7 +182,3 @@ def _unknown_listed(entry: HistoryRequest, catalog: Catalog, warn: Callable[[str
             f"allows (e.g. {min(allow)[:80]!r}), so the list is empty; expected such as {catalog.item_ids[0]!r}"
         )
     return len(allow) + len(deny)
-
-
-def _line(entry: HistoryRequest, result: Recommendation, stats: bool) -> ResultLine:
-    return ResultLine(entry.user, entry.line, result.items, result.stats if stats else None, result.available)

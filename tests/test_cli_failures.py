@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from commands import bad, good, lines, only, run, user, write
-from specbeam.runtime import files as runtime_files
+from specbeam.runtime.journal import Journal
 from tiny_bundle import ENGINE, Tiny, edit_manifest
 
 
@@ -52,37 +52,64 @@ def test_outputs_that_cannot_be_are_refused_before_any_work(tiny: Tiny, historie
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), ValueError()])
-def test_a_run_that_fails_in_the_middle_leaves_nothing(
-    tiny: Tiny, histories: Path, output: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+def test_a_run_that_fails_in_the_middle_keeps_what_was_done(
+    tiny: Tiny, histories: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     with histories.open("a") as file:
         file.write("malformed\n")
-    write_line = runtime_files.write_line
-    written: list[object] = []
+    options = ["--batch-size", 2, "--threads", 1]
+    good("infer", tiny.bundle, histories, "-o", tmp_path / "whole", *options)
+    keep, kept = Journal.keep, list[int]()
 
-    def fail_at_the_fourth(file: Any, line: Any) -> None:
-        written.append(line)
-        if len(written) == 4:
+    def fail_at_the_third(self: Journal[Any], lines: Any, counts: Any) -> None:
+        kept.append(len(lines))
+        if len(kept) == 3:
             raise error
-        write_line(file, line)
+        keep(self, lines, counts)
 
-    monkeypatch.setattr(runtime_files, "write_line", fail_at_the_fourth)
-    result = run("infer", tiny.bundle, histories, "-o", output)
-    assert result.exit_code == 1
-    assert len(written) == 4
-    assert isinstance(written[0], runtime_files.RejectLine)  # so that both files were begun
-    only(output)
-    if isinstance(error, OSError):
-        assert "Error: No space left on " in result.stderr
-        assert f" while writing {output}" in result.stderr
-        assert "Free some space there" in result.stderr
-    # what was there before stays
-    written.clear()
-    output.write_text("old")
-    output.with_name("recs.jsonl.rejects.jsonl").write_text("old rejects")
-    assert run("infer", tiny.bundle, histories, "-o", output, "--overwrite").exit_code == 1
-    assert output.read_text() == "old"
-    assert output.with_name("recs.jsonl.rejects.jsonl").read_text() == "old rejects"
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "keep", fail_at_the_third)
+        result = run("infer", tiny.bundle, histories, "-o", output, *options)
+        assert (result.exit_code, len(kept)) == (1, 3)
+        assert f"Not all was done: 2 requests are kept in {output}.partial. Run the same command again to go on" in (
+            result.stderr
+        )
+        assert not output.exists()
+        if isinstance(error, OSError):
+            assert f" while writing {output}" in result.stderr
+            assert "Free some space there" in result.stderr
+        # what was there before stays
+        kept.clear()
+        old = tmp_path / "old"
+        old.write_text("old")
+        assert run("infer", tiny.bundle, histories, "-o", old, "--overwrite", *options).exit_code == 1
+        assert old.read_text() == "old"
+    result = good("infer", tiny.bundle, histories, "-o", output, *options)
+    assert "Going on with an interrupted run: 2 served and 1 rejected are in" in result.stderr
+    assert "2 lists are of an earlier run that was interrupted" in result.output
+    for ending in ("", ".rejects.jsonl"):
+        assert Path(f"{output}{ending}").read_bytes() == (tmp_path / f"whole{ending}").read_bytes()
+    assert not Path(f"{output}.partial").exists()
+    assert not Path(f"{output}.partial.log").exists()
+
+
+def test_runs_that_do_not_go_on(tiny: Tiny, histories: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["infer", tiny.bundle, histories, "-o", output, "--threads", 1, "--batch-size", 2]
+    keep = Journal.keep
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "keep", lambda self, *lines: (keep(self, *lines), (_ for _ in ()).throw(ValueError)))
+        assert isinstance(run(*command).exception, ValueError)
+    assert "differs in: top_k (20, now 5)" in bad(*command, "--top-k", 5)
+    with histories.open("a") as file:
+        file.write(json.dumps(user("new", "1")) + "\n")
+    assert "differs in: what is read: histories 1" in bad(*command)
+    piped = bad("infer", tiny.bundle, "-", *command[3:])
+    assert "histories 1 of this one come through a pipe, which cannot be read twice" in piped
+    assert f"{output}.partial: the run keeps its lines there" in bad(
+        "infer", tiny.bundle, f"{output}.partial", "--format", "jsonl", *command[3:]
+    )
+    assert "--overwrite discards" in good(*command, "--overwrite").stderr
+    assert len(lines(output)) == 7
 
 
 def test_a_file_that_breaks_off_keeps_what_it_gave(tiny: Tiny, histories: Path, output: Path, tmp_path: Path) -> None:

@@ -76,24 +76,51 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(tiny: Tiny, tmp_path: Path
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_no_output(tiny: Tiny, tmp_path: Path, number: signal.Signals) -> None:
-    output = tmp_path / "recs.jsonl"
+def test_a_signal_stops_a_run_that_waits_for_its_input(tiny: Tiny, tmp_path: Path, number: signal.Signals) -> None:
+    output, partial = tmp_path / "recs.jsonl", tmp_path / "recs.jsonl.partial"
     process = start("infer", tiny.bundle, "-", "-o", output, "--threads", 1)
     assert process.stdin is not None
     # one window of requests, and the next never comes
     process.stdin.write(b'malformed\n{"user": "u", "items": ["1"]}\n' * 200)
     process.stdin.flush()
     deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob(".*-part"))) < 2:  # output and rejects are being written
+    while not partial.exists() or not partial.stat().st_size:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
-    assert not output.exists()
     os.kill(process.pid, number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode != 0
+    assert process.returncode == 128 + number
     assert b"Traceback" not in err
-    only(output)
+    assert f"Not all was done: 128 requests are kept in {partial}. The input is a pipe: no run goes on".encode() in err
+    assert not output.exists()
+    assert len(partial.read_text().splitlines()) == 128
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_between_batches_and_the_next_run_goes_on(
+    tiny: Tiny, tmp_path: Path, number: signal.Signals
+) -> None:
+    histories, output, whole = tmp_path / "h.jsonl", tmp_path / "recs.jsonl", tmp_path / "whole.jsonl"
+    histories.write_text("".join(json.dumps(user(f"u{i}", i % 40, i * 7 % 40)) + "\n" for i in range(4000)))
+    command = ["infer", tiny.bundle, histories, "--threads", 1, "--speculation", "fixed", "--batch-size", 2]
+    process = start(*command, "-o", output)
+    log = tmp_path / "recs.jsonl.partial.log"
+    deadline = time.monotonic() + 60
+    while not log.exists() or log.read_bytes().count(b"\n") < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert b"Run the same command again to go on" in err
+    process = start(*command, "-o", output)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert b"Going on with an interrupted run" in err
+    assert start(*command, "-o", whole).wait(120) == 0
+    assert output.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.parametrize(

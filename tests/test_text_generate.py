@@ -284,33 +284,19 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         patched.setattr(TextGenerator, "_batch", failing)
         result = run("generate", bundle, prompts, "-o", out, *options)
     assert isinstance(result.exception, Interrupted)
-    partial = tmp_path / "out.jsonl.partial"
+    log = tmp_path / "out.jsonl.partial.log"
     assert not out.exists()
-    assert len(lines_of(partial)) == 2
-    with partial.open("ab") as file:
+    with log.open("ab") as file:
         file.write(b'{"id": "u5", "line": 6, "te')  # cut off while it was written
     other = run("generate", bundle, prompts, "-o", out, "--max-new-tokens", "3", "--threads", "1")
     assert other.exit_code == 1
     assert "max_new_tokens (24, now 3)" in other.output
     result = run("generate", bundle, prompts, "-o", out, *options)
     assert result.exit_code == 0, result.output
-    assert "2 texts are there" in result.output
+    assert "Going on with an interrupted run: 2 served and 0 rejected are in" in result.output
     assert "2 texts are of an earlier run" in result.output
     assert out.read_bytes() == whole.read_bytes()
-    assert not partial.exists()
-    assert not (tmp_path / "out.jsonl.partial.json").exists()
-
-
-def test_what_was_not_asked_for_is_not_written(bundle: Path, prompts: Path, tmp_path: Path) -> None:
-    out, options = tmp_path / "out.jsonl", ["--max-new-tokens", "3", "--threads", "1"]
-    facts = {"bundle": "", "engine": "", "prompts": None, "pool": None, "options": {}}
-    (tmp_path / "out.jsonl.partial").write_text('{"id":"u9","line":1,"text":"x","finish":"end","tokens":1}\n')
-    (tmp_path / "out.jsonl.partial.json").write_text(json.dumps(facts))
-    refused = CliRunner().invoke(main, ["generate", str(bundle), "-", "-o", str(out), *options], prompts.read_bytes())
-    assert refused.exit_code == 1
-    assert "come from no file" in refused.output
-    assert run("generate", bundle, prompts, "-o", out, *options, "--overwrite", "--limit", "2").exit_code == 0
-    assert [line["id"] for line in lines_of(out)] == ["u0", "u1"]
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.jsonl"]
 
 
 def test_standard_output_has_the_order_of_the_prompts(bundle: Path, prompts: Path) -> None:
@@ -338,7 +324,7 @@ def test_options_of_the_verb_that_cannot_be_combined(bundle: Path, prompts: Path
         (["--threshold", "0.2", "--accept-top-k", "3"], "--accept-top-k, --threshold: for --verify relaxed only"),
         (["--depth", "1000000"], "depth is 1000000, expected a whole number, 1 to 256"),
         (["--stop", "</s>"], "a special token"),
-        (["--rejects", tmp_path / "o.jsonl.partial"], "keeps its texts there"),
+        (["--rejects", tmp_path / "o.jsonl.partial"], "the run keeps its lines there"),
         (["--engine", "torch-cpu-fp32", "--speculation", "auto"], "no measured latency"),
         (["--drafter", "none", "--depth", "3"], "without a drafter"),
         (["--pool", tmp_path / "nothing"], "is not a pool"),

@@ -1,15 +1,14 @@
-"""Generation over prompt files: a stream of prompts in, one JSON line a text out."""
+"""Generation over prompt files: a request of each prompt, and what is written of its text."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator
+from typing import final
 
 import msgspec
 
 from ..catalog.errors import OptionError, PromptError
-from ..catalog.records import Reject
-from ..runtime.files import BATCHES_PER_WINDOW, Outcomes, RejectLine
+from ..catalog.records import Reject, RejectLine
 from ..runtime.types import RequestFailure
+from ..runtime.windows import BATCHES_PER_WINDOW, Job, Outcomes
 from .generator import MAX_NEW_TOKENS, TextGenerator
 from .prompts import Prompt
 from .types import Finish, Text, TextRequest, TextStats
@@ -27,71 +26,34 @@ class TextLine(msgspec.Struct, frozen=True, omit_defaults=True):
     stats: TextStats | None = None
 
 
-@dataclass
-class GenerateCounts(Outcomes):
-    """What happened to the prompts of one run."""
+@final
+class Generation(Job[Prompt, TextRequest, Text, Outcomes]):
+    """A text for each prompt."""
 
-    written: int = 0
-    kept: int = 0  # texts of earlier runs
+    def __init__(
+        self, generator: TextGenerator, *, max_new_tokens: int = MAX_NEW_TOKENS, stats: bool = False, ahead: bool = True
+    ) -> None:
+        """max_new_tokens: for prompts that do not say it themselves. ahead: read many prompts, so that those of one
+        length share a batch; otherwise a batch at a time."""
+        self.ahead = generator.batch_size * (BATCHES_PER_WINDOW if ahead else 1)
+        self._generator, self._max_new_tokens, self._stats = generator, max_new_tokens, stats
 
+    def counts(self) -> Outcomes:
+        return Outcomes()
 
-def generate(
-    generator: TextGenerator,
-    prompts: Iterable[Prompt | Reject],
-    counts: GenerateCounts,
-    *,
-    max_new_tokens: int = MAX_NEW_TOKENS,
-    there: Callable[[int], bool] = lambda line: False,
-    stats: bool = False,
-    in_order: bool = False,
-    progress: Callable[[int], None] = lambda written: None,
-) -> Iterator[TextLine | RejectLine]:
-    """Write a text for a stream of prompts. Yields texts as they are finished, and rejects as they are met.
+    def encode(self, entry: Prompt) -> TextRequest | Reject:
+        limit = entry.max_new_tokens or self._max_new_tokens
+        try:
+            return self._generator.encode(entry.text, max_new_tokens=limit, id=entry.id, group=entry.group)
+        except (OptionError, PromptError) as error:
+            return Reject(entry.line, str(error), entry.raw, entry.source)
 
-    max_new_tokens: for prompts that do not say it themselves. there: whether the text of a line is there already.
-    in_order: batch by batch, in the order of the prompts; otherwise many are read ahead, so that those of one length
-    share a batch. A prompt for which the engine gives no numbers becomes a reject, too; where whole batches do,
-    `counts.stopped` is set and the others are not tried. `progress` is told how many prompts are done.
-    """
-    prompts = iter(prompts)
-    ahead = generator.batch_size * (1 if in_order else BATCHES_PER_WINDOW)
-    while window := list(islice(prompts, ahead)):
-        asked: list[tuple[Prompt, TextRequest]] = []
-        for entry in window:
-            if isinstance(entry, Prompt) and there(entry.line):
-                counts.kept += 1
-                continue
-            request = entry if isinstance(entry, Reject) else _encode(generator, entry, max_new_tokens)
-            if isinstance(request, Reject):
-                counts.rejected += 1
-                yield RejectLine(request.source, request.line, request.reason, request.raw)
-            else:
-                assert isinstance(entry, Prompt)
-                asked.append((entry, request))
-        for batch in generator.batches([request for _, request in asked]):
-            counts.see(batch.values())
-            for number in sorted(batch) if in_order else batch:
-                entry, text = asked[number][0], batch[number]
-                if isinstance(text, RequestFailure):
-                    yield RejectLine(entry.source, entry.line, text.reason, entry.raw)
-                    continue
-                counts.written += 1
-                yield _line(entry, text, stats)
-            progress(counts.written + counts.failed + counts.kept)
-            if counts.stopped:
-                return
+    def batches(self, requests: list[TextRequest]) -> Iterator[dict[int, Text | RequestFailure]]:
+        return self._generator.batches(requests)
 
+    def line(self, entry: Prompt, answer: Text, counts: Outcomes) -> TextLine:
+        stats = answer.stats if self._stats else None
+        return TextLine(entry.id, entry.line, answer.text, answer.finish, len(answer.tokens), entry.group, stats)
 
-def _encode(generator: TextGenerator, entry: Prompt, max_new_tokens: int) -> TextRequest | Reject:
-    try:
-        return generator.encode(
-            entry.text, max_new_tokens=entry.max_new_tokens or max_new_tokens, id=entry.id, group=entry.group
-        )
-    except (OptionError, PromptError) as error:
-        return Reject(entry.line, str(error), entry.raw, entry.source)
-
-
-def _line(entry: Prompt, text: Text, stats: bool) -> TextLine:
-    return TextLine(
-        entry.id, entry.line, text.text, text.finish, len(text.tokens), entry.group, text.stats if stats else None
-    )
+    def failed(self, entry: Prompt, reason: str) -> RejectLine:
+        return RejectLine(entry.source, entry.line, reason, entry.raw)

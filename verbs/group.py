@@ -8,12 +8,12 @@ import click
 
 from ..catalog.errors import HistoryError, OptionError
 from .options import PathType, format_options, given, histories_argument, strict_option, together
-from .output import Stages, claim_outputs, refuse_rejects, write_results
+from .output import Stages, claim_outputs, refuse_rejects, write_rejects
 
 if TYPE_CHECKING:
     from ..catalog.history import HistoryRequest, Reject
+    from ..catalog.records import RejectLine
     from ..pools.grouping import Grouping
-    from ..runtime.files import RejectLine
 
 USER_METHODS = click.Choice(["svd", "lightgcn", "random"])
 USER_METHOD_HELP = (
@@ -73,9 +73,9 @@ def group_users(
     try:
         grouping = group(requests, progress=Stages(), **options)
     except HistoryError:
-        write_results(unusable, output, rejects, overwrite=overwrite)  # they may be why
+        write_rejects(unusable, rejects, overwrite=overwrite)  # they may be why
         raise
-    write_results(unusable, output, rejects, overwrite=overwrite)
+    write_rejects(unusable, rejects, overwrite=overwrite)
     click.echo(_written(grouping, output, prefix, "users", overwrite))
     if unusable:
         click.echo(f"{len(unusable)} lines were rejected: see {rejects}")
@@ -127,11 +127,11 @@ def group_items(items: Path, method: str, output: Path, prefix: str, overwrite: 
 def _requests(entries: "Iterator[HistoryRequest | Reject]", unusable: "list[RejectLine]") -> "Iterator[HistoryRequest]":
     """The requests; lines that are none are put into `unusable`."""
     from ..catalog.history import Reject
-    from ..runtime.files import RejectLine
+    from ..catalog.records import RejectLine
 
     for entry in entries:
         if isinstance(entry, Reject):
-            unusable.append(RejectLine(entry.source, entry.line, entry.reason, entry.raw))
+            unusable.append(RejectLine.of(entry))
         else:
             yield entry
 

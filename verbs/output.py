@@ -14,8 +14,10 @@ import click
 from ..catalog.errors import SpecBeamError
 
 if TYPE_CHECKING:
+    from ..catalog.records import RejectLine
     from ..runtime import Recommender
-    from ..runtime.files import InferCounts, Outcomes
+    from ..runtime.files import InferCounts
+    from ..runtime.windows import Ending, Outcomes
 
 REJECTED = 3  # exit status
 
@@ -49,12 +51,14 @@ class Bars:
         if self._bar is not None:
             self._bar.close()
 
-    def __call__(self, stage: str, done: int, total: int | None) -> None:
+    def __call__(self, stage: str, done: int, total: int | None, start: int = 0) -> None:
+        """start: what was done before this process began, which says nothing of its speed."""
         from tqdm import tqdm
 
         if stage != self._stage:
             self.__exit__()
-            self._stage, self._bar = stage, tqdm(total=total, desc=stage, file=sys.stderr, disable=None)
+            bar = tqdm(total=total, desc=stage, initial=start, file=sys.stderr, disable=None)
+            self._stage, self._bar = stage, bar
         self._bar.update(done - self._bar.n)
 
 
@@ -81,59 +85,42 @@ def results_alone() -> Iterator[IO[bytes]]:
         os.close(kept)
 
 
-def write_results(lines: Iterable[Any], output: Path | IO[bytes], rejects: Path | None, *, overwrite: bool) -> None:
-    """Results to `output`, rejects to `rejects` or standard error; a file is whole, or absent if nothing is in it."""
-    from ..catalog.errors import OutputTakenError
+@contextmanager
+def rejecting(rejects: Path | None, *, overwrite: bool) -> Iterator[Callable[["RejectLine"], None]]:
+    """Where rejects go: to a file, which is there only if one went there, or to standard error."""
     from ..catalog.files import whole_file
     from ..runtime.files import write_line
 
     with ExitStack() as stack:
-        results = None if isinstance(output, Path) else output
-        taken: OutputTakenError | None = None
+        file: IO[bytes] | None = None
 
-        def write(line: Any) -> None:
-            nonlocal results
-            if results is None:
-                assert isinstance(output, Path)
-                results = stack.enter_context(whole_file(output, replace=overwrite))
-            write_line(results, line)
-
-        try:
-            set_aside(lines, write, rejects, overwrite=overwrite)
-        except OutputTakenError as error:  # the rejects' place was taken: the results are complete all the same
-            taken = error
-        if results is not None:
-            results.flush()
-    if taken is not None:
-        raise taken
-
-
-def set_aside(lines: Iterable[Any], write: Callable[[Any], None], rejects: Path | None, *, overwrite: bool) -> None:
-    """Rejects to the file `rejects`, or to standard error; `write` gets the other lines."""
-    from ..catalog.files import whole_file
-    from ..runtime.files import RejectLine, write_line
-
-    with ExitStack() as stack:
-        rejected: IO[bytes] | None = None
-        for line in lines:
-            if not isinstance(line, RejectLine):
-                write(line)
-            elif rejects is None:
+        def reject(line: "RejectLine") -> None:
+            nonlocal file
+            if rejects is None:
                 click.echo(f"{line.file}, line {line.line}: {line.reason}", err=True)
-            else:
-                rejected = rejected or stack.enter_context(whole_file(rejects, replace=overwrite))
-                write_line(rejected, line)
-    if rejects is not None and rejected is None and overwrite:
+                return
+            file = file or stack.enter_context(whole_file(rejects, replace=overwrite))
+            write_line(file, line)
+
+        yield reject
+    if rejects is not None and file is None and overwrite:
         rejects.unlink(missing_ok=True)  # an earlier run's
 
 
-def conclude(outcomes: "Outcomes", done: str, *, strict: bool) -> None:
+def write_rejects(lines: "Iterable[RejectLine]", rejects: Path, *, overwrite: bool) -> None:
+    """All of them at once."""
+    with rejecting(rejects, overwrite=overwrite) as reject:
+        for line in lines:
+            reject(line)
+
+
+def conclude(outcomes: "Outcomes", ending: "Ending", done: str, *, strict: bool) -> None:
     """End with an error where the engine gave no numbers for some requests; done: what there is of the others.
 
     strict: as of `refuse_rejects`.
     """
     if outcomes.failed:
-        stopped = "Stopped, because whole batches failed: " if outcomes.stopped else ""
+        stopped = "Stopped, because whole batches failed: " if ending == "hopeless" else ""
         raise SpecBeamError(
             f"{stopped}{outcomes.failed} requests could not be answered, and are among the rejects: "
             f"{outcomes.reason}. {done}"
@@ -147,13 +134,17 @@ def refuse_rejects(rejected: int, *, strict: bool) -> None:
         raise SystemExit(REJECTED)
 
 
-def summary(recommender: "Recommender", counts: "InferCounts", seconds: float, rejects: Path | None) -> str:
-    """What a run did, in a few lines."""
+def summary(
+    recommender: "Recommender", counts: "InferCounts", earlier: int, seconds: float, rejects: Path | None
+) -> str:
+    """What a run did, in a few lines; earlier: requests that were served before it was interrupted."""
     from ..runtime.planner import Planner
 
-    stats = recommender.stats
-    served = max(counts.served, 1)
-    lines = [f"{counts.served} requests in {seconds:.1f} s: {counts.served / seconds:.1f} requests/s"]
+    stats, now = recommender.stats, counts.served - earlier
+    served = max(now, 1)
+    lines = [f"{now} requests in {seconds:.1f} s: {now / seconds:.1f} requests/s"]
+    if earlier:
+        lines.append(f"{earlier} lists are of an earlier run that was interrupted")
     lines.append(
         f"target calls a request {stats.target_calls / served:.2f} (plain beam search: up to {stats.length}), "
         f"draft calls {stats.draft_calls / served:.2f}, nodes evaluated {stats.nodes_evaluated / served:.1f}"

@@ -8,13 +8,12 @@ import click
 
 from ..catalog.errors import OptionError, SpecBeamError
 from .options import FORMATS, FileOrPipe, PathType, flags, given, strict_option, together
-from .output import Bars, claim_outputs, refuse_rejects, write_results
+from .output import Bars, claim_outputs, refuse_rejects, write_rejects
 from .overwrite import tell_losses
 
 if TYPE_CHECKING:
-    from ..catalog.records import Reject
+    from ..catalog.records import Reject, RejectLine
     from ..pools.text_pool import TextPoolFacts
-    from ..runtime.files import RejectLine
 
 T = TypeVar("T")
 SHOWN = 20  # groups in the summary
@@ -85,11 +84,11 @@ def build_pool(
         with Bars() as bars:
             told = build(files, output, groups, unusable, bars, overwrite=overwrite, **chosen)
     except SpecBeamError as error:
-        write_results(unusable, output, rejects, overwrite=overwrite)  # they may be why
+        write_rejects(unusable, rejects, overwrite=overwrite)  # they may be why
         raise type(error)(
             f"{error} {len(unusable)} lines were rejected: see {rejects}." if unusable else f"{error}"
         ) from None
-    write_results(unusable, output, rejects, overwrite=overwrite)
+    write_rejects(unusable, rejects, overwrite=overwrite)
     click.echo(told)
     if unusable:
         click.echo(f"{len(unusable)} lines were rejected: see {rejects}")
@@ -137,12 +136,11 @@ def _build_items(
 
 def _usable(entries: "Iterable[T | Reject]", unusable: "list[RejectLine]") -> Iterator[T]:
     """The entries of files; lines that are none are put into `unusable`."""
-    from ..catalog.records import Reject
-    from ..runtime.files import RejectLine
+    from ..catalog.records import Reject, RejectLine
 
     for entry in entries:
         if isinstance(entry, Reject):
-            unusable.append(RejectLine(entry.source, entry.line, entry.reason, entry.raw))
+            unusable.append(RejectLine.of(entry))
         else:
             yield entry
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import click
 
 from ..catalog.errors import SpecBeamError
+from .long_run import LongRun, Progress, numbered, pool_files
 from .options import (
     PICTURE_HELP,
     FileOrPipe,
@@ -28,7 +29,7 @@ from .options import (
     threads_option,
     verify_option,
 )
-from .output import Bars, claim_outputs, conclude, results_alone, summary, write_results
+from .output import Bars, claim_outputs, conclude, summary
 
 TOP_K_HELP = "Items for each request that does not ask for a number of its own."
 SLACK_HELP = "tolerant (which needs it): how much lower than the node it replaces a stand-in may score, e.g. 0.1."
@@ -58,7 +59,7 @@ SLACK_HELP = "tolerant (which needs it): how much lower than the node it replace
 @click.option("--stats", is_flag=True, help="Write each request's target calls, draft calls and evaluated nodes.")
 @click.option("--rejects", type=PathType, help="Where unusable lines go. Default: OUTPUT.rejects.jsonl.")
 @strict_option
-@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output, and what an interrupted run left.")
 def infer(
     bundle: Path, histories: tuple[Path, ...], output: Path, top_k: int, mode: Any, scoring: Any, slack: float | None,
     temperature: float | None, seed: int | None, exclude_history: bool, allow: Path | None, deny: Path | None,
@@ -84,45 +85,55 @@ def infer(
     """
     from ..catalog.history import read_histories
     from ..engines.bundle import Bundle
+    from ..engines.registry import chosen_engine
     from ..runtime import Recommender, Verification
-    from ..runtime.files import InferCounts, ItemList, beside, check_outputs, filter_of
-    from ..runtime.files import infer as serve
+    from ..runtime.files import InferCounts, Inference, ItemList, ListOptions, filter_of
+    from ..runtime.journal import RunFacts, engine_identity
     from ..runtime.recommender import check_k
 
-    piped = str(output) == "-"
-    results = click.get_current_context().with_resource(results_alone()) if piped else output
-    rejects = rejects or (None if piped else beside(output, ".rejects.jsonl"))
+    start, warn = perf_counter(), partial(click.echo, err=True)
     verification = Verification(mode, scoring, slack, temperature, seed)
-    claim_outputs(output, rejects)
-    check_outputs(output, rejects, [*histories, *filter(None, (allow, deny))], overwrite)
+    run = LongRun(output, rejects, [*histories, *filter(None, (allow, deny))], overwrite=overwrite)
     entries = read_histories(histories, format=format, item_base=item_base, keep_read=True)
     allow_list, deny_list = (None if path is None else ItemList.read(path) for path in (allow, deny))
     shape = shape_by_hand(draft_width, draft_length)
     opened = Bundle.open(bundle)
     check_k(top_k, opened.manifest.max_top_k)
+    engine = chosen_engine(opened, engine)
     recommender = Recommender.open(
         opened, engine=engine, drafter=drafter, pool=pool, speculation=speculation, shape=shape,
         verification=verification, batch_size=batch_size, threads=threads,
     )  # fmt: skip
-    allowed = filter_of(allow_list, deny_list, recommender.catalog, warn=partial(click.echo, err=True))
-    counts, start = InferCounts(), perf_counter()
+    allowed = filter_of(allow_list, deny_list, recommender.catalog, warn=warn)
+    job = Inference(recommender, ListOptions(top_k, allowed, exclude_history, stats), warn=warn)
+    read = {**numbered("histories", histories), "allow": allow, "deny": deny, **pool_files(pool)}
     with Bars() as bars:
-        lines = serve(
-            recommender, islice(entries, limit), top_k, counts, item_filter=allowed, exclude_history=exclude_history,
-            stats=stats, progress=lambda served: bars("requests", served, limit), warn=partial(click.echo, err=True),
+        facts = RunFacts(
+            verb="infer", bundle=opened.manifest.checksum, engine=engine_identity(opened, engine),
+            read=run.checksums(read, bars),
+            options=vars(verification) | {
+                "top_k": top_k, "exclude_history": exclude_history, "drafter": drafter, "speculation": speculation,
+                "draft_width": draft_width, "draft_length": draft_length, "batch_size": batch_size, "format": format,
+                "item_base": item_base, "limit": limit, "stats": stats,
+            },
         )  # fmt: skip
-        write_results(lines, results, rejects, overwrite=overwrite)
-    if counts.rejected and not counts.served + counts.failed:
-        raise SpecBeamError(f"No request could be served: see the reasons {f'in {rejects}' if rejects else 'above'}.")
-    if not counts.served + counts.failed:
+        with run.sink(facts, InferCounts(), bars) as sink:
+            earlier = sink.counts.served
+            ending = run.perform(job, islice(entries, limit), sink, bars, Progress("requests", limit))
+    counts = sink.counts
+    told = f"see the reasons {f'in {run.rejects}' if run.rejects else 'above'}"
+    if counts.rejected and not counts.tried:
+        raise SpecBeamError(f"No request could be served: {told}.")
+    if not counts.tried:
         raise SpecBeamError(f"{', '.join(map(str, histories))}: no request in it. Expected at least one history.")
-    click.echo(summary(recommender, counts, perf_counter() - start, rejects), err=piped)
+    click.echo(summary(recommender, counts, earlier, perf_counter() - start, run.rejects), err=run.piped)
     if counts.cut_files:
         raise SpecBeamError(
-            f"{counts.cut_files} of the files could not be read to the end: see the reasons "
-            f"{f'in {rejects}' if rejects else 'above'}. What was read is served{'' if piped else f', in {output}'}."
+            f"{counts.cut_files} of the files could not be read to the end: {told}. What was read is "
+            f"served{'' if run.piped else f', in {output}'}."
         )
-    conclude(counts, f"{counts.served} were served{f': see {output}' if counts.served else ''}.", strict=strict_input)
+    done = f"{counts.served} were served{f': see {output}' if counts.served else ''}."
+    conclude(counts, ending, done, strict=strict_input)
 
 
 @click.command()

@@ -1,7 +1,5 @@
 """Knowledge text: generate writes it."""
 
-from collections.abc import Callable
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -9,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from .long_run import LongRun, Progress, pool_files
 from .options import (
     SPECULATIONS,
     FileOrPipe,
@@ -22,13 +21,11 @@ from .options import (
     threads_option,
     together,
 )
-from .output import Bars, claim_outputs, conclude, results_alone, set_aside, write_results
-from .overwrite import tell_interrupted
+from .output import Bars, conclude
 
 if TYPE_CHECKING:
+    from ..runtime.windows import Outcomes, Sink
     from ..text import GenerationStats, TextGenerator
-    from ..text.files import GenerateCounts
-    from ..text.journal import Journal
 
 EXAMPLE = '{"id": "u1", "prompt": "..."}'
 DRAFTERS, MODES = click.Choice(["pool", "none"]), click.Choice(["strict", "relaxed"])
@@ -99,28 +96,19 @@ def generate(
     """
     from msgspec.structs import asdict
 
-    from ..catalog.errors import OptionError, SpecBeamError
+    from ..catalog.errors import SpecBeamError
     from ..engines.registry import chosen_engine
     from ..engines.text_bundle import TextBundle
-    from ..runtime.files import beside, check_outputs
+    from ..runtime.journal import RunFacts, engine_identity
+    from ..runtime.windows import Outcomes
     from ..text import Drafting, TextGenerator, TextVerification
-    from ..text.files import GenerateCounts
-    from ..text.files import generate as written
+    from ..text.files import Generation
     from ..text.generator import MAX_NEW_TOKENS
-    from ..text.journal import Journal, RunFacts, journal_files
     from ..text.prompts import read_prompts
 
-    own, shape = given({"accept_top_k": accept_top_k, "threshold": threshold}), given(shape)
+    own, shape, start = given({"accept_top_k": accept_top_k, "threshold": threshold}), given(shape), perf_counter()
     _check(own, mode, drafter, drafting=bool(shape or speculation or pool))
-    piped = str(output) == "-"
-    results = click.get_current_context().with_resource(results_alone()) if piped else output
-    rejects = rejects or (None if piped else beside(output, ".rejects.jsonl"))
-    claim_outputs(output, rejects)
-    check_outputs(output, rejects, [prompts], overwrite)
-    if rejects is not None and rejects in journal_files(output):
-        raise OptionError(f"--rejects {rejects}: the run keeps its texts there until it is done. Choose another name.")
-    if not piped:
-        tell_interrupted(journal_files(output)[0], overwrite=overwrite)
+    run = LongRun(output, rejects, [prompts], overwrite=overwrite)
     opened = TextBundle.open(bundle)
     engine, max_new_tokens = chosen_engine(opened, engine), max_new_tokens or MAX_NEW_TOKENS
     drafting, verification = Drafting(**shape) if drafter == "pool" else None, TextVerification(mode, **own)
@@ -128,33 +116,30 @@ def generate(
         opened, engine=engine, pool=pool, drafting=drafting, live=live, speculation=speculation,
         verification=verification, stop=stop, batch_size=batch_size, threads=threads,
     )  # fmt: skip
-    counts, start, total = GenerateCounts(), perf_counter(), _total(prompts, limit)
+    job = Generation(generator, max_new_tokens=max_new_tokens, stats=stats, ahead=not run.piped)
     with Bars() as bars:
-        lines = partial(
-            written, generator, islice(read_prompts(prompts), limit), counts, max_new_tokens=max_new_tokens,
-            stats=stats, progress=lambda done: bars("texts", done, total),
+        facts = RunFacts(
+            verb="generate", bundle=opened.manifest.checksum, engine=engine_identity(opened, engine),
+            read=run.checksums({"prompts": prompts, **pool_files(pool)}, bars),
+            options=vars(verification) | (asdict(drafting) if drafting else {}) | {
+                "max_new_tokens": max_new_tokens, "stop": stop, "drafter": drafter, "live": live, "stats": stats,
+                "speculation": speculation, "batch_size": batch_size, "limit": limit,
+            },
         )  # fmt: skip
-        if piped:
-            write_results(lines(in_order=True), results, rejects, overwrite=overwrite)
-        else:
-            options = {
-                "max_new_tokens": max_new_tokens,
-                "stop": [*stop],
-                "drafter": drafter,
-                "live": live,
-                "stats": stats,
-            }
-            options |= asdict(drafting) if drafting is not None else {}
-            options |= {**vars(verification), "speculation": speculation} if mode == "relaxed" else {"mode": mode}
-            facts = RunFacts.of(opened, engine, prompts, pool, options)
-            with Journal.open(output, facts, overwrite=overwrite) as journal:
-                _keep(generator, lines, journal, rejects, overwrite=overwrite)
-    if not counts.written + counts.kept + counts.failed:
-        told = f"see the reasons {f'in {rejects}' if rejects else 'above'}" if counts.rejected else "there is none"
+        with run.sink(facts, Outcomes(), bars) as sink:
+            earlier = sink.counts.served
+            _learn(generator, sink, bars, earlier)
+            progress = Progress("texts", _total(prompts, limit))
+            ending = run.perform(job, islice(read_prompts(prompts), limit), sink, bars, progress)
+    counts = sink.counts
+    if not counts.tried:
+        told = (
+            f"see the reasons {f'in {run.rejects}' if run.rejects else 'above'}" if counts.rejected else "there is none"
+        )
         raise SpecBeamError(f"{prompts}: no prompt could be used: {told}. Expected lines such as {EXAMPLE}.")
-    click.echo(_summary(generator.stats, counts, perf_counter() - start, rejects), err=piped)
-    done = f"{counts.written} texts were written{f': see {output}' if counts.written + counts.kept else ''}."
-    conclude(counts, done, strict=strict_input)
+    click.echo(_summary(generator.stats, counts, earlier, perf_counter() - start, run.rejects), err=run.piped)
+    done = f"{counts.served} texts were written{f': see {output}' if counts.served else ''}."
+    conclude(counts, ending, done, strict=strict_input)
 
 
 def _total(prompts: Path, limit: int | None) -> int | None:
@@ -176,30 +161,33 @@ def _check(own: dict[str, Any], mode: str, drafter: str, *, drafting: bool) -> N
         raise OptionError("without a drafter nothing is drafted: leave out the pool, its options and --verify relaxed.")
 
 
-def _keep(
-    generator: "TextGenerator", lines: Callable[..., Any], journal: "Journal", rejects: Path | None, *, overwrite: bool
-) -> None:  # fmt: skip
-    """Write the texts that are lacking; those that are there draft for them, as they would have in one run."""
-    if journal.done:
-        click.echo(f"Going on with an interrupted run: {len(journal.done)} texts are there", err=True)
-    for text in journal.texts():
-        generator.learn(text.text, text.finish, id=text.id, group=text.group)
-    set_aside(lines(there=journal.has), journal.add, rejects, overwrite=overwrite)
-    journal.finish()
+def _learn(generator: "TextGenerator", sink: "Sink[Outcomes]", bars: Bars, earlier: int) -> None:
+    """The texts of an earlier run draft for those to come, as they would have in one run."""
+    import msgspec
+
+    from ..runtime.journal import Journal
+    from ..text.files import TextLine
+
+    if isinstance(sink, Journal):
+        for number, data in enumerate(sink.results(), 1):
+            text = msgspec.json.decode(data, type=TextLine)
+            generator.learn(text.text, text.finish, id=text.id, group=text.group)
+            bars("earlier texts learned", number, earlier)
 
 
-def _summary(stats: "GenerationStats", counts: "GenerateCounts", seconds: float, rejects: Path | None) -> str:
-    """What a run did, in a few lines."""
+def _summary(stats: "GenerationStats", counts: "Outcomes", earlier: int, seconds: float, rejects: Path | None) -> str:
+    """What a run did, in a few lines; earlier: texts that were written before it was interrupted."""
+    rate = f"{stats.tokens / seconds:.1f} tokens/s"
     lines = [
-        f"{counts.written} texts, {stats.tokens} tokens in {seconds:.1f} s: {stats.tokens / seconds:.1f} tokens/s",
+        f"{counts.served - earlier} texts, {stats.tokens} tokens in {seconds:.1f} s: {rate}",
         f"tokens per target call {stats.tokens_per_call:.2f} (without drafting 1), of {stats.drafted} drafted tokens "
         f"{stats.accepted} are in the texts",
     ]
     parts = ("target", "retrieval", "verification", "cache", "other")
     shares = (f"{part} {getattr(stats, f'{part}_seconds') / max(stats.total_seconds, 1e-9):.0%}" for part in parts)
     lines.append(f"time: {', '.join(shares)}")
-    if counts.kept:
-        lines.append(f"{counts.kept} texts are of an earlier run that was interrupted")
+    if earlier:
+        lines.append(f"{earlier} texts are of an earlier run that was interrupted")
     if counts.rejected:
         lines.append(f"{counts.rejected} lines were rejected" + (f": see {rejects}" if rejects else ""))
     return "\n".join(lines)
