@@ -30,6 +30,7 @@ from specbeam.cli import main as specbeam
 from specbeam.engines import ort  # noqa: F401
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+BROKEN = 99  # exit status of a process that raised what it should not
 ODD = ('{"user": "odd", "items": []}', "no JSON", '{"user": "odd", "items": ["unknown"]}', '{"items": ["1"]}')
 
 
@@ -99,8 +100,12 @@ def begun(command: list[str], log: Path) -> int:
         specbeam(command)
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        status = BROKEN
     finally:
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(status)
 
 
