@@ -34,6 +34,13 @@ class HistoryRequest:
     labels: tuple[str, ...] = ()  # what came next, where a file of a dataset says so
 
 
+@dataclass(frozen=True)
+class EmptyHistory(Reject):
+    """A request that has no history yet, but all else."""
+
+    request: HistoryRequest | None = None
+
+
 class _Entry(msgspec.Struct):
     """A request as JSON; other keys are ignored."""
 
@@ -76,15 +83,17 @@ def request_or_reject(user: Any, items: Any, line: int, raw: str, source: str, *
 
 
 def _accept(entry: _Entry, line: int, raw: str, source: str) -> Outcome:
-    if not entry.items:
-        return Reject(line, f"the history of user {entry.user} is empty; expected at least one item", raw, source)
     items = tuple(map(str, entry.items))
     allow = None if entry.allow is None else frozenset(map(str, entry.allow))
     deny = frozenset(map(str, entry.deny)) if entry.deny else NONE
     labels = tuple(map(str, entry.labels)) if entry.labels else ()
-    return HistoryRequest(
+    request = HistoryRequest(
         str(entry.user), items, line, source, entry.k, allow, deny, bool(entry.exclude_history), labels
     )
+    if items:
+        return request
+    reason = f"the history of user {entry.user} is empty; expected at least one item"
+    return EmptyHistory(line, reason, raw, source, request=request)
 
 
 def read_jsonl(name: str, file: IO[bytes]) -> Iterator[Outcome]:

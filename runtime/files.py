@@ -4,19 +4,24 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, final
+from typing import IO, TYPE_CHECKING, NamedTuple, Self, final
 
 import msgspec
 
 from ..catalog.errors import HistoryError, OptionError, SpecBeamError
+from ..catalog.formats import EmptyHistory
 from ..catalog.history import HistoryRequest, Reject
 from ..catalog.items import Catalog
 from ..catalog.packed import refuse_packed
 from ..catalog.records import RejectLine
 from .filters import ItemFilter
-from .recommender import Recommender
-from .types import Recommendation, RecommendedItem, Request, RequestFailure, RequestStats
-from .windows import BATCHES_PER_WINDOW, Job, Outcomes
+from .recommender import Recommender, check_k
+from .types import PopularItem, Recommendation, RecommendedItem, Request, RequestFailure, RequestStats
+from .windows import BATCHES_PER_WINDOW, Job, Outcomes, Ready
+
+if TYPE_CHECKING:
+    from .popular import PopularItems
+    from .recheck import Agreement, Recheck
 
 
 class ResultLine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -24,9 +29,10 @@ class ResultLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
     user: str
     line: int  # of the request in its file
-    items: tuple[RecommendedItem, ...]
+    items: tuple[RecommendedItem | PopularItem, ...]
     stats: RequestStats | None = None
     available: int | None = None  # items that it may be recommended at all, where fewer than it asked for
+    popular: bool = False  # no history could be used: these are the items that are popular with others
 
 
 class InferCounts(Outcomes):
@@ -36,6 +42,25 @@ class InferCounts(Outcomes):
     shortened: int = 0  # histories that the model's context did not hold
     short_lists: int = 0  # requests that may be recommended fewer items than they asked for
     unknown_listed: int = 0  # ids of requests' own allow- and deny-lists that the catalog lacks
+    popular: int = 0  # lists of popular items
+    ranked_again: int = 0  # lists that were ranked again; of these:
+    agreeing: int = 0  # whose items are the same, up to ties
+    overlap: float = 0.0  # the sum of `Agreement.overlap`
+    difference: float = 0.0  # the sum of `Agreement.difference`
+    largest: float = 0.0  # of them
+
+    def agree(self, agreement: "Agreement") -> None:
+        """Count one list that was ranked again."""
+        self.ranked_again += 1
+        self.agreeing += agreement.overlap == 1
+        self.overlap += agreement.overlap
+        self.difference += agreement.difference
+        self.largest = max(self.largest, agreement.difference)
+
+    def add(self, other: Self) -> None:
+        largest = max(self.largest, other.largest)
+        super().add(other)
+        self.largest = largest
 
 
 @dataclass(frozen=True)
@@ -46,45 +71,86 @@ class ListOptions:
     item_filter: ItemFilter | None = None  # on top of their own
     exclude_history: bool = False  # recommend nothing that a history holds
     stats: bool = False  # write what each list cost
+    popular: "PopularItems | None" = None  # for requests without a usable history; None: they are rejects
+
+
+class Served(NamedTuple):
+    """A list, and how it compares with that of the reference, if it was compared."""
+
+    answer: Recommendation
+    agreement: "Agreement | None"
 
 
 @final
-class Inference(Job[HistoryRequest, Request, Recommendation, InferCounts]):
+class Inference(Job[HistoryRequest, Request, Served, InferCounts]):
     """A list for each history."""
 
     def __init__(
-        self, recommender: Recommender, options: ListOptions, *, warn: Callable[[str], None] = lambda message: None
-    ) -> None:
-        """`warn` is told of requests that allow nothing, because the catalog has none of the items they allow."""
+        self, recommender: Recommender, options: ListOptions, *, recheck: "Recheck | None" = None,
+        warn: Callable[[str], None] = lambda message: None,
+    ) -> None:  # fmt: skip
+        """recheck: ranks a share of the lists again. `warn` is told of requests that allow nothing, because the catalog
+        has none of the items they allow."""
         self.ahead = BATCHES_PER_WINDOW * recommender.batch_size
-        self._recommender, self._options, self._warn = recommender, options, warn
+        self._recommender, self._options, self._recheck, self._warn = recommender, options, recheck, warn
 
     def counts(self) -> InferCounts:
         return InferCounts()
 
-    def encode(self, entry: HistoryRequest) -> Request | Reject:
-        own, shared = ItemFilter(entry.allow, entry.deny), self._options.item_filter
+    def encode(self, entry: HistoryRequest | Reject, counts: InferCounts) -> Request | Reject | Ready:
+        if isinstance(entry, Reject):
+            empty = entry.request if isinstance(entry, EmptyHistory) else None
+            return self._popular(empty, counts) if empty is not None and self._options.popular else entry
+        if self._options.popular and not any(item in self._recommender.catalog.position for item in entry.items):
+            return self._popular(entry, counts)
         try:
             return self._recommender.encode(
-                entry.items, k=entry.k, user=entry.user, item_filter=own if shared is None else shared.both(own),
+                entry.items, k=entry.k, user=entry.user, item_filter=self._filter(entry),
                 exclude_history=self._options.exclude_history or entry.exclude_history,
             )  # fmt: skip
         except (HistoryError, OptionError) as error:
             return Reject(entry.line, str(error), _raw(entry), entry.source)
 
-    def batches(self, requests: list[Request]) -> Iterator[dict[int, Recommendation | RequestFailure]]:
-        return self._recommender.batches(requests, self._options.k)
+    def batches(self, requests: list[Request]) -> Iterator[dict[int, Served | RequestFailure]]:
+        for batch in self._recommender.batches(requests, self._options.k):
+            found = self._recheck.agreements(requests, batch, self._options.k) if self._recheck else {}
+            yield {
+                number: answer if isinstance(answer, RequestFailure) else Served(answer, found.get(number))
+                for number, answer in batch.items()
+            }
 
-    def line(self, entry: HistoryRequest, answer: Recommendation, counts: InferCounts) -> ResultLine:
-        counts.unknown_items += answer.unknown_items
-        counts.shortened += answer.shortened
-        counts.short_lists += answer.available is not None
+    def line(self, entry: HistoryRequest, answer: Served, counts: InferCounts) -> ResultLine:
+        list_, agreement = answer
+        counts.unknown_items += list_.unknown_items
+        counts.shortened += list_.shortened
+        counts.short_lists += list_.available is not None
         counts.unknown_listed += _unknown_listed(entry, self._recommender.catalog, self._warn)
-        stats = answer.stats if self._options.stats else None
-        return ResultLine(entry.user, entry.line, answer.items, stats, answer.available)
+        if agreement is not None:
+            counts.agree(agreement)
+        stats = list_.stats if self._options.stats else None
+        return ResultLine(entry.user, entry.line, list_.items, stats, list_.available)
 
     def failed(self, entry: HistoryRequest, reason: str) -> RejectLine:
         return RejectLine(entry.source, entry.line, reason, _raw(entry))
+
+    def _filter(self, entry: HistoryRequest) -> ItemFilter:
+        own, shared = ItemFilter(entry.allow, entry.deny), self._options.item_filter
+        return own if shared is None else shared.both(own)
+
+    def _popular(self, entry: HistoryRequest, counts: InferCounts) -> Reject | Ready:
+        """What others have, for a request without a usable history."""
+        assert self._options.popular is not None
+        try:
+            k = self._options.k if entry.k is None else check_k(entry.k, self._recommender.max_k)
+        except OptionError as error:
+            return Reject(entry.line, str(error), _raw(entry), entry.source)
+        items = self._options.popular.best(k, self._recommender.allowed(self._filter(entry)))
+        counts.popular += 1
+        counts.short_lists += len(items) < k
+        counts.unknown_listed += _unknown_listed(entry, self._recommender.catalog, self._warn)
+        return Ready(
+            ResultLine(entry.user, entry.line, items, None, len(items) if len(items) < k else None, popular=True)
+        )
 
 
 def write_line(file: IO[bytes], line: msgspec.Struct) -> None:
@@ -114,6 +180,18 @@ def check_outputs(output: Path, rejects: Path | None, inputs: Sequence[Path], ov
             raise SpecBeamError(f"{path} exists already. Choose another name or pass --overwrite to replace it.")
 
 
+def read_ids(path: Path) -> list[str]:
+    """The item ids of a file, one a line. Raises `SpecBeamError` for a file that cannot be read."""
+    try:
+        data = path.read_bytes()
+        refuse_packed(str(path), data, SpecBeamError)
+        return [item for line in data.decode("utf-8-sig").split("\n") if (item := line.strip())]
+    except OSError as error:
+        raise SpecBeamError(f"{path}: cannot be read: {error.strerror or error}. Check the path.") from None
+    except UnicodeDecodeError:
+        raise SpecBeamError(f"{path}: not UTF-8; expected item ids, one a line. Save the file as UTF-8.") from None
+
+
 @dataclass(frozen=True)
 class ItemList:
     """A file of item ids, one a line."""
@@ -124,14 +202,7 @@ class ItemList:
     @classmethod
     def read(cls, path: Path) -> "ItemList":
         """Raises `SpecBeamError` for a file that cannot be read."""
-        try:
-            data = path.read_bytes()
-            refuse_packed(str(path), data, SpecBeamError)
-            return cls(path, frozenset(line.strip() for line in data.decode("utf-8-sig").split("\n")) - {""})
-        except OSError as error:
-            raise SpecBeamError(f"{path}: cannot be read: {error.strerror or error}. Check the path.") from None
-        except UnicodeDecodeError:
-            raise SpecBeamError(f"{path}: not UTF-8; expected item ids, one a line. Save the file as UTF-8.") from None
+        return cls(path, frozenset(read_ids(path)))
 
     def known(self, catalog: Catalog, *, warn: Callable[[str], None]) -> frozenset[str]:
         """The ids that the catalog has; `warn` is told of others. Raises `SpecBeamError` if it has none of them."""

@@ -341,6 +341,17 @@ def completed(output: Path) -> bool:
     return isinstance(last, _Mark) and last.complete
 
 
+def kept_requests(output: Path) -> int:
+    """How many requests an interrupted run had tried."""
+    log, kept, later = JournalFiles.of(output).log, 0, 0
+    for record, _ in _records(log) if log.is_file() else ():
+        if isinstance(record, _Mark):
+            kept, later = msgspec.convert(record.counts, Outcomes).tried, 0
+        elif isinstance(record, _Batch):
+            later += msgspec.convert(record.counts, Outcomes).tried
+    return kept + later
+
+
 def _digest(added: list[bytes]) -> str:
     found = hashlib.sha256()
     for data in added:

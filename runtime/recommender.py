@@ -39,6 +39,7 @@ from .session import Session
 from .speculation import drafter_for, planning_for
 from .stats import DecodeStats
 from .types import (
+    Bool,
     DrafterKind,
     DraftShape,
     Recommendation,
@@ -215,6 +216,11 @@ class Recommender:
         allowed, kept = self._filters.compile(item_filter), np.array(known, np.int64)
         unknown = len(items) - len(known)
         return Request(prompt.ids, kept, user, unknown, prompt.shortened, key, k, allowed, excluded, self.trie)
+
+    def allowed(self, item_filter: ItemFilter | None) -> Bool | None:
+        """[I] the items of the catalog that a filter allows; None: all."""
+        compiled = self._filters.compile(item_filter)
+        return None if compiled is None else compiled.items
 
     def run(
         self, requests: Iterable[Request], k: int = 20, *, progress: Callable[[int], None] = lambda done: None

@@ -193,6 +193,14 @@ class RecommendedItem(msgspec.Struct, frozen=True):
     identifier: tuple[str, ...]
 
 
+class PopularItem(msgspec.Struct, frozen=True):
+    """One entry of a list of what is popular: no model has scored it."""
+
+    item: str
+    title: str | None
+    identifier: tuple[str, ...]
+
+
 class Recommendation(msgspec.Struct, frozen=True):
     """The ranked items of one request."""
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, Literal, Self, TypeVar
 
@@ -73,6 +74,13 @@ class Stop:
             self._waits = False
 
 
+@dataclass(frozen=True)
+class Ready:
+    """An entry's line, for which no engine is needed."""
+
+    line: msgspec.Struct
+
+
 class Job(ABC, Generic[Entry, Request, Answer, Counts]):
     """What a run does with each entry of its input."""
 
@@ -83,7 +91,7 @@ class Job(ABC, Generic[Entry, Request, Answer, Counts]):
         """Of nothing yet."""
 
     @abstractmethod
-    def encode(self, entry: Entry) -> Request | Reject:
+    def encode(self, entry: Entry | Reject, counts: Counts) -> Request | Reject | Ready:
         """An entry as a request to the engine, or why it is none."""
 
     @abstractmethod
@@ -205,16 +213,19 @@ def _served(
 def _encoded(
     job: Job[Entry, Request, Answer, Counts], window: Mapping[int, Entry | Reject], sink: Sink[Counts]
 ) -> dict[int, Request]:
-    """The requests of a window; what is none goes to the sink."""
-    requests, rejects = dict[int, Request](), dict[int, msgspec.Struct]()
+    """The requests of a window; the lines of entries that are none go to the sink."""
+    requests, lines = dict[int, Request](), dict[int, msgspec.Struct]()
     counts = job.counts()
     for number, entry in window.items():
-        request = entry if isinstance(entry, Reject) else job.encode(entry)
+        request = job.encode(entry, counts)
         if isinstance(request, Reject):
             counts.rejected, counts.cut_files = counts.rejected + 1, counts.cut_files + request.rest
-            rejects[number] = RejectLine.of(request)
+            lines[number] = RejectLine.of(request)
+        elif isinstance(request, Ready):
+            counts.served += 1
+            lines[number] = request.line
         else:
             requests[number] = request
-    if rejects:
-        sink.keep(rejects, counts)
+    if lines:
+        sink.keep(lines, counts)
     return requests

@@ -18,7 +18,7 @@ from specbeam.engines.default import default_engine, found_default, set_default
 from specbeam.engines.inspect import describe, describe_json
 from specbeam.runtime import Recommender
 from specbeam.runtime.tune import tune
-from specbeam.verbs.overwrite import losses, tell_interrupted
+from specbeam.verbs.overwrite import losses
 from tiny_bundle import ENGINE
 
 OTHER = "onnxruntime-cpu-fp16"
@@ -198,21 +198,6 @@ def test_what_overwriting_an_engine_throws_away_is_said_before(bundle: Path) -> 
     result = good("build-engine", bundle, "--threads", 1, "--overwrite")
     assert result.stderr.startswith(f"--overwrite replaces {folder}; lost with it: tuning (strict-full-retrieval)\n")
     assert losses(folder, "engine.json") == []
-
-
-def test_the_texts_of_an_interrupted_run_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    partial = tmp_path / "texts.jsonl.partial"
-    for content, overwrite, told in (
-        (None, True, ""),
-        ("", True, ""),
-        ("{}\n{}\n", False, ""),
-        ("{}\n{}\n", True, "2 texts"),
-    ):
-        if content is not None:
-            partial.write_text(content)
-        tell_interrupted(partial, overwrite=overwrite)
-        said = capsys.readouterr().err
-        assert (f"--overwrite discards {partial}: the {told} of a run" in said) if told else not said
 
 
 def test_files_of_other_people_in_a_pool_or_a_checkpoint_are_named(tmp_path: Path) -> None:

@@ -44,8 +44,9 @@ class Task(Job[int, int, Line, Outcomes]):
     def counts(self) -> Outcomes:
         return Outcomes()
 
-    def encode(self, entry: int) -> int | Reject:
-        return Reject(entry, "odd", str(entry), "numbers") if entry % 7 == 3 else entry
+    def encode(self, entry: int | Reject, counts: Outcomes) -> int | Reject:
+        odd = isinstance(entry, int) and entry % 7 == 3
+        return Reject(entry, "odd", str(entry), "numbers") if odd else entry
 
     def batches(self, requests: list[int]) -> Iterator[dict[int, Line | RequestFailure]]:
         order = np.argsort([entry % 10 for entry in requests], kind="stable").tolist()

@@ -70,6 +70,11 @@ def break_rows(bundle: Path, rows: slice | list[int], role: str = "target") -> N
     """Make NaN of some rows of the embedding in the engine's graph, and seal the engine anew."""
     folder = bundle / "engines" / ENGINE
     break_embedding(folder / role / "model.onnx", rows)
+    seal_engine(folder)
+
+
+def seal_engine(folder: Path) -> None:
+    """Let an engine's files be what it says they are."""
     content = json.loads((folder / ENGINE_FACTS).read_text())
     (folder / ENGINE_FACTS).unlink()
     content["files"] = msgspec.to_builtins(file_facts(folder))

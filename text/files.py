@@ -41,7 +41,9 @@ class Generation(Job[Prompt, TextRequest, Text, Outcomes]):
     def counts(self) -> Outcomes:
         return Outcomes()
 
-    def encode(self, entry: Prompt) -> TextRequest | Reject:
+    def encode(self, entry: Prompt | Reject, counts: Outcomes) -> TextRequest | Reject:
+        if isinstance(entry, Reject):
+            return entry
         limit = entry.max_new_tokens or self._max_new_tokens
         try:
             return self._generator.encode(entry.text, max_new_tokens=limit, id=entry.id, group=entry.group)

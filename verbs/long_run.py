@@ -100,7 +100,7 @@ class LongRun:
                 yield PipeSink(counts, lambda line: write_line(self._results, line), reject)
                 self._results.flush()
             return
-        tell_interrupted(JournalFiles.of(self.output).results, overwrite=self._overwrite)
+        tell_interrupted(self.output, overwrite=self._overwrite)
         opened = Journal.open(
             self.output, facts, counts, overwrite=self._overwrite, warn=lambda told: click.echo(told, err=True),
             progress=lambda done, total: bars("bytes of results checked", done, total),

@@ -164,6 +164,8 @@ def summary(
         lines.append(f"auto drafted nothing: {known}, it does not pay here")
     if stats.stand_ins:
         lines.append(f"{stats.stand_ins} nodes stood in for better ones that had not been drafted")
+    if counts.popular:
+        lines.append(f"{counts.popular} requests without a usable history got what is popular")
     if counts.short_lists:
         lines.append(f"{counts.short_lists} lists are short: fewer items are allowed than were asked for")
     if counts.unknown_items:

@@ -30,13 +30,13 @@ def tell_losses(path: Path, kind: str, *, overwrite: bool) -> None:
         click.echo(f"--overwrite replaces {path}; lost with it: {', '.join(lost[:SHOWN])}{more}", err=True)
 
 
-def tell_interrupted(partial: Path, *, overwrite: bool) -> None:
-    """Say on standard error that --overwrite begins an interrupted run anew: `partial` holds a line for every text."""
-    if overwrite and partial.is_file():
-        with partial.open("rb") as file:
-            lines = sum(1 for _ in file)
-        if lines:
-            click.echo(f"--overwrite discards {partial}: the {lines} texts of a run that was interrupted", err=True)
+def tell_interrupted(output: Path, *, overwrite: bool) -> None:
+    """Say on standard error that --overwrite begins an interrupted run anew."""
+    from ..runtime.journal import JournalFiles, kept_requests
+
+    if overwrite and (kept := kept_requests(output)):
+        told = f"{kept} requests of a run that was interrupted"
+        click.echo(f"--overwrite discards {JournalFiles.of(output).results}: {told}", err=True)
 
 
 def losses(path: Path, kind: str) -> list[str]:
