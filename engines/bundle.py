@@ -20,7 +20,8 @@ from ..catalog.prompt import PromptEncoder, PromptSpec
 from ..catalog.prompt_options import PromptOptions
 from ..catalog.trie import PAD, ItemTrie
 from ..catalog.trie_file import check_agreement, load_trie
-from .again import CATALOG_FILE, export_command
+from .again import CATALOG_FILE as CATALOG_FILE
+from .again import export_command
 from .facts import (
     ENGINE_FACTS,
     ENGINE_SCHEMA,

@@ -67,7 +67,7 @@ def read_sealed(path: Path, kind: type[T], remedy: str, schema: int = SCHEMA_VER
         data.decode("utf-8")  # msgspec does not look at the encoding of what it skips
         written = msgspec.json.decode(data, type=_Versioned)
         if written.schema_version != schema:
-            raise BundleError(f"{path} has schema version {written.schema_version}, {_other(written, schema)}: {remedy}")
+            raise BundleError(f"{path} has {_other(written, schema)}: {remedy}")
         said = msgspec.json.decode(data, type=dict[str, Any])
         content = msgspec.convert({FORMER.get(name, name): value for name, value in said.items()}, kind)
     except DAMAGED as error:
@@ -85,9 +85,9 @@ def read_sealed(path: Path, kind: type[T], remedy: str, schema: int = SCHEMA_VER
 def _other(written: _Versioned, schema: int) -> str:
     """What is said of a file of another schema, up to the command that writes it again."""
     if written.schema_version < schema:
-        return f"this SpecBeam reads {schema}. Write it again with"
+        return f"schema version {written.schema_version}, this SpecBeam reads {schema}. Write it again with"
     by = f" ({written.specbeam_version})" if written.specbeam_version else ""
     return (
-        f"of a later SpecBeam{by}; this one ({__version__}) reads {schema}. Install the later one, or write it again "
-        "for this one with"
+        f"schema version {written.schema_version}, of a later SpecBeam{by}; this one ({__version__}) reads {schema}. "
+        "Install the later one, or write it again for this one with"
     )
