@@ -137,7 +137,8 @@ def test_a_text_bundle_of_the_first_writes(kept: Callable[[str], Path], tmp_path
     bundle, pool = kept("text-2-former-name"), kept("text-pool-1-former-name")
     good("build-engine", bundle, "--threads", 1)
     prompts, output = write(tmp_path / "prompts.jsonl", {"id": "u1", "prompt": " desk"}), tmp_path / "texts.jsonl"
-    good("generate", bundle, prompts, "--pool", pool, "--max-new-tokens", 4, "--threads", 1, "--output", output)
+    reach = ["--depth", 4, "--query", 2, "--max-new-tokens", 4]
+    good("generate", bundle, prompts, "--pool", pool, *reach, "--threads", 1, "--output", output)
     assert len(lines(output)) == 1
 
 
