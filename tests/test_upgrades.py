@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 
 from commands import bad, good, lines, user, write
+from specbeam.calib.ranges import load_ranges
 from specbeam.catalog.errors import BundleError, PoolError, SpecBeamError
 from specbeam.engines.bundle import MANIFEST, Bundle
 from specbeam.engines.default import DEFAULT_SCHEMA, default_engine
@@ -133,6 +134,13 @@ def test_records_of_training_are_read(kept: Callable[[str], Path], suffix: str) 
         trained.file.unlink()
 
 
+def test_ranges_are_read() -> None:
+    bundle = Bundle.open(KEPT / "bundle-2-int8")
+    for role in ("target", "draft"):
+        source = bundle.engine_facts(INT8).roles[role].source_sha256
+        assert load_ranges(bundle.path / "engines" / INT8 / f"{role}-ranges.json", source).tensors
+
+
 def test_a_text_bundle_of_the_first_writes(kept: Callable[[str], Path], tmp_path: Path) -> None:
     bundle, pool = kept("text-2-former-name"), kept("text-pool-1-former-name")
     good("build-engine", bundle, "--threads", 1)
@@ -155,10 +163,9 @@ def test_a_bundle_of_schema_1_is_exported_again_by_the_command_that_is_said(
     command = "--target TARGET --draft DRAFT --catalog CATALOG --history-length 4 --no-checkpoints --output"
     assert str(refused.value).endswith(f"with: specbeam export {command} {bundle} --overwrite")
     if name == "bundle-1":
-        target = tiny_checkpoint(tmp_path / "target", levels=2, codes=2)
-        run_as_printed(
-            str(refused.value), TARGET=target, DRAFT=target, CATALOG=tiny_catalog(tmp_path / "index.json", levels=2, codes=2)
-        )
+        model = tiny_checkpoint(tmp_path / "model", levels=2, codes=2)
+        catalog = tiny_catalog(tmp_path / "index.json", levels=2, codes=2)
+        run_as_printed(str(refused.value), TARGET=model, DRAFT=model, CATALOG=catalog)
         after = json.loads((bundle / MANIFEST).read_bytes())
         assert [after[key] for key in ("prompt", "precision", "scoring")] == [
             before[key] for key in ("prompt", "precision", "scoring")
