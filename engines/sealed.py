@@ -41,14 +41,21 @@ def sealed(content: Sealed) -> bytes:
     return data
 
 
-def _checksum(content: Sealed | dict[str, Any]) -> str:
-    empty = {**content, "checksum": ""} if isinstance(content, dict) else replace(content, checksum="")
-    return hashlib.sha256(msgspec.json.encode(empty)).hexdigest()
+def _checksum(content: Sealed) -> str:
+    return hashlib.sha256(msgspec.json.encode(replace(content, checksum=""))).hexdigest()
+
+
+def _whole(said: dict[str, Any]) -> bool:
+    """Whether what a file says is what it was sealed with."""
+    try:
+        return said.get("checksum") == hashlib.sha256(msgspec.json.encode({**said, "checksum": ""})).hexdigest()
+    except RecursionError:  # nested a level deeper than can be written
+        return False
 
 
 class _Versioned(msgspec.Struct):
     schema_version: int
-    specbeam_version: str = ""  # that wrote it; not all files say
+    specbeam_version: Any = None  # that wrote it; not all files say, and a later schema may say anything
 
 
 def read_sealed(path: Path, kind: type[T], remedy: str, schema: int = SCHEMA_VERSION) -> T:
@@ -71,13 +78,13 @@ def read_sealed(path: Path, kind: type[T], remedy: str, schema: int = SCHEMA_VER
         said = msgspec.json.decode(data, type=dict[str, Any])
         content = msgspec.convert({FORMER.get(name, name): value for name, value in said.items()}, kind)
     except DAMAGED as error:
-        if "checksum" in said and said["checksum"] == _checksum(said):
+        if _whole(said):
             raise BundleError(
                 f"{path} is whole, but not as this SpecBeam ({__version__}) writes schema {schema}: {error}. Another "
                 f"version wrote it so, or another program. {again}"
             ) from error
         raise BundleError(f"{path} is damaged: {error}. {again}") from error
-    if content.checksum != _checksum(said):
+    if not _whole(said):
         raise BundleError(f"{path} is damaged, or was edited: its content does not match its checksum. {again}")
     return content
 
@@ -86,7 +93,7 @@ def _other(written: _Versioned, schema: int) -> str:
     """What is said of a file of another schema, up to the command that writes it again."""
     if written.schema_version < schema:
         return f"schema version {written.schema_version}, this SpecBeam reads {schema}. Write it again with"
-    by = f" ({written.specbeam_version})" if written.specbeam_version else ""
+    by = f" ({written.specbeam_version})" if isinstance(written.specbeam_version, str) else ""
     return (
         f"schema version {written.schema_version}, of a later SpecBeam{by}; this one ({__version__}) reads {schema}. "
         "Install the later one, or write it again for this one with"

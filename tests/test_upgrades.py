@@ -204,6 +204,14 @@ def test_an_engine_of_our_schema_that_says_less_is_no_damaged_one() -> None:
         bundle.engine_facts(INT8)
 
 
+def test_nesting_as_deep_as_can_be_read_is_refused_as_damage(kept: Callable[[str], Path]) -> None:
+    manifest = kept("text-2") / MANIFEST
+    for depth in range(900, 1010):
+        manifest.write_text('{"schema_version": 2, "deep": ' + '{"a":' * depth + "1" + "}" * (depth + 1))
+        with pytest.raises(BundleError, match=r"manifest\.json is damaged: "):
+            Bundle.open(manifest.parent)
+
+
 def opened(path: Path) -> object:
     """Open whatever an artifact is."""
     if (path / POOL_FILE).is_file():
