@@ -25,6 +25,7 @@ Array = NDArray[Any]
 PERCENTILE = 99.99  # of the values on both sides of zero together that a range covers
 BINS = 2048  # of a histogram from -max to max
 LARGEST = 1e30  # no activation reaches it, and a scale stays a float32
+AGAIN = "Calibrate again: specbeam build-engine BUNDLE --precision int8 --calibration HISTORIES, without --ranges."
 LEVELS = 128  # that the entropy method compares a clipped histogram with
 
 Progress = Callable[[int, int], None]  # calls done, calls in all
@@ -140,16 +141,16 @@ def load_ranges(path: Path, source_sha256: str) -> Ranges:
     try:
         ranges = msgspec.json.decode(path.read_bytes(), type=Ranges)
     except (OSError, *DAMAGED) as error:
-        raise EngineError(f"{path} holds no calibration ranges: {error}. Calibrate again.") from error
+        raise EngineError(f"{path} holds no calibration ranges: {error}. {AGAIN}") from error
     if not _sound(ranges):
         raise EngineError(
             f"{path} is damaged: every activation must have finite limits around 0, no wider than its channels' "
-            "maxima, measured on some histories. Calibrate again."
+            f"maxima, measured on some histories. {AGAIN}"
         )
     if ranges.source_sha256 != source_sha256:
         raise EngineError(
             f"{path} was calibrated on another graph ({ranges.source_sha256[:12]}) than the one to be quantized "
-            f"({source_sha256[:12]}). Calibrate again."
+            f"({source_sha256[:12]}). {AGAIN}"
         )
     return ranges
 

@@ -1,6 +1,7 @@
 """The bundle on disk: what export writes, build-engine extends and the runtime opens."""
 
 import hashlib
+import shlex
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -19,6 +20,8 @@ from ..catalog.prompt import PromptEncoder, PromptSpec
 from ..catalog.prompt_options import PromptOptions
 from ..catalog.trie import PAD, ItemTrie
 from ..catalog.trie_file import check_agreement, load_trie
+from .again import CATALOG_FILE as CATALOG_FILE
+from .again import export_command
 from .facts import (
     ENGINE_FACTS,
     ENGINE_SCHEMA,
@@ -36,8 +39,7 @@ if TYPE_CHECKING:
     from .text_bundle import TextManifest
 
 MANIFEST = "manifest.json"
-CATALOG_FILE, TRIE_FILE = "catalog/items.jsonl", "catalog/trie.safetensors"
-REEXPORT = "specbeam export ... --overwrite"
+TRIE_FILE = "catalog/trie.safetensors"
 Scoring = Literal["full", "constrained"]
 SAMPLES = 4
 
@@ -121,7 +123,7 @@ class ModelBundle(ABC):
         """A file of the bundle, once its bytes are what the manifest says."""
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} has no file {name}; it has: {', '.join(sorted(self.manifest.files))}.")
-        _check(self.path / name, self.manifest.files[name], REEXPORT, self.path)
+        _check(self.path / name, self.manifest.files[name], self.reexport(), self.path)
         return self.path / name
 
     def folder(self, name: str) -> Path:
@@ -175,12 +177,16 @@ class ModelBundle(ABC):
             _check(folder / file, facts, self.rebuild(name), self.path)
         return folder / role
 
+    def reexport(self) -> str:
+        """The command that writes the bundle again; what only its owner has is in capitals."""
+        return export_command(self.path / MANIFEST)
+
     def build(self, name: str) -> str:
         """The command that builds an engine of this name, the data that it takes left out."""
         backend, _, rest = name.partition("-")
         device, _, rest = rest.partition("-")
         precision, _, draft = rest.partition("-draft-")
-        parts = [f"specbeam build-engine {self.path} --backend {backend} --device {device}"]
+        parts = [f"specbeam build-engine {shlex.quote(str(self.path))} --backend {backend} --device {device}"]
         if precision not in ("", self.manifest.precision):
             parts.append(f"--precision {precision}")
         if draft:
@@ -216,7 +222,7 @@ class Bundle(ModelBundle):
         path = checks.path(path, "bundle")
         if bundle_kind(path) != "items":
             raise BundleError(f"{path} is a text bundle, which has no catalog. It is for: specbeam generate {path}")
-        return cls(path, read_sealed(path / MANIFEST, Manifest, REEXPORT))
+        return cls(path, read_sealed(path / MANIFEST, Manifest, export_command(path / MANIFEST)))
 
     def vocabulary(self) -> NDArray[np.int64]:
         return self.trie().vocabulary
@@ -242,18 +248,18 @@ class Bundle(ModelBundle):
         try:
             trie = load_trie(path)
         except CatalogError as error:
-            raise BundleError(f"{path} is damaged: {error}. Write it again with: {REEXPORT}") from None
+            raise BundleError(f"{path} is damaged: {error}. Write it again with: {self.reexport()}") from None
         got = len(trie.item), trie.identifiers, trie.length, len(trie.vocabulary)
         expected = manifest.items, manifest.identifiers, manifest.identifier_length, manifest.catalog_tokens
         if got != expected:
             raise BundleError(
-                f"{path} has {_sizes(got)}; {MANIFEST} says {_sizes(expected)}. Write it again with: {REEXPORT}"
+                f"{path} has {_sizes(got)}; {MANIFEST} says {_sizes(expected)}. Write it again with: {self.reexport()}"
             )
         vocabulary = min(model.vocabulary for model in (manifest.target, manifest.draft) if model is not None)
         if trie.vocabulary[-1] >= vocabulary or not trie.ends_with(manifest.end_token):
             raise BundleError(
                 f"{path} has tokens up to {trie.vocabulary[-1]}, expected below {vocabulary}, and of the end token "
-                f"({manifest.end_token}) one behind every identifier. Write it again with: {REEXPORT}"
+                f"({manifest.end_token}) one behind every identifier. Write it again with: {self.reexport()}"
             )
         return trie
 
@@ -265,7 +271,7 @@ class Bundle(ModelBundle):
         except CatalogError as error:
             raise BundleError(
                 f"{self.path / CATALOG_FILE} is of another catalog than {TRIE_FILE}: {error}. Write both again with: "
-                f"{REEXPORT}"
+                f"{self.reexport()}"
             ) from None
         return catalog, trie
 

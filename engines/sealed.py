@@ -2,16 +2,18 @@
 
 import hashlib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
+from .. import __version__
 from ..catalog.bounds import DAMAGED
 from ..catalog.errors import BundleError
 from ..catalog.files import Frozen
 
 SCHEMA_VERSION = 2  # of manifests
+FORMER = {"specrec_version": "specbeam_version"}  # names of fields, since then changed
 
 
 class Sealed(Frozen, frozen=True):
@@ -43,28 +45,56 @@ def _checksum(content: Sealed) -> str:
     return hashlib.sha256(msgspec.json.encode(replace(content, checksum=""))).hexdigest()
 
 
+def _whole(said: dict[str, Any]) -> bool:
+    """Whether what a file says is what it was sealed with."""
+    try:
+        return said.get("checksum") == hashlib.sha256(msgspec.json.encode({**said, "checksum": ""})).hexdigest()
+    except RecursionError:  # nested a level deeper than can be written
+        return False
+
+
 class _Versioned(msgspec.Struct):
     schema_version: int
+    specbeam_version: Any = None  # that wrote it; not all files say, and a later schema may say anything
 
 
 def read_sealed(path: Path, kind: type[T], remedy: str, schema: int = SCHEMA_VERSION) -> T:
-    """A JSON file whose schema version, the first thing looked at, is ours, and whose checksum is right."""
+    """A JSON file whose schema version, the first thing looked at, is ours, and whose checksum is right.
+
+    remedy: the command that writes it again. The checksum is that of what the file says, not of what is made of it:
+    fields that have defaults may be added, and a file from before has none of them and is sound. Raises `BundleError`.
+    """
+    again = f"Write it again with: {remedy}"
     try:
         data = path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
+    said: dict[str, Any] = {}
     try:
         data.decode("utf-8")  # msgspec does not look at the encoding of what it skips
-        version = msgspec.json.decode(data, type=_Versioned).schema_version
-        if version != schema:
-            raise BundleError(
-                f"{path} has schema version {version}, this SpecBeam reads {schema}. Write it again with: {remedy}"
-            )
-        content = msgspec.json.decode(data, type=kind)
+        written = msgspec.json.decode(data, type=_Versioned)
+        if written.schema_version != schema:
+            raise BundleError(f"{path} has {_other(written, schema)}: {remedy}")
+        said = msgspec.json.decode(data, type=dict[str, Any])
+        content = msgspec.convert({FORMER.get(name, name): value for name, value in said.items()}, kind)
     except DAMAGED as error:
-        raise BundleError(f"{path} is damaged: {error}. Write it again with: {remedy}") from error
-    if content.checksum != _checksum(content):
-        raise BundleError(
-            f"{path} is damaged, or was edited: its content does not match its checksum. Write it again with: {remedy}"
-        )
+        if _whole(said):
+            raise BundleError(
+                f"{path} is whole, but not as this SpecBeam ({__version__}) writes schema {schema}: {error}. Another "
+                f"version wrote it so, or another program. {again}"
+            ) from error
+        raise BundleError(f"{path} is damaged: {error}. {again}") from error
+    if not _whole(said):
+        raise BundleError(f"{path} is damaged, or was edited: its content does not match its checksum. {again}")
     return content
+
+
+def _other(written: _Versioned, schema: int) -> str:
+    """What is said of a file of another schema, up to the command that writes it again."""
+    if written.schema_version < schema:
+        return f"schema version {written.schema_version}, this SpecBeam reads {schema}. Write it again with"
+    by = f" ({written.specbeam_version})" if isinstance(written.specbeam_version, str) else ""
+    return (
+        f"schema version {written.schema_version}, of a later SpecBeam{by}; this one ({__version__}) reads {schema}. "
+        "Install the later one, or write it again for this one with"
+    )

@@ -9,13 +9,13 @@ from ..catalog import checks
 from ..catalog.bounds import Positive, Whole, check_names
 from ..catalog.errors import BundleError
 from ..catalog.files import Frozen
+from .again import export_command
 from .bundle import MANIFEST, Bundle, ModelBundle, Sample, bundle_kind
 from .facts import FileFacts, ModelFacts, Precision
 from .sealed import Sealed, read_sealed
 
 TOKENIZER_FILE = "tokenizer/tokenizer.json"
 TEXTS = ("Board games", "A user who bought a desk lamp, two novels and a garden chair likes things that last.")
-REEXPORT_TEXT = "specbeam export --text ... --overwrite"
 
 
 class TextPrompt(Frozen, frozen=True):
@@ -73,7 +73,7 @@ class TextBundle(ModelBundle):
                 f"{path} is a bundle of items, whose model writes identifiers: specbeam infer {path}. For text, export "
                 "a model with: specbeam export --text --target MODEL --output BUNDLE"
             )
-        return cls(path, read_sealed(path / MANIFEST, TextManifest, REEXPORT_TEXT))
+        return cls(path, read_sealed(path / MANIFEST, TextManifest, export_command(path / MANIFEST)))
 
     def vocabulary(self) -> NDArray[np.int64]:
         return np.arange(self.manifest.vocabulary)

@@ -1,6 +1,8 @@
 """A pool on disk: a directory of arrays, memory-mapped when it is opened, and pool.json, which says what they are."""
 
+import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,6 +49,22 @@ T = TypeVar("T", bound=PoolFacts)
 
 class _Kind(msgspec.Struct):
     kind: str = ""
+
+
+class _Grouped(msgspec.Struct):
+    groups: Any = None
+
+
+def build_command(pool: Path, sources: str) -> str:
+    """The command that builds a pool, or builds it again; what only its owner has is in capitals.
+
+    sources: what it is built from, as options.
+    """
+    file, grouped = pool / POOL_FILE, False
+    with suppress(OSError, *DAMAGED):
+        grouped = bool(msgspec.json.decode(file.read_bytes(), type=_Grouped).groups)
+    words = f"specbeam build-pool {sources}{' --groups GROUPS' * grouped} --output {shlex.quote(str(pool))}"
+    return f"{words} --overwrite" if file.is_file() else words
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, Array]) -> dict[str, ArrayFacts]:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from ..catalog import checks
 from ..catalog.bounds import Positive, Size
 from ..catalog.trie import spans
-from .files import Array, PoolFacts, check_types, no_pool, open_arrays, read_facts, spans_all, within
+from .files import Array, PoolFacts, build_command, check_types, no_pool, open_arrays, read_facts, spans_all, within
 from .members import Members
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 
-BUILD = "specbeam build-pool --items HISTORIES --output POOL"
+SOURCES = "--items HISTORIES"  # in `build-pool`
 TYPES = {  # of every array of a pool
     "ids": "|u1", "counts": "<i8", "starts": "<i8", "followers": "<i4", "weights": "<f4", "group_starts": "<i8",
     "group_items": "<i4", "group_counts": "<i8", "member_keys": "<u8", "member_groups": "<i4",
@@ -60,12 +60,13 @@ class ItemPool:
     def open(cls, path: str | Path) -> "ItemPool":
         """Open a pool and check every byte of it (0.1 s for 100 MB). Raises `PoolError`."""
         path = checks.path(path, "pool")
-        facts = read_facts(path, "items", ItemPoolFacts, BUILD)
-        check_types(path, facts.arrays, TYPES, BUILD)
-        arrays = open_arrays(path, facts.arrays, BUILD)
+        again = build_command(path, SOURCES)
+        facts = read_facts(path, "items", ItemPoolFacts, again)
+        check_types(path, facts.arrays, TYPES, again)
+        arrays = open_arrays(path, facts.arrays, again)
         ids = _decoded(arrays["ids"])
         if not (_consistent(facts, arrays, ids) and _sound(arrays)):
-            raise no_pool(path, "items", "they do not fit together, or hold what cannot be", BUILD)
+            raise no_pool(path, "items", "they do not fit together, or hold what cannot be", again)
         return cls(path, facts, arrays, ids)
 
     @property

@@ -12,13 +12,13 @@ from ..catalog.bounds import Positive
 from ..catalog.errors import PoolError
 from ..catalog.files import Frozen
 from ..catalog.items import some
-from .files import Array, PoolFacts, check_types, no_pool, open_arrays, read_facts
+from .files import Array, PoolFacts, build_command, check_types, no_pool, open_arrays, read_facts
 from .members import Members
 from .sources import Source
 from .suffixes import Sorted
 from .text_check import check_groups, highest_token
 
-BUILD = "specbeam build-pool TEXTS.jsonl --tokenizer BUNDLE --output POOL"
+SOURCES = "TEXTS.jsonl --tokenizer BUNDLE"  # in `build-pool`
 TYPES = {  # of every array of a pool
     "tokens": "<u4", "order": "<i4", "pairs": "<u8", "starts": "<i4", "member_keys": "<u8", "member_groups": "<i4",
 }  # fmt: skip
@@ -69,16 +69,17 @@ class TextPool:
     def open(cls, path: str | Path) -> "TextPool":
         """Open a pool and check every byte of it (0.1 s for 100 MB). Raises `PoolError`."""
         path = checks.path(path, "pool")
-        facts = read_facts(path, "text", TextPoolFacts, BUILD)
-        check_types(path, facts.arrays, TYPES, BUILD)
-        arrays = open_arrays(path, facts.arrays, BUILD)
+        again = build_command(path, SOURCES)
+        facts = read_facts(path, "text", TextPoolFacts, again)
+        check_types(path, facts.arrays, TYPES, again)
+        arrays = open_arrays(path, facts.arrays, again)
         tokens, order, pairs, starts = (arrays[name] for name in ("tokens", "order", "pairs", "starts"))
         sizes = [(part.texts, part.tokens, part.pairs) for part in (facts.all, *facts.groups.values())]
         fault = check_groups(tokens, order, pairs, starts, sizes, facts.reach)
         if not Members(arrays["member_keys"], arrays["member_groups"]).sound(len(facts.groups)):
             fault = "its members are not sorted, or in no group"
         if fault:
-            raise no_pool(path, "texts", fault, BUILD)
+            raise no_pool(path, "texts", fault, again)
         return cls(path, facts, arrays, highest_token(tokens))
 
     @property

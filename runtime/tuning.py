@@ -1,5 +1,6 @@
 """What `specbeam tune` measured for one engine of a bundle, and the planner that it gives."""
 
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import product
@@ -94,7 +95,7 @@ def planner_for(
         except SpecBeamError as error:
             raise BundleError(
                 f"{tuning_file(bundle, engine, mode, scoring, drafter)}: {error} Tune again: "
-                f"{_again(bundle, engine, drafter)}"
+                f"{_again(bundle, engine, mode, scoring, drafter)}"
             ) from None
     shared = worth_sharing(len(bundle.manifest.prompt.prefix_ids))
     target = _costs(facts.roles["target"].latency, fits.get("target", UNTUNED))
@@ -140,13 +141,15 @@ def read_tuning(
     path = tuning_file(bundle, engine, mode, scoring, drafter)
     if not path.is_file():
         return None
-    tuning = read_sealed(path, Tuning, _again(bundle, engine, drafter), TUNING_SCHEMA)
+    tuning = read_sealed(path, Tuning, _again(bundle, engine, mode, scoring, drafter), TUNING_SCHEMA)
     return tuning if (tuning.graphs, tuning.drafter) == (graphs_of(facts), drafter) else None
 
 
-def _again(bundle: Bundle, engine: str, drafter: DrafterKind | None) -> str:
-    pool = f" --drafter {drafter} --pool POOL" if drafter in WITH_POOL else ""
-    return f"specbeam tune {bundle.path} HISTORIES --engine {engine}{pool} (or do without it: --speculation fixed)"
+def _again(bundle: Bundle, engine: str, mode: Mode, scoring: ScoringKind, drafter: DrafterKind | None) -> str:
+    words = f"specbeam tune {shlex.quote(str(bundle.path))} HISTORIES --engine {engine}"
+    words += f" --verify {mode}" if mode != "strict" else f" --scoring {scoring}"
+    words += f" --drafter {drafter} --pool POOL" if drafter in WITH_POOL else ""
+    return f"{words} (or do without it: --speculation fixed)"
 
 
 def tunings(bundle: Bundle, engine: str, facts: EngineFacts) -> list[Tuning]:
