@@ -84,6 +84,7 @@ def main() -> None:
       1  an error, or requests that an engine could not answer; what was done is kept
       2  a wrong command line
       3  with --strict-input: all was done but for lines that were rejected
+      128 + n  signal n stopped a run between two batches; the same command goes on
     """
 
 

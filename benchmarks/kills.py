@@ -188,7 +188,7 @@ def main(users: int, kills: int, seed: int, bundle: Path | None, batch_size: int
                 status: int | None = None
                 while status is None:
                     how = chance.choice(SIGNALS)
-                    seconds = None if found.kills.total() >= kills else chance.uniform(0, whole / 3)
+                    seconds = None if found.kills.total() >= kills else chance.uniform(0, whole / 12)
                     status = ended(begun([*command, "-o", str(output)], log), seconds, how)
                     found.processes += 1
                     if status is None:
