@@ -16,6 +16,8 @@ from .disk import told_if_full
 from .errors import OutputTakenError, SpecBeamError
 from .temporaries import OLD, temporary_directory, temporary_file
 
+PIECE = 1 << 18  # bytes of a file that are hashed at a time
+
 
 class Frozen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Configuration read from or written to JSON: immutable, and an unknown key is an error."""
@@ -130,7 +132,11 @@ def _rename(part: Path, path: Path) -> None:
     os.rename(part, path)
 
 
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(path: Path, told: Callable[[int], object] = lambda size: None) -> str:
+    """Hexadecimal SHA-256 of a file's bytes; told: of every piece that is read, its size."""
+    digest, piece = hashlib.sha256(), memoryview(bytearray(PIECE))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(piece):
+            digest.update(piece[:size])
+            told(size)
+    return digest.hexdigest()

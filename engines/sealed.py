@@ -1,8 +1,9 @@
 """JSON files that say which schema they follow and prove that they are as they were written."""
 
 import hashlib
+import json
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -26,7 +27,11 @@ T = TypeVar("T", bound=Sealed)
 
 def to_json(value: object) -> bytes:
     """Indented JSON, for people to read as well."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    try:
+        return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    except UnicodeEncodeError:  # a file's name need not be text: JSON writes the rest of it by escapes
+        text = json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def sealed(content: Sealed) -> bytes:
@@ -41,6 +46,23 @@ def sealed(content: Sealed) -> bytes:
 
 def _checksum(content: Sealed) -> str:
     return hashlib.sha256(msgspec.json.encode(replace(content, checksum=""))).hexdigest()
+
+
+def check_seal(path: Path, remedy: str) -> None:
+    """Raise `BundleError` unless a JSON file is as `sealed` wrote it, whatever it holds."""
+    try:
+        content = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except DAMAGED as error:
+        raise BundleError(f"{path} is damaged: {error}. Write it again with: {remedy}") from error
+    found, content["checksum"] = content.get("checksum"), ""
+    if found != hashlib.sha256(msgspec.json.encode(content)).hexdigest():
+        raise _edited(path, remedy)
+
+
+def _edited(path: Path, remedy: str) -> BundleError:
+    return BundleError(
+        f"{path} is damaged, or was edited: its content does not match its checksum. Write it again with: {remedy}"
+    )
 
 
 class _Versioned(msgspec.Struct):
@@ -64,7 +86,5 @@ def read_sealed(path: Path, kind: type[T], remedy: str, schema: int = SCHEMA_VER
     except DAMAGED as error:
         raise BundleError(f"{path} is damaged: {error}. Write it again with: {remedy}") from error
     if content.checksum != _checksum(content):
-        raise BundleError(
-            f"{path} is damaged, or was edited: its content does not match its checksum. Write it again with: {remedy}"
-        )
+        raise _edited(path, remedy)
     return content

@@ -1,6 +1,7 @@
 """Bundles of text: one model with its whole vocabulary, and its tokenizer."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,7 @@ class TextBundle(ModelBundle):
     """An opened bundle of one model that writes text."""
 
     manifest: TextManifest
+    reexport: ClassVar[str] = REEXPORT_TEXT
 
     @classmethod
     def open(cls, path: str | Path) -> "TextBundle":
