@@ -5,17 +5,21 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import packages_distributions
 from threading import current_thread, main_thread
+from traceback import walk_tb
 from typing import Any
 
 import click
 
 from specbeam import __version__
-from specbeam.catalog.errors import SpecBeamError
+from specbeam.catalog.errors import SpecBeamError, said
 from specbeam.catalog.extras import EXTRAS, install_module
 from specbeam.verbs.build import demo, export
-from specbeam.verbs.engine import build_engine, inspect
+from specbeam.verbs.doctor import doctor
+from specbeam.verbs.engine import build_engine
 from specbeam.verbs.group import group_items, group_users
+from specbeam.verbs.inspect import inspect
 from specbeam.verbs.learn import align, train
 from specbeam.verbs.measure import evaluate, tune
 from specbeam.verbs.pool import build_pool
@@ -28,7 +32,7 @@ class Verbs(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            with ends_when_terminated():
+            with ends_when_terminated(), tells_broken_packages():
                 return super().invoke(context)
         except SpecBeamError as error:
             raise click.ClickException(str(error)) from error
@@ -50,6 +54,33 @@ def missing_package(error: BaseException | None) -> str | None:
         package = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
         if package in EXTRAS:
             return package
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextmanager
+def tells_broken_packages() -> Iterator[None]:
+    """Raise our error for one that importing an installed package of an extra raised, whatever that is."""
+    try:
+        yield
+    except Exception as error:
+        package = broken_package(error)
+        if package is None or isinstance(error, SpecBeamError) or missing_package(error) not in (None, package):
+            raise
+        names = " ".join(packages_distributions().get(package, [package]))
+        raise SpecBeamError(
+            f"{package} is installed, but cannot be imported: {said(error)}. Install it again: pip install "
+            f"--force-reinstall {names}"
+        ) from error
+
+
+def broken_package(error: BaseException | None) -> str | None:
+    """The package of an extra, one of whose modules raised an error (or what that came from) when it was imported."""
+    while error is not None:
+        for frame, _ in walk_tb(error.__traceback__):
+            package = str(frame.f_globals.get("__name__")).partition(".")[0]
+            if frame.f_code.co_name == "<module>" and package in EXTRAS:
+                return package
         error = error.__cause__ or error.__context__
     return None
 
@@ -90,7 +121,7 @@ def main() -> None:
 
 VERBS = (
     export, build_engine, infer, tune, evaluate, inspect, train, align, demo, explain, generate, build_pool,
-    group_users, group_items,
+    group_users, group_items, doctor,
 )  # fmt: skip
 for verb in VERBS:
     main.add_command(verb)

@@ -23,8 +23,8 @@ from specbeam.catalog.dataset import Example
 from specbeam.engines.base import Engine
 from specbeam.engines.build import Order
 from specbeam.engines.bundle import Bundle
+from specbeam.engines.machine import available_threads
 from specbeam.engines.ort_backend import OrtBackend
-from specbeam.engines.registry import available_threads
 from specbeam.runtime import DraftShape, Recommender
 from specbeam.runtime.planning import FixedPlanning
 

@@ -21,8 +21,9 @@ from specbeam.calib.options import Int8Options
 from specbeam.engines.build import Order, build_engine
 from specbeam.engines.bundle import Bundle
 from specbeam.engines.latency import time_call
+from specbeam.engines.machine import available_threads
 from specbeam.engines.ort_backend import OrtBackend
-from specbeam.engines.registry import available_threads, load_engine
+from specbeam.engines.registry import load_engine
 from specbeam.evaluate.speed import rounds_of, served_by, take_turns
 from specbeam.export import export_bundle
 from specbeam.runtime import DraftShape, Recommender

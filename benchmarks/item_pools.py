@@ -17,7 +17,7 @@ from reference import arguments, dump, print_table, real_users
 from specbeam.catalog.history import HistoryRequest, read_histories
 from specbeam.engines.bundle import Bundle
 from specbeam.engines.default import default_engine
-from specbeam.engines.registry import available_threads
+from specbeam.engines.machine import available_threads
 from specbeam.pools.item_build import build_item_pool
 from specbeam.pools.item_pool import ItemPool
 from specbeam.runtime import DraftShape, Recommendation, Recommender

@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from reference import TrieGenerate, arguments, dump, print_table, real_users
 from specbeam.engines.bundle import Bundle
-from specbeam.engines.registry import available_threads
+from specbeam.engines.machine import available_threads
 from specbeam.runtime import DraftShape, Recommender
 
 WARM_UP = 3

@@ -23,14 +23,25 @@ def install(extra: str) -> str:
     command that installs it from its sources, in the folder where they lie.
     """
     try:
-        declared = requires(DISTRIBUTION) or []
+        wanted = declared().get(extra, [])
     except PackageNotFoundError:
         return f"pip install {shlex.quote(f'{Path(__file__).resolve().parent.parent}[{extra}]')}"
-    marked = (entry.partition(";") for entry in declared)
-    wanted = [name.strip() for name, _, marker in marked if re.search(rf"""extra == ["']{extra}["']""", marker)]
     if not wanted:
         raise ValueError(f"{DISTRIBUTION} has no extra {extra!r}")
     return f"pip install {' '.join(map(shlex.quote, wanted))}"
+
+
+def declared() -> dict[str, list[str]]:
+    """What every extra of this package needs, e.g. {"parquet": ["pyarrow>=18"]}; under "", what it always needs.
+
+    Raises `PackageNotFoundError` where this package is not installed.
+    """
+    found: dict[str, list[str]] = {}
+    for entry in requires(DISTRIBUTION) or []:
+        wanted, _, marker = entry.partition(";")
+        extra = re.search(r"""extra == ["']([^"']+)["']""", marker)
+        found.setdefault(extra[1] if extra else "", []).append(wanted.strip())
+    return found
 
 
 def install_module(module: str) -> str:

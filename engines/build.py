@@ -32,8 +32,7 @@ from .facts import (
     file_facts,
 )
 from .latency import measure_latency
-from .ort_backend import OrtBackend
-from .registry import chosen_threads
+from .registry import chosen_threads, find_backend, whole_library
 from .sealed import sealed
 from .text_bundle import open_bundle
 
@@ -121,7 +120,9 @@ def build_engine(
     or run it, and where the two disagree; no engine is left behind then, an earlier one stays.
     """
     bundle = bundle if isinstance(bundle, ModelBundle) else open_bundle(bundle)
-    order = Order.check(bundle, OrtBackend("cpu") if backend is None else backend, precision, draft_precision, threads)
+    order = Order.check(
+        bundle, find_backend("onnxruntime") if backend is None else backend, precision, draft_precision, threads
+    )
     if "int8" in order.precisions.values():
         raise OptionError("int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES.")
     return write_engine(order, default=default, overwrite=overwrite, progress=progress)
@@ -206,7 +207,8 @@ def _build_role(
 
 def exported_engine(bundle: ModelBundle, role: Role, scratch: Path, threads: int) -> Engine:
     """The exported graph as it is, on ONNX Runtime's CPU provider (bf16, which that lacks, in float32)."""
-    from .ort import load_ort_engine
+    with whole_library("onnxruntime"):
+        from .ort import load_ort_engine
 
     graph, precision = bundle.graph(role), bundle.manifest.precision
     if precision == "bf16":

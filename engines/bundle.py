@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from ..catalog import checks
 from ..catalog.bounds import DAMAGED, Positive, Whole, check_names, leads_out
 from ..catalog.errors import BundleError, CatalogError
-from ..catalog.files import sha256
 from ..catalog.items import Catalog
 from ..catalog.prompt import PromptEncoder, PromptSpec
 from ..catalog.prompt_options import PromptOptions
@@ -32,6 +31,7 @@ from .facts import (
     Precision,
     Role,
     RoleFacts,
+    check_file,
 )
 from .sealed import Sealed, read_sealed
 
@@ -123,7 +123,7 @@ class ModelBundle(ABC):
         """A file of the bundle, once its bytes are what the manifest says."""
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} has no file {name}; it has: {', '.join(sorted(self.manifest.files))}.")
-        _check(self.path / name, self.manifest.files[name], self.reexport(), self.path)
+        check_file(self.path / name, self.manifest.files[name], self.reexport(), self.path)
         return self.path / name
 
     def folder(self, name: str) -> Path:
@@ -174,7 +174,7 @@ class ModelBundle(ABC):
         if not files:
             raise BundleError(f"{folder} has no file of the {role}. Write it again with: {self.rebuild(name)}")
         for file, facts in files.items():
-            _check(folder / file, facts, self.rebuild(name), self.path)
+            check_file(folder / file, facts, self.rebuild(name), self.path)
         return folder / role
 
     def reexport(self) -> str:
@@ -317,21 +317,3 @@ def _plan_options(role: RoleFacts | None) -> list[str]:
     limits = plan.limits
     sizes = f"--max-batch {limits.max_batch} --max-prompt {limits.max_prompt} --max-nodes {limits.max_nodes}"
     return [sizes, *(flag for flag, given in flags.items() if given)]
-
-
-def _check(path: Path, facts: FileFacts, remedy: str, root: Path) -> None:
-    if leads_out(path, root):
-        raise BundleError(
-            f"{path} is a link out of {root}, which is not followed. Put the file itself there, or write it again "
-            f"with: {remedy}"
-        )
-    if not path.is_file():
-        raise BundleError(f"{path} is missing. Write it again with: {remedy}")
-    size = path.stat().st_size
-    if size != facts.bytes:
-        raise BundleError(f"{path} has {size} bytes, expected {facts.bytes}. Write it again with: {remedy}")
-    got = sha256(path)
-    if got != facts.sha256:
-        raise BundleError(
-            f"{path} is damaged: its SHA-256 is {got}, expected {facts.sha256}. Write it again with: {remedy}"
-        )

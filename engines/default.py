@@ -9,10 +9,11 @@ from .bundle import ModelBundle
 from .sealed import Sealed, read_sealed, sealed
 
 DEFAULT_SCHEMA = 1
+DEFAULT_FILE = "engines/default.json"
 
 
 class DefaultEngine(Sealed, frozen=True, kw_only=True):
-    """engines/default.json."""
+    """The file `DEFAULT_FILE`."""
 
     engine: str  # a folder beside it
 
@@ -27,22 +28,42 @@ def default_engine(bundle: ModelBundle) -> str:
         raise BundleError(f"{bundle.path} has no engine yet. Build one with: specbeam build-engine {bundle.path}")
     if len(built) == 1:
         return built[0]
-    recorded, remedy = None, f"{bundle.build(built[0])} --default"
-    if _file(bundle).is_file():
-        recorded = read_sealed(_file(bundle), DefaultEngine, remedy, DEFAULT_SCHEMA).engine
-        if recorded in built:
-            return recorded
+    recorded = recorded_default(bundle)
+    if recorded in built:
+        return recorded
     which = "none is on record as" if recorded is None else f"{recorded}, which is gone, is on record as"
     raise BundleError(
         f"{bundle.path} has several engines, and {which} its default: {', '.join(built)}. Choose one with --engine "
-        f"NAME, or make one of them the default: {remedy}"
+        f"NAME, or make one of them the default: {choosing(bundle)}"
     )
+
+
+def recorded_default(bundle: ModelBundle) -> str | None:
+    """The engine on record, be it there or not; None: there is no record. Raises `BundleError` for a damaged one."""
+    if not _file(bundle).is_file():
+        return None
+    return read_sealed(_file(bundle), DefaultEngine, choosing(bundle), DEFAULT_SCHEMA).engine
+
+
+def choosing(bundle: ModelBundle) -> str:
+    """The command that puts an engine on record."""
+    names = bundle.engine_names()
+    return f"{bundle.build(names[0]) if names else f'specbeam build-engine {bundle.path}'} --default"
 
 
 def found_default(bundle: ModelBundle) -> str | None:
     """As `default_engine`; None where one has to be named."""
     with suppress(BundleError):
         return default_engine(bundle)
+    return None
+
+
+def default_fault(bundle: ModelBundle) -> str | None:
+    """What is wrong with the record of the default engine, if there is one."""
+    try:
+        recorded_default(bundle)
+    except BundleError as error:
+        return str(error)
     return None
 
 
@@ -63,4 +84,4 @@ def keep_default(bundle: ModelBundle) -> None:
 
 
 def _file(bundle: ModelBundle) -> Path:
-    return bundle.path / "engines" / "default.json"
+    return bundle.path / DEFAULT_FILE

@@ -4,14 +4,19 @@ from pathlib import Path
 
 from ..catalog.errors import BundleError
 from .bundle import Manifest
-from .default import found_default
+from .default import default_fault, found_default
 from .facts import EngineFacts, Gate, ModelFacts, Quantization
 from .sealed import to_json
 from .text_bundle import TextManifest, open_bundle
 
 
 def describe_json(path: Path) -> str:
-    """The manifest and every engine's facts as one JSON object."""
+    """As JSON, what `content` is."""
+    return to_json(content(path)).decode().rstrip()
+
+
+def content(path: Path) -> dict[str, object]:
+    """The manifest and every engine's facts."""
     bundle = open_bundle(path)
     engines: dict[str, EngineFacts | dict[str, str]] = {}
     for name in bundle.engine_names():
@@ -19,8 +24,10 @@ def describe_json(path: Path) -> str:
             engines[name] = bundle.engine_facts(name)
         except BundleError as error:  # the others are told of all the same
             engines[name] = {"error": str(error)}
-    content = {"manifest": bundle.manifest, "engines": engines, "default_engine": found_default(bundle)}
-    return to_json(content).decode().rstrip()
+    return {
+        "manifest": bundle.manifest, "engines": engines, "default_engine": found_default(bundle),
+        "default_error": default_fault(bundle),
+    }  # fmt: skip
 
 
 def describe(path: Path) -> str:
@@ -39,7 +46,9 @@ def describe(path: Path) -> str:
             lines += _engine(name, bundle.engine_facts(name), default=name == default)
         except BundleError as error:  # the others are told of all the same
             lines.append(f"  engine     {name}: {error}")
-    if default is None and bundle.engine_names():
+    if (fault := default_fault(bundle)) is not None:
+        lines.append(f"  default    {fault}")
+    elif default is None and bundle.engine_names():
         lines.append("  default    none of them; set one with: specbeam build-engine ... --default")
     if not bundle.engine_names():
         lines.append(f"  engines    none; build one with: specbeam build-engine {path}")

@@ -1,26 +1,23 @@
 """Engines by name. A backend's library is imported when one of its engines is opened, not before."""
 
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..catalog import checks
-from ..catalog.errors import BundleError, EngineError
-from ..catalog.extras import install_module
+from ..catalog.errors import BundleError, EngineError, SpecBeamError, is_fault, said
+from ..catalog.extras import EXTRAS, install_module
 from .backend import Backend
 from .base import Engine
 from .bundle import ModelBundle
 from .default import default_engine
 from .facts import Role
+from .machine import available_threads
 
 TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-lean", "tensorrt-lean-cu13", "tensorrt-lean-cu12")
 PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "torch": ("torch",), "tensorrt": TENSORRT}
 DEVICES = {"onnxruntime": ("cpu", "cuda"), "tensorrt": ("cuda",)}  # of backends that engines are built for
-
-
-def available_threads() -> int:
-    """Processors this process may run on: the default of every `threads`."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def chosen_threads(threads: int | None) -> int:
@@ -35,11 +32,16 @@ def chosen_engine(bundle: ModelBundle, name: str | None) -> str:
 
 def backend_version(backend: str) -> str:
     """Version of the installed library behind a backend; raises `EngineError` where it is unknown or not installed."""
+    return installed_package(backend)[1]
+
+
+def installed_package(backend: str) -> tuple[str, str]:
+    """The installed package that brings a backend's library, and its version; see `backend_version`."""
     if backend not in PACKAGES:
         raise EngineError(f"There is no backend {backend!r}; expected one of: {', '.join(PACKAGES)}.")
     for package in PACKAGES[backend]:
         try:
-            return version(package)
+            return package, version(package) or "of an unknown version"  # none: its metadata is damaged
         except PackageNotFoundError:
             continue
     raise EngineError(f"The {backend} backend is not installed. Run: {install_module(backend)}")
@@ -97,9 +99,28 @@ def find_backend(name: str, device: str | None = None, **options: Any) -> Backen
         from .trt_backend import TensorRTBackend
 
         return TensorRTBackend(device, **options)
-    from .ort_backend import OrtBackend
+    with whole_library(name):
+        from .ort_backend import OrtBackend
 
     return OrtBackend(device, **options)
+
+
+@contextmanager
+def whole_library(backend: str) -> Iterator[None]:
+    """Raise `EngineError` where the library behind a backend cannot be imported, be it absent or broken."""
+    try:
+        yield
+    except BaseException as error:
+        absent = error.name if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS else None
+        if absent == backend:
+            raise EngineError(f"{backend} is not installed. Run: {install_module(backend)}") from error
+        if absent or isinstance(error, SpecBeamError) or not is_fault(error):
+            raise
+        package, installed = installed_package(backend)
+        raise EngineError(
+            f"{package} {installed} is installed, but cannot be used: {said(error)}. Install it again: pip install "
+            f"--force-reinstall {package}"
+        ) from error
 
 
 def _load_torch(bundle: ModelBundle, role: Role, name: str, threads: int) -> Engine:
@@ -107,7 +128,8 @@ def _load_torch(bundle: ModelBundle, role: Role, name: str, threads: int) -> Eng
     if device not in ("cpu", "cuda") or precision not in ("fp32", "fp16", "bf16"):
         raise BundleError(f"No engine {name!r}: expected torch-<cpu|cuda>-<fp32|fp16|bf16>.")
     backend_version("torch")
-    from .torch import load_torch_engine
+    with whole_library("torch"):
+        from .torch import load_torch_engine
 
     checkpoint = bundle.folder(f"{role}/checkpoint")
     return load_torch_engine(checkpoint, bundle.vocabulary(), device=device, precision=precision, threads=threads)

@@ -1,6 +1,7 @@
 """JSON files that say which schema they follow and prove that they are as they were written."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +29,11 @@ T = TypeVar("T", bound=Sealed)
 
 def to_json(value: object) -> bytes:
     """Indented JSON, for people to read as well."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    try:
+        return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    except UnicodeEncodeError:  # a file's name need not be text: JSON writes the rest of it by escapes
+        text = json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def sealed(content: Sealed) -> bytes:
@@ -51,6 +56,20 @@ def _whole(said: dict[str, Any]) -> bool:
         return said.get("checksum") == hashlib.sha256(msgspec.json.encode({**said, "checksum": ""})).hexdigest()
     except RecursionError:  # nested a level deeper than can be written
         return False
+
+
+def check_seal(path: Path, remedy: str) -> None:
+    """Raise `BundleError` unless a JSON file is as `sealed` wrote it, whatever it holds."""
+    try:
+        said = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except DAMAGED as error:
+        raise BundleError(f"{path} is damaged: {error}. Write it again with: {remedy}") from error
+    if not _whole(said):
+        raise _edited(path, f"Write it again with: {remedy}")
+
+
+def _edited(path: Path, again: str) -> BundleError:
+    return BundleError(f"{path} is damaged, or was edited: its content does not match its checksum. {again}")
 
 
 class _Versioned(msgspec.Struct):
@@ -85,7 +104,7 @@ def read_sealed(path: Path, kind: type[T], remedy: str, schema: int = SCHEMA_VER
             ) from error
         raise BundleError(f"{path} is damaged: {error}. {again}") from error
     if not _whole(said):
-        raise BundleError(f"{path} is damaged, or was edited: its content does not match its checksum. {again}")
+        raise _edited(path, again)
     return content
 
 

@@ -4,7 +4,7 @@ import importlib
 from collections import deque
 from typing import Any
 
-from ..catalog.errors import EngineError
+from ..catalog.errors import EngineError, is_fault, said
 from ..catalog.extras import install
 from .facts import TensorRTFacts
 
@@ -39,8 +39,10 @@ def import_tensorrt(*, lean: bool = False) -> Any:
     for name in ("tensorrt", "tensorrt_lean")[: 1 + lean]:
         try:
             return importlib.import_module(name)
-        except (ImportError, OSError) as error:  # OSError: the package is here, its libraries are not
-            reasons.append(str(error))
+        except BaseException as error:  # the package may be here, and its libraries not
+            if not is_fault(error):
+                raise
+            reasons.append(str(error) if isinstance(error, ImportError) else said(error))
     raise EngineError(f"TensorRT is not usable here ({'; '.join(reasons)}). Run: {install('tensorrt')}")
 
 

@@ -16,8 +16,8 @@ from ..catalog.items import Catalog
 from ..catalog.trie import ItemTrie
 from ..engines.base import Engine
 from ..engines.bundle import Bundle
+from ..engines.machine import available_threads, processor
 from ..engines.registry import (
-    available_threads,
     backend_version,
     chosen_engine,
     chosen_threads,
@@ -30,7 +30,6 @@ from ..runtime.recommender import check_k
 from ..runtime.retrieval import CatalogPool
 from ..runtime.speculation import drafter_for, planning_for
 from ..runtime.types import DrafterKind, Int64
-from .machine import processor
 from .settings import Search, Settings, searches_of
 
 Generate = Callable[[Int64, int], list[tuple[int, float]]]  # prompt [P] and K in, ranked leaves and scores out

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import altair as alt
 
+from ..engines.machine import busy
 from ..picture import FONT, INK, PALE
 from ..runtime.metrics import FEWEST, Estimate
 from .bench import Setup
-from .machine import busy
 from .run import Evaluation
 from .settings import GENERATE, PLAIN
 from .table import drafting, machine

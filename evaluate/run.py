@@ -11,6 +11,7 @@ from ..catalog.checks import function, instance
 from ..catalog.dataset import Dataset, Example
 from ..catalog.prompt_options import PromptOptions, contradictions, contrast
 from ..engines.bundle import Bundle
+from ..engines.machine import busy, load
 from ..runtime import Recommendation, Recommender
 from ..runtime.answers import answered
 from ..runtime.metrics import FEWEST
@@ -19,7 +20,6 @@ from ..runtime.types import Request, RequestStats
 from .bench import Bench, Generate, Setup
 from .data import DataFacts, HeldOut
 from .figures import QUALITY, AtK, Outcome, Pace, at_k, paces, per_request, same_list, told_once
-from .machine import busy, load
 from .settings import GENERATE, PLAIN, Search, Settings
 from .speed import Contestant, rounds_of, served_by, take_turns
 

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from ..catalog.errors import ExportError
-from ..catalog.extras import install
+from ..catalog.errors import EngineError, ExportError
 from ..catalog.numbers import are_logprobs
 from ..engines.mask import MASK_TYPES, MaskType
+from ..engines.registry import whole_library
 from ..engines.torch import head_dim, matrix, torch_threads
 from ..graphs.lift import lift_graph
 from .checkpoint import cast_parameters
@@ -252,9 +252,10 @@ def _largest(got: NDArray[Any], expected: NDArray[np.float32], name: str) -> Dif
 def onnx_forward(path: Path) -> Forward:
     """A graph run by ONNX Runtime on the CPU, without the engine that the runtime uses."""
     try:
-        import onnxruntime  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ExportError(f"The parity check runs the graph with ONNX Runtime. Run: {install('cpu')}") from error
+        with whole_library("onnxruntime"):
+            import onnxruntime  # type: ignore[import-untyped]
+    except EngineError as error:
+        raise ExportError(f"The parity check runs the graph with ONNX Runtime. {error}") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # PyTorch wants the cores next

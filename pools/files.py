@@ -92,16 +92,20 @@ def read_facts(path: Path, kind: str, facts: type[T], remedy: str) -> T:
     file = path / POOL_FILE
     if not file.is_file():
         raise PoolError(f"{path} is not a pool: it has no {POOL_FILE}. Build one with: {remedy}")
-    try:
-        got = msgspec.json.decode(file.read_bytes(), type=_Kind).kind
-    except DAMAGED:
-        got = kind  # not even JSON: what reads it whole tells what is wrong
-    if got != kind:
+    if (got := pool_kind(path) or kind) != kind:
         raise PoolError(f"{path} is a pool of kind {got!r}; expected {kind!r}. Build one with: {remedy}")
     try:
         return read_sealed(file, facts, remedy, POOL_SCHEMA)
     except BundleError as error:
         raise PoolError(str(error)) from error
+
+
+def pool_kind(path: Path) -> str | None:
+    """What kind of pool a folder with a pool.json says it is; None: that is damaged, as what reads it whole tells."""
+    try:
+        return msgspec.json.decode((path / POOL_FILE).read_bytes(), type=_Kind).kind
+    except DAMAGED:
+        return None
 
 
 def check_types(folder: Path, facts: Mapping[str, ArrayFacts], types: Mapping[str, str], remedy: str) -> None:

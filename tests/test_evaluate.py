@@ -15,10 +15,10 @@ from specbeam.catalog.dataset import Dataset, Example
 from specbeam.catalog.errors import OptionError, SpecBeamError
 from specbeam.catalog.extras import install
 from specbeam.engines.bundle import Bundle
+from specbeam.engines.machine import busy, processor
 from specbeam.evaluate import Evaluation, Settings, evaluate, speed
 from specbeam.evaluate.data import HeldOut
 from specbeam.evaluate.figures import Outcome, Truth, at_k, paces, same_list, told_once
-from specbeam.evaluate.machine import busy, processor
 from specbeam.evaluate.settings import searches_of
 from specbeam.evaluate.table import described
 from specbeam.runtime import DraftShape

@@ -344,6 +344,17 @@ def test_export_of_text_refuses_what_is_for_items(checkpoint: Path, tmp_path: Pa
     assert "--catalog index.json, or --text" in result.output
 
 
+def test_doctor_and_checksums_know_a_text_bundle(bundle: Path, tmp_path: Path) -> None:
+    assert "1 of 1 engines run here" in run("doctor", bundle).output
+    assert "all are as they were written" in run("inspect", bundle, "--checksums").output
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    (copy / "tokenizer/tokenizer.json").write_text("{}")
+    result = run("inspect", copy, "--checksums")
+    assert result.exit_code == 1
+    assert "tokenizer.json has 2 bytes, expected" in result.output
+    assert "Write it again with: specbeam export --text ... --overwrite" in result.output
+
+
 def test_inspect_and_infer_know_a_text_bundle(bundle: Path, tmp_path: Path) -> None:
     assert "writes     text" in run("inspect", bundle).output
     assert json.loads(run("inspect", bundle, "--json").output)["manifest"]["kind"] == "text"

@@ -1,4 +1,4 @@
-"""A bundle's engines: build-engine, and what is in a bundle: inspect."""
+"""A bundle's engines: build-engine."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,11 +45,6 @@ GATE_HELP = (
 DEFAULT_HELP = (
     "Make it the engine that serves where --engine is left out; by itself the first one built is. One that exists is "
     "not built again for that."
-)
-
-CHECK_HELP = (
-    "Whether TensorRT's parser imports the graphs that build-engine would give it, by its published table; needs "
-    "neither TensorRT nor a GPU. Exit status 1: some version that is looked at does not."
 )
 
 int8_options = together(
@@ -207,29 +202,3 @@ def _build(order: "Order", options: dict[str, Any], default: bool, overwrite: bo
     return build_int8(
         order, examples, Int8Options(**own), ranges=ranges, default=default, overwrite=overwrite, progress=bars
     )
-
-
-@click.command()
-@bundle_argument
-@click.option("--json", "as_json", is_flag=True, help="The manifest and the engines' facts as JSON.")
-@click.option("--check", type=click.Choice(["tensorrt"]), help=CHECK_HELP)
-def inspect(bundle: Path, as_json: bool, check: str | None) -> None:
-    """Show what is in a bundle: models, catalog, prompt, engines and their latency.
-
-    \b
-    Examples:
-      specbeam inspect bundle
-      specbeam inspect bundle --json | python -m json.tool
-      specbeam inspect bundle --check tensorrt
-    """
-    if check:
-        from ..calib.tensorrt import check_bundle
-
-        importable, told = check_bundle(bundle, as_json=as_json)
-        click.echo(told)
-        if not importable:
-            raise SystemExit(1)
-        return
-    from ..engines.inspect import describe, describe_json
-
-    click.echo(describe_json(bundle) if as_json else describe(bundle))

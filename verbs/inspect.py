@@ -1,0 +1,104 @@
+"""What is in a bundle or a pool, and whether its files are as they were written: inspect."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import PathType
+
+if TYPE_CHECKING:
+    from ..engines.checksums import Checked, Checklist
+
+CHECK_HELP = (
+    "Whether TensorRT's parser imports the graphs that build-engine would give it, by its published table; needs "
+    "neither TensorRT nor a GPU. Exit status 1: some version that is looked at does not."
+)
+
+CHECKSUMS_HELP = (
+    "Read every file and compare it with its hash; files that are missing, and files that are listed nowhere, are told "
+    "of, too. Exit status 1: a file is damaged or missing."
+)
+
+
+@click.command()
+@click.argument("bundle", metavar="BUNDLE|POOL", type=PathType)
+@click.option("--json", "as_json", is_flag=True, help="The manifest and the engines' facts, or the pool's, as JSON.")
+@click.option("--checksums", is_flag=True, help=CHECKSUMS_HELP)
+@click.option("--check", type=click.Choice(["tensorrt"]), help=CHECK_HELP)
+def inspect(bundle: Path, as_json: bool, checksums: bool, check: str | None) -> None:
+    """Show what is in a bundle: models, catalog, prompt, engines and their latency; or in a pool.
+
+    \b
+    Examples:
+      specbeam inspect bundle
+      specbeam inspect bundle --json | python -m json.tool
+      specbeam inspect bundle --checksums      # after it was copied: is all of it there, and as it was?
+      specbeam inspect pool --checksums
+      specbeam inspect bundle --check tensorrt
+    """
+    if check:
+        _check_tensorrt(bundle, as_json, checksums)
+        return
+    checked = _checked(bundle) if checksums else None
+    told = _json(bundle, checked) if as_json else _text(bundle, checked)
+    click.echo(told.encode("utf-8", "backslashreplace"))  # names of files need not be text
+    if checked is not None and checked.damaged:
+        raise SystemExit(1)
+
+
+def _check_tensorrt(bundle: Path, as_json: bool, checksums: bool) -> None:
+    from ..calib.tensorrt import check_bundle
+    from ..catalog.errors import OptionError
+
+    if checksums:
+        raise OptionError("got --check and --checksums; expected one of them. Leave the other out.")
+    importable, told = check_bundle(bundle, as_json=as_json)
+    click.echo(told)
+    if not importable:
+        raise SystemExit(1)
+
+
+def _is_pool(path: Path) -> bool:
+    from ..engines.bundle import MANIFEST
+    from ..pools.files import POOL_FILE
+
+    return (path / POOL_FILE).is_file() and not (path / MANIFEST).is_file()
+
+
+def _checked(path: Path) -> "Checked":
+    """Every file read, and a bar that shows how much, where that takes its time."""
+    from tqdm import tqdm
+
+    from ..engines.checksums import bundle_checklist
+    from ..pools.inspect import pool_checklist
+
+    checklist: Checklist = pool_checklist(path) if _is_pool(path) else bundle_checklist(path)
+    with tqdm(
+        total=checklist.bytes, desc="checking", unit="B", unit_scale=True, delay=2, file=sys.stderr, disable=None
+    ) as bar:
+        return checklist.run(bar.update)
+
+
+def _text(path: Path, checked: "Checked | None") -> str:
+    from ..engines.inspect import describe
+    from ..pools.inspect import describe_pool
+
+    if checked is None or checked.listed:
+        told = describe_pool(path) if _is_pool(path) else describe(path)
+        return told if checked is None else f"{told}\n{checked.described()}"
+    return f"{path}: {checked.described()}"
+
+
+def _json(path: Path, checked: "Checked | None") -> str:
+    from ..engines.inspect import content
+    from ..engines.sealed import to_json
+    from ..pools.inspect import pool_content
+
+    told: dict[str, object] = {}
+    if checked is None or checked.listed:
+        told = pool_content(path) if _is_pool(path) else content(path)
+    if checked is not None:
+        told["checksums"] = checked
+    return to_json(told).decode().rstrip()
