@@ -137,7 +137,7 @@ def _rename(part: Path, path: Path) -> None:
     os.rename(part, path)
 
 
-def sha256(path: Path, progress: Callable[[int], None] = lambda size: None) -> str:
+def sha256(path: Path, progress: Callable[[int], object] = lambda size: None) -> str:
     """Hexadecimal SHA-256 of a file's bytes. `progress` is told of every block how many bytes it has."""
     found, block = hashlib.sha256(), bytearray(BLOCK)
     with path.open("rb", buffering=0) as file:

@@ -86,7 +86,7 @@ class Checklist:
         """Files of a folder of the artifact, "" or such as "engines/x/"."""
         self.listed += [Listed(folder + name, facts, remedy) for name, facts in sorted(files.items())]
 
-    def run(self, told: Callable[[int], None] = lambda size: None) -> Checked:
+    def run(self, told: Callable[[int], object] = lambda size: None) -> Checked:
         """Read every file; told: of every piece that was read, its size."""
         for name, facts, remedy in self.listed:
             with self.looking_at(name, remedy):

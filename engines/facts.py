@@ -180,7 +180,7 @@ def file_facts(root: Path) -> dict[str, FileFacts]:
 
 
 def check_file(
-    path: Path, facts: FileFacts, remedy: str, root: Path, told: Callable[[int], None] = lambda size: None
+    path: Path, facts: FileFacts, remedy: str, root: Path, told: Callable[[int], object] = lambda size: None
 ) -> None:
     """Raise `BundleError`, naming `remedy`, unless a file below `root` is as it was written; told: as of `sha256`."""
     if leads_out(path, root):
