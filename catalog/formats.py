@@ -5,7 +5,6 @@ A reader takes (name, binary file) and yields requests, and a `Reject` for every
 
 import ast
 import csv
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ import msgspec
 
 from .errors import HistoryError
 from .items import some
-from .members import DEEP, members
-from .records import Reject, decoded, numbered_lines, read_records, shown
+from .members import DEEP, LONG, members
+from .records import LONGEST, Reject, decoded, numbered_lines, read_records, shown
+from .spill import Groups, Seen, database
 
 
 @dataclass(frozen=True)
@@ -97,36 +97,24 @@ def read_jsonl(name: str, file: IO[bytes]) -> Iterator[Outcome]:
 def read_lcrec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
     """LC-Rec's *.inter.json: one object, {"0": [11, 4, ...], ...}, user to items.
 
-    The text is held as a whole, its entries are decoded one after another; a user named again is a reject.
+    Its entries are read one after another; a user named again is a reject.
     Raises `HistoryError` where the file stops being such an object.
     """
-    data = file.read()
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise HistoryError(f"{name}: the file is UTF-16; expected UTF-8. Save it as UTF-8.")
-    text = data.decode("utf-8-sig", "surrogateescape")  # so that a bad byte is its entry's fault alone
-    clean = text.isascii() or not BAD_BYTE.search(text)
-    line, counted = 1, 0
-    seen: dict[str, int] = {}  # user to line
-    try:
-        for user, items, start, end in members(text):
-            line, counted = line + text.count("\n", counted, start), start
-            raw = text[start:end]
-            if not clean and BAD_BYTE.search(raw):
+    with database() as connection:
+        seen = Seen(connection)
+        for user, items, line, raw in members(name, file):
+            if items is LONG:
+                reason = f"longer than {LONGEST >> 20} MiB; expected a shorter history"
+                yield Reject(line, reason, _text([raw]) + " ...", name)
+            elif not raw.isascii() and BAD_BYTE.search(raw):
                 yield Reject(line, "not UTF-8; expected UTF-8", _text([raw]), name)
-            elif user in seen:
-                reason = f"the user {user!r} is there already, on line {seen[user]}; expected every user once"
+            elif before := seen.first(user, line):
+                reason = f"the user {user!r} is there already, on line {before}; expected every user once"
                 yield Reject(line, reason, raw, name)
+            elif items is DEEP:
+                yield Reject(line, "nested too deeply; expected user to [items, ...]", raw, name)
             else:
-                seen[user] = line
-                if items is DEEP:
-                    yield Reject(line, "nested too deeply; expected user to [items, ...]", raw, name)
-                    continue
                 yield request_or_reject(user, items, line, raw, name)
-    except json.JSONDecodeError as error:
-        raise HistoryError(
-            f'{name}, line {error.lineno}, column {error.colno}: {error.msg}; expected one JSON object, {{"user": '
-            "[items, ...], ...}. Is the file complete? (For one object a line use --format jsonl.)"
-        ) from None
 
 
 def read_atspeed(files: Sequence[tuple[str, IO[bytes]]], item_base: int) -> Iterator[Outcome]:
@@ -136,22 +124,40 @@ def read_atspeed(files: Sequence[tuple[str, IO[bytes]]], item_base: int) -> Iter
     valid) are joined: one request a user, with all its items in the order of the files, users in
     order of first appearance, line numbers from there; a rejected line is left out of the join.
     """
-    joined: dict[str, tuple[list[str], int, str, str]] = {}  # user to items, line, raw, source
-    for name, file in files:
-        for number, line in numbered_lines(name, file):
-            if not line or line.isspace():
-                continue
-            parsed = _atspeed_line(line, number, name, item_base)
-            if isinstance(parsed, Reject):
-                yield parsed
-            elif len(files) == 1:
-                yield request_or_reject(parsed[0], parsed[1:], number, shown(line), name)
-            elif parsed[0] in joined:
-                joined[parsed[0]][0].extend(parsed[1:])
-            else:
-                joined[parsed[0]] = (parsed[1:], number, shown(line), name)
-    for user, (items, number, raw, name) in joined.items():
-        yield request_or_reject(user, items, number, raw, name)
+    if len(files) == 1:
+        ((name, file),) = files
+        for number, line, parsed in _atspeed_lines(name, file, item_base):
+            is_reject = isinstance(parsed, Reject)
+            yield parsed if is_reject else request_or_reject(parsed[0], parsed[1:], number, shown(line), name)
+        return
+    with database() as connection:
+        groups = Groups(connection)
+        for place, (name, file) in enumerate(files):
+            for number, line, parsed in _atspeed_lines(name, file, item_base):
+                if isinstance(parsed, Reject):
+                    yield parsed
+                else:
+                    groups.add(parsed[0], place, number, line)
+        for lines in groups:
+            yield _joined([(files[place][0], number, line) for place, number, line in lines], item_base)
+
+
+def _joined(lines: Sequence[tuple[str, int, bytes]], item_base: int) -> Outcome:
+    """One request of all the (file's name, number, line) of a user, none of which is a reject."""
+    (name, number, line), user, items = lines[0], "", list[str]()
+    for each in lines:
+        user, *more = _atspeed_line(each[2], each[1], each[0], item_base)
+        items += more
+    return request_or_reject(user, items, number, shown(line), name)
+
+
+def _atspeed_lines(
+    name: str, file: IO[bytes], item_base: int
+) -> Iterator[tuple[int, bytes, list[str] | Reject]]:
+    """The lines of a file that are not blank: number, line and what it says."""
+    for number, line in numbered_lines(name, file):
+        if line and not line.isspace():
+            yield number, line, _atspeed_line(line, number, name, item_base)
 
 
 def _atspeed_line(line: bytes, number: int, name: str, item_base: int) -> list[str] | Reject:
