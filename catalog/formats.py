@@ -7,6 +7,7 @@ import ast
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, Annotated, Any
 
@@ -124,40 +125,24 @@ def read_atspeed(files: Sequence[tuple[str, IO[bytes]]], item_base: int) -> Iter
     valid) are joined: one request a user, with all its items in the order of the files, users in
     order of first appearance, line numbers from there; a rejected line is left out of the join.
     """
-    if len(files) == 1:
-        ((name, file),) = files
-        for number, line, parsed in _atspeed_lines(name, file, item_base):
-            is_reject = isinstance(parsed, Reject)
-            yield parsed if is_reject else request_or_reject(parsed[0], parsed[1:], number, shown(line), name)
-        return
-    with database() as connection:
-        groups = Groups(connection)
+    with ExitStack() as stack:
+        groups = Groups(stack.enter_context(database())) if len(files) > 1 else None
         for place, (name, file) in enumerate(files):
-            for number, line, parsed in _atspeed_lines(name, file, item_base):
+            for number, line in numbered_lines(name, file):
+                if not line or line.isspace():
+                    continue
+                parsed = _atspeed_line(line, number, name, item_base)
                 if isinstance(parsed, Reject):
                     yield parsed
-                else:
-                    groups.add(parsed[0], place, number, line)
-        for lines in groups:
-            yield _joined([(files[place][0], number, line) for place, number, line in lines], item_base)
-
-
-def _joined(lines: Sequence[tuple[str, int, bytes]], item_base: int) -> Outcome:
-    """One request of all the (file's name, number, line) of a user, none of which is a reject."""
-    (name, number, line), user, items = lines[0], "", list[str]()
-    for each in lines:
-        user, *more = _atspeed_line(each[2], each[1], each[0], item_base)
-        items += more
-    return request_or_reject(user, items, number, shown(line), name)
-
-
-def _atspeed_lines(
-    name: str, file: IO[bytes], item_base: int
-) -> Iterator[tuple[int, bytes, list[str] | Reject]]:
-    """The lines of a file that are not blank: number, line and what it says."""
-    for number, line in numbered_lines(name, file):
-        if line and not line.isspace():
-            yield number, line, _atspeed_line(line, number, name, item_base)
+                elif groups is None:
+                    yield request_or_reject(parsed[0], parsed[1:], number, shown(line), name)
+                else:  # a line is shown where its user has no items at all
+                    raw = shown(line) if len(parsed) == 1 else ""
+                    groups.add(parsed[0], (place, number, " ".join(parsed[1:]), raw))
+        for user, lines in groups or ():
+            place, number, _, raw = lines[0]
+            items = [item for line in lines for item in line[2].split()]
+            yield request_or_reject(user, items, number, raw, files[place][0])
 
 
 def _atspeed_line(line: bytes, number: int, name: str, item_base: int) -> list[str] | Reject:

@@ -16,8 +16,8 @@ from .errors import DiskFullError, HistoryError
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
-CACHE = 16 << 20  # bytes of it that are held
-HELD = 1 << 17  # users that are, by `Seen`
+CACHE = 8 << 20  # bytes of it that are held
+HELD = 1 << 16  # users that are, by `Seen`
 BATCH = 1 << 12  # rows written at once
 _NUMBER = re.compile("[1-9][0-9]{0,17}")  # an integer of SQLite's, spelled in the one way
 
@@ -78,20 +78,24 @@ class Seen:
         return before
 
 
+Row = tuple[int, int, str, str]  # file, number of the line, items, and the line where there are none
+
+
 class Groups:
     """Lines of several files, given back user by user."""
 
     def __init__(self, connection: "Connection") -> None:
         self._connection = connection
-        connection.execute("CREATE TABLE lines (user TEXT, file INTEGER, number INTEGER, line BLOB)")
+        connection.execute("CREATE TABLE lines (user TEXT, file INTEGER, number INTEGER, items TEXT, raw TEXT)")
 
-    def add(self, user: str, file: int, number: int, line: bytes) -> None:
-        """A line of the user, and where it stands."""
-        self._connection.execute("INSERT INTO lines VALUES (?, ?, ?, ?)", (user, file, number, line))
+    def add(self, user: str, row: Row) -> None:
+        """What a line says of its user."""
+        self._connection.execute("INSERT INTO lines VALUES (?, ?, ?, ?, ?)", (user, *row))
 
-    def __iter__(self) -> Iterator[list[tuple[int, int, bytes]]]:
-        """(file, number, line) of a user's lines as they were added; users in the order of their first ones."""
-        users = "SELECT min(rowid) OVER (PARTITION BY user) AS first, rowid FROM lines ORDER BY first, rowid"
-        line = "SELECT file, number, line FROM lines WHERE rowid = ?"
-        for _, rows in groupby(self._connection.execute(users), key=itemgetter(0)):
-            yield [self._connection.execute(line, (row,)).fetchone() for _, row in rows]
+    def __iter__(self) -> Iterator[tuple[str, list[Row]]]:
+        """Users in the order of their first lines, each with its lines as they were added."""
+        order = "SELECT min(rowid) OVER (PARTITION BY user) AS first, rowid FROM lines ORDER BY first, rowid"
+        line = "SELECT user, file, number, items, raw FROM lines WHERE rowid = ?"
+        for _, rows in groupby(self._connection.execute(order), key=itemgetter(0)):
+            lines = [self._connection.execute(line, row[1:]).fetchone() for row in rows]
+            yield lines[0][0], [line[1:] for line in lines]
