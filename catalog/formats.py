@@ -16,7 +16,7 @@ import msgspec
 from .errors import HistoryError
 from .items import some
 from .members import DEEP, LONG, members
-from .records import LONGEST, Reject, decoded, numbered_lines, read_records, shown
+from .records import LONGEST, SHOWN, Reject, decoded, numbered_lines, read_records, shown
 from .spill import Groups, Seen, database
 
 
@@ -106,9 +106,9 @@ def read_lcrec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
         for user, items, line, raw in members(name, file):
             if items is LONG:
                 reason = f"longer than {LONGEST >> 20} MiB; expected a shorter history"
-                yield Reject(line, reason, _text([raw]) + " ...", name)
+                yield Reject(line, reason, _shown(raw) + " ...", name)
             elif not raw.isascii() and BAD_BYTE.search(raw):
-                yield Reject(line, "not UTF-8; expected UTF-8", _text([raw]), name)
+                yield Reject(line, "not UTF-8; expected UTF-8", _shown(raw), name)
             elif before := seen.first(user, line):
                 reason = f"the user {user!r} is there already, on line {before}; expected every user once"
                 yield Reject(line, reason, raw, name)
@@ -116,6 +116,10 @@ def read_lcrec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
                 yield Reject(line, "nested too deeply; expected user to [items, ...]", raw, name)
             else:
                 yield request_or_reject(user, items, line, raw, name)
+
+
+def _shown(text: str) -> str:
+    return shown(text.encode("utf-8", "surrogateescape"))
 
 
 def read_atspeed(files: Sequence[tuple[str, IO[bytes]]], item_base: int) -> Iterator[Outcome]:
@@ -173,14 +177,8 @@ def read_minionerec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
 
     Raises `HistoryError` when the header lacks `user_id` or `history_item_id`.
     """
-    consumed: list[str] = []  # the lines of the record at hand
-
-    def lines() -> Iterator[str]:
-        for _, line in numbered_lines(name, file):
-            consumed.append(line.decode("utf-8", "surrogateescape"))
-            yield consumed[-1] + "\n"
-
-    rows = csv.reader(lines(), strict=True)
+    lines = _Lines(name, file)
+    rows = csv.reader(lines, strict=True)
     try:
         header = next(rows, [])
     except csv.Error as error:
@@ -191,22 +189,43 @@ def read_minionerec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
         )
     user, history = header.index("user_id"), header.index("history_item_id")
     while True:
-        line = rows.line_num + 1
-        consumed.clear()
+        line = lines.number + 1
+        lines.held.clear()
         try:
             row = next(rows, None)
         except csv.Error as error:
             reason = f"not a CSV row: {error}. Is a quote not closed? (Very long histories: use JSON lines.)"
-            yield Reject(line, reason, _text(consumed), name)
+            yield Reject(line, reason, lines.text(), name)
             continue
         if row is None:
             return
         if row:
-            yield _csv_row(row, header, user, history, line, _text(consumed), name)
+            yield _csv_row(row, header, user, history, line, lines.text(), name)
 
 
-def _text(consumed: list[str]) -> str:
-    return shown("\n".join(consumed).encode("utf-8", "surrogateescape"))
+class _Lines:
+    """A file's lines for `csv`; those of the record at hand are held."""
+
+    def __init__(self, name: str, file: IO[bytes]) -> None:
+        self._lines = numbered_lines(name, file)
+        self.number, self.held = 0, bytearray()
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        """Raises `csv.Error` where the record is too long."""
+        self.number, line = next(self._lines)
+        if len(self.held) + len(line) > LONGEST:
+            self.held[SHOWN:] = b""
+            self.held += line[: SHOWN - len(self.held)] + b" ...\n"
+            raise csv.Error(f"longer than {LONGEST >> 20} MiB")
+        self.held += line + b"\n"
+        return line.decode("utf-8", "surrogateescape") + "\n"
+
+    def text(self) -> str:
+        """The lines as text, whatever their bytes."""
+        return shown(bytes(self.held.removesuffix(b"\n")))
 
 
 def _csv_row(row: list[str], header: list[str], user: int, history: int, line: int, raw: str, name: str) -> Outcome:

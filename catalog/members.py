@@ -89,7 +89,7 @@ class _Window:
         while True:
             try:
                 key, value, end = _member(self.text, self.place)
-                if end < len(self.text) or self._whole:  # not a number that goes on
+                if end + 2 < len(self.text) or self._whole:  # not a number that goes on ("1e+")
                     break
             except json.JSONDecodeError as error:
                 if self._whole or not _may_be_cut(error, self.text):

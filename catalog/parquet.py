@@ -47,7 +47,7 @@ def _batches(path: Path, parquet: Any) -> Iterator[Any]:
             for group in range(file.num_row_groups):  # one by one, or a damaged one costs rows of the one before
                 facts = file.metadata.row_group(group)
                 rows = _rows_at_once(facts.num_rows, facts.total_byte_size)
-                for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=wanted):
+                for batch in file.iter_batches(rows, row_groups=[group], columns=wanted, use_threads=False):
                     batch = batch.select(wanted)
                     batch.validate()
                     yield batch
