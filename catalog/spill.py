@@ -16,8 +16,8 @@ from .errors import DiskFullError, HistoryError
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
-CACHE = 8 << 20  # bytes of it that are held
-HELD = 1 << 16  # users that are, by `Seen`
+CACHE = 4 << 20  # bytes of it that are held
+HELD = 1 << 17  # users that are, by `Seen`
 BATCH = 1 << 12  # rows written at once
 _NUMBER = re.compile("[1-9][0-9]{0,17}")  # an integer of SQLite's, spelled in the one way
 
