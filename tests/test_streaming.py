@@ -148,7 +148,9 @@ def test_atspeed_files_are_joined_as_in_a_dictionary(contents):
     assert empty == [(line, name, f"{user} ") for user, (line, name, i) in expected.items() if not i]
 
 
-def test_no_room_for_temporary_files_is_told_as_such():
+def test_no_room_for_temporary_files_is_told_as_such(monkeypatch):
+    monkeypatch.setattr(spill_module, "HELD", 0)
+
     def fill():
         with database() as connection:
             connection.execute("PRAGMA max_page_count = 5")
