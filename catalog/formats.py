@@ -5,9 +5,9 @@ A reader takes (name, binary file) and yields requests, and a `Reject` for every
 
 import ast
 import csv
-import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, Annotated, Any
 
@@ -15,8 +15,9 @@ import msgspec
 
 from .errors import HistoryError
 from .items import some
-from .members import DEEP, members
-from .records import Reject, decoded, numbered_lines, read_records, shown
+from .members import DEEP, LONG, members
+from .records import LONGEST, SHOWN, Reject, decoded, numbered_lines, read_records, shown
+from .spill import Groups, Seen, database
 
 
 @dataclass(frozen=True)
@@ -106,36 +107,28 @@ def read_jsonl(name: str, file: IO[bytes]) -> Iterator[Outcome]:
 def read_lcrec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
     """LC-Rec's *.inter.json: one object, {"0": [11, 4, ...], ...}, user to items.
 
-    The text is held as a whole, its entries are decoded one after another; a user named again is a reject.
+    Its entries are read one after another; a user named again is a reject.
     Raises `HistoryError` where the file stops being such an object.
     """
-    data = file.read()
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise HistoryError(f"{name}: the file is UTF-16; expected UTF-8. Save it as UTF-8.")
-    text = data.decode("utf-8-sig", "surrogateescape")  # so that a bad byte is its entry's fault alone
-    clean = text.isascii() or not BAD_BYTE.search(text)
-    line, counted = 1, 0
-    seen: dict[str, int] = {}  # user to line
-    try:
-        for user, items, start, end in members(text):
-            line, counted = line + text.count("\n", counted, start), start
-            raw = text[start:end]
-            if not clean and BAD_BYTE.search(raw):
-                yield Reject(line, "not UTF-8; expected UTF-8", _text([raw]), name)
-            elif user in seen:
-                reason = f"the user {user!r} is there already, on line {seen[user]}; expected every user once"
+    with database() as connection:
+        seen = Seen(connection)
+        for user, items, line, raw in members(name, file):
+            if items is LONG:
+                reason = f"longer than {LONGEST >> 20} MiB; expected a shorter history"
+                yield Reject(line, reason, _shown(raw) + " ...", name)
+            elif not raw.isascii() and BAD_BYTE.search(raw):
+                yield Reject(line, "not UTF-8; expected UTF-8", _shown(raw), name)
+            elif before := seen.first(user, line):
+                reason = f"the user {user!r} is there already, on line {before}; expected every user once"
                 yield Reject(line, reason, raw, name)
+            elif items is DEEP:
+                yield Reject(line, "nested too deeply; expected user to [items, ...]", raw, name)
             else:
-                seen[user] = line
-                if items is DEEP:
-                    yield Reject(line, "nested too deeply; expected user to [items, ...]", raw, name)
-                    continue
                 yield request_or_reject(user, items, line, raw, name)
-    except json.JSONDecodeError as error:
-        raise HistoryError(
-            f'{name}, line {error.lineno}, column {error.colno}: {error.msg}; expected one JSON object, {{"user": '
-            "[items, ...], ...}. Is the file complete? (For one object a line use --format jsonl.)"
-        ) from None
+
+
+def _shown(text: str) -> str:
+    return shown(text.encode("utf-8", "surrogateescape"))
 
 
 def read_atspeed(files: Sequence[tuple[str, IO[bytes]]], item_base: int) -> Iterator[Outcome]:
@@ -145,22 +138,24 @@ def read_atspeed(files: Sequence[tuple[str, IO[bytes]]], item_base: int) -> Iter
     valid) are joined: one request a user, with all its items in the order of the files, users in
     order of first appearance, line numbers from there; a rejected line is left out of the join.
     """
-    joined: dict[str, tuple[list[str], int, str, str]] = {}  # user to items, line, raw, source
-    for name, file in files:
-        for number, line in numbered_lines(name, file):
-            if not line or line.isspace():
-                continue
-            parsed = _atspeed_line(line, number, name, item_base)
-            if isinstance(parsed, Reject):
-                yield parsed
-            elif len(files) == 1:
-                yield request_or_reject(parsed[0], parsed[1:], number, shown(line), name)
-            elif parsed[0] in joined:
-                joined[parsed[0]][0].extend(parsed[1:])
-            else:
-                joined[parsed[0]] = (parsed[1:], number, shown(line), name)
-    for user, (items, number, raw, name) in joined.items():
-        yield request_or_reject(user, items, number, raw, name)
+    with ExitStack() as stack:
+        groups = Groups(stack.enter_context(database())) if len(files) > 1 else None
+        for place, (name, file) in enumerate(files):
+            for number, line in numbered_lines(name, file):
+                if not line or line.isspace():
+                    continue
+                parsed = _atspeed_line(line, number, name, item_base)
+                if isinstance(parsed, Reject):
+                    yield parsed
+                elif groups is None:
+                    yield request_or_reject(parsed[0], parsed[1:], number, shown(line), name)
+                else:  # a line is shown where its user has no items at all
+                    raw = shown(line) if len(parsed) == 1 else ""
+                    groups.add(parsed[0], (place, number, " ".join(parsed[1:]), raw))
+        for user, lines in groups or ():
+            place, number, _, raw = lines[0]
+            items = [item for line in lines for item in line[2].split()]
+            yield request_or_reject(user, items, number, raw, files[place][0])
 
 
 def _atspeed_line(line: bytes, number: int, name: str, item_base: int) -> list[str] | Reject:
@@ -191,14 +186,8 @@ def read_minionerec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
 
     Raises `HistoryError` when the header lacks `user_id` or `history_item_id`.
     """
-    consumed: list[str] = []  # the lines of the record at hand
-
-    def lines() -> Iterator[str]:
-        for _, line in numbered_lines(name, file):
-            consumed.append(line.decode("utf-8", "surrogateescape"))
-            yield consumed[-1] + "\n"
-
-    rows = csv.reader(lines(), strict=True)
+    lines = _Lines(name, file)
+    rows = csv.reader(lines, strict=True)
     try:
         header = next(rows, [])
     except csv.Error as error:
@@ -209,22 +198,43 @@ def read_minionerec(name: str, file: IO[bytes]) -> Iterator[Outcome]:
         )
     user, history = header.index("user_id"), header.index("history_item_id")
     while True:
-        line = rows.line_num + 1
-        consumed.clear()
+        line = lines.number + 1
+        lines.held.clear()
         try:
             row = next(rows, None)
         except csv.Error as error:
             reason = f"not a CSV row: {error}. Is a quote not closed? (Very long histories: use JSON lines.)"
-            yield Reject(line, reason, _text(consumed), name)
+            yield Reject(line, reason, lines.text(), name)
             continue
         if row is None:
             return
         if row:
-            yield _csv_row(row, header, user, history, line, _text(consumed), name)
+            yield _csv_row(row, header, user, history, line, lines.text(), name)
 
 
-def _text(consumed: list[str]) -> str:
-    return shown("\n".join(consumed).encode("utf-8", "surrogateescape"))
+class _Lines:
+    """A file's lines for `csv`; those of the record at hand are held."""
+
+    def __init__(self, name: str, file: IO[bytes]) -> None:
+        self._lines = numbered_lines(name, file)
+        self.number, self.held = 0, bytearray()
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        """Raises `csv.Error` where the record is too long."""
+        self.number, line = next(self._lines)
+        if len(self.held) + len(line) > LONGEST:
+            self.held[SHOWN:] = b""
+            self.held += line[: SHOWN - len(self.held)] + b" ...\n"
+            raise csv.Error(f"longer than {LONGEST >> 20} MiB")
+        self.held += line + b"\n"
+        return line.decode("utf-8", "surrogateescape") + "\n"
+
+    def text(self) -> str:
+        """The lines as text, whatever their bytes."""
+        return shown(bytes(self.held.removesuffix(b"\n")))
 
 
 def _csv_row(row: list[str], header: list[str], user: int, history: int, line: int, raw: str, name: str) -> Outcome:

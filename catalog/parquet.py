@@ -12,11 +12,12 @@ from .errors import HistoryError
 from .extras import install
 from .formats import EXPECTED, Outcome, request_or_reject
 from .items import some
-from .records import Reject
+from .records import LONGEST, Reject
 from .repeats import repeated
 
 REQUIRED, OPTIONAL = ("user", "items"), ("k", "allow", "deny", "exclude_history", "labels")
-ROWS = 1024  # decoded at a time
+ROWS, BYTES = 1024, 1 << 20  # decoded at a time: at most, and about
+READ = 1 << 18  # bytes of a column
 
 
 def read_parquet(path: Path) -> Iterator[Outcome]:
@@ -41,10 +42,12 @@ def _batches(path: Path, parquet: Any) -> Iterator[Any]:
     """The record batches of a file. pyarrow's exceptions for damaged files have no common base: all are caught."""
     row = 0
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, buffer_size=READ, pre_buffer=False) as file:  # no row group as a whole
             wanted = _columns(path, file.schema_arrow.names)
             for group in range(file.num_row_groups):  # one by one, or a damaged one costs rows of the one before
-                for batch in file.iter_batches(batch_size=ROWS, row_groups=[group], columns=wanted):
+                facts = file.metadata.row_group(group)
+                rows = _rows_at_once(facts.num_rows, facts.total_byte_size)
+                for batch in file.iter_batches(rows, row_groups=[group], columns=wanted, use_threads=False):
                     batch = batch.select(wanted)
                     batch.validate()
                     yield batch
@@ -59,6 +62,11 @@ def _batches(path: Path, parquet: Any) -> Iterator[Any]:
         ) from None
 
 
+def _rows_at_once(rows: int, size: int) -> int:
+    """How many of so many rows, which take `size` bytes, are decoded at a time."""
+    return max(1, min(ROWS, rows * BYTES // max(size, 1)))
+
+
 def _columns(path: Path, names: list[str]) -> list[str]:
     if not set(REQUIRED) <= set(names):
         raise HistoryError(f"{path}: got the columns [{some(names)}]; expected user and items.")
@@ -70,16 +78,19 @@ def _columns(path: Path, names: list[str]) -> list[str]:
 
 def _rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
     """A batch's rows; for one that Python cannot hold (bytes that are no text, a date out of range), the reason."""
-    try:
-        rows = batch.to_pylist()
-    except Exception:
-        for place in range(len(batch)):
-            try:
-                yield batch.slice(place, 1).to_pylist()[0]
-            except Exception as error:
+    step = _rows_at_once(len(batch), batch.nbytes)
+    for start in range(0, len(batch), step):
+        part = batch.slice(start, step)
+        try:
+            if part.nbytes > LONGEST:
+                raise ValueError(f"longer than {LONGEST >> 20} MiB")
+            yield from part.to_pylist()
+        except Exception as error:
+            if len(part) == 1:
                 yield error
-    else:
-        yield from rows
+            else:
+                for place in range(len(part)):
+                    yield from _rows(part.slice(place, 1))
 
 
 def _outcome(fields: Mapping[str, Any] | Exception, row: int, source: str) -> Outcome:

@@ -8,7 +8,7 @@ from typing import IO
 from .errors import HistoryError
 from .formats import HistoryRequest, Outcome, read_atspeed, read_jsonl, read_lcrec, read_minionerec
 from .packed import refuse_packed
-from .records import Reject
+from .records import Reject, refuse_utf16
 
 HEAD = 1 << 16  # bytes that are looked at
 LINES = 100  # of them
@@ -32,8 +32,7 @@ def check_format(name: str, head: bytes, format: str, *, whole: bool) -> None:
     if head.startswith(b"PAR1"):
         raise _other(name, format, "parquet")
     refuse_packed(name, head, HistoryError, f"specbeam ... - --format {format}")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise HistoryError(f"{name}: the file is UTF-16; expected UTF-8. Save it as UTF-8.")
+    refuse_utf16(name, head)
     fitting = [known for known in _READERS if _usable(known, head, whole)]
     if format in fitting:
         return

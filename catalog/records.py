@@ -137,13 +137,18 @@ def numbered_lines(name: str, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     bytes and not all. Raises `HistoryError` for UTF-16."""
     for number, line in enumerate(iter(partial(file.readline, LONGEST + 2), b""), 1):
         if number == 1:
-            if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise HistoryError(f"{name}: the file is UTF-16; expected UTF-8. Save it as UTF-8.")
+            refuse_utf16(name, line)
             line = line.removeprefix(b"\xef\xbb\xbf")
         if len(line) > LONGEST and not line.endswith(b"\n"):
             while (rest := file.readline(1 << 20)) and not rest.endswith(b"\n"):
                 pass
         yield number, line.rstrip(b"\r\n")
+
+
+def refuse_utf16(name: str, head: bytes) -> None:
+    """Raise `HistoryError` for the beginning of a file that says so."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise HistoryError(f"{name}: the file is UTF-16; expected UTF-8. Save it as UTF-8.")
 
 
 def decoded(line: bytes, number: int, name: str) -> str | Reject:
