@@ -95,7 +95,8 @@ def _rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
 
 def _outcome(fields: Mapping[str, Any] | Exception, row: int, source: str) -> Outcome:
     if isinstance(fields, Exception):
-        return Reject(row, f"{type(fields).__name__}: {str(fields)[:300]}; {EXPECTED}", "", source)
+        kind = "" if type(fields) is ValueError else f"{type(fields).__name__}: "  # the first is ours
+        return Reject(row, f"{kind}{str(fields)[:300]}; {EXPECTED}", "", source)
     outcome = request_or_reject(**fields, line=row, raw="", source=source)
     return replace(outcome, raw=_shown(fields)) if isinstance(outcome, Reject) else outcome
 

@@ -1,8 +1,9 @@
 """A run over files of any length: where its lines go, how it is stopped, and how it goes on."""
 
+import os
 import signal
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import current_thread, main_thread
@@ -156,6 +157,8 @@ class LongRun:
         if journal is None:
             click.echo("Not all was done: standard output holds the first requests, in the input's order.", err=True)
             return
+        if not journal.counts.tried:
+            return
         told = (
             "The input is a pipe: a run cannot go on" if journal.reads_pipe else "Run the same command again to go on"
         )
@@ -181,7 +184,8 @@ def stopped_by_signals() -> "Iterator[tuple[Stop, list[int]]]":
         came.append(number)
         for known, handler in before.items():
             signal.signal(known, handler)
-        click.echo("Stopping after the batch at hand; once more stops at once.", err=True)
+        with suppress(OSError):  # past Python's buffers, in which the run may be at this moment
+            os.write(2, b"Stopping after the batch at hand; once more stops at once.\n")
         stop.ask()
 
     for number in before:
