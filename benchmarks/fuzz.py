@@ -80,13 +80,13 @@ def run(target: "Target", inputs: int, seconds: float, seed: int, show: Callable
         process = FORK.Process(target=job, args=(target, inputs, total.inputs, end, seed, counts, sender))
         process.start()
         sender.close()
-        report, fault = _watched(process, receiver, counts, lambda done, before=total.inputs: show(before + done))
-        if report is None:
+        findings, peak, fault = _watched(process, receiver, counts, lambda n, before=total.inputs: show(before + n))
+        done, accepted, refused = counts
+        if fault:
             crashes += 1
-            done, accepted, refused = counts
             data = b"" if guided else next(islice(target.inputs(inputs, seed), total.inputs + done, None), b"")
-            report = Report(done + 1, accepted, refused, [Finding(data, fault)])
-        total.add(report)
+            done, findings = done + 1, [*findings, Finding(data, fault)]
+        total.add(Report(done, accepted, refused, findings, peak=peak))
         if guided:
             break
     total.seconds = seconds - (end - time.monotonic())
@@ -98,11 +98,17 @@ def _mutated(
 ) -> None:
     _quietly()
 
-    def note(report: Report) -> None:
-        counts[:] = (report.inputs, report.accepted, report.refused)
-
     some = islice(target.inputs(inputs, seed), skip, None)
-    sender.send(fuzz(target.use, takewhile(lambda _: time.monotonic() < end, some), progress=note))
+    some = takewhile(lambda _: time.monotonic() < end, some)
+    report = fuzz(target.use, some, progress=lambda report: _tell(report, counts, sender))
+    sender.send(report.peak)
+
+
+def _tell(report: Report, counts: Any, sender: connection.Connection) -> None:
+    """Count, and hand over what was found: the process may not live to do it later."""
+    counts[:] = (report.inputs, report.accepted, report.refused)
+    while report.findings:
+        sender.send(report.findings.pop())
 
 
 def _guided(
@@ -116,9 +122,9 @@ def _guided(
 
     def use(data: bytes) -> None:
         total.add(fuzz(target.use, [data]))
-        counts[:] = (total.inputs, total.accepted, total.refused)
+        _tell(total, counts, sender)
         if total.inputs == inputs or time.monotonic() > end:
-            sender.send(total)
+            sender.send(total.peak)
             os._exit(0)  # atheris itself never returns
 
     with tempfile.TemporaryDirectory() as corpus:
@@ -137,22 +143,26 @@ def _quietly() -> None:
 
 def _watched(
     process: Any, receiver: connection.Connection, counts: Counts, show: Callable[[int], None]
-) -> tuple[Report | None, str]:
-    """A process's report; or how it ended without one."""
-    done, since = -1, time.monotonic()
-    while not receiver.poll(0.2):
-        if counts[0] != done:
-            done, since = counts[0], time.monotonic()
-            show(done)
-        elif time.monotonic() - since > SILENT:
-            process.kill()
-            process.join()
-            return None, "hang"
-    report: Report | None = None
-    with suppress(EOFError):
-        report = receiver.recv()
+) -> tuple[list[Finding], int, str]:
+    """What a process found, the bytes that it grew by, and what ended it before its time, if anything did."""
+    found: list[Finding] = []
+    done, since, fault = -1, time.monotonic(), ""
+    with suppress(EOFError):  # it has died
+        while True:
+            if receiver.poll(0.2):
+                told = receiver.recv()
+                if not isinstance(told, Finding):
+                    process.join()
+                    return found, told, ""
+                found.append(told)
+            if counts[0] != done:
+                done, since = counts[0], time.monotonic()
+                show(done)
+            elif time.monotonic() - since > SILENT:
+                process.kill()
+                fault = "hang"
     process.join()
-    return report, f"crash: exit status {process.exitcode}"
+    return found, 0, fault or f"crash: exit status {process.exitcode}"
 
 
 class Results:

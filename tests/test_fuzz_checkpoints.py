@@ -1,7 +1,5 @@
 """A few mutations of every file of a checkpoint; `benchmarks/fuzz.py` makes many more."""
 
-from pathlib import Path
-
 import pytest
 
 from artifact_targets import Target
