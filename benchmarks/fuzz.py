@@ -31,6 +31,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 os.environ.update(RUST_BACKTRACE="0", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")  # before what reads them
 
+if __name__ == "__main__" and "--guided" in sys.argv:  # before our code is imported, which it counts the branches of
+    try:
+        import atheris
+    except ImportError:
+        sys.exit("atheris is not installed: nothing was done. Run: pip install atheris, or leave --guided out.")
+    atheris.instrument_imports(include=["specbeam"]).__enter__()
+
 from fuzzing import Finding, Report, drawn, fuzz  # noqa: E402
 
 if TYPE_CHECKING:
@@ -225,8 +232,6 @@ def main(
     inputs: int, minutes: float, seed: int, names: tuple[str, ...], output: Path, guided: bool, replay: Path | None
 ) -> None:
     """Feed every reader and loader changed inputs."""
-    if guided:
-        _instrument()
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
         targets = {k: t for k, t in all_targets(Path(folder)).items() if not names or k.startswith(names)}
@@ -253,16 +258,6 @@ def main(
     print("\n".join(results.table()))
     print(f"Seed {seed}. The table and what went wrong are in {output}.")
     sys.exit(any(row["foreign"] or row["hangs"] for row in results.rows))
-
-
-def _instrument() -> None:
-    try:
-        import atheris
-    except ImportError:
-        print("atheris is not installed: nothing was done. Run: pip install atheris, or leave --guided out.")
-        sys.exit(0)
-    with atheris.instrument_imports(include=["specbeam"]), tempfile.TemporaryDirectory() as folder:
-        all_targets(Path(folder))
 
 
 if __name__ == "__main__":
