@@ -33,7 +33,7 @@ audit: $(TOOLS)/.ready
 	$(TOOLS)/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt || \
 	  { echo 'make audit: vulnerable, or not audited: see above (a package "not found" was not looked up)' >&2; exit 1; }
 
-# What is distributed with SpecBeam's own licence: of all extras that this machine can have, without tools of development.
+# Licences of what the extras bring along, without NVIDIA's packages and the tools of development.
 licences: $(TOOLS)/.ready $(VENV)-licences/.ready
 	$(TOOLS)/bin/pip-licenses --python=$(VENV)-licences/bin/python --from=mixed --order=name --format=markdown \
 	  --with-urls --ignore-packages specbeam
