@@ -249,7 +249,7 @@ def main(
             for number, (name, target) in enumerate(targets.items()):
                 bar.set_description(name)
                 left = end - time.monotonic()
-                share = min(left, 2 * left / (len(targets) - number))  # twice, as the quick ones come first
+                share = 2 * left / (len(targets) - number + 1)  # twice its part, as the quick ones come first
                 before = bar.n
                 results.add(
                     name, run(target, inputs, share, seed, lambda n, b=before: bar.update(b + n - bar.n), guided)
