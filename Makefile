@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+TOOLS := $(VENV)-tools
 SOURCES := $(wildcard *.py */*.py) py.typed README.md
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types bench fuzz audit licences clean
 
 demo: $(VENV)/.package
 	$(BIN)/specbeam demo --output demo --overwrite
@@ -21,6 +22,34 @@ lint: $(VENV)/.package
 bench: $(VENV)/.package
 	rm -rf $(VENV)/beauty
 	for name in lossless calls speed modes filters; do $(BIN)/python benchmarks/$$name.py --bundle $(VENV)/beauty || exit; done
+
+# Every reader and loader on changed inputs, for an hour at most; what goes wrong is kept in fuzz-failures/.
+fuzz: $(VENV)/.package
+	$(BIN)/python benchmarks/fuzz.py --inputs 20000 --minutes 60
+
+# Known vulnerabilities of the pinned versions. It needs an advisory service, so it is no part of any check; a package
+# that could not be looked up is a failure, not a pass.
+audit: $(TOOLS)/.ready
+	$(TOOLS)/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt || \
+	  { echo 'make audit: vulnerable, or not audited: see above (a package "not found" was not looked up)' >&2; exit 1; }
+
+# Licences of what the extras bring along, without NVIDIA's packages and the tools of development.
+licences: $(TOOLS)/.ready $(VENV)-licences/.ready
+	$(TOOLS)/bin/pip-licenses --python=$(VENV)-licences/bin/python --from=mixed --order=name --format=markdown \
+	  --with-urls --ignore-packages specbeam
+
+$(TOOLS)/.ready: constraints.txt
+	$(PYTHON) -m venv --clear $(TOOLS)
+	$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt pip-audit pip-licenses
+	touch $@
+
+$(VENV)-licences/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(VENV)-licences
+	$(VENV)-licences/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt torch
+	$(VENV)-licences/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
+	  ".[cpu,quantize,export,align,parquet,explain,text,groups]"
+	rm -rf build
+	touch $@
 
 # torch first and by itself: the rest then finds it installed and resolves no other.
 $(VENV)/.dependencies: pyproject.toml constraints.txt
@@ -38,4 +67,4 @@ $(VENV)/.package: $(VENV)/.dependencies $(filter-out tests/% benchmarks/%,$(SOUR
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TOOLS) $(VENV)-licences build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

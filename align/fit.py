@@ -23,7 +23,7 @@ from .budget import TrainingBudget, usable_precision
 from .events import Events
 from .loop import BAR, Batch, Loop, Loss, Pace, Progress, Validate, put_weights, trained_weights
 from .order import EpochBatches, Samples
-from .work import BEST, EVENTS, STATE, TRAINER, WorkFolder, load_json, load_tensors
+from .work import BEST, EVENTS, STATE, TRAINER, WorkFolder, load_json, load_like
 
 __all__ = ["FitReport", "Samples", "TrainingBudget", "fit"]
 
@@ -91,8 +91,9 @@ def fit(
     )
     with quiet(), own_randomness(budget.seed), bar:
         loop = Loop(model, arguments, batches, loader, loss, validate, pace, folder, events, bar)
-        if so_far is not None:
+        if start is not None and so_far is not None:
             loop.progress = so_far
+            loop.check(start)
         try:
             if done < arguments.max_steps and not loop.progress.stopped_early:
                 _run(loop, start)
@@ -106,7 +107,10 @@ def _so_far(checkpoint: Path) -> tuple[int, Progress]:
     """Steps that were made, and what they came to. Raises `SpecBeamError` where a checkpoint does not say."""
     try:
         steps = int(load_json(checkpoint, TRAINER)["global_step"])
-        return steps, msgspec.convert(load_json(checkpoint, STATE)["progress"], Progress)
+        progress = msgspec.convert(load_json(checkpoint, STATE)["progress"], Progress)
+        if checkpoint.name != f"checkpoint-{steps}" or progress.first_loss is None:
+            raise ValueError(f"step {steps}, first loss {progress.first_loss}")
+        return steps, progress
     except (KeyError, TypeError, ValueError, OverflowError, msgspec.ValidationError) as error:
         raise SpecBeamError(
             f"{checkpoint} does not say how far it came: {error!r}. Remove it and run the same command again."
@@ -155,7 +159,7 @@ def _finish(model: torch.nn.Module, loop: Loop, folder: WorkFolder, done: int) -
     """Put the best weights into the model and say what came of it."""
     last = folder.last()
     assert last is not None  # the last step is always saved
-    put_weights(model, load_tensors(last, BEST))
+    put_weights(model, load_like(last, BEST, trained_weights(model)))
     model.eval()
     progress = loop.progress
     steps = max(loop.state.global_step, done)

@@ -16,10 +16,29 @@ from transformers.trainer_callback import PrinterCallback
 from ..catalog.errors import SpecBeamError
 from .events import Events
 from .order import EpochBatches
-from .work import BEST, OPTIMIZER, RANDOM, STATE, WEIGHTS, Snapshot, WorkFolder, load_json, load_tensors
+from .work import (
+    BEST,
+    OPTIMIZER,
+    RANDOM,
+    STATE,
+    TRAINER,
+    WEIGHTS,
+    Snapshot,
+    WorkFolder,
+    check_json,
+    check_like,
+    load_json,
+    load_like,
+    load_tensors,
+    unfit,
+)  # fmt: skip
 
 SAVE_SECONDS = 120.0  # between checkpoints at most
 RECENT = 20  # steps that the reported loss is the mean of
+MOMENTS = ("exp_avg", "exp_avg_sq")  # what Adam keeps of a parameter, beside its `step`
+# What changes from step to step in state.json and trainer_state.json; all else follows from the run's settings.
+CHANGING = frozenset(("lr", "last_epoch", "_step_count", "_last_lr", "scale", "_growth_tracker"))
+COUNTED = frozenset(("epoch", "global_step", "num_train_epochs", "logging_steps", "eval_steps", "save_steps"))
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left, {postfix}"
 
 Batch = dict[str, Any]
@@ -188,37 +207,60 @@ class Loop(Trainer):
         tensors = {
             f"{number}.{name}": value for number, values in optimizer["state"].items() for name, value in values.items()
         }
-        assert self.lr_scheduler is not None
-        scaler = self.accelerator.scaler
-        state = {
-            "progress": msgspec.to_builtins(self.progress),
-            "groups": optimizer["param_groups"],
-            "schedule": self.lr_scheduler.state_dict(),
-            "scaler": scaler.state_dict() if scaler is not None else {},
-        }
-        generators = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            generators["cuda"] = torch.cuda.get_rng_state()
-        return Snapshot(weights, tensors, generators, state, vars(self.state))
+        state = {"progress": msgspec.to_builtins(self.progress), **self._rates()}
+        return Snapshot(weights, tensors, _generators(), state, vars(self.state))
+
+    def check(self, checkpoint: Path) -> None:
+        """Raise `SpecBeamError` unless `Trainer` can go on from the file of a checkpoint that it reads itself."""
+        usual = {"max_steps": self.args.max_steps, "train_batch_size": self.args.train_batch_size}
+        own = {**vars(self.state), **usual, "epoch": 0.0, "total_flos": 0.0}
+        check_json(checkpoint / TRAINER, "numbers", load_json(checkpoint, TRAINER), own, COUNTED)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         assert self.model is not None
-        put_weights(self.model, load_tensors(Path(resume_from_checkpoint), WEIGHTS))
+        checkpoint, own = Path(resume_from_checkpoint), trained_weights(self.model)
+        put_weights(self.model, load_like(checkpoint, WEIGHTS, own))
+        if self.progress.best is not None:
+            load_like(checkpoint, BEST, own)  # now, not when all is done
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        state = load_json(Path(checkpoint), STATE)
-        values: dict[int, dict[str, torch.Tensor]] = {}
-        for key, tensor in load_tensors(Path(checkpoint), OPTIMIZER).items():
-            number, _, name = key.partition(".")
-            values.setdefault(int(number), {})[name] = tensor
         assert self.optimizer is not None
         assert self.lr_scheduler is not None
-        self.optimizer.load_state_dict({"state": values, "param_groups": state["groups"]})
+        state = load_json(Path(checkpoint), STATE)
+        for part, own in self._rates().items():
+            check_json(Path(checkpoint) / STATE, part, state.get(part), own, CHANGING)
+        moments = self._moments(Path(checkpoint))
+        self.optimizer.load_state_dict({"state": moments, "param_groups": state["groups"]})
         self.lr_scheduler.load_state_dict(state["schedule"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def _rates(self) -> dict[str, Any]:
+        """What the optimizer, its schedule and the gradients' scaler hold besides tensors, as JSON."""
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        scaler = self.accelerator.scaler
+        return {
+            "groups": self.optimizer.state_dict()["param_groups"],
+            "schedule": self.lr_scheduler.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
+        }
+
+    def _moments(self, checkpoint: Path) -> dict[int, dict[str, torch.Tensor]]:
+        """The optimizer's state, by a parameter's number; none of one that never had a gradient."""
+        assert self.optimizer is not None
+        loaded = load_tensors(checkpoint, OPTIMIZER)
+        numbers = {key.partition(".")[0] for key in loaded}
+        own: dict[int, dict[str, torch.Tensor]] = {
+            number: {"step": torch.zeros(()), **dict.fromkeys(MOMENTS, weight.detach())}
+            for number, weight in enumerate(w for group in self.optimizer.param_groups for w in group["params"])
+            if str(number) in numbers
+        }
+        named = {f"{number}.{name}": value for number, values in own.items() for name, value in values.items()}
+        check_like(checkpoint / OPTIMIZER, loaded, named)
+        return {number: {name: loaded[f"{number}.{name}"] for name in values} for number, values in own.items()}
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         """Loaded with the optimizer."""
@@ -226,10 +268,19 @@ class Loop(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        generators = load_tensors(Path(checkpoint), RANDOM)
-        torch.set_rng_state(generators["cpu"])
-        if "cuda" in generators and torch.cuda.is_available():
-            torch.cuda.set_rng_state(generators["cuda"])
+        generators = load_like(Path(checkpoint), RANDOM, _generators())
+        try:
+            torch.set_rng_state(generators["cpu"])
+            if "cuda" in generators:
+                torch.cuda.set_rng_state(generators["cuda"])
+        except RuntimeError as error:
+            raise unfit(Path(checkpoint) / RANDOM, f"is no generator's state: {error}") from None
+
+
+def _generators() -> dict[str, torch.Tensor]:
+    """The states of torch's own generators."""
+    states = {"cpu": torch.get_rng_state()}
+    return {**states, "cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else states
 
 
 class _Steps(TrainerCallback):

@@ -113,14 +113,55 @@ def load_tensors(checkpoint: Path, name: str) -> dict[str, torch.Tensor]:
     """`WEIGHTS`, `BEST`, `OPTIMIZER` or `RANDOM` of a checkpoint. Raises `SpecBeamError` for a file that is damaged."""
     try:
         return load_file(checkpoint / name)
-    except (OSError, SafetensorError) as error:
-        anew = f"Remove {checkpoint.parent} to start the run anew"
-        raise SpecBeamError(f"{checkpoint / name} cannot be read: {said(error)}. {anew}.") from error
+    except (OSError, SafetensorError, ValueError, KeyError, OverflowError) as error:
+        raise unfit(checkpoint / name, f"cannot be read: {said(error)}") from error
+
+
+def load_like(checkpoint: Path, name: str, own: Tensors) -> dict[str, torch.Tensor]:
+    """As `load_tensors`; also raises where names, shapes or types are not those of `own`, or a number is none."""
+    loaded = load_tensors(checkpoint, name)
+    check_like(checkpoint / name, loaded, own)
+    return loaded
+
+
+def check_like(file: Path, loaded: Tensors, own: Tensors) -> None:
+    """Raise `SpecBeamError` unless tensors have the names, shapes and types of `own`, and numbers in them."""
+    for key in sorted(loaded.keys() ^ own.keys()):
+        raise unfit(file, f"{'lacks' if key in own else 'has a'} tensor {key!r}{'' if key in own else ' too many'}")
+    for key, tensor in loaded.items():
+        got, expected = ((tuple(t.shape), t.dtype) for t in (tensor, own[key]))
+        if got != expected:
+            raise unfit(file, f"has {key!r} of {got[0]} {got[1]}; expected {expected[0]} {expected[1]}")
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise unfit(file, f"has numbers in {key!r} that are none")
+
+
+def check_json(file: Path, part: str, value: Any, own: Any, free: frozenset[str]) -> None:
+    """Raise `SpecBeamError` unless JSON is that of `own`; under the keys `free`, numbers may be others."""
+    if not _is_like(value, json.loads(json.dumps(own)), free, is_free=False):
+        raise unfit(file, f"has {part} that are not of this run")
+
+
+def _is_like(value: Any, own: Any, free: frozenset[str], *, is_free: bool) -> bool:
+    if isinstance(own, dict):
+        same = isinstance(value, dict) and value.keys() == own.keys()
+        return same and all(_is_like(value[k], own[k], free, is_free=is_free or k in free) for k in own)
+    if isinstance(own, list):
+        same = isinstance(value, list) and len(value) == len(own)
+        return same and all(_is_like(v, o, free, is_free=is_free) for v, o in zip(value, own, strict=True))
+    if is_free and type(own) in (int, float):
+        return type(value) in (int, type(own)) and 0 <= value < 2**53
+    return type(value) is type(own) and bool(value == own)
 
 
 def load_json(checkpoint: Path, name: str) -> dict[str, Any]:
     """`STATE` or `TRAINER` of a checkpoint. Raises `SpecBeamError` for a file that is damaged."""
     return _read(checkpoint / name, checkpoint.parent)
+
+
+def unfit(file: Path, fault: str) -> SpecBeamError:
+    """What is said of a checkpoint's file that cannot be gone on from."""
+    return SpecBeamError(f"{file} {fault}. Remove {file.parent.parent} to start the run anew.")
 
 
 def _read(file: Path, work: Path) -> dict[str, Any]:

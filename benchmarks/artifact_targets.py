@@ -159,7 +159,7 @@ class Artifacts:
             for p in (0, 80)
             for n in (1, 9)
         )
-        bundle = Bundle.open(self.folder)
+        self.bundle = bundle = Bundle.open(self.folder)
         roles = {
             role: RoleFacts(
                 precision="fp32", cache="fp32", source_sha256=bundle.graph_sha256(role), max_difference=0.0,

@@ -1,14 +1,11 @@
-"""Damaged checkpoints: every file of them mutated, read by the exporter's loaders and then loaded as a whole."""
+"""Damaged checkpoints as targets of `fuzz.py`: every file mutated, read by the exporter's loaders or loaded whole."""
 
-import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -16,7 +13,8 @@ from tokenizers import Tokenizer
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
-from fuzzing import Report, fuzz, mutated, mutated_json  # noqa: E402
+from artifact_targets import Target as FuzzTarget  # noqa: E402
+from fuzzing import alternating, mutated, mutated_json  # noqa: E402
 from specbeam.catalog.chat import Chat  # noqa: E402
 from specbeam.catalog.items import Catalog  # noqa: E402
 from specbeam.catalog.prompt import compile_prompt  # noqa: E402
@@ -113,6 +111,9 @@ class Checkpoints:
                 self.seeds("model.safetensors.index.json", "sharded"),
             ),
             Target("adapter_config.json", "adapter", Adapter.open, self.seeds("adapter_config.json", "adapter")),
+            Target(
+                "adapter_model.safetensors", "adapter", Adapter.open, self.seeds("adapter_model.safetensors", "adapter")
+            ),
         ]  # fmt: skip
 
     def whole(self, directory: Path) -> None:
@@ -148,10 +149,10 @@ def inputs(target: Target, number: int, seed: int) -> Iterator[bytes]:
     half = number // 2
     blind = mutated(target.seeds, number - half, seed=seed)
     if target.file.endswith(".json"):
-        return chain(mutated_json(target.seeds, half, seed=seed), blind)
-    if target.file == "model.safetensors":
-        return chain(headers(target.seeds[0], half, seed), blind)
-    return chain(mutated(target.seeds, half, seed=seed + 1), blind)
+        return alternating(mutated_json(target.seeds, half, seed=seed), blind)
+    if target.file.endswith(".safetensors"):
+        return alternating(headers(target.seeds[0], half, seed), blind)
+    return alternating(mutated(target.seeds, half, seed=seed + 1), blind)
 
 
 def headers(data: bytes, number: int, seed: int) -> Iterator[bytes]:
@@ -161,10 +162,13 @@ def headers(data: bytes, number: int, seed: int) -> Iterator[bytes]:
         yield len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
-def fuzz_target(checkpoints: Checkpoints, target: Target, number: int, *, whole: bool, seed: int = 0) -> Report:
-    """Mutate one file of a copy of its checkpoint; `whole`: load all of the checkpoint, not that file alone."""
-    directory = checkpoints.folder / "mutated"
-    shutil.rmtree(directory, ignore_errors=True)
+def checkpoint_targets(checkpoints: Checkpoints, *, whole: bool) -> list[FuzzTarget]:
+    """A file of a copy of its checkpoint each; `whole`: all of the checkpoint is loaded, not that file alone."""
+    return [_target(checkpoints, target, whole) for target in checkpoints.targets()]
+
+
+def _target(checkpoints: Checkpoints, target: Target, whole: bool) -> FuzzTarget:
+    directory = checkpoints.folder / f"{'whole' if whole else 'mutated'}-{target.file}"
     shutil.copytree(checkpoints.folder / target.folder, directory)
 
     def use(data: bytes) -> None:
@@ -175,39 +179,4 @@ def fuzz_target(checkpoints: Checkpoints, target: Target, number: int, *, whole:
             with quiet():
                 target.read(directory)
 
-    return fuzz(use, inputs(target, number, seed))
-
-
-def row(name: str, report: Report) -> str:
-    hangs = report.kinds().get("hang", 0)
-    return (
-        f"| {name} | {report.inputs:,} | {report.accepted:,} | {report.refused:,} | {len(report.findings) - hangs} | "
-        f"{hangs} | {report.peak / 2**20:.0f} | {report.seconds:.0f} |"
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=int, default=20_000, help="of the loaders, spread over the files")
-    parser.add_argument("--whole", type=int, default=2_000, help="checkpoints loaded as a whole")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="one file")
-    options = parser.parse_args()
-    os.environ["RUST_BACKTRACE"] = "0"  # panics are caught; their traces take seconds each
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoints = Checkpoints(Path(folder))
-        targets = [target for target in checkpoints.targets() if options.only in (None, target.file)]
-        print("| file | inputs | accepted | refused | foreign exceptions | hangs | MiB more | s |")
-        print("|---|---|---|---|---|---|---|---|")
-        for whole, number in ((False, options.inputs), (True, options.whole)):
-            for target in targets:
-                report = fuzz_target(checkpoints, target, number // len(targets), whole=whole, seed=options.seed)
-                print(row(target.file + (", then all of it" if whole else ""), report), flush=True)
-                for kind, count in sorted(report.kinds().items()):
-                    print(f"{count} times {kind}", file=sys.stderr, flush=True)
-                for finding in report.findings[:3]:
-                    print(f"  {finding.data[:2000]!r}", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    return FuzzTarget(target.file, use, lambda number, seed: inputs(target, number, seed))

@@ -1,24 +1,20 @@
-"""Every reader of users' files on mutated inputs: each gives results, rejects or one of our errors, in time.
+"""Readers of users' files as targets of `fuzz.py`: each gives results, rejects or one of our errors, in time.
 
-Run: python benchmarks/fuzz_readers.py --inputs 20000 [--seed 0] [--target NAME]...
-Prints a table: inputs, accepted and refused ones, what went wrong, seconds, and bytes that the process grew by.
-Seeds are small valid files that this program makes.
+Seeds are small valid files that this module makes.
 """
 
 import io
-import itertools
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import msgspec
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from fuzzing import Report, fuzz, mutated, mutated_json
+from artifact_targets import Target as FuzzTarget
+from fuzzing import alternating, mutated, mutated_json
 from specbeam.catalog import Catalog, read_histories
 from specbeam.catalog.dataset import Dataset
 from specbeam.pools.groups import read_groups
@@ -60,7 +56,7 @@ class Target:
         if self.structure is None:
             return mutated(self.seeds, number, seed=seed)
         changed = mutated_json(self.seeds, number // 2, seed=seed, lines=self.structure == "lines")
-        return itertools.chain(mutated(self.seeds, number - number // 2, seed=seed), changed)
+        return alternating(mutated(self.seeds, number - number // 2, seed=seed), changed)
 
 
 def targets() -> dict[str, Target]:
@@ -84,18 +80,28 @@ def targets() -> dict[str, Target]:
     }
 
 
-def run(target: Target, folder: Path, number: int, seed: int, progress: Callable[[int], None]) -> Report:
-    """Give a reader `number` mutated files in a folder of its own."""
-    (folder / "index.json").write_bytes(INDEX)
-    path = folder / target.file
+def reader_targets(folder: Path) -> list[FuzzTarget]:
+    """Each reader on files in a folder of its own; those whose library is missing are left out."""
+    found = []
+    for name, target in targets().items():
+        if target.seeds:
+            own = folder / name.replace(" ", "")
+            own.mkdir(parents=True)
+            (own / "index.json").write_bytes(INDEX)
+            found.append(FuzzTarget(name, _strictly(target.use, own / target.file), target.inputs))
+    return found
 
-    def use(data: bytes) -> object:
+
+def _strictly(use: Callable[[Path], object], path: Path) -> Callable[[bytes], object]:
+    """A warning on the screen is a fault as well."""
+
+    def strict(data: bytes) -> object:
         path.write_bytes(data)
-        return target.use(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return use(path)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a warning on the screen is a fault as well
-        return fuzz(use, target.inputs(number, seed), progress=progress)
+    return strict
 
 
 def _history(path: Path) -> object:
@@ -137,34 +143,3 @@ def _parquet() -> tuple[bytes, ...]:
             write_table(table, file, compression=packed, use_dictionary=dictionary, row_group_size=16)
             files.append(file.getvalue())
     return tuple(files)
-
-
-@click.command()
-@click.option("--inputs", default=20_000, show_default=True, type=click.IntRange(1), help="Mutated files a reader.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--target", "names", multiple=True, type=click.Choice(list(targets())), help="Default: all.")
-@click.option("--findings", type=click.Path(path_type=Path), help="Folder for the inputs that went wrong.")
-def main(inputs: int, seed: int, names: tuple[str, ...], findings: Path | None) -> None:
-    """Feed every reader mutated files; exit 1 where one does not answer as it should."""
-    from tqdm import tqdm
-
-    failed = False
-    print("| reader | inputs | accepted | refused | wrong | seconds | grew by (MB) |\n|---|---|---|---|---|---|---|")
-    for name, target in targets().items():
-        if (names and name not in names) or not target.seeds:
-            continue
-        with tempfile.TemporaryDirectory() as folder, tqdm(total=inputs, desc=name, disable=None) as bar:
-            report = run(target, Path(folder), inputs, seed, lambda done, bar=bar: bar.update(done - bar.n))
-        counts = f"{report.inputs} | {report.accepted} | {report.refused} | {len(report.findings)}"
-        print(f"| {name} | {counts} | {report.seconds:.1f} | {report.peak / 1e6:.0f} |", flush=True)
-        for error, count in report.kinds().items():
-            print(f"{count} x {error}", file=sys.stderr)
-        for number, finding in enumerate(report.findings if findings else []):
-            findings.mkdir(parents=True, exist_ok=True)
-            (findings / f"{name.replace(' ', '')}-{number}").write_bytes(finding.data)
-        failed |= bool(report.findings)
-    sys.exit(failed)
-
-
-if __name__ == "__main__":
-    main()

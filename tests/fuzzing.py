@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from traceback import extract_tb
 from types import FrameType
 from typing import Any
 
-from specbeam.catalog.errors import SpecBeamError
+from specbeam.catalog.errors import SpecBeamError, is_fault
 
 # Values that have broken parsers before: JSON text, because Python's own writer refuses some of them.
 ODD = (
@@ -22,6 +24,30 @@ ODD = (
     '{"a":' * 3000 + "1" + "}" * 3000, '"../../x"', '"/etc/hostname"', '"NaN"', "[null]", "[[1]]", '{"": 0}',
 )  # fmt: skip
 HOLE = "\ue000hole\ue000"  # stands where odd JSON text goes
+
+
+@cache
+def drawn(seed: int, number: int = 100) -> tuple[str, ...]:
+    """Values of any structure, drawn by hypothesis, as JSON text (with NaN and Infinity)."""
+    from hypothesis import HealthCheck, given, settings, strategies
+    from hypothesis import seed as seeded
+
+    values = strategies.recursive(
+        strategies.one_of(strategies.none(), strategies.booleans(), strategies.integers(), strategies.floats(),
+                          strategies.text()),
+        lambda part: strategies.lists(part) | strategies.dictionaries(strategies.text(max_size=9), part),
+        max_leaves=9,
+    )  # fmt: skip
+    found: list[str] = []
+
+    @seeded(seed)
+    @settings(max_examples=number, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(values)
+    def draw(value: object) -> None:
+        found.append(json.dumps(value))
+
+    draw()
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -43,6 +69,18 @@ class Report:
     seconds: float = 0.0
     peak: int = 0  # bytes that the process grew by
 
+    @property
+    def hangs(self) -> int:
+        """Findings that took too long."""
+        return self.kinds().get("hang", 0)
+
+    def add(self, other: "Report") -> None:
+        """Count what another part of the same target's inputs came to."""
+        self.inputs, self.seconds = self.inputs + other.inputs, self.seconds + other.seconds
+        self.accepted, self.refused = self.accepted + other.accepted, self.refused + other.refused
+        self.findings += other.findings
+        self.peak = max(self.peak, other.peak)
+
     def kinds(self) -> dict[str, int]:
         """How often each finding was made."""
         counts: dict[str, int] = {}
@@ -61,17 +99,23 @@ def mutated(seeds: Sequence[bytes], number: int, *, seed: int = 0) -> Iterator[b
         yield bytes(data)
 
 
+def alternating(*kinds: Iterator[bytes]) -> Iterator[bytes]:
+    """Inputs of all kinds in turn, so that a run which is cut short has some of each."""
+    for some in zip_longest(*kinds):
+        yield from (data for data in some if data is not None)
+
+
 def mutated_json(seeds: Sequence[bytes], number: int, *, seed: int = 0, lines: bool = False) -> Iterator[bytes]:
     """JSON (with `lines`: JSON lines) changed in its structure: values replaced, keys lost, doubled or renamed."""
-    chance = random.Random(seed)
+    chance, values = random.Random(seed), drawn(seed)
     for _ in range(number):
         data = chance.choice(seeds)
         if not lines:
-            yield _odd_json(data, chance)
+            yield _odd_json(data, chance, values)
             continue
         parts = data.splitlines(keepends=True)
         where = chance.randrange(len(parts))
-        parts[where] = _odd_json(parts[where], chance).replace(b"\n", b" ") + b"\n"
+        parts[where] = _odd_json(parts[where], chance, values).replace(b"\n", b" ") + b"\n"
         yield b"".join(parts)
 
 
@@ -82,7 +126,7 @@ def fuzz(
     seconds: float = 10.0,
     memory: int = 2 << 30,
     allowed: tuple[type[BaseException], ...] = (SpecBeamError,),
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[Report], None] = lambda report: None,
 ) -> Report:
     """Use every input; collect what is neither a result nor an `allowed` error.
 
@@ -102,11 +146,13 @@ def fuzz(
                 report.refused += 1
             except _Hang:
                 report.findings.append(Finding(data, "hang"))
-            except Exception as error:
+            except BaseException as error:
+                if not is_fault(error):
+                    raise
                 last = extract_tb(error.__traceback__)[-1]
                 where = f"{Path(last.filename).name}:{last.lineno}"
                 report.findings.append(Finding(data, f"{type(error).__name__} at {where}: {str(error)[:120]}"))
-            progress(report.inputs)
+            progress(report)
     report.seconds = time.perf_counter() - began
     report.peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     return report
@@ -134,15 +180,16 @@ def _change_bytes(data: bytearray, seeds: Sequence[bytes], chance: random.Random
         data[where:] = other[chance.randrange(len(other) + 1) :]
 
 
-def _odd_json(data: bytes, chance: random.Random) -> bytes:
+def _odd_json(data: bytes, chance: random.Random, values: Sequence[str]) -> bytes:
     tree = [json.loads(data)]
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         places = list(_places(tree))
         holder, key = chance.choice(places)
         _change_value(holder, key, chance)
     text = json.dumps(tree[0]) if tree else "null"
+    odd = chance.choice((ODD, values))
     while f'"{json.dumps(HOLE)[1:-1]}"' in text:
-        text = text.replace(f'"{json.dumps(HOLE)[1:-1]}"', chance.choice(ODD), 1)
+        text = text.replace(f'"{json.dumps(HOLE)[1:-1]}"', chance.choice(odd), 1)
     return text.encode("utf-8", "surrogatepass")
 
 

@@ -1,5 +1,6 @@
 """The training loop: interrupted or not it ends with the same weights, and it never keeps bad ones."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from specbeam.align import loop
 from specbeam.align.budget import TrainingBudget
@@ -129,6 +131,45 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str) -> None:
     (checkpoint,) = (tmp_path / "w").glob("checkpoint-*")
     (checkpoint / name).write_text("[")
     with pytest.raises(SpecBeamError, match=rf"{Path(name).name}.*emove {tmp_path / 'w'} to start the run anew"):
+        run(tmp_path / "w")
+
+
+def lost(key: str) -> Callable[[Any], Any]:
+    return lambda content: {name: value for name, value in content.items() if name != key}
+
+
+OTHERS: list[tuple[str, Callable[[Any], Any]]] = [
+    ("state.json", lost("schedule")),
+    ("state.json", lambda c: {**c, "groups": [{**group, "lr": "x"} for group in c["groups"]]}),
+    ("state.json", lambda c: {**c, "groups": [{**group, "differentiable": True} for group in c["groups"]]}),
+    ("trainer_state.json", lambda c: {**c, "train_batch_size": {}}),
+    ("trainer_state.json", lambda c: {**c, "log_history": 0.5}),
+    ("trainer_state.json", lambda c: {**c, "unknown": 1}),
+    ("weights.safetensors", lost("0.weight")),
+    ("weights.safetensors", lambda c: {**c, "0.weight": torch.zeros(1, 4)}),  # which could be stretched
+    ("best.safetensors", lambda c: {**c, "0.bias": torch.full((8,), torch.nan)}),
+    ("optimizer.safetensors", lost("1.exp_avg")),
+    ("optimizer.safetensors", lambda c: {**c, "x.step": torch.zeros(())}),
+    ("optimizer.safetensors", lambda c: {**c, "0.exp_avg": torch.zeros(3)}),
+    ("random.safetensors", lambda c: {"cpu": torch.zeros_like(c["cpu"])}),
+    ("random.safetensors", lost("cpu")),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), OTHERS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(OTHERS)])
+def test_a_checkpoint_that_is_not_this_runs_is_refused(tmp_path: Path, name: str, change: Callable[[Any], Any]) -> None:
+    """It can be read, but it would end training with a library's error, or go on from other numbers."""
+    with pytest.raises(SpecBeamError, match="run the same command again"):
+        run(tmp_path / "w", At(6, interrupt))
+    (checkpoint,) = (tmp_path / "w").glob("checkpoint-*")
+    file = checkpoint / name
+    if name.endswith(".json"):
+        file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    else:
+        changed = change(load_file(file))
+        file.unlink()  # a link: the weights are the best ones
+        save_file(changed, file)
+    with pytest.raises(SpecBeamError, match=rf"{name} .*emove {tmp_path / 'w'} to start the run anew"):
         run(tmp_path / "w")
 
 

@@ -1,17 +1,17 @@
-"""Every reader of users' files on mutated inputs (a few hundred; benchmarks/fuzz_readers.py has more)."""
+"""Every reader of users' files on mutated inputs (a few hundred; benchmarks/fuzz.py makes many more)."""
 
 import pytest
 
-from fuzz_readers import run, targets
+from fuzz_readers import reader_targets, targets
+from fuzzing import fuzz
 
-TARGETS = targets()
 
-
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", targets())
 def test_a_reader_gives_results_or_one_of_our_errors(tmp_path, name):
-    if not TARGETS[name].seeds:
+    found = {target.name: target for target in reader_targets(tmp_path)}
+    if name not in found:
         pytest.skip("needs pyarrow")
-    report = run(TARGETS[name], tmp_path, 300, 1, lambda done: None)
+    report = fuzz(found[name].use, found[name].inputs(300, 1))
     assert report.kinds() == {}
     assert report.inputs == 300
     assert report.accepted
