@@ -1,5 +1,6 @@
 """What loaders of artifacts are fuzzed with: small artifacts, changed raw or so that their checksums fit again."""
 
+import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,10 +40,11 @@ from specbeam.pools.texts import Text
 from specbeam.pools.tokenizer import fingerprint, load
 from specbeam.runtime import DraftShape, Recommender
 from specbeam.runtime.acceptance import GRID, AcceptanceCounts, DepthCounts, LevelCounts, WidthCounts
+from specbeam.runtime.files import InferCounts
+from specbeam.runtime.journal import Journal, JournalFiles, RunFacts, sealed_line
 from specbeam.runtime.planning import FixedPlanning
 from specbeam.runtime.retrieval import CatalogPool
 from specbeam.runtime.tuning import TUNING_SCHEMA, CallFit, Tuning, planner_for
-from specbeam.text.journal import Journal, RunFacts, journal_files
 
 ENGINE = "onnxruntime-cpu-fp32"
 MODEL = ModelFacts(
@@ -50,6 +52,7 @@ MODEL = ModelFacts(
 )
 EXTREMES = (0, 1, -1, 2, 127, -(2**31), 2**31 - 1, 2**31, 2**62, -(2**63), 2**63 - 1)
 DTYPES = ("<i4", "<i8", "<u4", "<u8", "<u1", "<i2", "<f4", "<f8", "<f2", ">i4", "|b1")
+WHAT = ("facts", "marks", "batches")
 DRAFTING = Drafting(depth=4, query=2, draft_tokens=20)
 Arrays = dict[str, np.ndarray]
 
@@ -355,7 +358,13 @@ def other_targets(folder: Path, trie: ItemTrie, tokenizer: bytes) -> list[Target
         "source_sha256": "ab", "estimator": "minmax", "percentile": None, "histories": 3, "calls": 9, "seed": 0,
         "tensors": {"a": [-1.0, 2.0]}, "channels": {"a": [1.0, 2.0]},
     }  # fmt: skip
-    told = RunFacts(bundle="a", engine="e", prompts="p", pool=None, options={"max_new_tokens": 9})
+    told = RunFacts(verb="infer", bundle="a", engine="e", read={"histories 1": "h"}, options={"top_k": 9})
+    records = (
+        msgspec.json.encode(told),
+        b'{"type":"mark","entries":2,"results":11,"rejects":0,"digest":"%s","counts":{"served":2},"synced":true}'
+        % hashlib.sha256(b'{"line": 1}').hexdigest().encode(),
+        b'{"type":"batch","lines":[[2,false,{"line":3}],[3,true,{"line":4}]],"counts":{"served":1,"rejected":1}}',
+    )
 
     def use_text(data: bytes) -> None:
         (folder / MANIFEST).write_bytes(data)
@@ -375,19 +384,24 @@ def other_targets(folder: Path, trie: ItemTrie, tokenizer: bytes) -> list[Target
 
         return use
 
-    def use_journal(data: bytes) -> None:
-        partial, facts = journal_files(folder / "output")
-        partial.write_bytes(b'{"line": 1}\n')
-        facts.write_bytes(data)
-        with Journal.open(folder / "output", told, overwrite=False):
-            pass
+    def use_log(data: bytes) -> None:
+        paths = JournalFiles.of(folder / "output")
+        paths.results.write_bytes(b'{"line": 1}\n')
+        paths.log.write_bytes(data)
+        with Journal.open(folder / "output", told, InferCounts(), overwrite=False, warn=len) as journal:
+            list(journal.results())
+
+    def use_record(data: bytes) -> None:
+        which = 0 if b'"run"' in data else 1 if b'"mark"' in data else 2
+        use_log(b"".join(sealed_line(record) for record in (*records[:which], data, *records[which + 1 :])))
 
     documents = (
         ("text manifest", sealed(text), TextManifest, use_text),
         ("ranges.json", json.dumps(ranges).encode(), None, use_file(lambda path: load_ranges(path, "ab"))),
         ("groups.json", b'{"u1": "a", "u2": "b"}', None, use_file(read_groups)),
         ("tokenizer.json", tokenizer, None, use_tokenizer),
-        ("journal's facts", msgspec.json.encode(told), None, use_journal),
+        ("journal", b"".join(map(sealed_line, records)), None, use_log),
+        *((f"journal's {what}, resealed", data, None, use_record) for what, data in zip(WHAT, records, strict=True)),
     )
     found = []
     for name, seed_file, kind, use in documents:

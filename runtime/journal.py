@@ -244,12 +244,12 @@ class Journal(Sink[Counts]):
                     lost = True
                     break
                 last, self.complete = record, record.complete
-                self.entries, self.counts = record.entries, msgspec.convert(record.counts, type(self.counts))
+                self.entries, self.counts = record.entries, _counts(record, type(self.counts), self._paths)
                 progress(record.results, self._results.size)
             # A batch of an earlier window may be left where its mark was written and the process ended then.
             elif isinstance(record, _Batch) and record.lines and record.lines[0][0] >= self.entries:
                 self._window |= {n: (rejected, bytes(line)) for n, rejected, line in record.lines}
-                self.counts.add(msgspec.convert(record.counts, type(self.counts)))
+                self.counts.add(_counts(record, type(self.counts), self._paths))
             self._marked = self._marked if isinstance(record, _Batch) else end
             self._log.size = end
         self.earlier = self.counts.tried
@@ -343,13 +343,20 @@ def completed(output: Path) -> bool:
 
 def kept_requests(output: Path) -> int:
     """How many requests an interrupted run had tried."""
-    log, kept, later = JournalFiles.of(output).log, 0, 0
-    for record, _ in _records(log) if log.is_file() else ():
+    paths, kept, later = JournalFiles.of(output), 0, 0
+    for record, _ in _records(paths.log) if paths.log.is_file() else ():
         if isinstance(record, _Mark):
-            kept, later = msgspec.convert(record.counts, Outcomes).tried, 0
+            kept, later = _counts(record, Outcomes, paths).tried, 0
         elif isinstance(record, _Batch):
-            later += msgspec.convert(record.counts, Outcomes).tried
+            later += _counts(record, Outcomes, paths).tried
     return kept + later
+
+
+def _counts(record: _Mark | _Batch, kind: type[Counts], paths: JournalFiles) -> Counts:
+    try:
+        return msgspec.convert(record.counts, kind)
+    except DAMAGED as error:
+        raise SpecBeamError(f"{paths.log} is damaged: {error}. Move it and {paths.results} away.") from error
 
 
 def _digest(added: list[bytes]) -> str:
@@ -368,7 +375,11 @@ def _seal(data: bytes) -> bytes:
 
 def _sealed(record: Record) -> bytes:
     """A line of the log."""
-    data = msgspec.json.encode(record)
+    return sealed_line(msgspec.json.encode(record))
+
+
+def sealed_line(data: bytes) -> bytes:
+    """JSON as a line of the log, with the checksum that fits."""
     return b"%s %s\n" % (_seal(data), data)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..runtime.windows import Outcomes, Sink
     from ..text import GenerationStats, TextGenerator
 
+AGAIN = "Pass --overwrite to begin anew."
 EXAMPLE = '{"id": "u1", "prompt": "..."}'
 DRAFTERS, MODES = click.Choice(["pool", "none"]), click.Choice(["strict", "relaxed"])
 SPECULATION_HELP = (
@@ -165,12 +166,17 @@ def _learn(generator: "TextGenerator", sink: "Sink[Outcomes]", bars: Bars, earli
     """The texts of an earlier run draft for those to come, as they would have in one run."""
     import msgspec
 
+    from ..catalog.bounds import DAMAGED
+    from ..catalog.errors import SpecBeamError
     from ..runtime.journal import Journal
     from ..text.files import TextLine
 
     if isinstance(sink, Journal):
         for number, data in enumerate(sink.results(), 1):
-            text = msgspec.json.decode(data, type=TextLine)
+            try:
+                text = msgspec.json.decode(data, type=TextLine)
+            except DAMAGED as error:
+                raise SpecBeamError(f"line {number} of the partial output is no text: {error}. {AGAIN}") from error
             generator.learn(text.text, text.finish, id=text.id, group=text.group)
             bars("earlier texts learned", number, earlier)
 
