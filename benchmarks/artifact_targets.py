@@ -400,10 +400,9 @@ def other_targets(folder: Path, trie: ItemTrie, tokenizer: bytes) -> list[Target
         ("ranges.json", json.dumps(ranges).encode(), None, use_file(lambda path: load_ranges(path, "ab"))),
         ("groups.json", b'{"u1": "a", "u2": "b"}', None, use_file(read_groups)),
         ("tokenizer.json", tokenizer, None, use_tokenizer),
-        ("journal", b"".join(map(sealed_line, records)), None, use_log),
         *((f"journal's {what}, resealed", data, None, use_record) for what, data in zip(WHAT, records, strict=True)),
     )
-    found = []
+    found = [Target("journal, bytes", use_log, _bytes(b"".join(map(sealed_line, records))))]
     for name, seed_file, kind, use in documents:
         found += [
             Target(f"{name}, bytes", use, _bytes(seed_file)),

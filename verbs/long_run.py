@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType
@@ -132,7 +133,7 @@ class LongRun:
         try:
             with stopped_by_signals() as (stop, signals):
                 ending = serve(
-                    job, entries, sink, stop=stop,
+                    job, _passed(entries, sink.entries, bars), sink, stop=stop,
                     progress=lambda tried: bars(progress.unit, tried, progress.total, start=earlier),
                 )  # fmt: skip
         except BaseException:
@@ -164,6 +165,16 @@ class LongRun:
         )
         kept = f"{journal.counts.tried} requests are kept in {self.output}.partial"
         click.echo(f"Not all was done: {kept}. {told}", err=True)
+
+
+def _passed(entries: "Iterable[Entry | Reject]", done: int, bars: Bars) -> "Iterator[Entry | Reject]":
+    """The entries; a bar for those that are done and only read again."""
+    entries = iter(entries)
+    for number, entry in enumerate(islice(entries, done), 1):
+        if number % 1024 == 0:
+            bars("entries that are done", number, done)
+        yield entry
+    yield from entries
 
 
 @contextmanager
