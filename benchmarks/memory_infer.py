@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -65,14 +66,12 @@ def peak_of(process: int) -> float:
 
 def lines_after(output: Path, place: int) -> tuple[int, int]:
     """How many lines were written to the output (or to what becomes it) behind a place, and where they end now."""
-    hidden = [*output.parent.glob(f".{output.name}.*"), *output.parent.glob(f"{output.name}.*"), output]
-    written = max((path for path in hidden if path.is_file()), key=lambda path: path.stat().st_size, default=None)
-    if written is None or written.stat().st_size <= place:
-        return 0, place
-    with written.open("rb") as file:
-        file.seek(place)
-        new = file.read()
-    return new.count(b"\n"), place + len(new)
+    for path in (output.with_name(f"{output.name}.partial"), output):
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            file.seek(place)
+            new = file.read()
+            return new.count(b"\n"), place + len(new)
+    return 0, place
 
 
 @click.command()
