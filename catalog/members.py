@@ -94,7 +94,7 @@ class _Window:
             except json.JSONDecodeError as error:
                 if self._whole or not _may_be_cut(error, self.text):
                     raise
-            if self._longer(self.text[self.place :]):
+            if self._longer(self.text[self.place : -2]):  # what was read beyond the member is no part of it
                 return self._long()
             self._more()
         line, raw = self._line_at(self.place), self.text[self.place : end]

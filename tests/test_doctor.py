@@ -174,7 +174,7 @@ def bare(tmp_path: Path) -> Path:
         for top in {file.parts[0] for file in found.files or () if ".." not in file.parts}:
             if top != "__pycache__":
                 (folder / top).symlink_to(found.locate_file(top))  # type: ignore[arg-type]
-    (folder / "specbeam").unlink()
+    (folder / "specbeam").unlink(missing_ok=True)
     (folder / "specbeam").symlink_to(Path(specbeam.__file__).parent)
     return folder
 

@@ -352,7 +352,7 @@ def test_doctor_and_checksums_know_a_text_bundle(bundle: Path, tmp_path: Path) -
     result = run("inspect", copy, "--checksums")
     assert result.exit_code == 1
     assert "tokenizer.json has 2 bytes, expected" in result.output
-    assert "Write it again with: specbeam export --text ... --overwrite" in result.output
+    assert "Write it again with: specbeam export --text --target TARGET" in result.output
 
 
 def test_inspect_and_infer_know_a_text_bundle(bundle: Path, tmp_path: Path) -> None:
