@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, final
 
 import msgspec
+from msgspec.structs import replace
 
 from ..catalog.bounds import DAMAGED, Size
 from ..catalog.claims import claim
@@ -42,6 +43,7 @@ class RunFacts(Frozen, frozen=True, tag="run"):
     engine: str
     read: dict[str, str | None]  # SHA-256 of each file by what it is for; None: a pipe
     options: dict[str, Any]
+    overwrite: bool = False  # whether it may replace an output; one that goes on need not say so again
     schema_version: int = JOURNAL_SCHEMA
 
 
@@ -110,8 +112,8 @@ class Journal(Sink[Counts]):
         """Begin, or (without `overwrite`) go on with what an interrupted run left: `entries` says from where.
 
         counts: of nothing yet. `warn` is told what of an interrupted run is made again, `progress` how many bytes of
-        it have been looked at. Raises `SpecBeamError` where
-        another run is at it, was interrupted with other facts, or left files that were edited since.
+        it have been looked at. Raises `SpecBeamError` where another run is at it, was interrupted with other facts, or
+        left files that were edited since.
         """
         paths = JournalFiles.of(output)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -121,10 +123,11 @@ class Journal(Sink[Counts]):
                 _check_same(left, facts, paths.results)
             placed = completed(output) and not paths.results.exists()
             files = [stack.enter_context(_File.open(path)) for path in paths]
-            journal = cls(output, facts, counts, files, warn)
             if left is None or overwrite:
+                journal = cls(output, replace(facts, overwrite=overwrite), counts, files, warn)
                 journal._begin()
             else:
+                journal = cls(output, replace(facts, overwrite=left.overwrite), counts, files, warn)
                 journal._recover(progress, placed=placed)
             try:
                 yield journal
@@ -157,6 +160,11 @@ class Journal(Sink[Counts]):
         yield from (line for _, (rejected, line) in sorted(self._window.items()) if not rejected)
 
     @property
+    def overwrite(self) -> bool:
+        """Whether the output may take the place of another one."""
+        return self._facts.overwrite
+
+    @property
     def reads_pipe(self) -> bool:
         """Whether some of what the run reads comes through a pipe, which cannot be read twice."""
         return None in self._facts.read.values()
@@ -166,7 +174,7 @@ class Journal(Sink[Counts]):
         for file in (self._results, self._rejects, self._log):
             file.sync()
 
-    def finish(self, rejects: Path, *, overwrite: bool) -> None:
+    def finish(self, rejects: Path) -> None:
         """Give results and rejects their names; a file of nothing there is none.
 
         Raises `OutputTakenError` where one of the names was taken meanwhile; the lines are kept beside it.
@@ -175,11 +183,11 @@ class Journal(Sink[Counts]):
             self._mark(_digest([]), synced=True, complete=True)
         taken: OutputTakenError | None = None
         try:
-            self._place_rejects(rejects, overwrite=overwrite)
+            self._place_rejects(rejects, overwrite=self.overwrite)
         except OutputTakenError as error:  # the results are complete all the same
             taken = error
         try:
-            self._place_results(overwrite=overwrite)
+            self._place_results(overwrite=self.overwrite)
         except OutputTakenError as error:
             taken = error
         for path in self._paths:
@@ -327,6 +335,13 @@ def engine_identity(bundle: ModelBundle, name: str) -> str:
         return name
     files = bundle.engine_facts(name).files
     return f"{name} {hashlib.sha256(msgspec.json.encode(files, order='sorted')).hexdigest()}"
+
+
+def may_replace(output: Path) -> bool:
+    """Whether an interrupted run was allowed to replace an output, or may itself have given it its name."""
+    log = JournalFiles.of(output).log
+    first = next(_records(log), (None, 0))[0] if log.is_file() else None
+    return completed(output) or (isinstance(first, RunFacts) and first.overwrite)
 
 
 def completed(output: Path) -> bool:

@@ -18,7 +18,7 @@ from specbeam.catalog.errors import OutputTakenError, SpecBeamError
 from specbeam.catalog.records import Reject, RejectLine
 from specbeam.runtime import journal as journal_module
 from specbeam.runtime import windows
-from specbeam.runtime.journal import Journal, JournalFiles, RunFacts, _File, completed
+from specbeam.runtime.journal import Journal, JournalFiles, RunFacts, _File, completed, may_replace
 from specbeam.runtime.types import RequestFailure
 from specbeam.runtime.windows import Ending, Job, Outcomes, PipeSink, Stop, serve
 
@@ -91,7 +91,7 @@ def run(
             job = job or Task()
             ending = serve(job, entries(number), journal, stop=job.stop)
         if ending != "stopped":
-            journal.finish(output.with_name("rejects"), overwrite=overwrite)
+            journal.finish(output.with_name("rejects"))
         return ending, journal.counts
 
 
@@ -289,6 +289,18 @@ def test_overwrite_begins_anew(tmp_path: Path, whole: tuple[bytes, bytes], monke
     assert made(out) == whole
     assert len(job.asked) == whole[0].count(b"\n")
     assert run(out, 12, overwrite=True)[1].served < 12  # over an output that is there
+
+
+def test_one_that_may_replace_an_output_still_may_when_it_goes_on(tmp_path: Path, whole: tuple[bytes, bytes]) -> None:
+    out = tmp_path / "out"
+    out.write_text("old")
+    assert not may_replace(out)
+    assert run(out, job=Task(stopping=9), overwrite=True)[0] == "stopped"
+    assert may_replace(out)
+    job = Task()
+    run(out, job=job)
+    assert made(out) == whole
+    assert 0 < len(job.asked) < whole[0].count(b"\n")
 
 
 def test_names_that_were_taken_meanwhile(tmp_path: Path, whole: tuple[bytes, bytes]) -> None:

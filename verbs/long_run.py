@@ -52,7 +52,7 @@ class LongRun:
     def __init__(self, output: Path, rejects: Path | None, inputs: list[Path], *, overwrite: bool) -> None:
         """Hold the outputs; raises `SpecBeamError` where they may not be written."""
         from ..runtime.files import beside, check_outputs
-        from ..runtime.journal import JournalFiles, completed
+        from ..runtime.journal import JournalFiles, may_replace
 
         self.piped = str(output) == "-"
         self.output, self._overwrite = output, overwrite
@@ -67,8 +67,7 @@ class LongRun:
         for path in [*filter(None, [self.rejects]), *inputs]:
             if path.resolve() in [file.resolve() for file in kept]:
                 raise OptionError(f"{path}: the run keeps its lines there until it is done. Choose another name.")
-        # A run that was interrupted while it gave its files their names finds the first of them.
-        check_outputs(output, self.rejects, inputs, overwrite or completed(output))
+        check_outputs(output, self.rejects, inputs, overwrite or may_replace(output))
 
     def checksums(self, read: dict[str, Path | None], bars: Bars) -> dict[str, str | None]:
         """What each file of the run holds, by what it is for; none for a pipe. None: it has no such file."""
@@ -127,7 +126,7 @@ class LongRun:
 
         journal = sink if isinstance(sink, Journal) else None
         if journal is not None and journal.complete:
-            journal.finish(self._named_rejects, overwrite=self._overwrite)
+            journal.finish(self._named_rejects)
             return "end"
         earlier = sink.counts.tried
         try:
@@ -146,7 +145,7 @@ class LongRun:
             self._tell_how_to_go_on(journal)
             raise SystemExit(128 + signals[0])
         if journal is not None:
-            journal.finish(self._named_rejects, overwrite=self._overwrite)
+            journal.finish(self._named_rejects)
         return ending
 
     @property
@@ -161,7 +160,9 @@ class LongRun:
         if not journal.counts.tried:
             return
         told = (
-            "The input is a pipe: a run cannot go on" if journal.reads_pipe else "Run the same command again to go on"
+            "The input is a pipe: a run cannot go on"
+            if journal.reads_pipe
+            else f"Run the same command again{', without --overwrite,' * self._overwrite} to go on"
         )
         kept = f"{journal.counts.tried} requests are kept in {self.output}.partial"
         click.echo(f"Not all was done: {kept}. {told}", err=True)
