@@ -361,8 +361,8 @@ def other_targets(folder: Path, trie: ItemTrie, tokenizer: bytes) -> list[Target
     told = RunFacts(verb="infer", bundle="a", engine="e", read={"histories 1": "h"}, options={"top_k": 9})
     records = (
         msgspec.json.encode(told),
-        b'{"type":"mark","entries":2,"results":11,"rejects":0,"digest":"%s","counts":{"served":2},"synced":true}'
-        % hashlib.sha256(b'{"line": 1}').hexdigest().encode(),
+        b'{"type":"mark","entries":2,"results":11,"rejects":0,"digests":["%s","%s"],"counts":{"served":2},"synced":true}'
+        % (hashlib.sha256(b'{"line": 1}').hexdigest().encode(), hashlib.sha256().hexdigest().encode()),
         b'{"type":"batch","lines":[[2,false,{"line":3}],[3,true,{"line":4}]],"counts":{"served":1,"rejected":1}}',
     )
 

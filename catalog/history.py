@@ -11,7 +11,7 @@ from .errors import HistoryError
 from .formats import HistoryRequest, read_atspeed, read_jsonl, read_lcrec, read_minionerec
 from .parquet import read_parquet
 from .recognise import HEAD, check_format, fitting_format
-from .records import STDIN, Reject, beginning, opened
+from .records import STDIN, Reject, beginning, is_regular, opened
 
 __all__ = ["FORMATS", "HistoryRequest", "Reject", "read_histories"]
 
@@ -59,7 +59,7 @@ def read_histories(
         if path != STDIN and (path.is_dir() or not path.exists()):  # a named pipe will do
             got = "is a directory" if path.exists() else "does not exist"
             raise HistoryError(f"{path}: {got}; expected a history file. Check the path.")
-        if path.is_file():
+        if is_regular(path):
             head = _head(path)
             check_format(str(path), head, kind, whole=len(head) < HEAD)
         elif kind == "parquet":
@@ -75,7 +75,7 @@ def _format_of(path: Path) -> str:
         if path.name.lower().endswith(endings):
             return name
     known = "; ".join(f"{name} ({', '.join(endings)})" for name, endings in FORMATS.items())
-    fits = fitting_format(_head(path)) if path.is_file() else None
+    fits = fitting_format(_head(path)) if is_regular(path) else None
     hint = f" Its beginning fits --format {fits}." if fits else ""
     raise HistoryError(f"{path}: the name does not tell the format. Pass --format with one of: {known}.{hint}")
 
@@ -112,7 +112,7 @@ def _joined(paths: list[Path], item_base: int, stdin: IO[bytes]) -> Outcomes:
 
 def _check_piped(path: Path, file: IO[bytes], kind: str) -> None:
     """What `read_histories` does for files: see `check_format`."""
-    if not path.is_file():
+    if not is_regular(path):
         check_format(str(path), beginning(file), kind, whole=False)
 
 

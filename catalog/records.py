@@ -79,6 +79,12 @@ def _lines_of(
                 yield str(path), record
 
 
+def is_regular(path: Path) -> bool:
+    """Whether a path is that of a regular file, which can be read twice: "-" is standard input, whatever is in the
+    folder."""
+    return path != STDIN and path.is_file()
+
+
 @contextmanager
 def opened(path: Path, stdin: IO[bytes], error: type[SpecBeamError]) -> Iterator[IO[bytes]]:
     """The file, or standard input (left open); trouble in reading it is an `error`."""

@@ -1,6 +1,7 @@
 """Inference over history files: a request of each line, and what is written of its answer."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..catalog.items import Catalog
 from ..catalog.packed import refuse_packed
 from ..catalog.records import RejectLine
 from .filters import ItemFilter
+from .journal import output_kept_in
 from .recommender import Recommender, check_k
 from .types import PopularItem, Recommendation, RecommendedItem, Request, RequestFailure, RequestStats
 from .windows import BATCHES_PER_WINDOW, Job, Outcomes, Ready
@@ -174,8 +176,10 @@ def check_outputs(output: Path, rejects: Path | None, inputs: Sequence[Path], ov
             continue
         if any(path.resolve() == given.resolve() for given in inputs):
             raise SpecBeamError(f"{path} is an input as well. Choose another output.")
-        if path.exists() and not path.is_file():  # a device or a pipe would be replaced, not written to
+        if os.path.lexists(path) and not path.is_file():  # a device or a pipe would be replaced, not written to
             raise SpecBeamError(f"{path} is not a regular file. Choose another name, or - for standard output.")
+        if (other := output_kept_in(path)) is not None:
+            raise SpecBeamError(f"{path} is where the interrupted run of {other} keeps its lines. Choose another name.")
         if path.exists() and not overwrite:
             raise SpecBeamError(f"{path} exists already. Choose another name or pass --overwrite to replace it.")
 

@@ -9,6 +9,7 @@ that is complete, its mark takes their place. Only this window is held in memory
 import filecmp
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,7 @@ JOURNAL_SCHEMA = 1
 SYNC_SECONDS = 5.0  # what a power failure may cost; what ends the process alone costs a batch at most
 BLOCK = 1 << 20  # bytes
 SEAL = 16  # hexadecimal digits of a checksum before every line of the log
+NOTHING = hashlib.sha256().hexdigest()
 ANEW = "pass --overwrite to begin anew, or choose another output"
 
 
@@ -53,7 +55,7 @@ class _Mark(Frozen, frozen=True, tag="mark"):
     entries: Size  # of the input, up to here
     results: Size  # bytes, up to here
     rejects: Size
-    digest: str  # SHA-256 of what the window added to both
+    digests: tuple[str, str]  # SHA-256 of what the window added to each
     counts: dict[str, Any]  # up to here
     synced: bool  # everything up to here was on the disk when this was written
     complete: bool = False  # no window follows
@@ -90,7 +92,7 @@ class Journal(Sink[Counts]):
         self, output: Path, facts: RunFacts, counts: Counts, files: list["_File"], warn: Callable[[str], None]
     ) -> None:
         self.counts, self.entries, self.earlier = counts, 0, 0  # earlier: requests that were tried by earlier runs
-        self.complete = False
+        self.complete = self._rejects_placed = False
         self._output, self._paths, self._facts, self._warn = output, JournalFiles.of(output), facts, warn
         self._results, self._rejects, self._log = files
         self._window: dict[int, tuple[bool, bytes]] = {}
@@ -121,13 +123,17 @@ class Journal(Sink[Counts]):
             left = _facts_left(paths)
             if left is not None and not overwrite:
                 _check_same(left, facts, paths.results)
-            placed = completed(output) and not paths.results.exists()
-            files = [stack.enter_context(_File.open(path)) for path in paths]
+            # It may have ended between the last two steps: then the results have their name, and are looked at there.
+            placed = completed(output) and not paths.results.exists() and output.is_file()
+            results = output if placed and not overwrite else paths.results
+            rejects_placed = placed and not paths.rejects.exists()
+            files = [stack.enter_context(_File.open(path)) for path in (results, paths.rejects, paths.log)]
             if left is None or overwrite:
                 journal = cls(output, replace(facts, overwrite=overwrite), counts, files, warn)
                 journal._begin()
             else:
                 journal = cls(output, replace(facts, overwrite=left.overwrite), counts, files, warn)
+                journal._rejects_placed = rejects_placed
                 journal._recover(progress, placed=placed)
             try:
                 yield journal
@@ -151,7 +157,7 @@ class Journal(Sink[Counts]):
             file.append(data)
         self._window.clear()
         self.entries = entries
-        self._mark(_digest(added), synced=time.monotonic() - self._synced > SYNC_SECONDS)
+        self._mark(added, synced=time.monotonic() - self._synced > SYNC_SECONDS)
 
     def results(self) -> Iterator[bytes]:
         """The results that are there, a line of JSON each."""
@@ -180,7 +186,7 @@ class Journal(Sink[Counts]):
         Raises `OutputTakenError` where one of the names was taken meanwhile; the lines are kept beside it.
         """
         if not self.complete:
-            self._mark(_digest([]), synced=True, complete=True)
+            self._mark([b"", b""], synced=True, complete=True)
         taken: OutputTakenError | None = None
         try:
             self._place_rejects(rejects, overwrite=self.overwrite)
@@ -197,6 +203,8 @@ class Journal(Sink[Counts]):
 
     def _place_rejects(self, path: Path, *, overwrite: bool) -> None:
         part = self._paths.rejects
+        if self._rejects_placed:
+            return
         if not self._rejects.size:
             if overwrite:
                 path.unlink(missing_ok=True)  # an earlier run's
@@ -206,7 +214,7 @@ class Journal(Sink[Counts]):
 
     def _place_results(self, *, overwrite: bool) -> None:
         part = self._paths.results
-        if self._results.size and not (self._output.exists() and part.samefile(self._output)):
+        if part.exists() and self._results.size and not (self._output.exists() and part.samefile(self._output)):
             place_file(part, self._output, replace=overwrite)
 
     def _begin(self) -> None:
@@ -222,12 +230,13 @@ class Journal(Sink[Counts]):
             for path in self._paths:
                 path.unlink(missing_ok=True)
 
-    def _mark(self, digest: str, *, synced: bool, complete: bool = False) -> None:
+    def _mark(self, added: list[bytes], *, synced: bool, complete: bool = False) -> None:
         if synced:
             self.sync()
             self._synced = time.monotonic()
+        results, rejects = (hashlib.sha256(data).hexdigest() for data in added)
         mark = _Mark(
-            entries=self.entries, results=self._results.size, rejects=self._rejects.size, digest=digest,
+            entries=self.entries, results=self._results.size, rejects=self._rejects.size, digests=(results, rejects),
             counts=msgspec.to_builtins(self.counts), synced=synced, complete=complete,
         )  # fmt: skip
         data = _sealed(mark)
@@ -241,14 +250,14 @@ class Journal(Sink[Counts]):
     def _recover(self, progress: Callable[[int, int], None], *, placed: bool) -> None:
         """Take what is there up to the last window that is whole, and the batches behind it.
 
-        placed: the results have their name already, and cannot be looked at.
+        placed: the results have their name already.
         """
         synced = _synced_marks(self._paths.log)
-        last, number, lost = _Mark(entries=0, results=0, rejects=0, digest="", counts={}, synced=True), 0, False
+        last, number, lost = _Mark(entries=0, results=0, rejects=0, digests=("", ""), counts={}, synced=True), 0, False
         for record, end in _records(self._paths.log):
             if isinstance(record, _Mark):
                 number += 1
-                if not placed and not self._is_whole(record, last, must_be=number <= synced):
+                if not self._is_whole(record, last, must_be=number <= synced):
                     lost = True
                     break
                 last, self.complete = record, record.complete
@@ -261,6 +270,11 @@ class Journal(Sink[Counts]):
             self._marked = self._marked if isinstance(record, _Batch) else end
             self._log.size = end
         self.earlier = self.counts.tried
+        if placed and (lost or self._results.size != last.results):
+            raise SpecBeamError(
+                f"{self._output} is not what the interrupted run made, which had come to its end "
+                f"({self._paths.log.name} says so). Move one of the two away, or {ANEW}."
+            )
         self._log.cut(self._log.size)
         if placed:
             return
@@ -274,12 +288,12 @@ class Journal(Sink[Counts]):
 
         must_be: it was on the disk, so that no failure of the machine explains other bytes: raises `SpecBeamError`.
         """
+        if self._rejects_placed:
+            mark, before = replace(mark, rejects=0, digests=(mark.digests[0], NOTHING)), replace(before, rejects=0)
         if mark.results > self._results.size or mark.rejects > self._rejects.size:
             return False
-        found = hashlib.sha256()
-        self._results.hash_into(found, before.results, mark.results)
-        self._rejects.hash_into(found, before.rejects, mark.rejects)
-        if found.hexdigest() == mark.digest:
+        found = self._results.digest(before.results, mark.results), self._rejects.digest(before.rejects, mark.rejects)
+        if found == mark.digests:
             return True
         if must_be:
             raise SpecBeamError(
@@ -323,10 +337,28 @@ class _File:
     def sync(self) -> None:
         os.fsync(self._handle)
 
-    def hash_into(self, found: "hashlib._Hash", start: int, end: int) -> None:
+    def digest(self, start: int, end: int) -> str:
+        """SHA-256 of a part."""
+        found = hashlib.sha256()
         while start < end and (data := os.pread(self._handle, min(BLOCK, end - start), start)):
             found.update(data)
             start += len(data)
+        return found.hexdigest()
+
+
+def output_kept_in(path: Path) -> Path | None:
+    """The output of an interrupted run whose lines are kept in a file; None: of none."""
+    for ending in (file.name[1:] for file in JournalFiles.of(path.with_name("_"))):
+        output = path.with_name(path.name.removesuffix(ending)) if path.name.endswith(ending) else None
+        if output and output != path and output.name and _first(JournalFiles.of(output).log) is not None:
+            return output
+    return None
+
+
+def _first(log: Path) -> RunFacts | None:
+    """What run a log is of."""
+    first = next(_records(log), (None, 0))[0] if log.is_file() else None
+    return first if isinstance(first, RunFacts) else None
 
 
 def engine_identity(bundle: ModelBundle, name: str) -> str:
@@ -339,9 +371,8 @@ def engine_identity(bundle: ModelBundle, name: str) -> str:
 
 def may_replace(output: Path) -> bool:
     """Whether an interrupted run was allowed to replace an output, or may itself have given it its name."""
-    log = JournalFiles.of(output).log
-    first = next(_records(log), (None, 0))[0] if log.is_file() else None
-    return completed(output) or (isinstance(first, RunFacts) and first.overwrite)
+    first = _first(JournalFiles.of(output).log)
+    return completed(output) or (first is not None and first.overwrite)
 
 
 def completed(output: Path) -> bool:
@@ -372,13 +403,6 @@ def _counts(record: _Mark | _Batch, kind: type[Counts], paths: JournalFiles) -> 
         return msgspec.convert(record.counts, kind)
     except DAMAGED as error:
         raise SpecBeamError(f"{paths.log} is damaged: {error}. Move it and {paths.results} away.") from error
-
-
-def _digest(added: list[bytes]) -> str:
-    found = hashlib.sha256()
-    for data in added:
-        found.update(data)
-    return found.hexdigest()
 
 
 _DECODER = msgspec.json.Decoder(Record)
@@ -423,12 +447,24 @@ def _records(log: Path) -> Iterator[tuple[Record, int]]:
 
 
 def _synced_marks(log: Path) -> int:
-    """How many of the log's marks say what was on the disk when the last of those that say so was written."""
-    number = synced = 0
-    for record, _ in _records(log):
-        if isinstance(record, _Mark):
+    """How many of the log's marks say what was on the disk when the last of those that say so was written.
+
+    Raises `SpecBeamError` where a line before that one is not as it was written: no failure of the machine does that.
+    """
+    number = synced = bad = 0
+    with log.open("rb") as file:
+        for place, line in enumerate(file, 1):
+            record = _opened(line)
+            bad = place if record is None and not bad else bad
+            if not isinstance(record, _Mark):
+                continue
             number += 1
             synced = number if record.synced else synced
+            if record.synced and bad:
+                raise SpecBeamError(
+                    f"{log}, line {bad}, is damaged, or was edited: what the interrupted run had done behind it cannot "
+                    f"be told. Put back what was there to go on with it, {ANEW}."
+                )
     return synced
 
 
@@ -436,12 +472,22 @@ def _facts_left(paths: JournalFiles) -> RunFacts | None:
     """What run left files here; None where there are none. Raises `SpecBeamError` for files that do not tell."""
     if not any(path.exists() and path.stat().st_size for path in paths):
         return None
-    first = next(_records(paths.log), (None, 0))[0] if paths.log.is_file() else None
-    if isinstance(first, RunFacts):
+    if (first := _first(paths.log)) is not None:
         return first
+    if not any(path.exists() and path.stat().st_size for path in paths[:2]) and _is_torn(paths.log):
+        return None  # it ended before it had told what run it is
     raise SpecBeamError(
         f"{paths.results} is where interrupted runs keep their lines, but {paths.log.name} does not say which run: it "
-        "is missing, damaged, or another version's. Move what is there away, or choose another output."
+        "is missing, damaged, or another version's. Move what is there away (--overwrite does not replace it), or "
+        "choose another output."
+    )
+
+
+def _is_torn(log: Path) -> bool:
+    """Whether a log is the beginning of its first line."""
+    data = log.read_bytes() if log.is_file() and log.stat().st_size < BLOCK else b"\n"
+    return re.fullmatch(rb'[0-9a-f]{0,16}|[0-9a-f]{16} (\{"type":"run".*)?', data[:64], re.DOTALL) is not None and (
+        b"\n" not in data
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from ..catalog import checks
 from ..catalog.errors import BundleError, OptionError
 from ..catalog.hashing import mix, uniform
+from ..catalog.trie import ItemTrie
 from ..engines.bundle import Bundle
 from ..engines.facts import EngineFacts
 from .recommender import Recommender
@@ -17,7 +18,7 @@ from .verification import LOSSLESS, Verification
 
 NEAR = 1e-4  # scores that differ by less tie: engines round
 SALT = np.uint64(0x5EED_0F_C4EC)  # which requests are chosen has nothing to do with what they draw
-ROUNDED = 0.9  # least mean overlap of an engine of another precision
+ROUNDED = 0.9  # least mean overlap of an engine that rounds: of another precision than was exported, or of a half one
 
 
 @dataclass(frozen=True)
@@ -82,20 +83,35 @@ class Recheck:
         if isinstance(other, RequestFailure):
             return Agreement(overlap=0.0, difference=0.0)
         ours, theirs = ({item.item: item.score for item in one.items} for one in (answer, other))
-        shared = ours.keys() & theirs.keys()
+        shared, lacking = ours.keys() & theirs.keys(), [item for item in theirs if item not in ours]
         difference = max((abs(ours[item] - theirs[item]) for item in shared), default=0.0)
-        same = ours.keys() == theirs.keys() or (len(ours) == len(theirs) and self._ties(request, k))
-        return Agreement(1.0 if same else len(shared) / max(len(theirs), 1), difference)
+        if lacking and len(ours) == len(theirs):
+            lacking = self._unexplained(request, k, lacking)
+        return Agreement(1 - len(lacking) / len(theirs) if theirs else float(not ours), difference)
 
-    def _ties(self, request: Request, k: int) -> bool:
-        """Whether at some depth the K-th and the next of the reference's candidates tie, so that either may stay."""
-        most = self._reference.max_k
-        if most is not None and k + 1 > most:
-            return False
+    def _unexplained(self, request: Request, k: int, lacking: list[str]) -> list[str]:
+        """Items of the reference's list but for those below a prefix that is its K-th, and ties with the next one, so
+        that either may stay."""
+        if k + 1 > (self._reference.max_k or k + 1):
+            return lacking
         _, rounds = self._reference.trace(replace(request, k=k + 1))
-        frontiers = (each.verdict.frontier for each in rounds)
-        keys = (kind.keys[0] for one in frontiers for kind in (one.running, one.finished))
-        return any(np.isfinite(row[k]) and row[k - 1] - row[k] < NEAR for row in keys if len(row) > k)
+        frontiers = [each.verdict.frontier for each in rounds]
+        tied = set[int]()
+        for beam in (kind for one in frontiers for kind in (one.running, one.finished)):
+            keys, nodes = beam.keys[0], beam.nodes[0]
+            if len(keys) > k and np.isfinite(keys[k]) and keys[k - 1] - keys[k] < NEAR:
+                tied.update(nodes[: k + 1][keys[: k + 1] - keys[k] < NEAR].tolist())
+        trie, position = self._reference.trie, self._reference.catalog.position
+        return [item for item in lacking if not tied & _path(trie, int(trie.leaf_of[position[item]]))]
+
+
+def _path(trie: ItemTrie, node: int) -> set[int]:
+    """A node and those above it."""
+    found = set[int]()
+    while node > 0:
+        found.add(node)
+        node = int(trie.parent[node])
+    return found
 
 
 def reference_engine(bundle: Bundle) -> str:
@@ -121,7 +137,11 @@ def is_exact(bundle: Bundle, facts: EngineFacts) -> bool:
 
 
 def least_overlap(bundle: Bundle, engine: str) -> float:
-    """The mean overlap that an engine's lists must have, unless it is said otherwise."""
-    if engine not in bundle.engine_names():  # of the torch backend
-        return 1.0 if engine.endswith(bundle.manifest.precision) else ROUNDED
-    return 1.0 if is_exact(bundle, bundle.engine_facts(engine)) else ROUNDED
+    """The mean overlap that an engine's lists must have, unless it is said otherwise.
+
+    Half precision rounds by more than `NEAR`: with the size of a call, near scores change places.
+    """
+    precision = engine.rpartition("-")[2]  # of the torch backend
+    if engine in bundle.engine_names():
+        precision = bundle.engine_facts(engine).precision
+    return 1.0 if precision == bundle.manifest.precision == "fp32" else ROUNDED

@@ -9,13 +9,14 @@ from typing import Generic, Literal, Self, TypeVar
 
 import msgspec
 
+from ..catalog.errors import SpecBeamError
 from ..catalog.records import Reject, RejectLine
 from .types import RequestFailure
 
 BATCHES_PER_WINDOW = 32  # requests read ahead
 HOPELESS = 8  # requests in succession, and whole batches, for which an engine gives no numbers: then it is at fault
 
-Ending = Literal["end", "hopeless", "stopped"]
+Ending = Literal["end", "stopped"]
 
 
 class Outcomes(msgspec.Struct, omit_defaults=True):
@@ -43,6 +44,10 @@ Entry = TypeVar("Entry")
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 Counts = TypeVar("Counts", bound=Outcomes)
+
+
+class HopelessError(SpecBeamError):
+    """An engine answers nothing any more."""
 
 
 class StopAsked(BaseException):
@@ -165,9 +170,9 @@ def serve(
     """Do a job for a stream of entries, from the first on that the sink lacks.
 
     An entry for which the engine gives no numbers becomes a reject; where whole batches do, of at least `HOPELESS`
-    requests in succession, the others are not tried ("hopeless"). `progress` is told how many requests have been tried,
-    after every batch; where `stop` was asked for meanwhile it ends ("stopped"), and a sink that keeps lines lets
-    another run go on from there.
+    requests in succession, `HopelessError` is raised, and they are not among them. `progress` is told how many
+    requests have been tried, after every batch; where `stop` was asked for meanwhile it ends ("stopped"). A sink that
+    keeps lines lets another run go on from there.
     """
     stop = stop or Stop()
     try:
@@ -180,14 +185,13 @@ def _served(
     job: Job[Entry, Request, Answer, Counts], entries: Iterator[Entry | Reject], sink: Sink[Counts],
     progress: Callable[[int], None], stop: Stop,
 ) -> Ending:  # fmt: skip
-    succession = 0
     while True:
         with stop.waiting():
             window = dict(enumerate(islice(entries, job.ahead), sink.entries))
         if not window:
             return "end"
         asked = _encoded(job, {n: entry for n, entry in window.items() if not sink.has(n)}, sink)
-        numbers = list(asked)
+        numbers, failed = list(asked), list[tuple[dict[int, msgspec.Struct], Counts]]()
         for batch in job.batches(list(asked.values())):
             counts, lines = job.counts(), dict[int, msgspec.Struct]()
             for n, answer in ((numbers[place], answer) for place, answer in batch.items()):
@@ -199,15 +203,25 @@ def _served(
                 else:
                     counts.served += 1
                     lines[n] = job.line(entry, answer, counts)
-            sink.keep(lines, counts)
+            failed.append((lines, counts))
+            if counts.served:  # or else the engine may be at fault, and another run do better
+                _keep(failed, sink)
+            elif (succession := sum(one.failed for _, one in failed)) >= HOPELESS:
+                raise HopelessError(
+                    f"Stopped, because whole batches failed: {succession} requests in succession could not be "
+                    f"answered: {counts.reason}."
+                )
             progress(sink.counts.tried)
-            succession = succession + counts.failed if counts.failed == len(batch) else 0
-            if succession >= HOPELESS:
-                sink.close_window(sink.entries + len(window))
-                return "hopeless"
             if stop.asked:
                 return "stopped"
+        _keep(failed, sink)
         sink.close_window(sink.entries + len(window))
+
+
+def _keep(batches: list[tuple[dict[int, msgspec.Struct], Counts]], sink: Sink[Counts]) -> None:
+    for lines, counts in batches:
+        sink.keep(lines, counts)
+    batches.clear()
 
 
 def _encoded(

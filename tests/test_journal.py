@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from specbeam.catalog.errors import OutputTakenError, SpecBeamError
 from specbeam.catalog.records import Reject, RejectLine
 from specbeam.runtime import journal as journal_module
-from specbeam.runtime import windows
-from specbeam.runtime.journal import Journal, JournalFiles, RunFacts, _File, completed, may_replace
+from specbeam.runtime.files import check_outputs
+from specbeam.runtime.journal import Journal, JournalFiles, RunFacts, _File, completed, may_replace, output_kept_in
 from specbeam.runtime.types import RequestFailure
-from specbeam.runtime.windows import Ending, Job, Outcomes, PipeSink, Stop, serve
+from specbeam.runtime.windows import Ending, HopelessError, Job, Outcomes, PipeSink, Stop, serve
 
 BATCH = 3
 
@@ -281,6 +281,75 @@ def test_what_is_not_of_a_run_is_never_replaced(tmp_path: Path) -> None:
         path.unlink()
 
 
+def test_a_log_that_was_edited_is_refused(
+    tmp_path: Path, whole: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    log = interrupted(out, monkeypatch).log
+    before = log.read_bytes()
+    lines = before.splitlines(keepends=True)
+    log.write_bytes(b"".join([lines[0], lines[1].replace(b'"entries":12', b'"entries":11'), *lines[2:]]))
+    with pytest.raises(SpecBeamError, match=r"out.partial.log, line 2, is damaged, or was edited"):
+        run(out)
+    log.write_bytes(before)  # nothing was lost
+    run(out)
+    assert made(out) == whole
+
+
+def test_batches_that_a_mark_did_not_quite_replace_are_left_out(tmp_path: Path, whole: tuple[bytes, bytes]) -> None:
+    """Where a process ended between a mark and the cut behind it, batches of the window may stand there, whole."""
+    out = tmp_path / "out"
+    run(out, job=Task(stopping=4))
+    paths = JournalFiles.of(out)
+    lines = paths.log.read_bytes().splitlines(keepends=True)
+    assert any(b'"mark"' in line for line in lines)
+    stale = msgspec.json.encode({"type": "batch", "lines": [[0, False, {"number": 0}]], "counts": {"served": 1}})
+    paths.log.write_bytes(b"".join([*lines, b"half a line\n"[5:], journal_module.sealed_line(stale)]))
+    run(out)
+    assert made(out) == whole
+
+
+def test_a_finished_run_whose_output_is_gone_is_made_again(
+    tmp_path: Path, whole: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ended after the results had their name, before the log was gone."""
+
+    with monkeypatch.context() as patched:
+        calls = Calls(patched)
+        run(tmp_path / "count/out")
+
+    def ended(output: Path) -> None:
+        with monkeypatch.context() as patched:
+            Calls(patched, calls.number - 2)  # three names are removed, the results' own first
+            with pytest.raises(Killed):
+                run(output)
+
+    for name, after in (("same", None), ("gone", "gone"), ("other", "other")):
+        out = tmp_path / name / "out"
+        ended(out)
+        assert completed(out)
+        JournalFiles.of(out).results.unlink(missing_ok=True)
+        if after == "gone":
+            out.unlink(missing_ok=True)
+        if after == "other":
+            out.write_bytes(whole[0].replace(b"1", b"2", 1))
+            with pytest.raises(SpecBeamError, match=r"was edited|is not what the interrupted run made"):
+                run(out)
+            continue
+        run(out)
+        assert made(out) == whole
+        assert sorted(path.name for path in out.parent.iterdir()) == ["out", "rejects"]
+
+
+def test_the_files_of_a_run_are_no_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    for path in interrupted(out, monkeypatch):
+        assert output_kept_in(path) == out
+        with pytest.raises(SpecBeamError, match=r"is where the interrupted run of .*out keeps its lines"):
+            check_outputs(path, None, [], overwrite=True)
+    assert output_kept_in(tmp_path / "x.partial") is None
+
+
 def test_overwrite_begins_anew(tmp_path: Path, whole: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     interrupted(out, monkeypatch)
@@ -321,16 +390,14 @@ def test_two_runs_of_one_output(tmp_path: Path) -> None:
             other.run(run, tmp_path / "out")
 
 
-def test_batches_without_numbers(tmp_path: Path) -> None:
+def test_batches_without_numbers(tmp_path: Path, whole: tuple[bytes, bytes]) -> None:
     broken = frozenset(range(24, 200))
-    ending, counts = run(tmp_path / "out", job=Task(broken))
-    assert ending == "hopeless"
-    assert counts.failed >= windows.HOPELESS
-    assert counts.reason == "NaN"
-    results, rejects = made(tmp_path / "out")
-    assert results.count(b"\n") == counts.served
-    assert rejects.count(b"\n") == counts.failed + counts.rejected
+    with pytest.raises(HopelessError, match=r"Stopped, because whole batches failed: \d+ requests in succession"):
+        run(tmp_path / "out", job=Task(broken))
+    assert not (tmp_path / "out").exists()
     assert not completed(tmp_path / "out")
+    run(tmp_path / "out")  # the engine does better now
+    assert made(tmp_path / "out") == whole
 
 
 def test_memory_does_not_grow_with_the_lines(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from .output import Bars, claim_outputs, rejecting, results_alone
 if TYPE_CHECKING:
     from ..catalog.records import Reject
     from ..runtime.journal import Journal, RunFacts
-    from ..runtime.windows import Ending, Job, Outcomes, Sink, Stop
+    from ..runtime.windows import Job, Outcomes, Sink, Stop
 
 Entry = TypeVar("Entry")
 Counts = TypeVar("Counts", bound="Outcomes")
@@ -72,11 +72,12 @@ class LongRun:
     def checksums(self, read: dict[str, Path | None], bars: Bars) -> dict[str, str | None]:
         """What each file of the run holds, by what it is for; none for a pipe. None: it has no such file."""
         from ..catalog.files import sha256
+        from ..catalog.records import is_regular
 
         if self.piped:
             return {}
         paths = {name: path for name, path in read.items() if path is not None}
-        total = sum(path.stat().st_size for path in paths.values() if path.is_file())
+        total = sum(path.stat().st_size for path in paths.values() if is_regular(path))
         done, found = 0, dict[str, str | None]()
 
         def progress(size: int) -> None:
@@ -85,7 +86,7 @@ class LongRun:
             bars("bytes of input checked", done, total)
 
         for name, path in paths.items():
-            found[name] = sha256(path, progress) if path.is_file() else None
+            found[name] = sha256(path, progress) if is_regular(path) else None
         return found
 
     @contextmanager
@@ -110,8 +111,8 @@ class LongRun:
             if journal.entries or journal.earlier:
                 click.echo(
                     f"Going on with an interrupted run: {journal.counts.served} served and {journal.counts.rejected} "
-                    f"rejected are in {JournalFiles.of(self.output).results}; the input is read on from entry "
-                    f"{journal.entries + 1}",
+                    f"rejected are kept in {JournalFiles.of(self.output).results}; the input is read on from entry "
+                    f"{journal.entries + 1}, and what is done of that window is not done again",
                     err=True,
                 )
             yield journal
@@ -119,7 +120,7 @@ class LongRun:
     def perform(
         self, job: "Job[Entry, Any, Any, Counts]", entries: "Iterable[Entry | Reject]", sink: "Sink[Counts]",
         bars: Bars, progress: Progress,
-    ) -> "Ending":  # fmt: skip
+    ) -> None:  # fmt: skip
         """Do all of it; ends the process where that is asked for, between two batches."""
         from ..runtime.journal import Journal
         from ..runtime.windows import serve
@@ -127,7 +128,7 @@ class LongRun:
         journal = sink if isinstance(sink, Journal) else None
         if journal is not None and journal.complete:
             journal.finish(self._named_rejects)
-            return "end"
+            return
         earlier = sink.counts.tried
         try:
             with stopped_by_signals() as (stop, signals):
@@ -146,7 +147,6 @@ class LongRun:
             raise SystemExit(128 + signals[0])
         if journal is not None:
             journal.finish(self._named_rejects)
-        return ending
 
     @property
     def _named_rejects(self) -> Path:

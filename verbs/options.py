@@ -53,6 +53,16 @@ LISTED, BY_DEFAULT = "As `specbeam inspect` lists", "Default: the bundle's defau
 PICTURE_HELP = "A .html (opens offline, tells more on hovering), .svg or .png; may be given several times."
 
 
+class Share(click.FloatRange):
+    """A number from 0 to 1; click's own range holds NaN, too."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value} is no number; expected one from 0 to 1.", param, ctx)
+        return number
+
+
 def together(*options: Callable[[Verb], Verb]) -> Callable[[Verb], Verb]:
     """One decorator for several options, listed by --help in this order."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..catalog.records import RejectLine
     from ..runtime import Recommender
     from ..runtime.files import InferCounts
-    from ..runtime.windows import Ending, Outcomes
+    from ..runtime.windows import Outcomes
 
 REJECTED = 3  # exit status
 
@@ -114,16 +114,14 @@ def write_rejects(lines: "Iterable[RejectLine]", rejects: Path, *, overwrite: bo
             reject(line)
 
 
-def conclude(outcomes: "Outcomes", ending: "Ending", done: str, *, strict: bool) -> None:
+def conclude(outcomes: "Outcomes", done: str, *, strict: bool) -> None:
     """End with an error where the engine gave no numbers for some requests; done: what there is of the others.
 
     strict: as of `refuse_rejects`.
     """
     if outcomes.failed:
-        stopped = "Stopped, because whole batches failed: " if ending == "hopeless" else ""
         raise SpecBeamError(
-            f"{stopped}{outcomes.failed} requests could not be answered, and are among the rejects: "
-            f"{outcomes.reason}. {done}"
+            f"{outcomes.failed} requests could not be answered, and are among the rejects: {outcomes.reason}. {done}"
         )
     refuse_rejects(outcomes.rejected, strict=strict)
 

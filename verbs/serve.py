@@ -15,6 +15,7 @@ from .options import (
     PICTURE_HELP,
     FileOrPipe,
     PathType,
+    Share,
     batch_option,
     bundle_argument,
     drafter_options,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from ..runtime.popular import PopularItems
 
 TOP_K_HELP = "Items for each request that does not ask for a number of its own."
-WHEN_EMPTY, SHARE = click.Choice(["reject", "popular"]), click.FloatRange(0, 1, min_open=True)
+WHEN_EMPTY, SHARE = click.Choice(["reject", "popular"]), Share(0, 1, min_open=True)
 WHEN_EMPTY_HELP = (
     "What users get who have no history, or one of unknown items. popular: the items that are popular with others, by "
     '--popular FILE or else --pool; filters hold, and the line says "popular": true.'
@@ -50,7 +51,7 @@ SAMPLE_HELP = (
 )
 OVERLAP_HELP = (
     "With --verify-sample: exit with 1 where the mean overlap of both lists is less. Default: 1 (but for ties of less "
-    "than 1e-4) where the engine has the exported precision, 0.9 where it has not."
+    "than 1e-4) for an engine in fp32 of a bundle in fp32, 0.9 for one that rounds."
 )
 SLACK_HELP = "tolerant (which needs it): how much lower than the node it replaces a stand-in may score, e.g. 0.1."
 
@@ -81,7 +82,7 @@ SLACK_HELP = "tolerant (which needs it): how much lower than the node it replace
 @click.option("--when-empty", type=WHEN_EMPTY, default="reject", show_default=True, help=WHEN_EMPTY_HELP)
 @click.option("--popular", type=PathType, help="File of item ids, one a line, the most popular first.")
 @click.option("--verify-sample", type=SHARE, metavar="SHARE", help=SAMPLE_HELP)
-@click.option("--verify-overlap", type=click.FloatRange(0, 1), metavar="SHARE", help=OVERLAP_HELP)
+@click.option("--verify-overlap", type=Share(0, 1), metavar="SHARE", help=OVERLAP_HELP)
 @strict_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing output, and what an interrupted run left.")
 def infer(
@@ -158,7 +159,7 @@ def infer(
         )  # fmt: skip
         with run.sink(facts, InferCounts(), bars) as sink:
             earlier = sink.counts.served
-            ending = run.perform(job, islice(entries, limit), sink, bars, Progress("requests", limit))
+            run.perform(job, islice(entries, limit), sink, bars, Progress("requests", limit))
     counts = sink.counts
     told = f"see the reasons {f'in {run.rejects}' if run.rejects else 'above'}"
     if counts.rejected and not counts.tried:
@@ -175,7 +176,7 @@ def infer(
     if recheck:
         least = least_overlap(opened, engine) if verify_overlap is None else verify_overlap
         _conclude_sample(counts, recheck.engine, least, run.piped)
-    conclude(counts, ending, done, strict=strict_input)
+    conclude(counts, done, strict=strict_input)
 
 
 def _check(
@@ -214,10 +215,10 @@ def _conclude_sample(counts: "InferCounts", reference: str, least: float, piped:
         f"on average), {counts.largest:.1e} at most"
     )
     if mean < least:
-        raise SpecBeamError(
-            f"{told}. Expected an overlap of at least {least:.4%}: build the engine in another precision, or with "
-            "other calibration data."
-        )
+        remedy = "it does not rank as what was exported: build it again, or export again"
+        if least < 1:
+            remedy = "build it in another precision, or with other calibration data; --verify-overlap asks for less"
+        raise SpecBeamError(f"{told}. Expected of the engine an overlap of at least {least:.4%}: {remedy}.")
     click.echo(told, err=piped)
 
 

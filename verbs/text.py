@@ -131,7 +131,7 @@ def generate(
             earlier = sink.counts.served
             _learn(generator, sink, bars, earlier)
             progress = Progress("texts", _total(prompts, limit))
-            ending = run.perform(job, islice(read_prompts(prompts), limit), sink, bars, progress)
+            run.perform(job, islice(read_prompts(prompts), limit), sink, bars, progress)
     counts = sink.counts
     if not counts.tried:
         told = (
@@ -140,12 +140,14 @@ def generate(
         raise SpecBeamError(f"{prompts}: no prompt could be used: {told}. Expected lines such as {EXAMPLE}.")
     click.echo(_summary(generator.stats, counts, earlier, perf_counter() - start, run.rejects), err=run.piped)
     done = f"{counts.served} texts were written{f': see {output}' if counts.served else ''}."
-    conclude(counts, ending, done, strict=strict_input)
+    conclude(counts, done, strict=strict_input)
 
 
 def _total(prompts: Path, limit: int | None) -> int | None:
     """How many texts the progress bar expects: a line each; None where nobody can tell."""
-    if not prompts.is_file():
+    from ..catalog.records import is_regular
+
+    if not is_regular(prompts):
         return limit
     with prompts.open("rb") as file:
         lines = sum(1 for _ in file)
