@@ -85,7 +85,7 @@ def test_a_run_that_fails_in_the_middle_keeps_what_was_done(
         assert run("infer", tiny.bundle, histories, "-o", old, "--overwrite", *options).exit_code == 1
         assert old.read_text() == "old"
     result = good("infer", tiny.bundle, histories, "-o", output, *options)
-    assert "Going on with an interrupted run: 2 served and 1 rejected are in" in result.stderr
+    assert "Going on with an interrupted run: 2 served and 1 rejected are kept in" in result.stderr
     assert "2 lists are of an earlier run that was interrupted" in result.output
     for ending in ("", ".rejects.jsonl"):
         assert Path(f"{output}{ending}").read_bytes() == (tmp_path / f"whole{ending}").read_bytes()

@@ -75,6 +75,17 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(tiny: Tiny, tmp_path: Path
     assert process.returncode == 1
 
 
+def test_standard_input_is_read_whatever_file_has_its_name(
+    tiny: Tiny, histories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "-").write_text("no history\n")
+    monkeypatch.chdir(tmp_path)
+    process = start("infer", tiny.bundle, "-", "-o", "recs.jsonl", "-k", 4, "--threads", 1)
+    _, err = process.communicate(histories.read_bytes())
+    assert process.returncode == 0, err
+    assert len(lines(tmp_path / "recs.jsonl")) == 6
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_a_run_that_waits_for_its_input(tiny: Tiny, tmp_path: Path, number: signal.Signals) -> None:
     output, partial = tmp_path / "recs.jsonl", tmp_path / "recs.jsonl.partial"

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from onnx import numpy_helper
 
-from commands import bad, good, lines, user, write
+from commands import bad, good, lines, run, user, write
 from specbeam.catalog.errors import BundleError, OptionError
 from specbeam.engines.bundle import Bundle
 from specbeam.runtime import Recommender, Verification
@@ -68,7 +68,7 @@ def test_a_worse_engine_is_told(tiny: Tiny, many: Path, output: Path, tmp_path: 
     command = ["infer", bundle, many, "-k", 5, "--threads", 1, "--engine", "onnxruntime-cpu-fp16"]
     message = bad(*command, "-o", output, "--verify-sample", 1)
     assert "200 lists were ranked again by plain beam search on onnxruntime-cpu-fp32: overlap" in message
-    assert "Expected an overlap of at least 90.0000%" in message
+    assert "Expected of the engine an overlap of at least 90.0000%" in message
     assert len(lines(output)) == 200  # what was served is there
     good(*command, "-o", tmp_path / "enough", "--verify-sample", 1, "--verify-overlap", 0)
 
@@ -95,6 +95,8 @@ def test_what_cannot_be_ranked_again(tiny: Tiny, many: Path, output: Path, bundl
         *command, "--verify", "relaxed", "--verify-sample", 0.1
     )
     assert "--verify-overlap: for --verify-sample only" in bad(*command, "--verify-overlap", 0.5)
+    for option in ("--verify-sample", "--verify-overlap"):
+        assert run(*command, option, "nan").exit_code == 2
     for share in (0.0, 1.5, float("nan")):
         with pytest.raises(OptionError, match="expected above 0 and at most 1"):
             recheck(tiny, share)

@@ -293,7 +293,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     assert "max_new_tokens (24, now 3)" in other.output
     result = run("generate", bundle, prompts, "-o", out, *options)
     assert result.exit_code == 0, result.output
-    assert "Going on with an interrupted run: 2 served and 0 rejected are in" in result.output
+    assert "Going on with an interrupted run: 2 served and 0 rejected are kept in" in result.output
     assert "2 texts are of an earlier run" in result.output
     assert out.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.jsonl"]
