@@ -41,9 +41,10 @@ from specbeam.pools.tokenizer import fingerprint, load
 from specbeam.runtime import DraftShape, Recommender
 from specbeam.runtime.acceptance import GRID, AcceptanceCounts, DepthCounts, LevelCounts, WidthCounts
 from specbeam.runtime.files import InferCounts
-from specbeam.runtime.journal import Journal, JournalFiles, RunFacts, sealed_line
+from specbeam.runtime.journal import Journal
 from specbeam.runtime.planning import FixedPlanning
 from specbeam.runtime.retrieval import CatalogPool
+from specbeam.runtime.run_log import JournalFiles, RunFacts, sealed_line
 from specbeam.runtime.tuning import TUNING_SCHEMA, CallFit, Tuning, planner_for
 
 ENGINE = "onnxruntime-cpu-fp32"

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from ..runtime import Recommendation
 from ..runtime.metrics import (
+    NEAR,
     Estimate,
     coverage,
     estimate,
@@ -21,7 +22,6 @@ from ..runtime.metrics import (
 from ..runtime.stats import DecodeStats
 from ..runtime.types import Float64, Int64
 
-NEAR = 1e-4  # entries of a list whose scores differ by less may swap: engines round
 COUNTS = ("target_calls", "draft_calls", "nodes")
 QUALITY = ("recall", "ndcg")
 COLUMNS = (*QUALITY, *COUNTS, "recall_warm", "ndcg_warm", "recall_cold", "ndcg_cold")

@@ -16,8 +16,8 @@ from ..catalog.items import Catalog
 from ..catalog.packed import refuse_packed
 from ..catalog.records import RejectLine
 from .filters import ItemFilter
-from .journal import output_kept_in
 from .recommender import Recommender, check_k
+from .run_log import output_kept_in
 from .types import PopularItem, Recommendation, RecommendedItem, Request, RequestFailure, RequestStats
 from .windows import BATCHES_PER_WINDOW, Job, Outcomes, Ready
 

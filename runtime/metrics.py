@@ -20,6 +20,7 @@ from .types import Bool, Float64, Int64
 
 Ranked = Sequence[Sequence[str]]  # [U] item ids, best first; lists may be shorter than k
 Labels = Sequence[AbstractSet[str]]  # [U] the items that count as found
+NEAR = 1e-4  # scores that differ by less tie: engines round
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 FEWEST = 6  # values, for an interval of their median

@@ -12,11 +12,11 @@ from ..catalog.hashing import mix, uniform
 from ..catalog.trie import ItemTrie
 from ..engines.bundle import Bundle
 from ..engines.facts import EngineFacts
+from .metrics import NEAR
 from .recommender import Recommender
 from .types import Recommendation, Request, RequestFailure
 from .verification import LOSSLESS, Verification
 
-NEAR = 1e-4  # scores that differ by less tie: engines round
 SALT = np.uint64(0x5EED_0F_C4EC)  # which requests are chosen has nothing to do with what they draw
 ROUNDED = 0.9  # least mean overlap of an engine that rounds: of another precision than was exported, or of a half one
 

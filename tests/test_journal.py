@@ -18,7 +18,8 @@ from specbeam.catalog.errors import OutputTakenError, SpecBeamError
 from specbeam.catalog.records import Reject, RejectLine
 from specbeam.runtime import journal as journal_module
 from specbeam.runtime.files import check_outputs
-from specbeam.runtime.journal import Journal, JournalFiles, RunFacts, _File, completed, may_replace, output_kept_in
+from specbeam.runtime.journal import Journal, _File
+from specbeam.runtime.run_log import JournalFiles, RunFacts, completed, may_replace, output_kept_in, sealed_line
 from specbeam.runtime.types import RequestFailure
 from specbeam.runtime.windows import Ending, HopelessError, Job, Outcomes, PipeSink, Stop, serve
 
@@ -87,6 +88,7 @@ def run(
     warn = (lambda message: None) if told is None else told.append
     with Journal.open(output, facts(**changes), Outcomes(), overwrite=overwrite, warn=warn) as journal:
         ending: Ending = "end"
+        assert len(list(journal.results())) == journal.counts.served  # wherever they are by now
         if not journal.complete:
             job = job or Task()
             ending = serve(job, entries(number), journal, stop=job.stop)
@@ -304,7 +306,7 @@ def test_batches_that_a_mark_did_not_quite_replace_are_left_out(tmp_path: Path, 
     lines = paths.log.read_bytes().splitlines(keepends=True)
     assert any(b'"mark"' in line for line in lines)
     stale = msgspec.json.encode({"type": "batch", "lines": [[0, False, {"number": 0}]], "counts": {"served": 1}})
-    paths.log.write_bytes(b"".join([*lines, b"half a line\n"[5:], journal_module.sealed_line(stale)]))
+    paths.log.write_bytes(b"".join([*lines, b"half a line\n"[5:], sealed_line(stale)]))
     run(out)
     assert made(out) == whole
 

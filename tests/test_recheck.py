@@ -13,7 +13,8 @@ from commands import bad, good, lines, run, user, write
 from specbeam.catalog.errors import BundleError, OptionError
 from specbeam.engines.bundle import Bundle
 from specbeam.runtime import Recommender, Verification
-from specbeam.runtime.recheck import NEAR, Recheck, least_overlap, reference_engine
+from specbeam.runtime.metrics import NEAR
+from specbeam.runtime.recheck import Recheck, least_overlap, reference_engine
 from specbeam.runtime.types import RequestFailure
 from tiny_bundle import ENGINE, Tiny, break_rows, edit_engine, seal_engine
 

@@ -18,7 +18,8 @@ from .output import Bars, claim_outputs, rejecting, results_alone
 
 if TYPE_CHECKING:
     from ..catalog.records import Reject
-    from ..runtime.journal import Journal, RunFacts
+    from ..runtime.journal import Journal
+    from ..runtime.run_log import RunFacts
     from ..runtime.windows import Job, Outcomes, Sink, Stop
 
 Entry = TypeVar("Entry")
@@ -52,7 +53,7 @@ class LongRun:
     def __init__(self, output: Path, rejects: Path | None, inputs: list[Path], *, overwrite: bool) -> None:
         """Hold the outputs; raises `SpecBeamError` where they may not be written."""
         from ..runtime.files import beside, check_outputs
-        from ..runtime.journal import JournalFiles, may_replace
+        from ..runtime.run_log import JournalFiles, may_replace
 
         self.piped = str(output) == "-"
         self.output, self._overwrite = output, overwrite
@@ -93,7 +94,8 @@ class LongRun:
     def sink(self, facts: "RunFacts", counts: Counts, bars: Bars) -> Iterator["Sink[Counts]"]:
         """Where the lines go; says whether an interrupted run is gone on with."""
         from ..runtime.files import write_line
-        from ..runtime.journal import Journal, JournalFiles
+        from ..runtime.journal import Journal
+        from ..runtime.run_log import JournalFiles
         from ..runtime.windows import PipeSink
         from .overwrite import tell_interrupted
 

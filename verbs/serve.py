@@ -119,9 +119,9 @@ def infer(
     from ..engines.registry import chosen_engine
     from ..runtime import Recommender, Verification
     from ..runtime.files import InferCounts, Inference, ItemList, ListOptions, filter_of
-    from ..runtime.journal import RunFacts, engine_identity
     from ..runtime.recheck import Recheck, least_overlap
     from ..runtime.recommender import check_k, opened_pool
+    from ..runtime.run_log import RunFacts, engine_identity
 
     start, warn = perf_counter(), partial(click.echo, err=True)
     verification = Verification(mode, scoring, slack, temperature, seed)

@@ -100,7 +100,7 @@ def generate(
     from ..catalog.errors import SpecBeamError
     from ..engines.registry import chosen_engine
     from ..engines.text_bundle import TextBundle
-    from ..runtime.journal import RunFacts, engine_identity
+    from ..runtime.run_log import RunFacts, engine_identity
     from ..runtime.windows import Outcomes
     from ..text import Drafting, TextGenerator, TextVerification
     from ..text.files import Generation
