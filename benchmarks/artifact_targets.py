@@ -1,6 +1,5 @@
 """What loaders of artifacts are fuzzed with: small artifacts, changed raw or so that their checksums fit again."""
 
-import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,11 +39,8 @@ from specbeam.pools.texts import Text
 from specbeam.pools.tokenizer import fingerprint, load
 from specbeam.runtime import DraftShape, Recommender
 from specbeam.runtime.acceptance import GRID, AcceptanceCounts, DepthCounts, LevelCounts, WidthCounts
-from specbeam.runtime.files import InferCounts
-from specbeam.runtime.journal import Journal
 from specbeam.runtime.planning import FixedPlanning
 from specbeam.runtime.retrieval import CatalogPool
-from specbeam.runtime.run_log import JournalFiles, RunFacts, sealed_line
 from specbeam.runtime.tuning import TUNING_SCHEMA, CallFit, Tuning, planner_for
 
 ENGINE = "onnxruntime-cpu-fp32"
@@ -53,7 +49,6 @@ MODEL = ModelFacts(
 )
 EXTREMES = (0, 1, -1, 2, 127, -(2**31), 2**31 - 1, 2**31, 2**62, -(2**63), 2**63 - 1)
 DTYPES = ("<i4", "<i8", "<u4", "<u8", "<u1", "<i2", "<f4", "<f8", "<f2", ">i4", "|b1")
-WHAT = ("facts", "marks", "batches")
 DRAFTING = Drafting(depth=4, query=2, draft_tokens=20)
 Arrays = dict[str, np.ndarray]
 
@@ -115,7 +110,7 @@ def resealed(data: bytes, kind: type[Sealed]) -> bytes:
         return data
 
 
-def _documents(seed_file: bytes, kind: type[Sealed] | None) -> Callable[[int, int], Iterator[bytes]]:
+def documents(seed_file: bytes, kind: type[Sealed] | None) -> Callable[[int, int], Iterator[bytes]]:
     def inputs(number: int, seed: int) -> Iterator[bytes]:
         for data in mutated_json([seed_file], number, seed=seed):
             yield data if kind is None else resealed(data, kind)
@@ -123,7 +118,7 @@ def _documents(seed_file: bytes, kind: type[Sealed] | None) -> Callable[[int, in
     return inputs
 
 
-def _bytes(seed_file: bytes) -> Callable[[int, int], Iterator[bytes]]:
+def raw_bytes(seed_file: bytes) -> Callable[[int, int], Iterator[bytes]]:
     return lambda number, seed: mutated([seed_file], number, seed=seed)
 
 
@@ -244,16 +239,16 @@ def artifact_targets(folder: Path) -> list[Target]:
     found = []
     for name, seed_file, kind, use in pairs:
         found += [
-            Target(f"{name}, bytes", use, _bytes(seed_file)),
-            Target(f"{name}, resealed", use, _documents(seed_file, kind)),
+            Target(f"{name}, bytes", use, raw_bytes(seed_file)),
+            Target(f"{name}, resealed", use, documents(seed_file, kind)),
         ]
     use_trie, use_items = made.catalog_file(TRIE_FILE), made.catalog_file(CATALOG_FILE)
     of_trie = [
-        Target("trie, bytes, resealed", use_trie, _bytes(trie_bytes)),
+        Target("trie, bytes, resealed", use_trie, raw_bytes(trie_bytes)),
         Target("trie, arrays, resealed", use_trie, lambda n, s: changed_tensors(arrays, n, s, lambda own: {})),
     ]
     of_items = [
-        Target("items.jsonl, bytes, resealed", use_items, _bytes(items_bytes)),
+        Target("items.jsonl, bytes, resealed", use_items, raw_bytes(items_bytes)),
         Target("items.jsonl, lines, resealed", use_items,
                lambda n, s: mutated_json([items_bytes], n, seed=s, lines=True)),
     ]  # fmt: skip
@@ -341,14 +336,14 @@ def _pool_targets(path: Path, name: str, kind: type[PoolFacts], use: Callable[[P
             yield array.encode() + b"\0" + data
 
     return [
-        Target(f"pool of {name}: pool.json, bytes", use_facts, _bytes(document)),
-        Target(f"pool of {name}: pool.json, resealed", use_facts, _documents(document, kind)),
+        Target(f"pool of {name}: pool.json, bytes", use_facts, raw_bytes(document)),
+        Target(f"pool of {name}: pool.json, resealed", use_facts, documents(document, kind)),
         Target(f"pool of {name}: arrays, resealed", use_array, inputs),
     ]
 
 
 def other_targets(folder: Path, trie: ItemTrie, tokenizer: bytes) -> list[Target]:
-    """Text bundles, tokenizers, calibration ranges, groups, teacher trees and journals."""
+    """Text bundles, tokenizers, calibration ranges, groups and teacher trees."""
     folder.mkdir(parents=True)
     text = TextManifest(
         schema_version=2, specbeam_version="0", precision="fp32", opset=23, target=MODEL,
@@ -359,13 +354,6 @@ def other_targets(folder: Path, trie: ItemTrie, tokenizer: bytes) -> list[Target
         "source_sha256": "ab", "estimator": "minmax", "percentile": None, "histories": 3, "calls": 9, "seed": 0,
         "tensors": {"a": [-1.0, 2.0]}, "channels": {"a": [1.0, 2.0]},
     }  # fmt: skip
-    told = RunFacts(verb="infer", bundle="a", engine="e", read={"histories 1": "h"}, options={"top_k": 9})
-    records = (
-        msgspec.json.encode(told),
-        b'{"type":"mark","entries":2,"results":11,"rejects":0,"digests":["%s","%s"],"counts":{"served":2},"synced":true}'
-        % (hashlib.sha256(b'{"line": 1}').hexdigest().encode(), hashlib.sha256().hexdigest().encode()),
-        b'{"type":"batch","lines":[[2,false,{"line":3}],[3,true,{"line":4}]],"counts":{"served":1,"rejected":1}}',
-    )
 
     def use_text(data: bytes) -> None:
         (folder / MANIFEST).write_bytes(data)
@@ -385,29 +373,17 @@ def other_targets(folder: Path, trie: ItemTrie, tokenizer: bytes) -> list[Target
 
         return use
 
-    def use_log(data: bytes) -> None:
-        paths = JournalFiles.of(folder / "output")
-        paths.results.write_bytes(b'{"line": 1}\n')
-        paths.log.write_bytes(data)
-        with Journal.open(folder / "output", told, InferCounts(), overwrite=False, warn=len) as journal:
-            list(journal.results())
-
-    def use_record(data: bytes) -> None:
-        which = 0 if b'"run"' in data else 1 if b'"mark"' in data else 2
-        use_log(b"".join(sealed_line(record) for record in (*records[:which], data, *records[which + 1 :])))
-
-    documents = (
+    seeds = (
         ("text manifest", sealed(text), TextManifest, use_text),
         ("ranges.json", json.dumps(ranges).encode(), None, use_file(lambda path: load_ranges(path, "ab"))),
         ("groups.json", b'{"u1": "a", "u2": "b"}', None, use_file(read_groups)),
         ("tokenizer.json", tokenizer, None, use_tokenizer),
-        *((f"journal's {what}, resealed", data, None, use_record) for what, data in zip(WHAT, records, strict=True)),
     )
-    found = [Target("journal, bytes", use_log, _bytes(b"".join(map(sealed_line, records))))]
-    for name, seed_file, kind, use in documents:
+    found = []
+    for name, seed_file, kind, use in seeds:
         found += [
-            Target(f"{name}, bytes", use, _bytes(seed_file)),
-            Target(f"{name}, {'resealed' if kind else 'values'}", use, _documents(seed_file, kind)),
+            Target(f"{name}, bytes", use, raw_bytes(seed_file)),
+            Target(f"{name}, {'resealed' if kind else 'values'}", use, documents(seed_file, kind)),
         ]
     return [*found, _trees(folder / "trees", trie)]
 

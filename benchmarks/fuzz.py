@@ -55,6 +55,7 @@ def all_targets(folder: Path) -> dict[str, "Target"]:
     from artifact_targets import Artifacts, artifact_targets, other_targets, pool_targets
     from fuzz_checkpoints import Checkpoints, checkpoint_targets
     from fuzz_graphs import graph_targets
+    from fuzz_journal import journal_targets
     from fuzz_readers import reader_targets
     from fuzz_training import training_targets
     from tiny_models import make_text_tokenizer
@@ -68,6 +69,7 @@ def all_targets(folder: Path) -> dict[str, "Target"]:
             *artifact_targets(folder / "bundle"),
             *pool_targets(folder / "pools", made.catalog, made.trie),
             *other_targets(folder / "others", made.trie, tokenizer),
+            *journal_targets(folder / "journal"),
         ],
         "checkpoint": checkpoint_targets(checkpoints, whole=False),
         "graph": graph_targets(folder / "graphs"),

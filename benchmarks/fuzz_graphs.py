@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from artifact_targets import ENGINE, MODEL, Artifacts, Target, _bytes, _documents
+from artifact_targets import ENGINE, MODEL, Artifacts, Target, documents, raw_bytes
 from specbeam.engines.default import DEFAULT_SCHEMA, DefaultEngine, default_engine
 from specbeam.engines.ort import load_ort_engine
 from specbeam.engines.sealed import sealed
@@ -29,10 +29,10 @@ def graph_targets(folder: Path) -> list[Target]:
         default_engine(made.bundle)
 
     return [
-        Target("graph, read", _of(folder / "read.onnx", load_graph), _bytes(graph)),
-        Target("graph, in ONNX Runtime", _of(folder / "run.onnx", _session), _bytes(graph)),
-        Target("default.json, bytes", use_default, _bytes(default)),
-        Target("default.json, resealed", use_default, _documents(default, DefaultEngine)),
+        Target("graph, read", _of(folder / "read.onnx", load_graph), raw_bytes(graph)),
+        Target("graph, in ONNX Runtime", _of(folder / "run.onnx", _session), raw_bytes(graph)),
+        Target("default.json, bytes", use_default, raw_bytes(default)),
+        Target("default.json, resealed", use_default, documents(default, DefaultEngine)),
     ]
 
 

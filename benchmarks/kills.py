@@ -56,24 +56,15 @@ def tiny_bundle(folder: Path) -> Path:
     process = os.fork()
     if not process:
         try:
-            _make_tiny(folder)
+            from tiny_bundle import build_tiny
+
+            build_tiny(folder)
         except BaseException:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
     assert ended(process, None, None) == 0
     return folder / "bundle"
-
-
-def _make_tiny(folder: Path) -> None:
-    from tiny_models import tiny_catalog, tiny_checkpoint
-
-    target = tiny_checkpoint(folder / "target", max_position_embeddings=32)
-    draft = tiny_checkpoint(folder / "draft", max_position_embeddings=32, num_hidden_layers=1, seed=1)
-    index, bundle = tiny_catalog(folder / "index.json"), folder / "bundle"
-    options = ["--target", target, "--draft", draft, "--catalog", index, "--output", bundle]
-    for command in (["export", *options], ["build-engine", bundle, "--threads", 1]):
-        specbeam([str(word) for word in command], standalone_mode=False)
 
 
 def write_histories(path: Path, users: int, items: list[str], seed: int) -> None:

@@ -17,25 +17,9 @@ from pathlib import Path
 import click
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from tiny_bundle import build_tiny
 
 EVERY = 0.05  # seconds between two looks at a process
-
-
-def tiny_bundle(folder: Path) -> Path:
-    """A tiny pair of models, exported and built."""
-    from specbeam.cli import main as cli
-    from tiny_models import tiny_catalog, tiny_checkpoint
-
-    target = tiny_checkpoint(folder / "target", max_position_embeddings=32)
-    draft = tiny_checkpoint(folder / "draft", max_position_embeddings=32, num_hidden_layers=1, seed=1)
-    bundle = folder / "bundle"
-    pair = ["--target", str(target), "--draft", str(draft), "--catalog", str(tiny_catalog(folder / "index.json"))]
-    for command in (
-        ["export", *pair, "--history-length", "12", "--output", str(bundle)],
-        ["build-engine", str(bundle), "--threads", "1"],
-    ):
-        cli(command, standalone_mode=False)
-    return bundle
 
 
 def peaks(command: list[str], output: Path, users: int, tell: Callable[[int], None]) -> tuple[float, float]:
@@ -84,7 +68,7 @@ def main(users: int, bundle: Path | None, batch_size: int) -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        bundle = bundle or tiny_bundle(folder)
+        bundle = bundle or build_tiny(folder)
         histories, output = folder / "histories.jsonl", folder / "out" / "recs.jsonl"
         output.parent.mkdir()
         with histories.open("w") as file:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from artifact_targets import ENGINE, Artifacts, artifact_targets, other_targets, pool_targets
+from fuzz_journal import journal_targets
 from fuzzing import fuzz
 from specbeam.engines.sealed import sealed
 from tiny_models import make_text_tokenizer
@@ -37,6 +38,13 @@ def test_pools(made: Artifacts, tmp_path: Path) -> None:
         report = fuzz(target.use, target.inputs(INPUTS, 7))
         assert not report.findings, (target.name, report.kinds())
         assert report.refused > INPUTS / 2
+
+
+def test_journals(tmp_path: Path) -> None:
+    for target in journal_targets(tmp_path / "journal"):
+        report = fuzz(target.use, target.inputs(INPUTS, 7))
+        assert not report.findings, (target.name, report.kinds())
+        assert report.inputs == INPUTS
 
 
 def test_others(made: Artifacts, tmp_path: Path) -> None:

@@ -40,6 +40,20 @@ class Tiny:
         return list(json.loads(self.index.read_text()))
 
 
+def build_tiny(folder: Path) -> Path:
+    """A random pair for 40 items, exported and built, for benchmarks that ask no more of it."""
+    from specbeam.cli import main
+    from tiny_models import tiny_catalog, tiny_checkpoint
+
+    target = tiny_checkpoint(folder / "target", max_position_embeddings=32)
+    draft = tiny_checkpoint(folder / "draft", max_position_embeddings=32, num_hidden_layers=1, seed=1)
+    index, bundle = tiny_catalog(folder / "index.json"), folder / "bundle"
+    options = ["--target", target, "--draft", draft, "--catalog", index, "--history-length", 12, "--output", bundle]
+    for command in (["export", *options], ["build-engine", bundle, "--threads", 1]):
+        main([str(word) for word in command], standalone_mode=False)
+    return bundle
+
+
 def edit_manifest(bundle: Path, **changes: Any) -> None:
     manifest = asdict(Bundle.open(bundle).manifest) | changes
     (bundle / MANIFEST).write_bytes(sealed(Manifest(**manifest)))

@@ -36,6 +36,7 @@ from .output import Bars, claim_outputs, conclude, summary
 if TYPE_CHECKING:
     from ..catalog.items import Catalog
     from ..pools.item_pool import ItemPool
+    from ..runtime import Recommender
     from ..runtime.files import InferCounts
     from ..runtime.popular import PopularItems
 
@@ -160,23 +161,12 @@ def infer(
         with run.sink(facts, InferCounts(), bars) as sink:
             earlier = sink.counts.served
             run.perform(job, islice(entries, limit), sink, bars, Progress("requests", limit))
-    counts = sink.counts
-    told = f"see the reasons {f'in {run.rejects}' if run.rejects else 'above'}"
-    if counts.rejected and not counts.tried:
-        raise SpecBeamError(f"No request could be served: {told}.")
-    if not counts.tried:
-        raise SpecBeamError(f"{', '.join(map(str, histories))}: no request in it. Expected at least one history.")
-    click.echo(summary(recommender, counts, earlier, perf_counter() - start, run.rejects), err=run.piped)
-    if counts.cut_files:
-        raise SpecBeamError(
-            f"{counts.cut_files} of the files could not be read to the end: {told}. What was read is "
-            f"served{'' if run.piped else f', in {output}'}."
-        )
-    done = f"{counts.served} were served{f': see {output}' if counts.served else ''}."
+    _conclude(recommender, run, sink.counts, earlier, perf_counter() - start, histories)
     if recheck:
         least = least_overlap(opened, engine) if verify_overlap is None else verify_overlap
-        _conclude_sample(counts, recheck.engine, least, run.piped)
-    conclude(counts, done, strict=strict_input)
+        _conclude_sample(sink.counts, recheck.engine, least, run.piped)
+    done = f"{sink.counts.served} were served{f': see {output}' if sink.counts.served else ''}."
+    conclude(sink.counts, done, strict=strict_input)
 
 
 def _check(
@@ -200,6 +190,24 @@ def _popular(
         return PopularItems.read(file, catalog, warn=warn)
     assert pool is not None
     return PopularItems.of_pool(pool, catalog)
+
+
+def _conclude(
+    recommender: "Recommender", run: LongRun, counts: "InferCounts", earlier: int, seconds: float,
+    histories: tuple[Path, ...],
+) -> None:  # fmt: skip
+    """Tell what a run did; raise `SpecBeamError` where there was nothing to do, or not all could be read."""
+    told = f"see the reasons {f'in {run.rejects}' if run.rejects else 'above'}"
+    if counts.rejected and not counts.tried:
+        raise SpecBeamError(f"No request could be served: {told}.")
+    if not counts.tried:
+        raise SpecBeamError(f"{', '.join(map(str, histories))}: no request in it. Expected at least one history.")
+    click.echo(summary(recommender, counts, earlier, seconds, run.rejects), err=run.piped)
+    if counts.cut_files:
+        raise SpecBeamError(
+            f"{counts.cut_files} of the files could not be read to the end: {told}. What was read is "
+            f"served{'' if run.piped else f', in {run.output}'}."
+        )
 
 
 def _conclude_sample(counts: "InferCounts", reference: str, least: float, piped: bool) -> None:
