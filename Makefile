@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TOOLS := $(VENV)-tools
-SOURCES := $(wildcard *.py */*.py) py.typed README.md
+SOURCES := $(shell find . -name '*.py' -not -path './.*') py.typed README.md
 
 .PHONY: demo test lint types bench fuzz audit licences clean
 

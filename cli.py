@@ -15,16 +15,17 @@ import click
 from specbeam import __version__
 from specbeam.catalog.errors import SpecBeamError, said
 from specbeam.catalog.extras import EXTRAS, install_module
-from specbeam.verbs.build import demo, export
+from specbeam.verbs.build_engine import build_engine
+from specbeam.verbs.build_pool import build_pool
 from specbeam.verbs.doctor import doctor
-from specbeam.verbs.engine import build_engine
+from specbeam.verbs.explain import explain
+from specbeam.verbs.export import demo, export
+from specbeam.verbs.generate import generate
 from specbeam.verbs.group import group_items, group_users
+from specbeam.verbs.infer import infer
 from specbeam.verbs.inspect import inspect
 from specbeam.verbs.learn import align, train
 from specbeam.verbs.measure import evaluate, tune
-from specbeam.verbs.pool import build_pool
-from specbeam.verbs.serve import explain, infer
-from specbeam.verbs.text import generate
 
 
 class Verbs(click.Group):

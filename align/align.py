@@ -13,32 +13,32 @@ import torch
 from .. import __version__
 from ..catalog import checks
 from ..catalog.checks import Checked
-from ..catalog.dataset import Dataset
 from ..catalog.errors import HistoryError, OptionError, SpecBeamError
 from ..catalog.files import check_replaceable
-from ..catalog.prompt import PromptEncoder
-from ..catalog.prompt_options import PromptOptions
-from ..catalog.tokens import Warn
+from ..catalog.histories.dataset import Dataset
+from ..catalog.identifiers import Warn
+from ..catalog.prompts.encoder import PromptEncoder
+from ..catalog.prompts.options import PromptOptions
 from ..engines.torch import TorchEngine
 from ..export.bundle import check_same_tokens
 from ..export.checkpoint import Checkpoint
 from ..export.quiet import quiet
 from ..export.trained import ALIGNMENT, Given, Trained, as_trained
 from ..runtime.types import DraftShape, Int64
-from .batch import child_logprobs
-from .budget import TrainingBudget, chosen_settings, usable_precision
-from .decoder import check_context, hidden_width
-from .fit import FitReport, fit
-from .lessons import Lessons, Places, batch_of
 from .objectives import Objective
 from .policy import AcceptanceCheck, Policy
-from .samples import Format
-from .sources import Source
-from .teach import Progress, fill, open_store
-from .teacher import BATCH, Searcher
-from .train import checked, settle, split
-from .trees import joined
-from .work import EVENTS
+from .teaching.batch import child_logprobs
+from .teaching.lessons import Lessons, Places, batch_of
+from .teaching.searcher import BATCH, Searcher
+from .teaching.store import Progress, fill, open_store
+from .teaching.trees import joined
+from .training.budget import TrainingBudget, chosen_settings, usable_precision
+from .training.decoder import check_context, hidden_width
+from .training.fit import FitReport, fit
+from .training.samples import Format
+from .training.sources import Source
+from .training.train import checked, settle, split
+from .training.work import EVENTS
 
 TEACHER, FIT = OWN = ("teacher", "fit")  # what a work folder holds
 RATE = 0.4  # the default learning rate, times the hidden width

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..catalog.errors import OptionError
 from ..catalog.items import Catalog
 from ..export.checkpoint import Checkpoint
-from .sources import FreshDecoder, Pretrained, Source
+from .training.sources import FreshDecoder, Pretrained, Source
 
 
 @final

@@ -13,8 +13,8 @@ import torch
 
 from ..catalog import checks
 from ..catalog.errors import OptionError
-from .batch import TreeBatch, path_scores
-from .segments import log_shares, ranks, total
+from .teaching.batch import TreeBatch, path_scores
+from .teaching.segments import log_shares, ranks, total
 
 Name = Literal["atspeed-s", "atspeed-r", "seq-kd", "word-kd", "tvd-kd", "sft", "path-kd"]
 Kind = Literal["beams", "truth"]

@@ -9,20 +9,20 @@ from transformers import PreTrainedModel
 
 from ..catalog.trie import ItemTrie
 from ..engines.torch import TorchEngine
-from ..runtime.draft import BeamDrafter
-from ..runtime.evaluator import TreeEvaluator
-from ..runtime.guesses import ModelGuesses
-from ..runtime.nodes import EvaluatedNodes
-from ..runtime.prefix import SharedPrefix
-from ..runtime.scoring import Scoring
+from ..runtime.drafting.drafter import BeamDrafter
+from ..runtime.drafting.guesses import ModelGuesses
+from ..runtime.search.evaluator import TreeEvaluator
+from ..runtime.search.nodes import EvaluatedNodes
+from ..runtime.search.prefix import SharedPrefix
+from ..runtime.search.scoring import Scoring
+from ..runtime.search.trie_view import TrieView
 from ..runtime.session import beginning
 from ..runtime.stats import DecodeStats
 from ..runtime.types import Int64, NodeList
-from ..runtime.view import TrieView
-from .lessons import Lessons
-from .samples import Format
-from .teacher import BATCH, Searcher, truth_paths
-from .trees import Trees
+from .teaching.lessons import Lessons
+from .teaching.searcher import BATCH, Searcher, truth_paths
+from .teaching.trees import Trees
+from .training.samples import Format
 
 
 class Policy:

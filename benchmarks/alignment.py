@@ -40,16 +40,16 @@ from alignment_results import (
 )
 from reference import shared_data
 from specbeam.align.align import PLACES_SEED, TEACHER, AlignOptions, align
-from specbeam.align.lessons import Places
 from specbeam.align.objectives import find_objective
-from specbeam.align.samples import Format, PromptOptions
-from specbeam.align.sources import Pretrained
-from specbeam.align.teach import fill, open_store
-from specbeam.align.teacher import Searcher
-from specbeam.align.train import split
-from specbeam.catalog.dataset import Dataset
+from specbeam.align.teaching.lessons import Places
+from specbeam.align.teaching.searcher import Searcher
+from specbeam.align.teaching.store import fill, open_store
+from specbeam.align.training.samples import Format, PromptOptions
+from specbeam.align.training.sources import Pretrained
+from specbeam.align.training.train import split
 from specbeam.catalog.errors import SpecBeamError
-from specbeam.catalog.prompt import PromptEncoder
+from specbeam.catalog.histories.dataset import Dataset
+from specbeam.catalog.prompts.encoder import PromptEncoder
 from specbeam.engines.torch import TorchEngine
 from specbeam.evaluate.data import HeldOut
 from specbeam.evaluate.figures import Outcome, at_k
@@ -57,7 +57,7 @@ from specbeam.evaluate.settings import PLAIN, TOP_K, Settings
 from specbeam.export.checkpoint import Checkpoint
 from specbeam.runtime import DraftShape, Recommender, Verification
 from specbeam.runtime.answers import answered
-from specbeam.runtime.planning import FixedPlanning
+from specbeam.runtime.planning.policy import FixedPlanning
 
 BATCH = 32  # users a call, where drafts are measured
 CHECKS = 10  # looks at the validation users; as many without a better one end no run early

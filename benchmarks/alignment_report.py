@@ -10,7 +10,7 @@ import numpy as np
 from alignment_results import BASELINE, NONE, ORDER, UNTAUGHT, Report
 from reference import print_table
 from specbeam.evaluate.picture import COLOURS, SHAPES
-from specbeam.picture import FONT, INK, PALE, save
+from specbeam.evaluate.tree_picture import FONT, INK, PALE, save
 from specbeam.runtime.metrics import Estimate, estimate, resampled_means
 
 WIDTH, HEIGHT = 340, 230  # pixels of a panel

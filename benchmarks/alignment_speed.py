@@ -8,10 +8,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from alignment_results import Setup, Speed, write
-from specbeam.catalog.dataset import Dataset, Example
 from specbeam.catalog.errors import SpecBeamError
+from specbeam.catalog.histories.dataset import Dataset, Example
 from specbeam.engines.build import build_engine
-from specbeam.engines.bundle import Bundle
+from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.registry import load_engine
 from specbeam.evaluate.bench import Bench, Generate
 from specbeam.evaluate.data import HeldOut

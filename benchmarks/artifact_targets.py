@@ -14,34 +14,35 @@ from msgspec.structs import replace
 from safetensors.numpy import save
 
 from fuzzing import mutated, mutated_json
-from specbeam.align.trees import SEAL, TeacherSettings, Trees, TreeStore, _digest
+from specbeam.align.teaching.trees import SEAL, TeacherSettings, Trees, TreeStore, _digest
 from specbeam.calib.ranges import load_ranges
 from specbeam.catalog.files import sha256
-from specbeam.catalog.history import HistoryRequest
+from specbeam.catalog.histories.requests import HistoryRequest
 from specbeam.catalog.items import Catalog
-from specbeam.catalog.prompt import PromptSpec
+from specbeam.catalog.prompts.encoder import PromptSpec
 from specbeam.catalog.trie import ItemTrie
 from specbeam.catalog.trie_file import TYPES, save_trie
-from specbeam.engines.bundle import CATALOG_FILE, MANIFEST, TRIE_FILE, Bundle, Manifest
-from specbeam.engines.facts import ENGINE_SCHEMA, EngineFacts, FileFacts, LatencyPoint, ModelFacts, RoleFacts
-from specbeam.engines.inspect import describe
+from specbeam.engines.bundle.facts import ENGINE_SCHEMA, EngineFacts, FileFacts, LatencyPoint, ModelFacts, RoleFacts
+from specbeam.engines.bundle.inspect import describe
+from specbeam.engines.bundle.items import CATALOG_FILE, TRIE_FILE, Bundle, Manifest
+from specbeam.engines.bundle.model import MANIFEST
+from specbeam.engines.bundle.sealed import Sealed, sealed
+from specbeam.engines.bundle.texts import TextBundle, TextManifest, TextPrompt
 from specbeam.engines.scripted import ScriptedEngine
-from specbeam.engines.sealed import Sealed, sealed
-from specbeam.engines.text_bundle import TextBundle, TextManifest, TextPrompt
 from specbeam.pools import Drafting, propose
 from specbeam.pools.files import POOL_FILE, PoolFacts, read_facts, write_facts
-from specbeam.pools.groups import read_groups
-from specbeam.pools.item_build import build_item_pool
-from specbeam.pools.item_pool import ItemPool, ItemPoolFacts
-from specbeam.pools.text_build import build_text_pool
-from specbeam.pools.text_pool import TextPool, TextPoolFacts
-from specbeam.pools.texts import Text
-from specbeam.pools.tokenizer import fingerprint, load
+from specbeam.pools.groups.file import read_groups
+from specbeam.pools.items.build import build_item_pool
+from specbeam.pools.items.pool import ItemPool, ItemPoolFacts
+from specbeam.pools.texts.build import build_text_pool
+from specbeam.pools.texts.pool import TextPool, TextPoolFacts
+from specbeam.pools.texts.read import Text
+from specbeam.pools.texts.tokenizer import fingerprint, load
 from specbeam.runtime import DraftShape, Recommender
-from specbeam.runtime.acceptance import GRID, AcceptanceCounts, DepthCounts, LevelCounts, WidthCounts
-from specbeam.runtime.planning import FixedPlanning
-from specbeam.runtime.retrieval import CatalogPool
-from specbeam.runtime.tuning import TUNING_SCHEMA, CallFit, Tuning, planner_for
+from specbeam.runtime.drafting.retrieval import CatalogPool
+from specbeam.runtime.planning.acceptance import GRID, AcceptanceCounts, DepthCounts, LevelCounts, WidthCounts
+from specbeam.runtime.planning.policy import FixedPlanning
+from specbeam.runtime.planning.tuning_file import TUNING_SCHEMA, CallFit, Tuning, planner_for
 
 ENGINE = "onnxruntime-cpu-fp32"
 MODEL = ModelFacts(

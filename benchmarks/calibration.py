@@ -19,14 +19,14 @@ from specbeam.calib.data import read_examples, split
 from specbeam.calib.gate import compare
 from specbeam.calib.int8 import Int8Build
 from specbeam.calib.options import Int8Options
-from specbeam.catalog.dataset import Example
+from specbeam.catalog.histories.dataset import Example
 from specbeam.engines.base import Engine
 from specbeam.engines.build import Order
-from specbeam.engines.bundle import Bundle
-from specbeam.engines.machine import available_threads
-from specbeam.engines.ort_backend import OrtBackend
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.machine.processors import available_threads
+from specbeam.engines.onnxruntime.backend import OrtBackend
 from specbeam.runtime import DraftShape, Recommender
-from specbeam.runtime.planning import FixedPlanning
+from specbeam.runtime.planning.policy import FixedPlanning
 
 WAYS = {
     "static, min-max": Int8Options(method="static", estimator="minmax", smooth=None),

@@ -4,7 +4,7 @@ import numpy as np
 from tqdm import tqdm
 
 from reference import arguments, dump, print_table, real_users
-from specbeam.engines.bundle import Bundle
+from specbeam.engines.bundle.items import Bundle
 from specbeam.runtime import Recommender
 from specbeam.runtime.answers import answered
 from specbeam.runtime.metrics import ndcg_at_k, recall_at_k

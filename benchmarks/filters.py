@@ -6,7 +6,7 @@ from statistics import median
 from tqdm import tqdm
 
 from reference import arguments, dump, print_table, real_users
-from specbeam.engines.bundle import Bundle
+from specbeam.engines.bundle.items import Bundle
 from specbeam.runtime import ItemFilter, Recommender
 from speed import WARM_UP, timed
 

@@ -15,11 +15,11 @@ sys.path.append(str(ROOT / "tests"))
 
 from artifact_targets import Target as FuzzTarget  # noqa: E402
 from fuzzing import alternating, mutated, mutated_json  # noqa: E402
-from specbeam.catalog.chat import Chat  # noqa: E402
+from specbeam.catalog.identifiers import compile_identifiers  # noqa: E402
 from specbeam.catalog.items import Catalog  # noqa: E402
-from specbeam.catalog.prompt import compile_prompt  # noqa: E402
-from specbeam.catalog.prompt_options import PromptOptions  # noqa: E402
-from specbeam.catalog.tokens import compile_identifiers  # noqa: E402
+from specbeam.catalog.prompts.chat import Chat  # noqa: E402
+from specbeam.catalog.prompts.encoder import compile_prompt  # noqa: E402
+from specbeam.catalog.prompts.options import PromptOptions  # noqa: E402
 from specbeam.engines.checkpoint import check_checkpoint  # noqa: E402
 from specbeam.engines.generation import not_applied, token_settings  # noqa: E402
 from specbeam.export.adapter import Adapter  # noqa: E402

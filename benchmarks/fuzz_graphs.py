@@ -6,9 +6,9 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from artifact_targets import ENGINE, MODEL, Artifacts, Target, documents, raw_bytes
-from specbeam.engines.default import DEFAULT_SCHEMA, DefaultEngine, default_engine
-from specbeam.engines.ort import load_ort_engine
-from specbeam.engines.sealed import sealed
+from specbeam.engines.bundle.default import DEFAULT_SCHEMA, DefaultEngine, default_engine
+from specbeam.engines.bundle.sealed import sealed
+from specbeam.engines.onnxruntime.cpu import load_ort_engine
 from specbeam.graphs.files import load_graph
 from tiny_graphs import tiny_graph
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 
 from artifact_targets import Target, documents, raw_bytes
-from specbeam.runtime.files import InferCounts
-from specbeam.runtime.journal import Journal
-from specbeam.runtime.run_log import JournalFiles, RunFacts, sealed_line
+from specbeam.runtime.runs.inference import InferCounts
+from specbeam.runtime.runs.journal import Journal
+from specbeam.runtime.runs.log import JournalFiles, RunFacts, sealed_line
 
 WHAT = ("facts", "marks", "batches")  # the records of a log
 

@@ -16,11 +16,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from artifact_targets import Target as FuzzTarget
 from fuzzing import alternating, mutated, mutated_json
 from specbeam.catalog import Catalog, read_histories
-from specbeam.catalog.dataset import Dataset
-from specbeam.pools.groups import read_groups
-from specbeam.pools.item_groups import read_items
-from specbeam.pools.texts import read_texts
-from specbeam.runtime.files import ItemList
+from specbeam.catalog.histories.dataset import Dataset
+from specbeam.pools.groups.file import read_groups
+from specbeam.pools.groups.items import read_items
+from specbeam.pools.texts.read import read_texts
+from specbeam.runtime.runs.item_lists import ItemList
 from specbeam.text.prompts import read_prompts
 
 JSONL = (

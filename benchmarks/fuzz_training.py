@@ -11,8 +11,8 @@ from fuzz_checkpoints import headers
 from fuzzing import alternating, mutated, mutated_json
 from specbeam.catalog.errors import SpecBeamError
 from specbeam.catalog.items import Catalog
-from specbeam.catalog.prompt import compile_prompt
-from specbeam.catalog.prompt_options import PromptOptions
+from specbeam.catalog.prompts.encoder import compile_prompt
+from specbeam.catalog.prompts.options import PromptOptions
 from specbeam.export.trained import TRAINING, Trained
 from specbeam.verbs.options import _read_prompt
 from test_fit import At, interrupt, run

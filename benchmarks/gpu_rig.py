@@ -13,22 +13,22 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.base import Engine
-from specbeam.engines.facts import ModelFacts
-from specbeam.engines.ort import load_ort_engine
-from specbeam.engines.ort_device import GATHER
+from specbeam.engines.bundle.facts import ModelFacts
+from specbeam.engines.onnxruntime.cpu import load_ort_engine
+from specbeam.engines.onnxruntime.device import GATHER
 from specbeam.engines.torch import DTYPES, TorchEngine
-from specbeam.runtime.draft import BeamDrafter, Drafter, NoDrafter
-from specbeam.runtime.evaluator import TreeEvaluator
-from specbeam.runtime.guesses import ModelGuesses
-from specbeam.runtime.nodes import EvaluatedNodes
-from specbeam.runtime.planning import FixedPlanning
-from specbeam.runtime.prefix import SharedPrefix
-from specbeam.runtime.scoring import Scoring
+from specbeam.runtime.drafting.drafter import BeamDrafter, Drafter, NoDrafter
+from specbeam.runtime.drafting.guesses import ModelGuesses
+from specbeam.runtime.planning.policy import FixedPlanning
+from specbeam.runtime.search.evaluator import TreeEvaluator
+from specbeam.runtime.search.nodes import EvaluatedNodes
+from specbeam.runtime.search.prefix import SharedPrefix
+from specbeam.runtime.search.scoring import Scoring
+from specbeam.runtime.search.trie_view import TrieView
+from specbeam.runtime.search.verify import StrictVerifier
 from specbeam.runtime.session import Session
 from specbeam.runtime.stats import DecodeStats
 from specbeam.runtime.types import Bool, DraftShape, DraftTree, Frontier, Int64, NodeList, Round
-from specbeam.runtime.verify import StrictVerifier
-from specbeam.runtime.view import TrieView
 
 LENGTH = 4  # tokens of an identifier
 SHARPNESS = 4  # times the head's random weights: gaps between scores that half precision can tell
@@ -106,7 +106,7 @@ def torch_engine(model: PreTrainedModel, trie: ItemTrie, precision: str) -> Engi
 
 def ort_engine(model: PreTrainedModel, trie: ItemTrie, precision: str, device: str, threads: int) -> Engine:
     """ONNX Runtime on the device: exported, given index inputs, optimised, opened."""
-    from specbeam.engines.ort_backend import optimise
+    from specbeam.engines.onnxruntime.backend import optimise
     from specbeam.engines.prepare import prepare_graph
     from specbeam.export.onnx import export_graph
     from specbeam.graphs.gather import write_gather

@@ -19,10 +19,10 @@ from specbeam.calib.build import build_int8
 from specbeam.calib.data import read_examples
 from specbeam.calib.options import Int8Options
 from specbeam.engines.build import Order, build_engine
-from specbeam.engines.bundle import Bundle
+from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.latency import time_call
-from specbeam.engines.machine import available_threads
-from specbeam.engines.ort_backend import OrtBackend
+from specbeam.engines.machine.processors import available_threads
+from specbeam.engines.onnxruntime.backend import OrtBackend
 from specbeam.engines.registry import load_engine
 from specbeam.evaluate.speed import rounds_of, served_by, take_turns
 from specbeam.export import export_bundle

@@ -14,16 +14,17 @@ from tempfile import mkdtemp
 import numpy as np
 
 from reference import arguments, dump, print_table, real_users
-from specbeam.catalog.history import HistoryRequest, read_histories
-from specbeam.engines.bundle import Bundle
-from specbeam.engines.default import default_engine
-from specbeam.engines.machine import available_threads
-from specbeam.pools.item_build import build_item_pool
-from specbeam.pools.item_pool import ItemPool
+from specbeam.catalog.histories.read import read_histories
+from specbeam.catalog.histories.requests import HistoryRequest
+from specbeam.engines.bundle.default import default_engine
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.machine.processors import available_threads
+from specbeam.evaluate.tune import tune
+from specbeam.pools.items.build import build_item_pool
+from specbeam.pools.items.pool import ItemPool
 from specbeam.runtime import DraftShape, Recommendation, Recommender
-from specbeam.runtime.planning import FixedPlanning
-from specbeam.runtime.tune import tune
-from specbeam.runtime.tuning import tuning_file
+from specbeam.runtime.planning.policy import FixedPlanning
+from specbeam.runtime.planning.tuning_file import tuning_file
 from specbeam.runtime.types import DrafterKind
 from speed import shape, turns
 

@@ -27,7 +27,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import specbeam.runtime
 from specbeam.cli import main as specbeam
-from specbeam.engines import ort  # noqa: F401
+from specbeam.engines.onnxruntime import cpu as ort  # noqa: F401
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 BROKEN = 99  # exit status of a process that raised what it should not
@@ -160,7 +160,7 @@ def meets_full_disk(command: list[str], folder: Path, expected: Path, found: Fou
 @click.option("--batch-size", default=8, show_default=True)
 def main(users: int, kills: int, seed: int, bundle: Path | None, batch_size: int) -> None:
     """Count lines that are lost or doubled."""
-    from specbeam.engines.bundle import Bundle
+    from specbeam.engines.bundle.items import Bundle
 
     chance, found = random.Random(seed), Found()
     with tempfile.TemporaryDirectory() as temporary:

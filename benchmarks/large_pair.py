@@ -17,10 +17,10 @@ from typing import TypeVar
 from reference import shared_data
 from specbeam.align.align import AlignOptions, align
 from specbeam.align.objectives import find_objective
-from specbeam.align.sources import FreshDecoder, Pretrained
-from specbeam.align.train import train
-from specbeam.catalog.dataset import Dataset
-from specbeam.engines.bundle import Bundle
+from specbeam.align.training.sources import FreshDecoder, Pretrained
+from specbeam.align.training.train import train
+from specbeam.catalog.histories.dataset import Dataset
+from specbeam.engines.bundle.items import Bundle
 from specbeam.evaluate import Settings, evaluate
 from specbeam.evaluate.table import described
 from specbeam.export import export_bundle

@@ -22,7 +22,7 @@ from reference import (
     ranking_fault,
     real_users,
 )  # fmt: skip
-from specbeam.engines.bundle import Bundle
+from specbeam.engines.bundle.items import Bundle
 from specbeam.runtime import DraftShape, Recommendation, Recommender, Verification
 
 BATCHES = (1, 7, 32)

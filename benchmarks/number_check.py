@@ -10,10 +10,11 @@ from time import process_time, thread_time
 import numpy as np
 
 from reference import arguments, dump, print_table, real_users
-from specbeam.catalog.numbers import are_logprobs
-from specbeam.engines.bundle import Bundle
-from specbeam.runtime import DraftShape, Recommender, nodes
+from specbeam.catalog.finite import are_logprobs
+from specbeam.engines.bundle.items import Bundle
+from specbeam.runtime import DraftShape, Recommender
 from specbeam.runtime.metrics import median_estimate
+from specbeam.runtime.search import nodes
 
 ROUNDS, WARM_UP = 5, 3
 Check = Callable[[np.ndarray], bool]

@@ -14,13 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 from reference import arguments, dump, print_table, real_users
-from specbeam.engines.bundle import Bundle
-from specbeam.engines.default import default_engine
+from specbeam.engines.bundle.default import default_engine
+from specbeam.engines.bundle.items import Bundle
+from specbeam.evaluate.tune import tune
 from specbeam.runtime import DraftShape, Recommender
-from specbeam.runtime.planning import FixedPlanning, Planning
-from specbeam.runtime.tune import tune
-from specbeam.runtime.tuning import tuning_file
-from specbeam.runtime.verification import Verification
+from specbeam.runtime.options import Verification
+from specbeam.runtime.planning.policy import FixedPlanning, Planning
+from specbeam.runtime.planning.tuning_file import tuning_file
 from speed import timed
 
 LONGEST = 100  # items of the longest history

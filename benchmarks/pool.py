@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specbeam.pools import Drafting, TextPool, propose
-from specbeam.pools.text_build import build_text_pool
-from specbeam.pools.texts import Text
+from specbeam.pools.texts.build import build_text_pool
+from specbeam.pools.texts.read import Text
 
 VOCABULARY, PHRASES, TOPICS, LENGTH = 32_000, 50_000, 100, 100
 WARM_UP = 20

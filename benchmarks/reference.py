@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from specbeam.catalog.trie import ItemTrie
-from specbeam.generate import Ranked, TrieGenerate  # noqa: F401 (the truth, with what compares with it)
+from specbeam.evaluate.generate import Ranked, TrieGenerate  # noqa: F401 (the truth, with what compares with it)
 from specbeam.runtime import Recommendation
 
 

@@ -11,20 +11,20 @@ from tqdm import tqdm
 from reference import dump, print_table
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.scripted import ScriptedEngine
-from specbeam.runtime.draft import BeamDrafter, Drafter, NoDrafter, SampledDrafter
-from specbeam.runtime.evaluator import TreeEvaluator
-from specbeam.runtime.guesses import ModelGuesses
-from specbeam.runtime.nodes import EvaluatedNodes
-from specbeam.runtime.noise import Noise, prefix_hashes
-from specbeam.runtime.planning import FixedPlanning
-from specbeam.runtime.prefix import SharedPrefix
-from specbeam.runtime.relaxed import RelaxedVerifier
-from specbeam.runtime.scoring import Scoring
+from specbeam.runtime.drafting.drafter import BeamDrafter, Drafter, NoDrafter, SampledDrafter
+from specbeam.runtime.drafting.guesses import ModelGuesses
+from specbeam.runtime.planning.policy import FixedPlanning
+from specbeam.runtime.search.evaluator import TreeEvaluator
+from specbeam.runtime.search.nodes import EvaluatedNodes
+from specbeam.runtime.search.noise import Noise, prefix_hashes
+from specbeam.runtime.search.prefix import SharedPrefix
+from specbeam.runtime.search.relaxed import RelaxedVerifier
+from specbeam.runtime.search.scoring import Scoring
+from specbeam.runtime.search.trie_view import TrieView
+from specbeam.runtime.search.verify import StrictVerifier, Verifier
 from specbeam.runtime.session import Session
 from specbeam.runtime.stats import DecodeStats
 from specbeam.runtime.types import DraftShape, Mode
-from specbeam.runtime.verify import StrictVerifier, Verifier
-from specbeam.runtime.view import TrieView
 
 Array = NDArray[np.float64]
 BATCH = 4000  # users in one search

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from reference import TrieGenerate, arguments, dump, print_table, real_users
-from specbeam.engines.bundle import Bundle
-from specbeam.engines.machine import available_threads
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.machine.processors import available_threads
 from specbeam.runtime import DraftShape, Recommender
 
 WARM_UP = 3

@@ -22,14 +22,15 @@ from tqdm import tqdm
 from reference import dump, print_table, shared_data
 from specbeam.catalog.errors import PoolError
 from specbeam.catalog.hashing import text_key
-from specbeam.catalog.history import HistoryRequest, read_histories
-from specbeam.engines.text_bundle import TextBundle
-from specbeam.pools.grouping import at_random, group_users
-from specbeam.pools.item_groups import group_by_category, group_by_title, read_items
-from specbeam.pools.text_build import build_text_pool
-from specbeam.pools.text_pool import TextPool
-from specbeam.pools.texts import TextLine, encode, read_texts
-from specbeam.pools.tokenizer import load
+from specbeam.catalog.histories.read import read_histories
+from specbeam.catalog.histories.requests import HistoryRequest
+from specbeam.engines.bundle.texts import TextBundle
+from specbeam.pools.groups.items import group_by_category, group_by_title, read_items
+from specbeam.pools.groups.users import at_random, group_users
+from specbeam.pools.texts.build import build_text_pool
+from specbeam.pools.texts.pool import TextPool
+from specbeam.pools.texts.read import TextLine, encode, read_texts
+from specbeam.pools.texts.tokenizer import load
 from specbeam.text import Drafting, TextGenerator, TextVerification
 from specbeam.text.types import Text
 

@@ -29,7 +29,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
-from specbeam.catalog.dataset import Dataset
+from specbeam.catalog.histories.dataset import Dataset
 from specbeam.runtime.metrics import estimate
 
 FOLDS = 5

@@ -1,7 +1,7 @@
 """Train a target and a draft on one of the public datasets, for the benchmarks that need a pair.
 
 The pair is what `benchmarks/modes.py --data games` measures where no trained pair is at hand. Both are
-trained from scratch by `specbeam.align.train` on the training histories and keep the weights of the best
+trained from scratch by `specbeam.align.training.train` on the training histories and keep the weights of the best
 validation loss; the draft is not aligned to the target.
 """
 
@@ -9,10 +9,10 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from reference import shared_data
-from specbeam.align.configs import ModelSize
-from specbeam.align.sources import FreshDecoder
-from specbeam.align.train import train
-from specbeam.catalog.dataset import Dataset
+from specbeam.align.training.configs import ModelSize
+from specbeam.align.training.sources import FreshDecoder
+from specbeam.align.training.train import train
+from specbeam.catalog.histories.dataset import Dataset
 
 TARGET = ModelSize(layers=4, hidden=192, heads=4, intermediate=512)
 DRAFT = "1x128"

@@ -6,14 +6,14 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from ..catalog.checks import instance, listed, path
-from ..catalog.dataset import Example
 from ..catalog.disk import told_if_full
 from ..catalog.errors import HistoryError
 from ..catalog.files import check_replaceable
+from ..catalog.histories.dataset import Example
 from ..catalog.temporaries import temporary_directory
 from ..engines.backend import Progress
 from ..engines.build import Order, QuantizedGraph, write_engine
-from ..engines.facts import ENGINE_FACTS, Role
+from ..engines.bundle.facts import ENGINE_FACTS, Role
 from .data import split
 from .int8 import Int8Build, ranges_file
 from .options import Int8Options

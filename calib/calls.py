@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.errors import HistoryError, OptionError
-from ..engines.base import Engine, Float32, ForwardInputs, Int64, KVCache
-from ..engines.bundle import Bundle
-from ..engines.facts import Role
+from ..engines.base import Engine, Float32, ForwardInputs, Int64
+from ..engines.bundle.facts import Role
+from ..engines.bundle.items import Bundle
+from ..engines.cache import KVCache
 from ..runtime.answers import answered
-from ..runtime.planning import FixedPlanning
+from ..runtime.options import Verification
+from ..runtime.planning.policy import FixedPlanning
 from ..runtime.recommender import Recommender
 from ..runtime.types import DraftShape
-from ..runtime.verification import Verification
 
 TOP_K = 20
 Arrays = list[NDArray[Any]]

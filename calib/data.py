@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..catalog.dataset import Dataset, Example, last_step
 from ..catalog.errors import HistoryError, OptionError
-from ..catalog.history import HistoryRequest, read_histories
+from ..catalog.histories.dataset import Dataset, Example, last_step
+from ..catalog.histories.read import read_histories
+from ..catalog.histories.requests import HistoryRequest
 from ..catalog.items import Catalog
 from .calls import stratified
 

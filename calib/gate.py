@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..catalog.dataset import Example
 from ..catalog.errors import EngineError
-from ..engines.facts import Comparison, Gate
+from ..catalog.histories.dataset import Example
+from ..engines.bundle.facts import Comparison, Gate
 from ..runtime.answers import answered
 from ..runtime.metrics import estimate, ndcg_per_user, recall_per_user, resampled_means
 from ..runtime.recommender import Recommender

@@ -13,11 +13,11 @@ from ..catalog.errors import OptionError
 from ..engines.backend import Progress
 from ..engines.base import Engine
 from ..engines.build import Order, QuantizedGraph
-from ..engines.bundle import Bundle, of_items
-from ..engines.facts import Drafting, Gate, Role
+from ..engines.bundle.facts import Drafting, Gate, Role
+from ..engines.bundle.items import Bundle, of_items
 from ..graphs.files import load_graph, save_graph
 from ..runtime import DraftShape, Recommender, Verification
-from ..runtime.planning import FixedPlanning
+from ..runtime.planning.policy import FixedPlanning
 from .calls import Calls, record_calls
 from .data import Split
 from .gate import Ranked, compare, ranked_lists, refusal

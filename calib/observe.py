@@ -8,9 +8,9 @@ import onnx_ir as ir
 import onnxruntime as ort  # type: ignore[import-untyped]
 
 from ..catalog.errors import EngineError
+from ..engines.attention_mask import MASK_TYPES, dense_feed
 from ..engines.base import ForwardInputs
-from ..engines.mask import MASK_TYPES, dense_feed
-from ..engines.ort import session_options
+from ..engines.onnxruntime.cpu import session_options
 from ..graphs.files import load_graph
 from .calls import Arrays, Calls
 

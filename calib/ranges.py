@@ -12,7 +12,7 @@ from onnxruntime.quantization.calibrate import HistogramCollector  # type: ignor
 from ..catalog.bounds import DAMAGED, Size
 from ..catalog.errors import EngineError, OptionError
 from ..catalog.files import Frozen, whole_file
-from ..engines.sealed import to_json
+from ..engines.bundle.sealed import to_json
 from ..graphs.files import load_graph
 from .calls import Arrays, Calls
 from .matmuls import activations

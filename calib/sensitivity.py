@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..catalog.errors import EngineError, OptionError
-from ..catalog.numbers import finite
+from ..catalog.finite import finite
 from ..graphs.files import load_graph
 from .calls import Calls
 from .matmuls import weighted_matmuls

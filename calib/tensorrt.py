@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from ..engines.bundle import Bundle
-from ..engines.facts import EnginePrecision, Role
+from ..engines.bundle.facts import EnginePrecision, Role
+from ..engines.bundle.items import Bundle
+from ..engines.bundle.sealed import to_json
 from ..engines.prepare import prepare_graph
-from ..engines.profiles import check_profiles, profiles_for
-from ..engines.sealed import to_json
-from ..engines.trt_backend import TensorRTBackend
-from ..engines.trt_build import graph_inputs
+from ..engines.tensorrt.backend import TensorRTBackend
+from ..engines.tensorrt.build import graph_inputs
+from ..engines.tensorrt.profiles import check_profiles, profiles_for
 from ..graphs.files import load_graph
 from ..graphs.tensorrt import check_versions, report
 from .matmuls import activations

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.errors import EngineError
-from ..catalog.numbers import finite
+from ..catalog.finite import finite
 from ..engines.base import Engine
 from ..engines.build import QuantizedGraph
-from ..engines.bundle import Bundle
-from ..engines.facts import ModelFacts, Precision, Quantization, Role, Trial
-from ..engines.ort import load_ort_engine
-from ..engines.ort_backend import optimise
+from ..engines.bundle.facts import ModelFacts, Precision, Quantization, Role, Trial
+from ..engines.bundle.items import Bundle
+from ..engines.onnxruntime.backend import optimise
+from ..engines.onnxruntime.cpu import load_ort_engine
 from ..engines.prepare import prepare_graph
 from ..graphs.files import load_graph
 from .calls import Calls, replay

@@ -1,9 +1,11 @@
 """Items, identifiers, the item trie, histories and prompts. Needs numpy and msgspec only."""
 
-from .history import HistoryRequest, Reject, read_histories
+from .histories.read import read_histories
+from .histories.requests import HistoryRequest
 from .items import Catalog
-from .prompt import EncodedPrompt, PromptEncoder, PromptSpec, compile_prompt
-from .prompt_options import PromptOptions
+from .prompts.encoder import EncodedPrompt, PromptEncoder, PromptSpec, compile_prompt
+from .prompts.options import PromptOptions
+from .records import Reject
 from .trie import ItemTrie
 
 __all__ = [

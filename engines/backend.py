@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from ..catalog.errors import EngineError
 from .base import Engine
-from .bundle import ModelBundle
-from .facts import EnginePrecision, Limits, Precision, Role, RoleFacts, TensorRTFacts
+from .bundle.facts import EnginePrecision, Limits, Precision, Role, RoleFacts, TensorRTFacts
+from .bundle.model import ModelBundle
 
 Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
 

@@ -1,10 +1,12 @@
-"""What every engine is: one loaded graph behind one interface, and the cache it hands out."""
+"""What every engine is: one loaded graph behind one interface."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .cache import KVCache
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -30,36 +32,6 @@ def causal(past: int, new: int, batch: int = 1) -> tuple[Int64, Int64]:
     """`visible_below` and `visible_slots` of a call in which every token sees all before it, and itself."""
     below = np.broadcast_to(np.arange(past + 1, past + new + 1), (batch, new)).copy()
     return below, np.empty((batch, new, 0), np.int64)
-
-
-class KVCache(ABC):
-    """Keys and values of B requests in S slots each, on the engine's device.
-
-    Slots are never reordered for beams: a node keeps its slot, and the mask decides who sees it. A
-    forgotten slot is a hole that the mask hides, until `keep` closes the holes.
-    """
-
-    @property
-    @abstractmethod
-    def batch(self) -> int:
-        """B: requests held."""
-
-    @property
-    @abstractmethod
-    def length(self) -> int:
-        """S: slots per request, holes included."""
-
-    @abstractmethod
-    def copy(self) -> "KVCache":
-        """A cache of its own with the same content (which is shared: no engine writes into a tensor twice)."""
-
-    @abstractmethod
-    def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
-        """Compact: the new row i holds the slots `slots[i]` (by default all) of the old row `rows[i]`.
-
-        rows [B'], slots [B', S']; both may repeat and shrink. Row lengths stay equal: pad `slots`
-        with any valid slot, and hide it.
-        """
 
 
 class Engine(ABC):

@@ -10,8 +10,8 @@ from time import perf_counter
 
 from ..catalog.errors import SpecBeamError
 from .base import Engine
-from .bundle import ModelBundle
-from .facts import EngineFacts, Limits, ModelFacts
+from .bundle.facts import EngineFacts, Limits, ModelFacts
+from .bundle.model import ModelBundle
 from .latency import ROWS, time_call
 from .registry import load_engine
 

@@ -16,10 +16,8 @@ from ..catalog.files import check_replaceable, whole_directory, whole_file
 from ..catalog.temporaries import temporary_directory
 from .backend import Backend, GraphToBuild, Progress
 from .base import Engine
-from .bundle import ModelBundle, engine_name
-from .check import Refusal, cases, difference
-from .default import keep_default, set_default
-from .facts import (
+from .bundle.default import keep_default, set_default
+from .bundle.facts import (
     ENGINE_FACTS,
     ENGINE_SCHEMA,
     Drafting,
@@ -31,10 +29,12 @@ from .facts import (
     RoleFacts,
     file_facts,
 )
+from .bundle.model import ModelBundle, engine_name
+from .bundle.open import open_bundle
+from .bundle.sealed import sealed
+from .compare import Refusal, cases, difference
 from .latency import measure_latency
 from .registry import chosen_threads, find_backend, whole_library
-from .sealed import sealed
-from .text_bundle import open_bundle
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.5}  # largest difference of a log-probability to the exported graph
 LARGEST = float(np.finfo(np.float64).max)  # of int8, whose rankings are compared instead: any number
@@ -208,7 +208,7 @@ def _build_role(
 def exported_engine(bundle: ModelBundle, role: Role, scratch: Path, threads: int) -> Engine:
     """The exported graph as it is, on ONNX Runtime's CPU provider (bf16, which that lacks, in float32)."""
     with whole_library("onnxruntime"):
-        from .ort import load_ort_engine
+        from .onnxruntime.cpu import load_ort_engine
 
     graph, precision = bundle.graph(role), bundle.manifest.precision
     if precision == "bf16":

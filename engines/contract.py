@@ -6,7 +6,7 @@ from pathlib import Path
 import onnxruntime as ort  # type: ignore[import-untyped]
 
 from ..catalog.errors import EngineError
-from .facts import ModelFacts, Precision
+from .bundle.facts import ModelFacts, Precision
 
 Axes = tuple[int | str, ...]  # a number, or the name of what may be any
 Values = Mapping[str, tuple[str, Axes]]  # name to ONNX Runtime's name of the type, and axes

@@ -6,8 +6,9 @@ from time import perf_counter
 
 import numpy as np
 
-from .base import Engine, ForwardInputs, Int64, KVCache, causal
-from .facts import LatencyPoint, Limits, ModelFacts
+from .base import Engine, ForwardInputs, Int64, causal
+from .bundle.facts import LatencyPoint, Limits, ModelFacts
+from .cache import KVCache
 
 NEW_TOKENS = (1, 8, 20, 40, 80, 160, 320, 480)
 LATER_TOKENS = 160  # the most that calls after the prompt's bring

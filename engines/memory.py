@@ -7,7 +7,8 @@ from weakref import finalize
 import numpy as np
 
 from ..catalog.errors import EngineError
-from .base import Engine, Int64, KVCache
+from .base import Engine, Int64
+from .cache import KVCache
 
 
 class Allocator(ABC):

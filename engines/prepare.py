@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..catalog.errors import EngineError, SpecBeamError
 from ..catalog.extras import install
-from .facts import Precision
+from .bundle.facts import Precision
 
 
 def prepare_graph(

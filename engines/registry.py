@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..catalog import checks
@@ -10,13 +9,12 @@ from ..catalog.errors import BundleError, EngineError, SpecBeamError, is_fault, 
 from ..catalog.extras import EXTRAS, install_module
 from .backend import Backend
 from .base import Engine
-from .bundle import ModelBundle
-from .default import default_engine
-from .facts import Role
-from .machine import available_threads
+from .bundle.default import default_engine
+from .bundle.facts import Role
+from .bundle.model import ModelBundle
+from .installed import backend_version, installed_package
+from .machine.processors import available_threads
 
-TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-lean", "tensorrt-lean-cu13", "tensorrt-lean-cu12")
-PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "torch": ("torch",), "tensorrt": TENSORRT}
 DEVICES = {"onnxruntime": ("cpu", "cuda"), "tensorrt": ("cuda",)}  # of backends that engines are built for
 
 
@@ -28,23 +26,6 @@ def chosen_threads(threads: int | None) -> int:
 def chosen_engine(bundle: ModelBundle, name: str | None) -> str:
     """The name of an engine, as asked for or by default."""
     return default_engine(bundle) if name is None else checks.text(name, "engine").replace("\0", "?")
-
-
-def backend_version(backend: str) -> str:
-    """Version of the installed library behind a backend; raises `EngineError` where it is unknown or not installed."""
-    return installed_package(backend)[1]
-
-
-def installed_package(backend: str) -> tuple[str, str]:
-    """The installed package that brings a backend's library, and its version; see `backend_version`."""
-    if backend not in PACKAGES:
-        raise EngineError(f"There is no backend {backend!r}; expected one of: {', '.join(PACKAGES)}.")
-    for package in PACKAGES[backend]:
-        try:
-            return package, version(package) or "of an unknown version"  # none: its metadata is damaged
-        except PackageNotFoundError:
-            continue
-    raise EngineError(f"The {backend} backend is not installed. Run: {install_module(backend)}")
 
 
 def load_engine(bundle: ModelBundle, role: Role, name: str, *, threads: int) -> Engine:
@@ -96,11 +77,11 @@ def find_backend(name: str, device: str | None = None, **options: Any) -> Backen
         raise EngineError(f"The {name} backend runs on {' or '.join(DEVICES[name])}; got the device {device!r}.")
     backend_version(name)
     if name == "tensorrt":
-        from .trt_backend import TensorRTBackend
+        from .tensorrt.backend import TensorRTBackend
 
         return TensorRTBackend(device, **options)
     with whole_library(name):
-        from .ort_backend import OrtBackend
+        from .onnxruntime.backend import OrtBackend
 
     return OrtBackend(device, **options)
 

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.hashing import UInt64, mix
-from .base import Engine, Float32, ForwardInputs, Int64, KVCache
-from .mask import MASK_TYPES, dense_mask
+from .attention_mask import MASK_TYPES, dense_mask
+from .base import Engine, Float32, ForwardInputs, Int64
+from .cache import KVCache
 
 
 class ScriptedCache(KVCache):

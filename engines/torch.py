@@ -14,7 +14,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_utils import AttentionInterface
 
 from ..catalog.errors import EngineError, is_fault, said
-from .base import Engine, Float32, ForwardInputs, Int64, KVCache
+from .base import Engine, Float32, ForwardInputs, Int64
+from .cache import KVCache
 from .checkpoint import CONFIG, SAVE_AGAIN, check_checkpoint
 from .generation import token_settings
 

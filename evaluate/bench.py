@@ -15,20 +15,15 @@ from ..catalog.extras import install
 from ..catalog.items import Catalog
 from ..catalog.trie import ItemTrie
 from ..engines.base import Engine
-from ..engines.bundle import Bundle
-from ..engines.machine import available_threads, processor
-from ..engines.registry import (
-    backend_version,
-    chosen_engine,
-    chosen_threads,
-    load_engine,
-    name_and_precision,
-)
-from ..pools.item_pool import ItemPool
+from ..engines.bundle.items import Bundle
+from ..engines.installed import backend_version
+from ..engines.machine.processors import available_threads, processor
+from ..engines.registry import chosen_engine, chosen_threads, load_engine, name_and_precision
+from ..pools.items.pool import ItemPool
 from ..runtime import Recommender
+from ..runtime.drafting.retrieval import CatalogPool
+from ..runtime.planning.choose import drafter_for, planning_for
 from ..runtime.recommender import check_k
-from ..runtime.retrieval import CatalogPool
-from ..runtime.speculation import drafter_for, planning_for
 from ..runtime.types import DrafterKind, Int64
 from .settings import Search, Settings, searches_of
 
@@ -107,7 +102,7 @@ class Bench:
         """`transformers` `generate` over the bundle's checkpoint with as many threads, or why it cannot be had."""
         try:
             from ..engines.torch import torch_threads
-            from ..generate import TrieGenerate
+            from .generate import TrieGenerate
 
             device = "cuda" if "-cuda-" in self.engine else "cpu"
             scoring = self.settings.scoring or self.bundle.manifest.scoring

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from ..catalog.dataset import Dataset, Example
 from ..catalog.errors import SpecBeamError
+from ..catalog.histories.dataset import Dataset, Example
 from ..catalog.items import Catalog
 from .figures import Truth
 from .settings import Settings

@@ -9,8 +9,8 @@ import msgspec
 
 from ..catalog.errors import OptionError
 from ..catalog.files import whole_file
-from ..engines.sealed import to_json
-from ..runtime.files import check_outputs
+from ..engines.bundle.sealed import to_json
+from ..runtime.runs.inference import check_outputs
 from .run import Evaluation, UserLine
 
 
@@ -32,7 +32,7 @@ class Outputs:
         if len({path.resolve() for path in self.paths}) < len(self.paths):
             raise OptionError(f"got {', '.join(map(str, self.paths))}; expected another name for every output.")
         if self.plots:
-            from ..picture import check_kind
+            from .tree_picture import check_kind
 
             for plot in self.plots:
                 check_kind(plot)
@@ -55,8 +55,8 @@ class Outputs:
             with whole_file(self.figures, replace=self.overwrite) as file:
                 file.write(to_json(evaluation))
         if self.plots:
-            from ..picture import save
             from .picture import chart
+            from .tree_picture import save
 
             picture = chart(evaluation)
             for plot in self.plots:

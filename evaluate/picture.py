@@ -6,13 +6,13 @@ from typing import Any, Final
 
 import altair as alt
 
-from ..engines.machine import busy
-from ..picture import FONT, INK, PALE
+from ..engines.machine.processors import busy
 from ..runtime.metrics import FEWEST, Estimate
 from .bench import Setup
 from .run import Evaluation
 from .settings import GENERATE, PLAIN
 from .table import drafting, machine
+from .tree_picture import FONT, INK, PALE
 
 # Of Okabe and Ito's palette, which the colour-blind can tell apart; modes differ in form, too.
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777", "#F0E442")

@@ -8,14 +8,14 @@ import msgspec
 from msgspec.structs import replace
 
 from ..catalog.checks import function, instance
-from ..catalog.dataset import Dataset, Example
-from ..catalog.prompt_options import PromptOptions, contradictions, contrast
-from ..engines.bundle import Bundle
-from ..engines.machine import busy, load
+from ..catalog.histories.dataset import Dataset, Example
+from ..catalog.prompts.options import PromptOptions, contradictions, contrast
+from ..engines.bundle.items import Bundle
+from ..engines.machine.processors import busy, load
 from ..runtime import Recommendation, Recommender
 from ..runtime.answers import answered
 from ..runtime.metrics import FEWEST
-from ..runtime.planner import Planner
+from ..runtime.planning.planner import Planner
 from ..runtime.types import Request, RequestStats
 from .bench import Bench, Generate, Setup
 from .data import DataFacts, HeldOut

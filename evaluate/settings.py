@@ -7,8 +7,8 @@ from ..catalog.checks import Checked
 from ..catalog.errors import OptionError
 from ..catalog.files import Frozen
 from ..runtime import DraftShape, Verification
+from ..runtime.options import SAMPLING
 from ..runtime.types import DrafterKind, Mode, ScoringKind
-from ..runtime.verification import SAMPLING
 
 Rule = Literal["reuse", "all-or-nothing"]
 Baseline = Literal["plain", "generate"]

@@ -10,7 +10,7 @@ from time import perf_counter, sleep
 
 import numpy as np
 
-from ..catalog.dataset import Example
+from ..catalog.histories.dataset import Example
 from ..runtime import Recommendation, Recommender
 from ..runtime.types import Float64
 

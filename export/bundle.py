@@ -14,15 +14,16 @@ from .. import __version__
 from ..catalog import checks
 from ..catalog.errors import CatalogError, ExportError
 from ..catalog.files import check_replaceable, whole_directory
+from ..catalog.identifiers import Identifiers, compile_identifiers, identifier_ids, is_glued, is_text, joined
 from ..catalog.items import Catalog
-from ..catalog.prompt import PromptEncoder, PromptSpec, compile_prompt
-from ..catalog.prompt_options import PromptOptions
-from ..catalog.tokens import Identifiers, compile_identifiers, identifier_ids, is_glued, is_text, joined
+from ..catalog.prompts.encoder import PromptEncoder, PromptSpec, compile_prompt
+from ..catalog.prompts.options import PromptOptions
 from ..catalog.trie import PAD
 from ..catalog.trie_file import check_agreement, save_trie
-from ..engines.bundle import CATALOG_FILE, MANIFEST, TRIE_FILE, Manifest
-from ..engines.facts import ModelFacts, file_facts
-from ..engines.sealed import SCHEMA_VERSION, sealed
+from ..engines.bundle.facts import ModelFacts, file_facts
+from ..engines.bundle.items import CATALOG_FILE, TRIE_FILE, Manifest
+from ..engines.bundle.model import MANIFEST
+from ..engines.bundle.sealed import SCHEMA_VERSION, sealed
 from ..engines.torch import DTYPES
 from .checkpoint import Checkpoint
 from .model import GraphSettings, Progress, export_model

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.facts import ModelFacts
+from ..engines.bundle.facts import ModelFacts
 from .checkpoint import Checkpoint, model_facts
 from .onnx import EXTERNAL_BYTES, export_graph
 from .parity import check_parity

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from ..catalog.errors import EngineError, ExportError
-from ..catalog.numbers import are_logprobs
-from ..engines.mask import MASK_TYPES, MaskType
+from ..catalog.finite import are_logprobs
+from ..engines.attention_mask import MASK_TYPES, MaskType
 from ..engines.registry import whole_library
 from ..engines.torch import head_dim, matrix, torch_threads
 from ..graphs.lift import lift_graph

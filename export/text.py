@@ -11,18 +11,18 @@ from transformers import PreTrainedTokenizerBase
 
 from .. import __version__
 from ..catalog import checks
-from ..catalog.chat import Chat
 from ..catalog.errors import ExportError, PromptError
 from ..catalog.files import check_replaceable, whole_directory
-from ..catalog.prompt_options import check_chat_only
-from ..catalog.tokens import Warn, adds_special, warn_of_bos
-from ..engines.bundle import MANIFEST
-from ..engines.facts import file_facts
+from ..catalog.identifiers import Warn, adds_special, warn_of_bos
+from ..catalog.prompts.chat import Chat
+from ..catalog.prompts.options import check_chat_only
+from ..engines.bundle.facts import file_facts
+from ..engines.bundle.model import MANIFEST
+from ..engines.bundle.sealed import SCHEMA_VERSION, sealed
+from ..engines.bundle.texts import TOKENIZER_FILE, TextManifest, TextPrompt
 from ..engines.generation import token_settings
-from ..engines.sealed import SCHEMA_VERSION, sealed
-from ..engines.text_bundle import TOKENIZER_FILE, TextManifest, TextPrompt
 from ..engines.torch import DTYPES
-from ..pools.tokenizer import fingerprint, load
+from ..pools.texts.tokenizer import fingerprint, load
 from .bundle import check_flags, shown, warning
 from .checkpoint import Checkpoint
 from .model import GraphSettings, Progress, export_model

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from ..catalog.errors import ExportError, SpecBeamError, is_fault, said
 from ..catalog.extras import install_module
 from ..catalog.records import read_json
-from ..pools.tokenizer import load
+from ..pools.texts.tokenizer import load
 
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 SAVE_AGAIN = "save it there with tokenizer.save_pretrained(...)"

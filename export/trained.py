@@ -10,9 +10,9 @@ from msgspec.structs import asdict
 
 from ..catalog import checks
 from ..catalog.errors import ExportError, OptionError, PromptError
-from ..catalog.prompt import PromptSpec
-from ..catalog.prompt_options import PromptOptions, contradictions, contrast
-from ..catalog.tokens import Warn
+from ..catalog.identifiers import Warn
+from ..catalog.prompts.encoder import PromptSpec
+from ..catalog.prompts.options import PromptOptions, contradictions, contrast
 
 TRAINING, ALIGNMENT = "training.json", "alignment.json"  # beside the weights, by `train` and `align`
 HARMLESS = ("history_length",)  # of a prompt's options: a model trained on other lengths still knows the prompt

@@ -14,7 +14,7 @@ from .. import __version__
 from ..catalog.bounds import DAMAGED, Size, is_inside, leads_out
 from ..catalog.errors import BundleError, PoolError
 from ..catalog.files import Frozen, sha256
-from ..engines.sealed import Sealed, read_sealed, sealed
+from ..engines.bundle.sealed import Sealed, read_sealed, sealed
 
 POOL_FILE = "pool.json"
 POOL_SCHEMA = 1

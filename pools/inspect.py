@@ -4,12 +4,13 @@ from datetime import datetime
 from pathlib import Path
 
 from ..catalog.errors import PoolError
-from ..engines.checksums import Checklist, Damage
-from ..engines.facts import FileFacts
-from . import item_pool, text_pool
+from ..engines.bundle.checksums import Checklist, Damage
+from ..engines.bundle.facts import FileFacts
 from .files import POOL_FILE, build_command, pool_kind, read_facts
-from .item_pool import ItemPoolFacts
-from .text_pool import TextPoolFacts
+from .items import pool as item_pool
+from .items.pool import ItemPoolFacts
+from .texts import pool as text_pool
+from .texts.pool import TextPoolFacts
 
 SOURCES = {"text": text_pool.SOURCES, "items": item_pool.SOURCES}  # by kind, what one is built from
 SHOWN = 20  # groups

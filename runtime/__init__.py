@@ -1,10 +1,10 @@
 """The loop: draft, verify, advance. Never imports torch."""
 
 from .answers import RequestError
-from .filters import ItemFilter
+from .options import Verification
 from .recommender import Recommender
+from .search.filters import ItemFilter
 from .types import DraftShape, Recommendation, RecommendedItem, RequestFailure, RequestStats
-from .verification import Verification
 
 __all__ = [
     "DraftShape",

@@ -7,8 +7,8 @@ import numpy as np
 from ..catalog import checks
 from ..catalog.errors import OptionError
 from ..catalog.trie import ItemTrie
+from .options import Verification
 from .types import Request
-from .verification import Verification
 
 
 def checked_verification(verification: Verification | None) -> Verification:

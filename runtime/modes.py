@@ -1,13 +1,13 @@
 """What a mode of verification means for one batch: how children are scored, who drafts, who verifies."""
 
-from .draft import BeamDrafter, Drafter, NoDrafter, SampledDrafter
-from .guesses import Guesses
-from .noise import Noise
-from .relaxed import RelaxedVerifier
-from .scoring import Scoring
-from .verification import Verification
-from .verify import StrictVerifier, TolerantVerifier, Verifier
-from .view import TrieView
+from .drafting.drafter import BeamDrafter, Drafter, NoDrafter, SampledDrafter
+from .drafting.guesses import Guesses
+from .options import Verification
+from .search.noise import Noise
+from .search.relaxed import RelaxedVerifier
+from .search.scoring import Scoring
+from .search.trie_view import TrieView
+from .search.verify import StrictVerifier, TolerantVerifier, Verifier
 
 
 def scoring_of(verification: Verification) -> Scoring:

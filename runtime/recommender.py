@@ -13,30 +13,32 @@ from ..catalog import checks
 from ..catalog.errors import HistoryError, OptionError
 from ..catalog.hashing import text_key
 from ..catalog.items import Catalog
-from ..catalog.prompt import PromptEncoder
+from ..catalog.prompts.encoder import PromptEncoder
 from ..catalog.trie import ItemTrie
 from ..engines.base import Engine
-from ..engines.bundle import Bundle
+from ..engines.bundle.items import Bundle
 from ..engines.registry import (
     chosen_engine,
     chosen_threads,
     load_engine,
     name_and_precision,
 )
-from ..pools.item_pool import ItemPool
+from ..pools.items.pool import ItemPool
 from .answers import answered, failure, recommendation
 from .arguments import checked_verification, listed_histories, listed_requests
-from .evaluator import TreeEvaluator
-from .filters import FilterCompiler, ItemFilter
-from .guesses import Guesses, MixedGuesses, ModelGuesses
+from .drafting.guesses import Guesses, MixedGuesses, ModelGuesses
+from .drafting.retrieval import CatalogPool, PoolGuesses
 from .modes import drafter_of, scoring_of, verifier_of
-from .nodes import EvaluatedNodes
-from .noise import SAMPLE, Noise, prefix_hashes
-from .planning import Planning
-from .prefix import SharedPrefix
-from .retrieval import CatalogPool, PoolGuesses
+from .options import Verification
+from .planning.choose import drafter_for, planning_for
+from .planning.policy import Planning
+from .search.evaluator import TreeEvaluator
+from .search.filters import FilterCompiler, ItemFilter
+from .search.nodes import EvaluatedNodes
+from .search.noise import SAMPLE, Noise, prefix_hashes
+from .search.prefix import SharedPrefix
+from .search.trie_view import TrieView
 from .session import Session
-from .speculation import drafter_for, planning_for
 from .stats import DecodeStats
 from .types import (
     Bool,
@@ -49,8 +51,6 @@ from .types import (
     Round,
     ScoringKind,
 )
-from .verification import Verification
-from .view import TrieView
 
 LONGEST = 2**63 - 1  # list that can be asked for where nobody says another one
 

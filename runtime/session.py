@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from .draft import Drafter, empty_tree, enumerated, merged
-from .evaluator import TreeEvaluator
-from .planning import Planning
+from .drafting.drafter import Drafter, empty_tree, enumerated, merged
+from .planning.policy import Planning
+from .search.evaluator import TreeEvaluator
+from .search.trie_view import TrieView
+from .search.verify import Verifier
 from .stats import DecodeStats
 from .types import Bool, DraftTree, Frontier, Hypotheses, Int64, NodeList, Round
-from .verify import Verifier
-from .view import TrieView
 
 
 class Session:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from specbeam.engines.bundle import ModelBundle
-from specbeam.engines.facts import Precision, Role
-from specbeam.engines.ort import load_ort_engine
-from specbeam.engines.ort_device import GATHER, DeviceEngine
+from specbeam.engines.bundle.facts import Precision, Role
+from specbeam.engines.bundle.model import ModelBundle
+from specbeam.engines.onnxruntime.cpu import load_ort_engine
+from specbeam.engines.onnxruntime.device import GATHER, DeviceEngine
 from specbeam.engines.prepare import prepare_graph
 from specbeam.graphs.gather import write_gather
 

@@ -1,11 +1,11 @@
-"""What a pool says of every node's children, one count at a time: see `specbeam.runtime.retrieval`."""
+"""What a pool says of every node's children, one count at a time: see `specbeam.runtime.drafting.retrieval`."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from specbeam.catalog.trie import ItemTrie
-from specbeam.runtime import retrieval
+from specbeam.runtime.drafting import retrieval
 
 
 def naive_guesses(

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from specbeam.catalog.trie import ItemTrie
-from specbeam.engines.facts import LatencyPoint
-from specbeam.runtime.acceptance import (
+from specbeam.engines.bundle.facts import LatencyPoint
+from specbeam.runtime.planning.acceptance import (
     GRID,
     Acceptance,
     AcceptanceCounts,
@@ -15,8 +15,8 @@ from specbeam.runtime.acceptance import (
     LevelCounts,
     WidthCounts,
 )
-from specbeam.runtime.costs import CallCosts
-from specbeam.runtime.forecast import ENUMERATE, NOTHING, Plan, Situation
+from specbeam.runtime.planning.costs import CallCosts
+from specbeam.runtime.planning.forecast import ENUMERATE, NOTHING, Plan, Situation
 
 NEW = (1, 8, 20, 40, 80, 120, 160, 240, 480)
 MANY = 10**9  # counts so many that the belief says nothing beside them

@@ -7,14 +7,14 @@ import numpy as np
 from scripted_search import live_mask, naive_beam_search
 from specbeam.catalog.hashing import UInt64
 from specbeam.catalog.items import Catalog
-from specbeam.catalog.prompt import PromptEncoder, PromptSpec
+from specbeam.catalog.prompts.encoder import PromptEncoder, PromptSpec
 from specbeam.catalog.trie import PAD, ItemTrie
 from specbeam.engines.base import Float32
 from specbeam.engines.scripted import ScriptedEngine
-from specbeam.pools.item_pool import ItemPool
+from specbeam.pools.items.pool import ItemPool
 from specbeam.runtime import DraftShape, Recommendation, Recommender, Verification
-from specbeam.runtime.planning import FixedPlanning
-from specbeam.runtime.retrieval import CatalogPool
+from specbeam.runtime.drafting.retrieval import CatalogPool
+from specbeam.runtime.planning.policy import FixedPlanning
 
 PREFIX = (90,)
 SHAPE = DraftShape(6, 2)

@@ -6,21 +6,21 @@ import numpy as np
 
 from specbeam.catalog.trie import PAD, ItemTrie
 from specbeam.engines.scripted import ScriptedEngine
-from specbeam.runtime.draft import BeamDrafter, Drafter, NoDrafter, SampledDrafter
-from specbeam.runtime.evaluator import TreeEvaluator
-from specbeam.runtime.guesses import ModelGuesses
-from specbeam.runtime.nodes import EvaluatedNodes
-from specbeam.runtime.noise import SAMPLE, Noise, prefix_hashes
-from specbeam.runtime.planning import FixedPlanning, Planning
-from specbeam.runtime.prefix import SharedPrefix
-from specbeam.runtime.relaxed import RelaxedVerifier
-from specbeam.runtime.scoring import Scoring
+from specbeam.runtime.drafting.drafter import BeamDrafter, Drafter, NoDrafter, SampledDrafter
+from specbeam.runtime.drafting.guesses import ModelGuesses
+from specbeam.runtime.options import Verification
+from specbeam.runtime.planning.policy import FixedPlanning, Planning
+from specbeam.runtime.search.evaluator import TreeEvaluator
+from specbeam.runtime.search.nodes import EvaluatedNodes
+from specbeam.runtime.search.noise import SAMPLE, Noise, prefix_hashes
+from specbeam.runtime.search.prefix import SharedPrefix
+from specbeam.runtime.search.relaxed import RelaxedVerifier
+from specbeam.runtime.search.scoring import Scoring
+from specbeam.runtime.search.trie_view import TrieView
+from specbeam.runtime.search.verify import StrictVerifier, TolerantVerifier, Verifier
 from specbeam.runtime.session import Session
 from specbeam.runtime.stats import DecodeStats
 from specbeam.runtime.types import DraftShape, Round
-from specbeam.runtime.verification import Verification
-from specbeam.runtime.verify import StrictVerifier, TolerantVerifier, Verifier
-from specbeam.runtime.view import TrieView
 
 END = 5  # the end token of catalogs of unequal lengths
 Ranked = list[tuple[int, float]]  # (leaf, score), best first

@@ -14,7 +14,7 @@ from scripted_search import random_catalog, search
 from specbeam.catalog.errors import SpecBeamError
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.scripted import ScriptedEngine
-from specbeam.runtime.acceptance import (
+from specbeam.runtime.planning.acceptance import (
     GRID,
     PRIOR_REQUESTS,
     Acceptance,
@@ -23,7 +23,7 @@ from specbeam.runtime.acceptance import (
     LevelCounts,
     WidthCounts,
 )
-from specbeam.runtime.planning import FixedPlanning
+from specbeam.runtime.planning.policy import FixedPlanning
 from specbeam.runtime.types import DraftShape, DraftTree, Frontier, Hypotheses, Int64, NodeList, Step, Verdict
 
 Nodes = Sequence[int]

@@ -12,15 +12,15 @@ import torch
 from commands import bad, good
 from commands import write as write_lines
 from specbeam.align import align as module
-from specbeam.align import teach
 from specbeam.align.align import AlignOptions, AlignReport, align
-from specbeam.align.configs import ModelSize
 from specbeam.align.drafts import TargetLayers, find_draft
 from specbeam.align.objectives import Objective, find_objective
-from specbeam.align.samples import Format, PromptOptions
-from specbeam.align.sources import FreshDecoder, Pretrained, Source
-from specbeam.catalog.dataset import Dataset
+from specbeam.align.teaching import store as teach
+from specbeam.align.training.configs import ModelSize
+from specbeam.align.training.samples import Format, PromptOptions
+from specbeam.align.training.sources import FreshDecoder, Pretrained, Source
 from specbeam.catalog.errors import ExportError, HistoryError, OptionError, SpecBeamError
+from specbeam.catalog.histories.dataset import Dataset
 from specbeam.export.bundle import check_same_tokens
 from specbeam.export.checkpoint import Checkpoint
 from tiny_models import (

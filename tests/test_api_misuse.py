@@ -13,38 +13,39 @@ from hypothesis import strategies as st
 
 from scripted_recommender import make, pairs
 from specbeam.align.align import AlignOptions, align
-from specbeam.align.budget import TrainingBudget
-from specbeam.align.configs import ModelSize, find_config
 from specbeam.align.objectives import OBJECTIVES, find_objective
-from specbeam.align.samples import PromptOptions
-from specbeam.align.sources import FreshDecoder, LoraDecoder, Pretrained
 from specbeam.align.synthetic import ShopSize
-from specbeam.align.train import train
+from specbeam.align.training.budget import TrainingBudget
+from specbeam.align.training.configs import ModelSize, find_config
+from specbeam.align.training.samples import PromptOptions
+from specbeam.align.training.sources import FreshDecoder, LoraDecoder, Pretrained
+from specbeam.align.training.train import train
 from specbeam.calib.options import Int8Options
 from specbeam.catalog import checks
-from specbeam.catalog.dataset import Dataset
 from specbeam.catalog.errors import CatalogError, HistoryError, OptionError, SpecBeamError
+from specbeam.catalog.histories.dataset import Dataset
 from specbeam.catalog.items import Catalog
-from specbeam.catalog.prompt import PromptSpec
+from specbeam.catalog.prompts.encoder import PromptSpec
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.build import build_engine
-from specbeam.engines.bundle import Bundle
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.bundle.open import open_bundle
+from specbeam.engines.bundle.texts import TextBundle
 from specbeam.engines.registry import find_backend
-from specbeam.engines.text_bundle import TextBundle, open_bundle
-from specbeam.engines.trt_backend import CallSizes
-from specbeam.engines.trt_build import TrtOptions
+from specbeam.engines.tensorrt.backend import CallSizes
+from specbeam.engines.tensorrt.build import TrtOptions
 from specbeam.evaluate import Settings, evaluate
-from specbeam.explain import explain
+from specbeam.evaluate.explain import explain
+from specbeam.evaluate.tune import tune
 from specbeam.export import export_bundle
 from specbeam.export.text import export_text
-from specbeam.pools.grouping import group_users
-from specbeam.pools.item_build import build_item_pool
-from specbeam.pools.item_pool import ItemPool
-from specbeam.pools.live import LivePool
-from specbeam.pools.text_build import build_text_pool
-from specbeam.pools.text_pool import TextPool
+from specbeam.pools.groups.users import group_users
+from specbeam.pools.items.build import build_item_pool
+from specbeam.pools.items.pool import ItemPool
+from specbeam.pools.texts.build import build_text_pool
+from specbeam.pools.texts.live import LivePool
+from specbeam.pools.texts.pool import TextPool
 from specbeam.runtime import DraftShape, ItemFilter, Recommender, Verification
-from specbeam.runtime.tune import tune
 from specbeam.text import Drafting, TextGenerator, TextVerification
 from tiny_bundle import Tiny
 
@@ -230,7 +231,7 @@ def test_misuse_of_what_takes_a_bundle(bundle: Path, ask: Callable[[Path], objec
 
 
 def test_a_budget_is_checked_before_anything_is_loaded(tmp_path: Path) -> None:
-    from specbeam.align.budget import chosen_settings
+    from specbeam.align.training.budget import chosen_settings
 
     for budget, message in (
         ({"epoch": 3}, "budget holds 'epoch', expected any of: learning_rate, steps, epochs"),

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specbeam.runtime.beam import best_per_request
+from specbeam.runtime.search.beam import best_per_request
 
 
 def sorted_naively(request: list[int], score: list[float], batch: int, width: int) -> list[list[int]]:

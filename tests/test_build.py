@@ -12,15 +12,17 @@ import pytest
 
 from specbeam.catalog.errors import EngineError, SpecBeamError
 from specbeam.catalog.extras import install
-from specbeam.engines import build, ort_backend
-from specbeam.engines.base import Engine, ForwardInputs, KVCache, causal
+from specbeam.engines import build
+from specbeam.engines.base import Engine, ForwardInputs, causal
 from specbeam.engines.build import build_engine
-from specbeam.engines.bundle import Bundle
-from specbeam.engines.check import Refusal, cases, difference
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.cache import KVCache
+from specbeam.engines.compare import Refusal, cases, difference
 from specbeam.engines.latency import BATCHES
-from specbeam.engines.ort import load_ort_engine
-from specbeam.engines.profiles import Limits
+from specbeam.engines.onnxruntime import backend as ort_backend
+from specbeam.engines.onnxruntime.cpu import load_ort_engine
 from specbeam.engines.registry import find_backend
+from specbeam.engines.tensorrt.profiles import Limits
 from specbeam.runtime import Recommender
 from tiny_bundle import ENGINE, Tiny, edit_manifest
 

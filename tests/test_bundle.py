@@ -19,13 +19,14 @@ from specbeam.catalog.extras import install
 from specbeam.catalog.items import Catalog
 from specbeam.catalog.trie import PAD, ItemTrie
 from specbeam.catalog.trie_file import save_trie
-from specbeam.engines import registry
-from specbeam.engines.bundle import MANIFEST, Bundle
-from specbeam.engines.default import default_engine
-from specbeam.engines.facts import file_facts
-from specbeam.engines.inspect import describe, describe_json
+from specbeam.engines import installed
+from specbeam.engines.bundle.default import default_engine
+from specbeam.engines.bundle.facts import file_facts
+from specbeam.engines.bundle.inspect import describe, describe_json
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.bundle.model import MANIFEST
+from specbeam.engines.bundle.sealed import Sealed, sealed, to_json
 from specbeam.engines.registry import load_engine
-from specbeam.engines.sealed import Sealed, sealed, to_json
 from specbeam.runtime import Recommender
 from tiny_bundle import ENGINE, Tiny, edit_engine, edit_manifest
 
@@ -260,7 +261,7 @@ def test_a_damaged_engine_json(bundle: Path) -> None:
 
 
 def test_a_backend_that_is_not_installed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.PACKAGES, "onnxruntime", ("no-such-package", "nor-this-one"))
+    monkeypatch.setitem(installed.PACKAGES, "onnxruntime", ("no-such-package", "nor-this-one"))
     with pytest.raises(EngineError, match=f"backend is not installed. Run: {re.escape(install('cpu'))}"):
         Recommender.open(tiny.bundle)
 

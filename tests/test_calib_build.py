@@ -17,8 +17,8 @@ from specbeam.calib.options import Int8Options, kept_parts
 from specbeam.calib.trials import Candidate
 from specbeam.catalog.errors import OptionError
 from specbeam.engines.build import Order
-from specbeam.engines.bundle import Bundle
-from specbeam.engines.ort_backend import OrtBackend
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.onnxruntime.backend import OrtBackend
 from specbeam.runtime import DraftShape, Recommender
 from tiny_bundle import ENGINE, Tiny
 

@@ -9,7 +9,7 @@ from calib_cases import logprobs
 from specbeam.calib.calls import Calls, Recorder, record_calls, replay, stratified
 from specbeam.catalog.errors import HistoryError, OptionError
 from specbeam.engines.base import Engine, ForwardInputs, causal
-from specbeam.engines.bundle import Bundle
+from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.registry import load_engine
 from specbeam.engines.scripted import ScriptedEngine
 from specbeam.runtime import Recommender

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from specbeam.calib.data import read_examples, split
 from specbeam.calib.gate import compare, refusal
-from specbeam.catalog.dataset import Example
 from specbeam.catalog.errors import HistoryError, OptionError
-from specbeam.engines.bundle import Bundle
+from specbeam.catalog.histories.dataset import Example
+from specbeam.engines.bundle.items import Bundle
 from tiny_bundle import Tiny
 
 ITEMS = [str(i) for i in range(40)]

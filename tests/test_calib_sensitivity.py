@@ -11,7 +11,7 @@ from specbeam.calib.calls import Calls, record_calls
 from specbeam.calib.quantize import quantize
 from specbeam.calib.ranges import compute_ranges
 from specbeam.calib.sensitivity import exclusions, mean_divergence, node_groups, sensitivity
-from specbeam.engines.bundle import Bundle
+from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.registry import load_engine
 from specbeam.graphs.files import load_graph
 from tiny_bundle import ENGINE, Tiny

@@ -12,12 +12,12 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from chat_cases import FAMILIES, as_trained
 from commands import bad, good
 from reference import TrieGenerate, as_ranked, leaf_identifiers, ranking_fault
-from specbeam.align.samples import Format
+from specbeam.align.training.samples import Format
 from specbeam.catalog import Catalog, PromptEncoder, PromptOptions, compile_prompt
-from specbeam.catalog.chat import Chat
 from specbeam.catalog.errors import OptionError, PromptError
+from specbeam.catalog.prompts.chat import Chat
 from specbeam.engines.build import build_engine
-from specbeam.engines.bundle import Bundle
+from specbeam.engines.bundle.items import Bundle
 from specbeam.runtime import Recommender
 from tiny_models import tiny_catalog
 

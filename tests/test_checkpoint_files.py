@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from commands import bad, good
-from specbeam.align.configs import find_config
+from specbeam.align.training.configs import find_config
 from specbeam.catalog.errors import EngineError, ExportError, SpecBeamError, is_fault, said
 from specbeam.catalog.extras import install
 from specbeam.engines.checkpoint import check_checkpoint

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from commands import bad, good, lines, only, run, user, write
-from specbeam.runtime.journal import Journal
+from specbeam.runtime.runs.journal import Journal
 from tiny_bundle import ENGINE, Tiny, edit_manifest
 
 

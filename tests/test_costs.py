@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specbeam.engines.facts import LatencyPoint
-from specbeam.runtime.costs import CallCosts, fit_nonnegative
+from specbeam.engines.bundle.facts import LatencyPoint
+from specbeam.runtime.planning.costs import CallCosts, fit_nonnegative
 
 GRID = [(b, p, n) for b in (1, 8) for p in (0, 80, 200) for n in (1, 8, 20, 40, 80, 120, 160, 240)]
 

@@ -12,9 +12,9 @@ import pytest
 from specbeam.catalog import Catalog, HistoryRequest, Reject, read_histories
 from specbeam.catalog import records as records_module
 from specbeam.catalog.errors import CatalogError, HistoryError, PoolError, SpecBeamError
-from specbeam.pools.item_groups import read_items
-from specbeam.pools.texts import read_texts
-from specbeam.runtime.files import ItemList
+from specbeam.pools.groups.items import read_items
+from specbeam.pools.texts.read import read_texts
+from specbeam.runtime.runs.item_lists import ItemList
 
 DEEP = b"[" * 3000 + b"]" * 3000
 LONG = b"9" * 5000

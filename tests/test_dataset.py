@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from specbeam.align.synthetic import ShopSize, draw_histories, draw_shop, write_shop
-from specbeam.catalog.dataset import Dataset, Example, last_step
 from specbeam.catalog.errors import CatalogError, HistoryError
-from specbeam.catalog.history import HistoryRequest
+from specbeam.catalog.histories.dataset import Dataset, Example, last_step
+from specbeam.catalog.histories.requests import HistoryRequest
 
 INDEX = {str(i): [f"<a_{i // 2}>", f"<b_{i % 2}>"] for i in range(10)}
 HEADER = "user_id,history_item_id,item_id"

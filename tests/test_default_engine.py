@@ -13,11 +13,11 @@ from commands import bad, good, lines, run
 from specbeam.catalog.errors import BundleError
 from specbeam.engines.beside import Beside, beside
 from specbeam.engines.build import build_engine
-from specbeam.engines.bundle import Bundle
-from specbeam.engines.default import default_engine, found_default, set_default
-from specbeam.engines.inspect import describe, describe_json
+from specbeam.engines.bundle.default import default_engine, found_default, set_default
+from specbeam.engines.bundle.inspect import describe, describe_json
+from specbeam.engines.bundle.items import Bundle
+from specbeam.evaluate.tune import tune
 from specbeam.runtime import Recommender
-from specbeam.runtime.tune import tune
 from specbeam.verbs.overwrite import losses
 from tiny_bundle import ENGINE
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from specbeam import demo
 from specbeam.align.synthetic import ShopSize
 from specbeam.catalog.errors import SpecBeamError
 from specbeam.runtime.types import Recommendation, RecommendedItem, RequestStats
+from specbeam.verbs import demo_steps as demo
 
 SHOP = ShopSize(items=200, twins=4, train_users=200, held_out_users=20, longest=10)
 

@@ -16,20 +16,23 @@ import onnx
 import pytest
 
 import specbeam
-import specbeam.engines.doctor as doctor_module
+import specbeam.engines.doctor.examine as doctor_module
 from commands import good, run
 from device_engines import PATH, built
 from fake_cuda import FakeCuda
 from specbeam.catalog.errors import EngineError
 from specbeam.catalog.extras import declared, install
-from specbeam.engines import gpus, machine, registry, trial
-from specbeam.engines.bundle import Bundle
-from specbeam.engines.cgroups import Allowance, allowance
-from specbeam.engines.doctor import examine
-from specbeam.engines.facts import Limits
-from specbeam.engines.health import Package, Usable, describe
+from specbeam.engines import installed
+from specbeam.engines.bundle.facts import Limits
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.doctor import trial
+from specbeam.engines.doctor.examine import examine
+from specbeam.engines.doctor.health import Package, Usable, describe
+from specbeam.engines.doctor.trial import tried, try_backend, try_engine
+from specbeam.engines.machine import gpus
+from specbeam.engines.machine import processors as machine
+from specbeam.engines.machine.cgroups import Allowance, allowance
 from specbeam.engines.registry import chosen_threads, whole_library
-from specbeam.engines.trial import tried, try_backend, try_engine
 from tiny_bundle import ENGINE, Tiny, break_rows, edit_engine
 
 OTHER = "onnxruntime-cpu-fp16"
@@ -257,7 +260,7 @@ def test_what_is_not_a_library_s_fault_is_passed_on() -> None:
 
 @pytest.mark.parametrize("fault", [RuntimeError("magic"), OSError("libnvinfer.so.10: cannot open"), ImportError("x")])
 def test_a_broken_tensorrt(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
-    from specbeam.engines import trt_library
+    from specbeam.engines.tensorrt import library as trt_library
 
     def fails(name: str) -> None:
         raise fault
@@ -332,7 +335,7 @@ def test_engines_that_pad_their_caches_answer_too(tiny: Tiny, tmp_path: Path) ->
 
 
 def test_tensorrt_on_a_gpu(gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "version", lambda package: "10.16.1.11")
+    monkeypatch.setattr(installed, "version", lambda package: "10.16.1.11")
     assert try_backend("tensorrt", "cuda") == ("10.16.1.11",)
     gpu.reset(gpus=0)
     with pytest.raises(EngineError, match="No NVIDIA GPU can be used here"):

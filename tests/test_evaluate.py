@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from commands import bad, good, lines, only, write
-from specbeam.catalog.dataset import Dataset, Example
 from specbeam.catalog.errors import OptionError, SpecBeamError
 from specbeam.catalog.extras import install
-from specbeam.engines.bundle import Bundle
-from specbeam.engines.machine import busy, processor
+from specbeam.catalog.histories.dataset import Dataset, Example
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.machine.processors import busy, processor
 from specbeam.evaluate import Evaluation, Settings, evaluate, speed
 from specbeam.evaluate.data import HeldOut
 from specbeam.evaluate.figures import Outcome, Truth, at_k, paces, same_list, told_once
@@ -357,7 +357,7 @@ def test_generate_is_skipped_with_the_reason(bundle: Path, shop: Path, monkeypat
     assert "has no target/checkpoint" in result.stdout
     assert "WS@K, plain" in result.stdout
     assert "WS@K, generate" not in result.stdout
-    monkeypatch.delitem(sys.modules, "specbeam.generate", raising=False)
+    monkeypatch.delitem(sys.modules, "specbeam.evaluate.generate", raising=False)
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert f"transformers is not installed; run: {install('export')}" in good(*arguments).stdout
 

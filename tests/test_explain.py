@@ -22,10 +22,11 @@ from specbeam.catalog.extras import install
 from specbeam.catalog.items import Catalog
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.scripted import ScriptedEngine
-from specbeam.explain import NEEDED, ExplainedNode, Explanation, explain, explained, rows
-from specbeam.listing import TITLE, listing, pixels, told_apart
-from specbeam.picture import STYLES, TOP, chart, save
+from specbeam.evaluate.explain import NEEDED, ExplainedNode, Explanation, explain, explained, rows
+from specbeam.evaluate.tree_listing import TITLE, listing, pixels, told_apart
+from specbeam.evaluate.tree_picture import STYLES, TOP, chart, save
 from specbeam.runtime import Recommender
+from specbeam.runtime.options import Verification
 from specbeam.runtime.types import (
     DraftShape,
     DraftTree,
@@ -39,7 +40,6 @@ from specbeam.runtime.types import (
     Step,
     Verdict,
 )
-from specbeam.runtime.verification import Verification
 from tiny_bundle import Tiny
 
 # Its trie: 1 a1, 2 a2, 3 a3; 4 a1 b1, 5 a1 b2, 6 a2 b1, 7 a3 b1; and below each of these one leaf, 8 to 11.
@@ -467,7 +467,7 @@ def test_the_command_refuses_before_it_works(tiny: Tiny, tmp_path: Path) -> None
 
 
 def test_the_command_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delitem(sys.modules, "specbeam.picture", raising=False)
+    monkeypatch.delitem(sys.modules, "specbeam.evaluate.tree_picture", raising=False)
     monkeypatch.setitem(sys.modules, "altair", None)
     message = bad("explain", tmp_path, "--history", "1", "-o", tmp_path / "tree.svg")
     assert f"altair is not installed. Run: {install('explain')}" in message

@@ -15,7 +15,7 @@ from specbeam.catalog.errors import ExportError, SpecBeamError
 from specbeam.catalog.files import sha256
 from specbeam.catalog.items import Catalog
 from specbeam.catalog.trie import PAD, ItemTrie
-from specbeam.engines.bundle import Bundle
+from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.torch import ATTENTION, GraphModule, masked_attention
 from specbeam.export import check_parity, export_bundle
 from specbeam.export.checkpoint import Checkpoint

@@ -11,7 +11,7 @@ from specbeam.catalog.errors import SpecBeamError
 from specbeam.catalog.files import Frozen, sha256, whole_directory, whole_file
 from specbeam.catalog.items import Catalog
 from specbeam.runtime import ItemFilter
-from specbeam.runtime.files import ItemList, filter_of
+from specbeam.runtime.runs.item_lists import ItemList, filter_of
 
 
 class Settings(Frozen, frozen=True):

@@ -14,7 +14,7 @@ from scripted_search import live_mask, ragged_catalog, random_catalog
 from specbeam.catalog.errors import OptionError
 from specbeam.catalog.trie import ItemTrie
 from specbeam.runtime import DraftShape, ItemFilter
-from specbeam.runtime.filters import REMEMBERED, FilterCompiler
+from specbeam.runtime.search.filters import REMEMBERED, FilterCompiler
 from specbeam.runtime.types import CompiledFilter
 
 UNKNOWN = frozenset({"nobody", ""})

@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from specbeam.align import loop
-from specbeam.align.budget import TrainingBudget
-from specbeam.align.fit import FitReport, fit
-from specbeam.align.order import EpochBatches, Samples
+from specbeam.align.training import loop
+from specbeam.align.training.budget import TrainingBudget
+from specbeam.align.training.fit import FitReport, fit
+from specbeam.align.training.order import EpochBatches, Samples
 from specbeam.catalog.errors import OptionError, SpecBeamError
 
 STEPS = 13
@@ -257,7 +257,7 @@ def test_a_gradient_that_is_not_finite_ends_training(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from specbeam.align import work
+    from specbeam.align.training import work
 
     saved: list[Path] = []
 

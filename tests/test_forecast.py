@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planning_cases import NEW, PLANS, accepting, catalog, linear, priced, situation, situations
-from specbeam.runtime.forecast import ENUMERATE, NOTHING, Plan, Policy, Situation, expected_milliseconds
+from specbeam.runtime.planning.forecast import ENUMERATE, NOTHING, Plan, Policy, Situation, expected_milliseconds
 
 
 def test_nothing_is_a_call_a_depth() -> None:

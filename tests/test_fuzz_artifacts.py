@@ -7,7 +7,7 @@ import pytest
 from artifact_targets import ENGINE, Artifacts, artifact_targets, other_targets, pool_targets
 from fuzz_journal import journal_targets
 from fuzzing import fuzz
-from specbeam.engines.sealed import sealed
+from specbeam.engines.bundle.sealed import sealed
 from tiny_models import make_text_tokenizer
 
 INPUTS = 60

@@ -16,12 +16,12 @@ import gpu
 from device_engines import built
 from reference import as_ranked
 from specbeam.engines.base import Engine
-from specbeam.engines.bundle import Bundle
-from specbeam.engines.facts import Role
-from specbeam.engines.ort import load_ort_engine
+from specbeam.engines.bundle.facts import Role
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.onnxruntime.cpu import load_ort_engine
 from specbeam.engines.torch import folded_attention, load_torch_engine, uploaded
 from specbeam.runtime import DraftShape, Recommender
-from specbeam.runtime.planning import FixedPlanning
+from specbeam.runtime.planning.policy import FixedPlanning
 from tiny_bundle import Tiny
 
 ROLES: tuple[Role, ...] = ("target", "draft")

@@ -12,10 +12,10 @@ from scipy.sparse import csr_matrix
 
 from commands import bad, good, lines, only, user, write
 from specbeam.catalog.errors import CatalogError, HistoryError, OptionError, PoolError
-from specbeam.catalog.history import HistoryRequest
-from specbeam.pools.grouping import LAYERS, embedded, group_users
-from specbeam.pools.groups import group_sizes, read_groups, write_groups
-from specbeam.pools.item_groups import Described, group_at_random, group_by_category, group_by_title, read_items
+from specbeam.catalog.histories.requests import HistoryRequest
+from specbeam.pools.groups.file import group_sizes, read_groups, write_groups
+from specbeam.pools.groups.items import Described, group_at_random, group_by_category, group_by_title, read_items
+from specbeam.pools.groups.users import LAYERS, embedded, group_users
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 SIZES = (40, 25, 15)

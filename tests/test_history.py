@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from specbeam.catalog import HistoryRequest, Reject, read_histories
 from specbeam.catalog.errors import HistoryError
 from specbeam.catalog.extras import install
-from specbeam.catalog.formats import LITERALS
-from specbeam.catalog.formats import _literal as literal
+from specbeam.catalog.histories.formats import LITERALS
+from specbeam.catalog.histories.formats import _literal as literal
 
 DATA = Path(os.environ.get("SPECBEAM_DATA", Path(__file__).parents[2] / "shared")) / "data"
 

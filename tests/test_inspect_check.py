@@ -10,15 +10,15 @@ import pytest
 
 from commands import bad, good, run
 from specbeam.catalog.files import sha256
-from specbeam.catalog.history import HistoryRequest
-from specbeam.engines.bundle import Bundle
-from specbeam.engines.checksums import Checklist, bundle_checklist
+from specbeam.catalog.histories.requests import HistoryRequest
+from specbeam.engines.bundle.checksums import Checklist, bundle_checklist
+from specbeam.engines.bundle.items import Bundle
+from specbeam.evaluate.tune import tune
 from specbeam.graphs import tensorrt_ops
 from specbeam.pools.inspect import pool_checklist
-from specbeam.pools.item_build import build_item_pool
-from specbeam.pools.text_build import build_text_pool
-from specbeam.pools.texts import Text
-from specbeam.runtime.tune import tune
+from specbeam.pools.items.build import build_item_pool
+from specbeam.pools.texts.build import build_text_pool
+from specbeam.pools.texts.read import Text
 from tiny_bundle import ENGINE, Tiny, edit_manifest
 
 GRAPHS = [f"{role}, {precision}" for role in ("target", "draft") for precision in ("fp16", "bf16", "int8")]
@@ -134,7 +134,7 @@ def test_a_file_that_cannot_be_read(bundle: Path, monkeypatch: pytest.MonkeyPatc
             raise OSError(5, "Input/output error", str(path))
         return sha256(path)
 
-    monkeypatch.setattr("specbeam.engines.facts.sha256", fails)
+    monkeypatch.setattr("specbeam.engines.bundle.facts.sha256", fails)
     flip(bundle / "target/model.onnx")  # the rest is looked at, too
     found = {damage.file: damage for damage in bundle_checklist(bundle).run().damaged}
     assert list(found) == ["catalog/trie.safetensors", "target/model.onnx"]

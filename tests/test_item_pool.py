@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from commands import bad, good, lines, user, write
 from specbeam.catalog.errors import PoolError, SpecBeamError
-from specbeam.catalog.history import HistoryRequest
-from specbeam.pools import item_build
+from specbeam.catalog.histories.requests import HistoryRequest
 from specbeam.pools.files import POOL_FILE, write_arrays, write_facts
-from specbeam.pools.item_build import MOST_FOLLOWERS, WINDOW, build_item_pool
-from specbeam.pools.item_pool import ItemPool
+from specbeam.pools.items import build as item_build
+from specbeam.pools.items.build import MOST_FOLLOWERS, WINDOW, build_item_pool
+from specbeam.pools.items.pool import ItemPool
 
 STORIES = {"u1": ["a", "b", "a", "c"], "u2": ["b", "c"], "u3": ["\ud83d", "é"], "u4": ["d"]}
 

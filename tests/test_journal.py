@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from specbeam.catalog.errors import OutputTakenError, SpecBeamError
 from specbeam.catalog.records import Reject, RejectLine
-from specbeam.runtime import journal as journal_module
-from specbeam.runtime.files import check_outputs
-from specbeam.runtime.journal import Journal, _File
-from specbeam.runtime.run_log import JournalFiles, RunFacts, completed, may_replace, output_kept_in, sealed_line
+from specbeam.runtime.runs import journal as journal_module
+from specbeam.runtime.runs.inference import check_outputs
+from specbeam.runtime.runs.journal import Journal, _File
+from specbeam.runtime.runs.log import JournalFiles, RunFacts, completed, may_replace, output_kept_in, sealed_line
+from specbeam.runtime.runs.windows import Ending, HopelessError, Job, Outcomes, PipeSink, Stop, serve
 from specbeam.runtime.types import RequestFailure
-from specbeam.runtime.windows import Ending, HopelessError, Job, Outcomes, PipeSink, Stop, serve
 
 BATCH = 3
 

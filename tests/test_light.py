@@ -18,9 +18,9 @@ def loaded_by(statement: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "module",
-    ["specbeam", "specbeam.catalog", "specbeam.catalog.history", "specbeam.engines", "specbeam.engines.registry",
-     "specbeam.engines.build", "specbeam.runtime", "specbeam.runtime.files", "specbeam.pools.text_pool",
-     "specbeam.text", "specbeam.runtime.journal", "specbeam.cli"],
+    ["specbeam", "specbeam.catalog", "specbeam.catalog.histories.read", "specbeam.engines", "specbeam.engines.registry",
+     "specbeam.engines.build", "specbeam.runtime", "specbeam.runtime.runs.inference", "specbeam.pools.texts.pool",
+     "specbeam.text", "specbeam.runtime.runs.journal", "specbeam.cli"],
 )  # fmt: skip
 def test_import_is_light(module: str) -> None:
     loaded = loaded_by(f"import {module}")

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from reference import TrieGenerate, as_ranked, leaf_identifiers, ranking_fault, real_users, shared_data
 from specbeam.engines.build import build_engine
-from specbeam.engines.bundle import Bundle
+from specbeam.engines.bundle.items import Bundle
 from specbeam.export import export_bundle
 from specbeam.runtime import DraftShape, Recommender, Verification
 from tiny_models import make_text_tokenizer, text_catalog, tiny_catalog, tiny_checkpoint

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specbeam.engines.mask import MASK_TYPES, MaskType, dense_mask
+from specbeam.engines.attention_mask import MASK_TYPES, MaskType, dense_mask
 from specbeam.engines.torch import DTYPES, additive_mask
-from specbeam.runtime.mask import tree_visibility
+from specbeam.runtime.search.visibility import tree_visibility
 
 NOBODY = np.empty(0, np.int64)
 

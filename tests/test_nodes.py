@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from scripted_search import random_catalog
 from specbeam.catalog.trie import ItemTrie
-from specbeam.runtime.nodes import EvaluatedNodes
-from specbeam.runtime.scoring import Scoring
+from specbeam.runtime.search.nodes import EvaluatedNodes
+from specbeam.runtime.search.scoring import Scoring
+from specbeam.runtime.search.trie_view import TrieView
 from specbeam.runtime.types import Beams, NodeList
-from specbeam.runtime.view import TrieView
 
 # 0 -> 1, 2, 3; 1 -> 4, 5; 2 -> 6; 3 -> 7, 8, 9
 TRIE = ItemTrie.build(np.array([[1, 5], [1, 6], [2, 5], [3, 5], [3, 6], [3, 7]]))

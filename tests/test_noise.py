@@ -13,7 +13,7 @@ from chi_square import misfit, quantile
 from scripted_search import random_catalog
 from specbeam.catalog.hashing import uniform
 from specbeam.catalog.trie import ItemTrie
-from specbeam.runtime.noise import STREAMS, Noise, perturbed, prefix_hashes
+from specbeam.runtime.search.noise import STREAMS, Noise, perturbed, prefix_hashes
 
 
 def test_the_quantile_is_the_tables() -> None:

@@ -13,22 +13,22 @@ import torch
 from commands import bad, good, lines, run, user, write
 from scripted_recommender import MODES, PREFIX, SPEC, assert_same, named, pairs
 from scripted_search import random_catalog
-from specbeam.align.teacher import Searcher
+from specbeam.align.teaching.searcher import Searcher
 from specbeam.catalog.errors import EngineError, SpecBeamError
+from specbeam.catalog.finite import all_finite, are_logprobs, finite, largest_difference
 from specbeam.catalog.hashing import UInt64
-from specbeam.catalog.numbers import all_finite, are_logprobs, finite, largest_difference
-from specbeam.catalog.prompt import PromptEncoder
+from specbeam.catalog.prompts.encoder import PromptEncoder
 from specbeam.catalog.trie import ItemTrie
-from specbeam.engines import check
+from specbeam.engines import compare as check
 from specbeam.engines.base import Engine, Float32
 from specbeam.engines.build import build_engine
-from specbeam.engines.bundle import Bundle
-from specbeam.engines.ort_backend import OrtBackend
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.onnxruntime.backend import OrtBackend
 from specbeam.engines.scripted import ScriptedEngine
 from specbeam.runtime import DraftShape, Recommendation, Recommender, RequestError, RequestFailure, Verification
-from specbeam.runtime.noise import perturbed
-from specbeam.runtime.planning import FixedPlanning
-from specbeam.runtime.scoring import Scoring
+from specbeam.runtime.planning.policy import FixedPlanning
+from specbeam.runtime.search.noise import perturbed
+from specbeam.runtime.search.scoring import Scoring
 from tiny_bundle import ENGINE, Tiny, break_embedding, break_rows
 from tiny_models import identifier_tokens, make_model, make_tokenizer, tiny_catalog
 

@@ -13,15 +13,15 @@ from transformers import PreTrainedModel
 
 from naive_trie import children, path
 from scripted_search import ragged_catalog, random_catalog
-from specbeam.align.batch import TreeBatch, TreeBatcher, child_logprobs
-from specbeam.align.lessons import shallow
 from specbeam.align.objectives import OBJECTIVES, AtSpeedR, AtSpeedS, Objective, PathKd, data_loss, find_objective
-from specbeam.align.segments import LEAST, log_shares, log_total, ranks, total
-from specbeam.align.teacher import Searcher, truth_paths
-from specbeam.align.trees import Trees
+from specbeam.align.teaching.batch import TreeBatch, TreeBatcher, child_logprobs
+from specbeam.align.teaching.lessons import shallow
+from specbeam.align.teaching.searcher import Searcher, truth_paths
+from specbeam.align.teaching.segments import LEAST, log_shares, log_total, ranks, total
+from specbeam.align.teaching.trees import Trees
 from specbeam.catalog.errors import OptionError
 from specbeam.catalog.trie import ItemTrie
-from specbeam.engines.mask import MASK_TYPES
+from specbeam.engines.attention_mask import MASK_TYPES
 from specbeam.engines.torch import TorchEngine
 from tiny_models import make_model
 

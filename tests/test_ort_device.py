@@ -16,17 +16,17 @@ from device_engines import PATH, built
 from reference import as_ranked
 from specbeam.catalog.errors import EngineError
 from specbeam.engines.base import Engine, ForwardInputs, causal
-from specbeam.engines.buckets import UNIT, bucket, padded_tokens
-from specbeam.engines.bundle import Bundle
-from specbeam.engines.facts import Role
+from specbeam.engines.bundle.facts import Role
+from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.memory import Lease, Pool
-from specbeam.engines.ort import load_ort_engine
-from specbeam.engines.ort_bound import FLOAT32, BoundSession, OrtMemory, Tensors
-from specbeam.engines.ort_device import GATHER, SMALLEST, DeviceEngine
+from specbeam.engines.onnxruntime.bound import FLOAT32, BoundSession, OrtMemory, Tensors
+from specbeam.engines.onnxruntime.buckets import UNIT, bucket, padded_tokens
+from specbeam.engines.onnxruntime.cpu import load_ort_engine
+from specbeam.engines.onnxruntime.device import GATHER, SMALLEST, DeviceEngine
 from specbeam.graphs.gather import write_gather
 from specbeam.runtime import DraftShape, Recommender, Verification
-from specbeam.runtime.planning import FixedPlanning
-from specbeam.runtime.prefix import SharedPrefix
+from specbeam.runtime.planning.policy import FixedPlanning
+from specbeam.runtime.search.prefix import SharedPrefix
 from tiny_bundle import Tiny
 
 
@@ -327,8 +327,8 @@ def test_what_comes_again_is_captured() -> None:
 
 
 def test_captures_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specbeam.engines.ort_bound.GRAPHS", 2)
-    monkeypatch.setattr("specbeam.engines.ort_bound.BINDINGS", 3)
+    monkeypatch.setattr("specbeam.engines.onnxruntime.bound.GRAPHS", 2)
+    monkeypatch.setattr("specbeam.engines.onnxruntime.bound.BINDINGS", 3)
     session = RecordingSession()
     bound = BoundSession(session, "cpu", cuda_graphs=True)
     for _ in range(2):

@@ -10,10 +10,10 @@ from planning_cases import TRIE, accepting, catalog, linear, situation, situatio
 from scripted_search import random_catalog, search
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.scripted import ScriptedEngine
-from specbeam.runtime.acceptance import GRID, Acceptance
-from specbeam.runtime.draft import enumerated
-from specbeam.runtime.forecast import Situation
-from specbeam.runtime.planner import (
+from specbeam.runtime.drafting.drafter import enumerated
+from specbeam.runtime.planning.acceptance import GRID, Acceptance
+from specbeam.runtime.planning.forecast import Situation
+from specbeam.runtime.planning.planner import (
     DOUBT,
     ENUMERATE,
     LEAST_MS,
@@ -26,8 +26,8 @@ from specbeam.runtime.planner import (
     expected_milliseconds,
     rationale,
 )
+from specbeam.runtime.search.trie_view import TrieView
 from specbeam.runtime.types import DraftTree, Frontier, Hypotheses, NodeList, Step, Verdict
-from specbeam.runtime.view import TrieView
 
 COSTS = linear(10, 0.08), linear(0.5, 0.001)
 
@@ -214,7 +214,7 @@ def test_policies_are_kept_until_half_as_much_again_is_known(monkeypatch: pytest
         calls.append((case["batch"], case["prompt"], case["width"]))
         return choose(**case)
 
-    monkeypatch.setattr("specbeam.runtime.planner.choose", counting)
+    monkeypatch.setattr("specbeam.runtime.planning.planner.choose", counting)
     acceptance = Acceptance(TRIE)
     plans = Planner(*COSTS, acceptance, shared_prefix=3)
     for prompt in (77, 80, 82):

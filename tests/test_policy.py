@@ -8,17 +8,17 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from specbeam.align.batch import TreeBatch, child_logprobs
-from specbeam.align.lessons import Lessons, Places, batch_of
 from specbeam.align.policy import AcceptanceCheck, Policy
-from specbeam.align.samples import Format, PromptOptions
-from specbeam.align.teach import fill, open_store
-from specbeam.align.teacher import Searcher, truth_paths
+from specbeam.align.teaching.batch import TreeBatch, child_logprobs
+from specbeam.align.teaching.lessons import Lessons, Places, batch_of
+from specbeam.align.teaching.searcher import Searcher, truth_paths
+from specbeam.align.teaching.store import fill, open_store
+from specbeam.align.training.samples import Format, PromptOptions
 from specbeam.catalog.items import Catalog
-from specbeam.catalog.prompt import PromptEncoder
+from specbeam.catalog.prompts.encoder import PromptEncoder
 from specbeam.engines.torch import TorchEngine
 from specbeam.runtime import DraftShape, Recommender
-from specbeam.runtime.planning import FixedPlanning
+from specbeam.runtime.planning.policy import FixedPlanning
 from specbeam.runtime.types import Int64
 from tiny_models import identifier_tokens, make_model, make_tokenizer, tiny_catalog
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from naive_pool import best_branches, paths_of
 from specbeam.catalog.errors import OptionError, PoolError
 from specbeam.pools import Drafting, Source, propose
-from specbeam.pools.lookup import UNIT, look_up
-from specbeam.pools.sources import BEGINNING, SEPARATOR, Scanned, joined
-from specbeam.pools.suffixes import Sorted, sort_suffixes
+from specbeam.pools.texts.lookup import UNIT, look_up
+from specbeam.pools.texts.sources import BEGINNING, SEPARATOR, Scanned, joined
+from specbeam.pools.texts.suffixes import Sorted, sort_suffixes
 
 BIG = 40_000  # a vocabulary of which four tokens do not fit into 64 bits
 alphabets = st.sampled_from([(0, 1), (0, 1, 2, 3), (7, 300, 70_000, 128_255, BIG)])

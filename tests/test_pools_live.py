@@ -8,7 +8,7 @@ import pytest
 from naive_pool import paths_of
 from specbeam.catalog.errors import OptionError
 from specbeam.pools import Drafting, LivePool, propose
-from specbeam.pools.sources import BEGINNING, SEPARATOR
+from specbeam.pools.texts.sources import BEGINNING, SEPARATOR
 
 DRAFTING = Drafting(depth=3)
 REACH = DRAFTING.reach

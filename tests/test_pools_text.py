@@ -15,8 +15,8 @@ from specbeam.catalog.files import sha256
 from specbeam.pools import Drafting, TextPool, propose
 from specbeam.pools.files import POOL_FILE, ArrayFacts, PoolFacts, open_arrays, write_facts
 from specbeam.pools.members import Members
-from specbeam.pools.text_build import build_text_pool
-from specbeam.pools.texts import Text
+from specbeam.pools.texts.build import build_text_pool
+from specbeam.pools.texts.read import Text
 
 DRAFTING = Drafting(depth=4, query=2, prompt_weight=1.0, draft_tokens=20)
 GROUPS = {"u1": "b", "u2": "a", "u3": "b", "u9": "a"}

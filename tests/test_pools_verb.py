@@ -9,8 +9,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from commands import bad, good, lines, user, write
 from specbeam.catalog.errors import PoolError
 from specbeam.pools import TextPool
-from specbeam.pools.item_pool import ItemPool
-from specbeam.pools.tokenizer import fingerprint, load, named_end_token, tokenizer_file
+from specbeam.pools.items.pool import ItemPool
+from specbeam.pools.texts.tokenizer import fingerprint, load, named_end_token, tokenizer_file
 
 WORDS = ["<unk>", "</s>", "likes", "board", "games", "and", "puzzles", "lamps"]
 

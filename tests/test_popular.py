@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from commands import bad, good, lines, run, user, write
-from specbeam.engines.bundle import Bundle
-from specbeam.pools.item_pool import ItemPool
-from specbeam.runtime.popular import PopularItems
+from specbeam.engines.bundle.items import Bundle
+from specbeam.pools.items.pool import ItemPool
+from specbeam.runtime.runs.popular import PopularItems
 from tiny_bundle import Tiny
 
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from specbeam.catalog.errors import EngineError
-from specbeam.engines.base import Engine, Float32, ForwardInputs, Int64, KVCache
-from specbeam.engines.facts import Limits, ModelFacts, Role, TensorRTFacts
+from specbeam.engines.base import Engine, Float32, ForwardInputs, Int64
+from specbeam.engines.bundle.facts import Limits, ModelFacts, Role, TensorRTFacts
+from specbeam.engines.cache import KVCache
 from specbeam.engines.latency import measure_latency
-from specbeam.engines.profiles import (
+from specbeam.engines.tensorrt.profiles import (
     Profile,
     cache_bytes,
     check_memory,

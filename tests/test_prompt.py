@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from specbeam.catalog import Catalog, PromptEncoder, PromptOptions, PromptSpec, compile_prompt
 from specbeam.catalog.errors import PromptError
-from specbeam.catalog.tokens import identifier_ids
+from specbeam.catalog.identifiers import identifier_ids
 
 SHARED = Path(os.environ.get("SPECBEAM_DATA", Path(__file__).parents[2] / "shared"))
 

@@ -11,10 +11,10 @@ from onnx import numpy_helper
 
 from commands import bad, good, lines, run, user, write
 from specbeam.catalog.errors import BundleError, OptionError
-from specbeam.engines.bundle import Bundle
+from specbeam.engines.bundle.items import Bundle
 from specbeam.runtime import Recommender, Verification
 from specbeam.runtime.metrics import NEAR
-from specbeam.runtime.recheck import Recheck, least_overlap, reference_engine
+from specbeam.runtime.runs.recheck import Recheck, least_overlap, reference_engine
 from specbeam.runtime.types import RequestFailure
 from tiny_bundle import ENGINE, Tiny, break_rows, edit_engine, seal_engine
 

@@ -11,12 +11,12 @@ import pytest
 from scripted_search import naive_beam_search
 from specbeam.catalog.errors import HistoryError, OptionError
 from specbeam.catalog.items import Catalog
-from specbeam.catalog.prompt import PromptEncoder, PromptSpec
+from specbeam.catalog.prompts.encoder import PromptEncoder, PromptSpec
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.scripted import ScriptedEngine
 from specbeam.runtime import DraftShape, RecommendedItem, Recommender, Verification
-from specbeam.runtime.planning import FixedPlanning
-from specbeam.runtime.prefix import WORTH
+from specbeam.runtime.planning.policy import FixedPlanning
+from specbeam.runtime.search.prefix import WORTH
 from specbeam.runtime.types import Recommendation
 
 HISTORY_LENGTH = 5

@@ -14,9 +14,9 @@ from relaxed_procedure import Distribution, Nodes, Procedure
 from scripted_search import live_mask, ragged_catalog, random_catalog, search
 from specbeam.catalog.trie import PAD, ItemTrie
 from specbeam.engines.scripted import ScriptedEngine
-from specbeam.runtime.relaxed import RelaxedVerifier
+from specbeam.runtime.options import Verification
+from specbeam.runtime.search.relaxed import RelaxedVerifier
 from specbeam.runtime.types import DraftShape
-from specbeam.runtime.verification import Verification
 
 DRAWS = 20_000
 PROMPT = np.array([3, 4])

@@ -19,16 +19,17 @@ from specbeam.catalog.items import Catalog
 from specbeam.catalog.trie import PAD, ItemTrie
 from specbeam.catalog.trie_file import check_agreement, load_trie, save_trie
 from specbeam.engines.build import build_engine
-from specbeam.engines.bundle import CATALOG_FILE, MANIFEST, TRIE_FILE, Bundle, Manifest
-from specbeam.engines.facts import EngineFacts, file_facts
-from specbeam.engines.ort import load_ort_engine
-from specbeam.engines.sealed import sealed
+from specbeam.engines.bundle.facts import EngineFacts, file_facts
+from specbeam.engines.bundle.items import CATALOG_FILE, TRIE_FILE, Bundle, Manifest
+from specbeam.engines.bundle.model import MANIFEST
+from specbeam.engines.bundle.sealed import sealed
+from specbeam.engines.onnxruntime.cpu import load_ort_engine
 from specbeam.graphs.files import load_graph
 from specbeam.pools.files import write_arrays, write_facts
-from specbeam.pools.text_build import build_text_pool
-from specbeam.pools.text_pool import TextPool
-from specbeam.pools.texts import Text
-from specbeam.runtime.tuning import Tuning
+from specbeam.pools.texts.build import build_text_pool
+from specbeam.pools.texts.pool import TextPool
+from specbeam.pools.texts.read import Text
+from specbeam.runtime.planning.tuning_file import Tuning
 from tiny_bundle import Tiny
 
 

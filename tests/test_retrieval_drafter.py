@@ -15,21 +15,22 @@ from naive_guesses import naive_guesses
 from scripted_recommender import MODES, SHAPE, assert_same, by_the_book, make, named, pairs
 from scripted_search import ragged_catalog, random_catalog
 from specbeam.catalog.errors import BundleError, OptionError, PoolError
-from specbeam.catalog.history import HistoryRequest
+from specbeam.catalog.histories.requests import HistoryRequest
 from specbeam.catalog.trie import ItemTrie
-from specbeam.engines.bundle import Bundle
-from specbeam.pools.item_build import build_item_pool
-from specbeam.pools.item_pool import ItemPool
-from specbeam.runtime import DraftShape, ItemFilter, Recommender, Verification, retrieval
-from specbeam.runtime.planner import Planner
-from specbeam.runtime.planning import FixedPlanning
-from specbeam.runtime.retrieval import CatalogPool, PoolGuesses
-from specbeam.runtime.scoring import Scoring
+from specbeam.engines.bundle.items import Bundle
+from specbeam.evaluate.tune import described, tune
+from specbeam.pools.items.build import build_item_pool
+from specbeam.pools.items.pool import ItemPool
+from specbeam.runtime import DraftShape, ItemFilter, Recommender, Verification
+from specbeam.runtime.drafting import retrieval
+from specbeam.runtime.drafting.retrieval import CatalogPool, PoolGuesses
+from specbeam.runtime.planning.planner import Planner
+from specbeam.runtime.planning.policy import FixedPlanning
+from specbeam.runtime.planning.tuning_file import UNTUNED_POOL, tuning_file
+from specbeam.runtime.search.scoring import Scoring
+from specbeam.runtime.search.trie_view import TrieView
 from specbeam.runtime.stats import DecodeStats
-from specbeam.runtime.tune import described, tune
-from specbeam.runtime.tuning import UNTUNED_POOL, tuning_file
 from specbeam.runtime.types import NodeList
-from specbeam.runtime.view import TrieView
 from tiny_bundle import ENGINE, Tiny, edit_manifest
 
 LOSSLESS = [name for name in MODES if name not in ("tolerant", "relaxed")]

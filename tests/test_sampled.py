@@ -12,8 +12,8 @@ from chi_square import misfit
 from scripted_search import END, Ranked, all_leaves, live_mask, ragged_catalog, random_catalog, search
 from specbeam.catalog.trie import PAD, ItemTrie
 from specbeam.engines.scripted import ScriptedEngine
+from specbeam.runtime.options import Verification
 from specbeam.runtime.types import DraftShape
-from specbeam.runtime.verification import Verification
 
 DRAWS = 20_000
 PROMPT = np.array([3, 4])
@@ -94,7 +94,9 @@ def test_the_order_of_a_list_is_the_order_of_the_draws() -> None:
 
 
 def test_noise_that_ignores_the_parent_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specbeam.runtime.nodes.perturbed", lambda parent, which, logprob, noise: logprob + noise)
+    monkeypatch.setattr(
+        "specbeam.runtime.search.nodes.perturbed", lambda parent, which, logprob, noise: logprob + noise
+    )
     leaves = all_leaves(EQUAL, engine(EQUAL), PROMPT, scoring="constrained")
     assert misfit(drawn(EQUAL, 2), without_replacement(leaves, 2)) > 2
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scripted_search import Ranked, all_leaves, live_mask, naive_beam_search, ragged_catalog, random_catalog, search
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.scripted import ScriptedEngine
+from specbeam.runtime.options import Verification
 from specbeam.runtime.types import DraftShape, Round
-from specbeam.runtime.verification import Verification
 
 
 def assert_same(got: Ranked, expected: Ranked) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scripted_search import naive_beam_search, random_catalog, search
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.scripted import ScriptedEngine
-from specbeam.runtime.prefix import SharedPrefix
+from specbeam.runtime.search.prefix import SharedPrefix
 from specbeam.runtime.types import DraftShape
 
 Ranked = list[tuple[int, float]]

@@ -11,8 +11,8 @@ import pytest
 from commands import bad, lines
 from specbeam.calib.observe import _session
 from specbeam.catalog.errors import EngineError, ExportError
-from specbeam.engines import ort
-from specbeam.engines.ort import open_session, session_options
+from specbeam.engines.onnxruntime import cpu as ort
+from specbeam.engines.onnxruntime.cpu import open_session, session_options
 from specbeam.export.parity import onnx_forward
 from tiny_bundle import Tiny
 

@@ -13,12 +13,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from specbeam.catalog import HistoryRequest, Reject, read_histories
-from specbeam.catalog import formats as formats_module
-from specbeam.catalog import spill as spill_module
 from specbeam.catalog.errors import DiskFullError, HistoryError
-from specbeam.catalog.formats import read_atspeed, read_lcrec
-from specbeam.catalog.members import LONG, members
-from specbeam.catalog.spill import Seen, database
+from specbeam.catalog.histories import formats as formats_module
+from specbeam.catalog.histories import spill as spill_module
+from specbeam.catalog.histories.formats import read_atspeed, read_lcrec
+from specbeam.catalog.histories.members import LONG, members
+from specbeam.catalog.histories.spill import Seen, database
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

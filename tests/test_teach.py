@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from specbeam.align import teach
-from specbeam.align.lessons import Places
-from specbeam.align.samples import Format, PromptOptions
-from specbeam.align.teach import fill, open_store
-from specbeam.align.teacher import Searcher, truth_paths
-from specbeam.align.trees import Trees, TreeStore
+from specbeam.align.teaching import store as teach
+from specbeam.align.teaching.lessons import Places
+from specbeam.align.teaching.searcher import Searcher, truth_paths
+from specbeam.align.teaching.store import fill, open_store
+from specbeam.align.teaching.trees import Trees, TreeStore
+from specbeam.align.training.samples import Format, PromptOptions
 from specbeam.catalog.errors import SpecBeamError
 from specbeam.catalog.items import Catalog
-from specbeam.catalog.prompt import PromptEncoder
+from specbeam.catalog.prompts.encoder import PromptEncoder
 from specbeam.engines.scripted import ScriptedEngine
 from specbeam.runtime.types import NodeList
 from tiny_models import identifier_tokens, make_tokenizer, tiny_catalog

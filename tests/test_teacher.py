@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 import scripted_recommender
 from scripted_search import naive_beam_search, ragged_catalog, random_catalog
-from specbeam.align.teacher import Searcher, truth_paths
-from specbeam.align.trees import TeacherSettings, Trees, TreeStore, joined
+from specbeam.align.teaching.searcher import Searcher, truth_paths
+from specbeam.align.teaching.trees import TeacherSettings, Trees, TreeStore, joined
 from specbeam.catalog.errors import DiskFullError, SpecBeamError
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.scripted import ScriptedEngine

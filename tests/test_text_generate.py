@@ -15,11 +15,11 @@ from device_engines import built
 from specbeam.catalog.errors import BundleError, ExportError, OptionError, PoolError, PromptError
 from specbeam.cli import main
 from specbeam.engines.build import build_engine
-from specbeam.engines.bundle import Bundle
-from specbeam.engines.text_bundle import TextBundle
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.bundle.texts import TextBundle
+from specbeam.evaluate.generate import isolated_generate
 from specbeam.export.text import SAMPLES, export_text
-from specbeam.generate import isolated_generate
-from specbeam.pools.live import LivePool
+from specbeam.pools.texts.live import LivePool
 from specbeam.runtime import RequestError, RequestFailure
 from specbeam.text import Drafting, TextGenerator, TextVerification
 from specbeam.text.draft import PoolDrafter

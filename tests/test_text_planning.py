@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from specbeam.engines.facts import LatencyPoint
-from specbeam.pools.branches import Branches
-from specbeam.runtime.costs import CallCosts
+from specbeam.engines.bundle.facts import LatencyPoint
+from specbeam.pools.texts.branches import Branches
+from specbeam.runtime.planning.costs import CallCosts
 from specbeam.text.planning import SELDOM, ByCost, Call, Spent, first
 
 DEAR, CHEAP = 1.0, 0.001  # milliseconds of one more token; a call of one token takes 1

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specbeam.engines.scripted import ScriptedEngine
-from specbeam.pools.branches import Branches
+from specbeam.pools.texts.branches import Branches
 from specbeam.text.draft import NoDrafter, TextDrafter
 from specbeam.text.ends import Ends
 from specbeam.text.planning import AllOfIt

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specbeam.catalog.errors import OptionError
-from specbeam.pools.branches import Branches
+from specbeam.pools.texts.branches import Branches
 from specbeam.text.types import TextVerification
 from specbeam.text.verify import accept
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from specbeam.catalog import Catalog
 from specbeam.catalog.errors import CatalogError
-from specbeam.catalog.tokens import compile_identifiers, identifier_ids, is_glued, is_text
+from specbeam.catalog.identifiers import compile_identifiers, identifier_ids, is_glued, is_text
 from specbeam.catalog.trie import PAD
 from tiny_models import END, identifier_tokens, make_text_tokenizer, make_tokenizer, text_catalog
 

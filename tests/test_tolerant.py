@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from scripted_search import live_mask, naive_beam_search, ragged_catalog, random_catalog, scored_children, search
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.scripted import ScriptedEngine
-from specbeam.runtime.draft import empty_tree
-from specbeam.runtime.nodes import EvaluatedNodes
-from specbeam.runtime.scoring import Scoring
+from specbeam.runtime.drafting.drafter import empty_tree
+from specbeam.runtime.options import Verification
+from specbeam.runtime.search.nodes import EvaluatedNodes
+from specbeam.runtime.search.scoring import Scoring
+from specbeam.runtime.search.trie_view import TrieView
+from specbeam.runtime.search.verify import TolerantVerifier
 from specbeam.runtime.session import beginning
 from specbeam.runtime.types import DraftShape, NodeList, Round, Verdict
-from specbeam.runtime.verification import Verification
-from specbeam.runtime.verify import TolerantVerifier
-from specbeam.runtime.view import TrieView
 
 Beam = tuple[int, float]  # (node, score)
 

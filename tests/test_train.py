@@ -11,9 +11,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from commands import bad, good
-from specbeam.align.configs import PRESETS, ModelSize, find_config, named_size
-from specbeam.align.decoder import build_decoder, build_tokenizer, load_with_rows
-from specbeam.align.samples import (
+from specbeam.align.training.configs import PRESETS, ModelSize, find_config, named_size
+from specbeam.align.training.decoder import build_decoder, build_tokenizer, load_with_rows
+from specbeam.align.training.samples import (
     IGNORED,
     Answers,
     Format,
@@ -24,10 +24,10 @@ from specbeam.align.samples import (
     next_token_loss,
     training_samples,
 )
-from specbeam.align.sources import FreshDecoder, LoraDecoder, Pretrained, Source, find_source
-from specbeam.align.train import split, train
-from specbeam.catalog.dataset import Dataset
+from specbeam.align.training.sources import FreshDecoder, LoraDecoder, Pretrained, Source, find_source
+from specbeam.align.training.train import split, train
 from specbeam.catalog.errors import HistoryError, OptionError, PromptError, SpecBeamError
+from specbeam.catalog.histories.dataset import Dataset
 from specbeam.export.bundle import check_same_tokens
 from specbeam.export.checkpoint import Checkpoint
 from tiny_models import make_text_tokenizer, make_tokenizer, text_catalog, tiny_catalog, tiny_checkpoint

@@ -14,8 +14,8 @@ from chat_cases import FAMILIES
 from commands import bad, good
 from specbeam.align.synthetic import ShopSize, write_shop
 from specbeam.catalog import PromptOptions
-from specbeam.catalog.prompt_options import variable_value
-from specbeam.engines.bundle import Bundle
+from specbeam.catalog.prompts.options import variable_value
+from specbeam.engines.bundle.items import Bundle
 from tiny_models import tiny_catalog
 
 PROMPT, SEPARATOR = "The user's items: {history}\nNext: ", " , "

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from naive_trie import children, path
 from scripted_search import ragged_catalog, random_catalog
-from specbeam.align.batch import TreeBatch, TreeBatcher, child_logprobs, path_scores
-from specbeam.align.teacher import Searcher, truth_paths
-from specbeam.align.trees import Trees
+from specbeam.align.teaching.batch import TreeBatch, TreeBatcher, child_logprobs, path_scores
+from specbeam.align.teaching.searcher import Searcher, truth_paths
+from specbeam.align.teaching.trees import Trees
 from specbeam.catalog.trie import ItemTrie
-from specbeam.engines.mask import MASK_TYPES
+from specbeam.engines.attention_mask import MASK_TYPES
 from specbeam.engines.torch import TorchEngine
 from tiny_models import KINDS, make_model
 

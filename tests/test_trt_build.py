@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from fake_cuda import FakeCuda
 from specbeam.catalog.errors import EngineError
 from specbeam.catalog.extras import install
-from specbeam.engines.profiles import profiles_for
-from specbeam.engines.trt import load_trt_engine
-from specbeam.engines.trt_build import TrtOptions, build_plan, graph_inputs
+from specbeam.engines.tensorrt.build import TrtOptions, build_plan, graph_inputs
+from specbeam.engines.tensorrt.engine import load_trt_engine
+from specbeam.engines.tensorrt.profiles import profiles_for
 from trt_cases import FACTS, LENGTH, LIMITS, Graphs, build, facts_of
 
 pytest.importorskip("polygraphy")
@@ -120,7 +120,7 @@ def test_without_tensorrt_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, gr
 def test_a_gpu_that_cannot_be_asked_is_let_go(
     graphs: Graphs, gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from specbeam.engines.device import Device
+    from specbeam.engines.cuda import Device
 
     def fails(device: Device) -> str:
         raise EngineError("no answer")
@@ -138,7 +138,7 @@ def test_a_gpu_that_cannot_be_asked_is_let_go(
 
 
 def test_without_polygraphy_the_extra_is_named(gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
-    from specbeam.engines.device import Device
+    from specbeam.engines.cuda import Device
 
     monkeypatch.setitem(sys.modules, "polygraphy.cuda", None)
     with pytest.raises(EngineError, match=f"Polygraphy is not usable here .*{re.escape(install('tensorrt'))}"):
@@ -147,7 +147,7 @@ def test_without_polygraphy_the_extra_is_named(gpu: FakeCuda, monkeypatch: pytes
 
 def test_loading_plans_needs_no_onnx_and_no_builder_code() -> None:
     code = (
-        "import sys, specbeam.engines.trt, specbeam.engines.trt_build\n"
+        "import sys, specbeam.engines.tensorrt.engine, specbeam.engines.tensorrt.build\n"
         "found = {'onnx', 'onnx_ir', 'torch', 'tensorrt', 'polygraphy'} & set(sys.modules)\n"
         "assert not found, found\n"
     )

@@ -15,8 +15,9 @@ from scripted_search import random_catalog, search
 from specbeam.catalog.errors import EngineError
 from specbeam.catalog.extras import install
 from specbeam.catalog.trie import ItemTrie
-from specbeam.engines.base import Engine, Float32, ForwardInputs, KVCache, causal
-from specbeam.engines.facts import TensorRTFacts
+from specbeam.engines.base import Engine, Float32, ForwardInputs, causal
+from specbeam.engines.bundle.facts import TensorRTFacts
+from specbeam.engines.cache import KVCache
 from specbeam.runtime.types import DraftShape
 from trt_cases import FACTS, LENGTH, LIMITS, REBUILD, ROWS, VOCABULARY, Graphs, build
 
@@ -39,7 +40,7 @@ Plans = dict[str, tuple[Path, TensorRTFacts]]
 
 
 def load(plans: Plans, precision: str = "fp32", **changes: object):
-    from specbeam.engines.trt import load_trt_engine
+    from specbeam.engines.tensorrt.engine import load_trt_engine
 
     plan, facts = plans[precision]
     return load_trt_engine(

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.tensorrt
 def hardware() -> str:
     """TensorRT's version; skips, with the reason, where it or a GPU is missing."""
     pytest.importorskip("polygraphy")
-    from specbeam.engines.device import Device
-    from specbeam.engines.trt_library import import_tensorrt
+    from specbeam.engines.cuda import Device
+    from specbeam.engines.tensorrt.library import import_tensorrt
 
     try:
         version = str(import_tensorrt().__version__)

@@ -7,12 +7,12 @@ import pytest
 
 from commands import bad, good, run
 from specbeam.catalog.errors import BundleError, HistoryError, OptionError
-from specbeam.engines.bundle import Bundle
+from specbeam.engines.bundle.items import Bundle
+from specbeam.evaluate.tune import tune, verdict
 from specbeam.runtime import DraftShape, Recommender, Verification
-from specbeam.runtime.planner import NOTHING, Expected, Planner
-from specbeam.runtime.planning import FixedPlanning
-from specbeam.runtime.tune import tune, verdict
-from specbeam.runtime.tuning import UNTUNED, tuning_file
+from specbeam.runtime.planning.planner import NOTHING, Expected, Planner
+from specbeam.runtime.planning.policy import FixedPlanning
+from specbeam.runtime.planning.tuning_file import UNTUNED, tuning_file
 from tiny_bundle import ENGINE, edit_engine
 
 HISTORIES = [[str(i), str((7 * i) % 40)] for i in range(24)]
@@ -182,7 +182,7 @@ def test_tuning_is_recommended_until_it_is_done(bundle: Path, tmp_path: Path, mo
 
 
 def test_where_nothing_can_be_kept_nothing_is_measured(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specbeam.runtime.tune.os.access", lambda path, mode: False)
+    monkeypatch.setattr("specbeam.evaluate.tune.os.access", lambda path, mode: False)
     with pytest.raises(OptionError, match="cannot be written to"):
         tune(bundle, HISTORIES, threads=1, progress=lambda *step: pytest.fail("began to work"))
 

@@ -14,17 +14,19 @@ import pytest
 from commands import bad, good, lines, user, write
 from specbeam.calib.ranges import load_ranges
 from specbeam.catalog.errors import BundleError, PoolError, SpecBeamError
-from specbeam.engines.bundle import MANIFEST, Bundle
-from specbeam.engines.default import DEFAULT_SCHEMA, default_engine
-from specbeam.engines.facts import ENGINE_FACTS, ENGINE_SCHEMA
-from specbeam.engines.sealed import SCHEMA_VERSION
-from specbeam.engines.text_bundle import TextBundle, open_bundle
+from specbeam.engines.bundle.default import DEFAULT_SCHEMA, default_engine
+from specbeam.engines.bundle.facts import ENGINE_FACTS, ENGINE_SCHEMA
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.bundle.model import MANIFEST
+from specbeam.engines.bundle.open import open_bundle
+from specbeam.engines.bundle.sealed import SCHEMA_VERSION
+from specbeam.engines.bundle.texts import TextBundle
 from specbeam.export.trained import Trained
 from specbeam.pools.files import POOL_FILE, POOL_SCHEMA
-from specbeam.pools.item_pool import ItemPool
-from specbeam.pools.text_pool import TextPool
+from specbeam.pools.items.pool import ItemPool
+from specbeam.pools.texts.pool import TextPool
 from specbeam.runtime import Recommender
-from specbeam.runtime.tuning import TUNING_SCHEMA
+from specbeam.runtime.planning.tuning_file import TUNING_SCHEMA
 from tiny_bundle import ENGINE
 
 KEPT = Path(__file__).parent / "artifacts"

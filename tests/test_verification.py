@@ -10,16 +10,16 @@ import pytest
 from scripted_search import random_catalog
 from specbeam.catalog.errors import OptionError, SpecBeamError
 from specbeam.catalog.trie import ItemTrie
-from specbeam.runtime.draft import empty_tree
-from specbeam.runtime.nodes import EvaluatedNodes
-from specbeam.runtime.noise import Noise, prefix_hashes
-from specbeam.runtime.relaxed import RelaxedVerifier
-from specbeam.runtime.scoring import Scoring
+from specbeam.runtime.drafting.drafter import empty_tree
+from specbeam.runtime.options import Verification
+from specbeam.runtime.search.nodes import EvaluatedNodes
+from specbeam.runtime.search.noise import Noise, prefix_hashes
+from specbeam.runtime.search.relaxed import RelaxedVerifier
+from specbeam.runtime.search.scoring import Scoring
+from specbeam.runtime.search.trie_view import TrieView
+from specbeam.runtime.search.verify import StrictVerifier, TolerantVerifier, Verifier
 from specbeam.runtime.session import beginning
 from specbeam.runtime.types import Mode
-from specbeam.runtime.verification import Verification
-from specbeam.runtime.verify import StrictVerifier, TolerantVerifier, Verifier
-from specbeam.runtime.view import TrieView
 
 INFINITE, NAN = float("inf"), float("nan")
 

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from scripted_search import random_catalog
 from specbeam.catalog.trie import ItemTrie
-from specbeam.runtime.draft import empty_tree
-from specbeam.runtime.nodes import EvaluatedNodes
-from specbeam.runtime.scoring import Scoring
+from specbeam.runtime.drafting.drafter import empty_tree
+from specbeam.runtime.search.nodes import EvaluatedNodes
+from specbeam.runtime.search.scoring import Scoring
+from specbeam.runtime.search.trie_view import TrieView
+from specbeam.runtime.search.verify import StrictVerifier
 from specbeam.runtime.session import beginning
 from specbeam.runtime.stats import DecodeStats
 from specbeam.runtime.types import Frontier, NodeList, Verdict
-from specbeam.runtime.verify import StrictVerifier
-from specbeam.runtime.view import TrieView
 
 # 0 -> 1, 2, 3; 1 -> 4, 5; 2 -> 6; 3 -> 7, 8, 9; leaves are at depth 3, one below each of 4 to 9
 TRIE = ItemTrie.build(np.array([[1, 5, 8], [1, 6, 8], [2, 5, 8], [3, 5, 8], [3, 6, 8], [3, 7, 8]]))

@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 from msgspec.structs import asdict
 
-from specbeam.engines.bundle import MANIFEST, Bundle, Manifest
-from specbeam.engines.facts import ENGINE_FACTS, EngineFacts, file_facts
-from specbeam.engines.sealed import sealed
+from specbeam.engines.bundle.facts import ENGINE_FACTS, EngineFacts, file_facts
+from specbeam.engines.bundle.items import Bundle, Manifest
+from specbeam.engines.bundle.model import MANIFEST
+from specbeam.engines.bundle.sealed import sealed
 
 ENGINE = "onnxruntime-cpu-fp32"
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from specbeam.engines.mask import MASK_TYPES, dense_mask
+from specbeam.engines.attention_mask import MASK_TYPES, dense_mask
 from specbeam.graphs.files import save_graph
 from tiny_models import make_model
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from specbeam.engines.facts import Limits, ModelFacts, TensorRTFacts
-from specbeam.engines.ort import OrtEngine, load_ort_engine
+from specbeam.engines.bundle.facts import Limits, ModelFacts, TensorRTFacts
+from specbeam.engines.onnxruntime.cpu import OrtEngine, load_ort_engine
 from specbeam.engines.prepare import prepare_graph
-from specbeam.engines.profiles import profiles_for
-from specbeam.engines.trt_build import TrtOptions, build_plan
+from specbeam.engines.tensorrt.build import TrtOptions, build_plan
+from specbeam.engines.tensorrt.profiles import profiles_for
 
 ROWS, LENGTH = 28, 3  # tokens of the model; of an identifier
 VOCABULARY = np.arange(4, ROWS)

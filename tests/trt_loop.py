@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from specbeam.engines.build import Order, build_engine
-from specbeam.engines.bundle import Bundle
-from specbeam.engines.facts import EnginePrecision, RoleFacts
+from specbeam.engines.bundle.facts import EnginePrecision, RoleFacts
+from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.registry import load_engine
-from specbeam.engines.trt_backend import CallSizes, TensorRTBackend
+from specbeam.engines.tensorrt.backend import CallSizes, TensorRTBackend
 from specbeam.runtime import DraftShape, Recommender
 
 SIZES = CallSizes(max_batch=8, max_nodes=64)
@@ -25,7 +25,7 @@ def build_int8(bundle: Path) -> str:
     """Build an int8 engine, calibrated on random histories; returns its name."""
     from specbeam.calib.build import build_int8 as build_quantized
     from specbeam.calib.options import Int8Options
-    from specbeam.catalog.dataset import Example
+    from specbeam.catalog.histories.dataset import Example
 
     opened = Bundle.open(bundle)
     items = np.array(opened.catalog().item_ids)

@@ -36,9 +36,9 @@ def build(graph: str, folder: str) -> object:
     import tensorrt as trt
 
     import fake_tensorrt as fake
-    from specbeam.engines import trt_build
-    from specbeam.engines.profiles import profiles_for
-    from specbeam.engines.trt_library import Messages, new_logger
+    from specbeam.engines.tensorrt import build as trt_build
+    from specbeam.engines.tensorrt.library import Messages, new_logger
+    from specbeam.engines.tensorrt.profiles import profiles_for
     from trt_cases import FACTS, LENGTH, LIMITS
 
     messages, seen = Messages(), []
@@ -68,9 +68,9 @@ def load(graph: str, plan: str) -> object:
     import tensorrt as trt
 
     from specbeam.catalog.errors import EngineError
-    from specbeam.engines import trt_build
-    from specbeam.engines.trt import open_plan
-    from specbeam.engines.trt_library import Messages, new_logger
+    from specbeam.engines.tensorrt import build as trt_build
+    from specbeam.engines.tensorrt.engine import open_plan
+    from specbeam.engines.tensorrt.library import Messages, new_logger
     from trt_cases import facts_of
 
     said = []

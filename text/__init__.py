@@ -1,6 +1,6 @@
 """Knowledge text by a target model, drafted from retrieval pools (LASER/DARE, arXiv 2408.05676)."""
 
-from ..pools.branches import Drafting
+from ..pools.texts.branches import Drafting
 from .generator import TextGenerator
 from .stats import GenerationStats
 from .types import Text, TextRequest, TextStats, TextVerification

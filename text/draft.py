@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..pools.branches import Branches, Drafting, propose
-from ..pools.live import LivePool
-from ..pools.text_pool import TextPool
+from ..pools.texts.branches import Branches, Drafting, propose
+from ..pools.texts.live import LivePool
+from ..pools.texts.pool import TextPool
 from .types import Int64
 
 _NONE = np.empty(0, np.int64)

@@ -7,8 +7,8 @@ import msgspec
 
 from ..catalog.errors import OptionError, PromptError
 from ..catalog.records import Reject, RejectLine
+from ..runtime.runs.windows import BATCHES_PER_WINDOW, Job, Outcomes
 from ..runtime.types import RequestFailure
-from ..runtime.windows import BATCHES_PER_WINDOW, Job, Outcomes
 from .generator import MAX_NEW_TOKENS, TextGenerator
 from .prompts import Prompt
 from .types import Finish, Text, TextRequest, TextStats

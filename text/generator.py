@@ -9,21 +9,21 @@ import numpy as np
 
 from ..catalog import checks
 from ..catalog.errors import OptionError, PoolError, PromptError
-from ..catalog.tokens import adds_special
+from ..catalog.identifiers import adds_special
 from ..engines.base import Engine
+from ..engines.bundle.texts import TextBundle, TextPrompt
 from ..engines.registry import (
     chosen_engine,
     chosen_threads,
     load_engine,
     name_and_precision,
 )
-from ..engines.text_bundle import TextBundle, TextPrompt
-from ..pools.branches import Drafting
-from ..pools.live import LivePool
-from ..pools.text_pool import TextPool
-from ..pools.tokenizer import load
+from ..pools.texts.branches import Drafting
+from ..pools.texts.live import LivePool
+from ..pools.texts.pool import TextPool
+from ..pools.texts.tokenizer import load
 from ..runtime.answers import answered, failure
-from ..runtime.costs import CallCosts
+from ..runtime.planning.costs import CallCosts
 from ..runtime.types import RequestFailure
 from .draft import NoDrafter, PoolDrafter, TextDrafter
 from .ends import Ends

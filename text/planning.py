@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..catalog.numbers import all_finite
-from ..pools.branches import Branches
-from ..runtime.costs import CallCosts
+from ..catalog.finite import all_finite
+from ..pools.texts.branches import Branches
+from ..runtime.planning.costs import CallCosts
 from .types import Bool, Float64, Int64
 
 BUCKETS, HALVES = 24, 2.0  # of branches by their share: so many, this many to each factor of two

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..engines.base import Engine, ForwardInputs
-from ..pools.branches import Branches
-from ..runtime.mask import tree_visibility
+from ..pools.texts.branches import Branches
+from ..runtime.search.visibility import tree_visibility
 from .draft import NOTHING, TextDrafter
 from .ends import Ends
 from .planning import Call, Spent, TextPlanning, first

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pools.branches import Branches
+from ..pools.texts.branches import Branches
 from .types import Accepted, Bool, Int64, TextVerification
 
 

@@ -30,9 +30,9 @@ def doctor(bundle: Path | None, as_json: bool) -> None:
       specbeam doctor bundle
       specbeam doctor bundle --json | python -m json.tool
     """
-    from ..engines.doctor import examine
-    from ..engines.health import describe
-    from ..engines.sealed import to_json
+    from ..engines.bundle.sealed import to_json
+    from ..engines.doctor.examine import examine
+    from ..engines.doctor.health import describe
 
     with results_alone() as results:
         health = examine(bundle, Stages())

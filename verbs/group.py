@@ -11,9 +11,9 @@ from .options import PathType, format_options, given, histories_argument, strict
 from .output import Stages, claim_outputs, refuse_rejects, write_rejects
 
 if TYPE_CHECKING:
-    from ..catalog.history import HistoryRequest, Reject
-    from ..catalog.records import RejectLine
-    from ..pools.grouping import Grouping
+    from ..catalog.histories.requests import HistoryRequest
+    from ..catalog.records import Reject, RejectLine
+    from ..pools.groups.users import Grouping
 
 USER_METHODS = click.Choice(["svd", "lightgcn", "random"])
 USER_METHOD_HELP = (
@@ -61,9 +61,9 @@ def group_users(
       specbeam group-users sequential_train.txt --item-base 1 --groups 5 --prefix beauty-u -o groups.json
       specbeam group-users histories.jsonl --method random -o control.json
     """
-    from ..catalog.history import read_histories
-    from ..pools.grouping import group_users as group
-    from ..runtime.files import beside, check_outputs
+    from ..catalog.histories.read import read_histories
+    from ..pools.groups.users import group_users as group
+    from ..runtime.runs.inference import beside, check_outputs
 
     rejects = rejects or beside(output, ".rejects.jsonl")
     claim_outputs(output, rejects)
@@ -103,8 +103,8 @@ def group_items(items: Path, method: str, output: Path, prefix: str, overwrite: 
       specbeam group-items items.json --level 2 --min-size 100 --prefix beauty-i -o groups.json
       specbeam group-items items.json --method title --groups 8 -o groups.json
     """
-    from ..pools.item_groups import group_at_random, group_by_category, group_by_title, read_items
-    from ..runtime.files import check_outputs
+    from ..pools.groups.items import group_at_random, group_by_category, group_by_title, read_items
+    from ..runtime.runs.inference import check_outputs
 
     chosen = given(options)
     if foreign := sorted(chosen.keys() - OPTIONS_OF[method]):
@@ -126,8 +126,7 @@ def group_items(items: Path, method: str, output: Path, prefix: str, overwrite: 
 
 def _requests(entries: "Iterator[HistoryRequest | Reject]", unusable: "list[RejectLine]") -> "Iterator[HistoryRequest]":
     """The requests; lines that are none are put into `unusable`."""
-    from ..catalog.history import Reject
-    from ..catalog.records import RejectLine
+    from ..catalog.records import Reject, RejectLine
 
     for entry in entries:
         if isinstance(entry, Reject):
@@ -138,7 +137,7 @@ def _requests(entries: "Iterator[HistoryRequest | Reject]", unusable: "list[Reje
 
 def _written(grouping: "Grouping", output: Path, prefix: str, what: str, overwrite: bool) -> str:
     """Write the groups; what to say of them."""
-    from ..pools.groups import group_sizes, write_groups
+    from ..pools.groups.file import group_sizes, write_groups
 
     groups: Mapping[str, str] = {prefix + name: group for name, group in grouping.groups.items()}
     write_groups(output, groups, overwrite=overwrite)

@@ -9,7 +9,7 @@ import click
 from .options import PathType
 
 if TYPE_CHECKING:
-    from ..engines.checksums import Checked, Checklist
+    from ..engines.bundle.checksums import Checked, Checklist
 
 CHECK_HELP = (
     "Whether TensorRT's parser imports the graphs that build-engine would give it, by its published table; needs "
@@ -61,7 +61,7 @@ def _check_tensorrt(bundle: Path, as_json: bool, checksums: bool) -> None:
 
 
 def _is_pool(path: Path) -> bool:
-    from ..engines.bundle import MANIFEST
+    from ..engines.bundle.model import MANIFEST
     from ..pools.files import POOL_FILE
 
     return (path / POOL_FILE).is_file() and not (path / MANIFEST).is_file()
@@ -71,7 +71,7 @@ def _checked(path: Path) -> "Checked":
     """Every file read, and a bar that shows how much, where that takes its time."""
     from tqdm import tqdm
 
-    from ..engines.checksums import bundle_checklist
+    from ..engines.bundle.checksums import bundle_checklist
     from ..pools.inspect import pool_checklist
 
     checklist: Checklist = pool_checklist(path) if _is_pool(path) else bundle_checklist(path)
@@ -82,7 +82,7 @@ def _checked(path: Path) -> "Checked":
 
 
 def _text(path: Path, checked: "Checked | None") -> str:
-    from ..engines.inspect import describe
+    from ..engines.bundle.inspect import describe
     from ..pools.inspect import describe_pool
 
     if checked is None or checked.listed:
@@ -92,8 +92,8 @@ def _text(path: Path, checked: "Checked | None") -> str:
 
 
 def _json(path: Path, checked: "Checked | None") -> str:
-    from ..engines.inspect import content
-    from ..engines.sealed import to_json
+    from ..engines.bundle.inspect import content
+    from ..engines.bundle.sealed import to_json
     from ..pools.inspect import pool_content
 
     told: dict[str, object] = {}

@@ -12,7 +12,7 @@ from .output import Bars, claim_outputs
 from .overwrite import tell_losses
 
 if TYPE_CHECKING:
-    from ..catalog.dataset import Dataset
+    from ..catalog.histories.dataset import Dataset
 
 CONFIG_HELP = (
     "Fresh weights of this shape: LAYERSxHIDDEN such as 4x192, llama-tiny, -small, -medium, -68m or -160m, a "
@@ -36,7 +36,7 @@ data_option = click.option(
 
 def opened(data: Path, item_base: int | None) -> "Dataset":
     """The dataset; lines of it that are unusable are told of."""
-    from ..catalog.dataset import Dataset
+    from ..catalog.histories.dataset import Dataset
 
     dataset = Dataset.open(data, item_base=item_base)
     if dataset.rejects:
@@ -108,8 +108,8 @@ def train(
       specbeam train --data beauty --from Qwen3-0.6B --prompt 'Bought: {history} Next:' --separator ' ' -o target
       specbeam train --data beauty --config llama-68m --tokenizer target --output draft
     """
-    from ..align.sources import find_source
-    from ..align.train import train as trained
+    from ..align.training.sources import find_source
+    from ..align.training.train import train as trained
     from ..export.trained import TRAINING
 
     claim_outputs(output)

@@ -18,9 +18,9 @@ from .output import Bars, claim_outputs, rejecting, results_alone
 
 if TYPE_CHECKING:
     from ..catalog.records import Reject
-    from ..runtime.journal import Journal
-    from ..runtime.run_log import RunFacts
-    from ..runtime.windows import Job, Outcomes, Sink, Stop
+    from ..runtime.runs.journal import Journal
+    from ..runtime.runs.log import RunFacts
+    from ..runtime.runs.windows import Job, Outcomes, Sink, Stop
 
 Entry = TypeVar("Entry")
 Counts = TypeVar("Counts", bound="Outcomes")
@@ -52,8 +52,8 @@ class LongRun:
 
     def __init__(self, output: Path, rejects: Path | None, inputs: list[Path], *, overwrite: bool) -> None:
         """Hold the outputs; raises `SpecBeamError` where they may not be written."""
-        from ..runtime.files import beside, check_outputs
-        from ..runtime.run_log import JournalFiles, may_replace
+        from ..runtime.runs.inference import beside, check_outputs
+        from ..runtime.runs.log import JournalFiles, may_replace
 
         self.piped = str(output) == "-"
         self.output, self._overwrite = output, overwrite
@@ -93,10 +93,10 @@ class LongRun:
     @contextmanager
     def sink(self, facts: "RunFacts", counts: Counts, bars: Bars) -> Iterator["Sink[Counts]"]:
         """Where the lines go; says whether an interrupted run is gone on with."""
-        from ..runtime.files import write_line
-        from ..runtime.journal import Journal
-        from ..runtime.run_log import JournalFiles
-        from ..runtime.windows import PipeSink
+        from ..runtime.runs.inference import write_line
+        from ..runtime.runs.journal import Journal
+        from ..runtime.runs.log import JournalFiles
+        from ..runtime.runs.windows import PipeSink
         from .overwrite import tell_interrupted
 
         if self.piped:
@@ -124,8 +124,8 @@ class LongRun:
         bars: Bars, progress: Progress,
     ) -> None:  # fmt: skip
         """Do all of it; ends the process where that is asked for, between two batches."""
-        from ..runtime.journal import Journal
-        from ..runtime.windows import serve
+        from ..runtime.runs.journal import Journal
+        from ..runtime.runs.windows import serve
 
         journal = sink if isinstance(sink, Journal) else None
         if journal is not None and journal.complete:
@@ -186,7 +186,7 @@ def stopped_by_signals() -> "Iterator[tuple[Stop, list[int]]]":
 
     Yields what a run asks, and the signals that came.
     """
-    from ..runtime.windows import Stop
+    from ..runtime.runs.windows import Stop
 
     stop, came = Stop(), list[int]()
     if current_thread() is not main_thread():

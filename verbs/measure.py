@@ -73,10 +73,11 @@ def tune(
       specbeam tune bundle histories.jsonl --verify sampled --top-k 10 --limit 500
       specbeam tune bundle histories.jsonl --pool item-pool --drafter retrieval
     """
-    from ..catalog.history import HistoryRequest, read_histories
+    from ..catalog.histories.read import read_histories
+    from ..catalog.histories.requests import HistoryRequest
+    from ..evaluate.tune import TOP_K, described
+    from ..evaluate.tune import tune as measure
     from ..runtime import Verification
-    from ..runtime.tune import TOP_K, described
-    from ..runtime.tune import tune as measure
 
     entries = read_histories(histories, format=format, item_base=item_base)
     read = list(islice(entries, limit))
@@ -139,8 +140,8 @@ def evaluate(
       specbeam evaluate bundle beauty --users 500 --draft-width 24 --per-user users.jsonl
       specbeam evaluate bundle beauty --pool item-pool --drafter retrieval --output retrieval.json
     """
-    from ..catalog.dataset import Dataset
-    from ..engines.bundle import Bundle
+    from ..catalog.histories.dataset import Dataset
+    from ..engines.bundle.items import Bundle
     from ..evaluate import Outputs, Settings
     from ..evaluate import evaluate as measure
     from ..evaluate.settings import TOP_K

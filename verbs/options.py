@@ -114,7 +114,7 @@ item_base_option = click.option(
 
 def chat_variables(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, Any] | None:
     """NAME=VALUE, each name once."""
-    from ..catalog.prompt_options import variable_value
+    from ..catalog.prompts.options import variable_value
 
     found: dict[str, Any] = {}
     for name, equals, value in (entry.partition("=") for entry in values):

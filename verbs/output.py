@@ -16,8 +16,8 @@ from ..catalog.errors import SpecBeamError
 if TYPE_CHECKING:
     from ..catalog.records import RejectLine
     from ..runtime import Recommender
-    from ..runtime.files import InferCounts
-    from ..runtime.windows import Outcomes
+    from ..runtime.runs.inference import InferCounts
+    from ..runtime.runs.windows import Outcomes
 
 REJECTED = 3  # exit status
 
@@ -89,7 +89,7 @@ def results_alone() -> Iterator[IO[bytes]]:
 def rejecting(rejects: Path | None, *, overwrite: bool) -> Iterator[Callable[["RejectLine"], None]]:
     """Where rejects go: to a file, which is there only if one went there, or to standard error."""
     from ..catalog.files import whole_file
-    from ..runtime.files import write_line
+    from ..runtime.runs.inference import write_line
 
     with ExitStack() as stack:
         file: IO[bytes] | None = None
@@ -136,7 +136,7 @@ def summary(
     recommender: "Recommender", counts: "InferCounts", earlier: int, seconds: float, rejects: Path | None
 ) -> str:
     """What a run did, in a few lines; earlier: requests that were served before it was interrupted."""
-    from ..runtime.planner import Planner
+    from ..runtime.planning.planner import Planner
 
     stats, now = recommender.stats, counts.served - earlier
     served = max(now, 1)

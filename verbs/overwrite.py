@@ -32,7 +32,7 @@ def tell_losses(path: Path, kind: str, *, overwrite: bool) -> None:
 
 def tell_interrupted(output: Path, *, overwrite: bool) -> None:
     """Say on standard error that --overwrite begins an interrupted run anew."""
-    from ..runtime.run_log import JournalFiles, kept_requests
+    from ..runtime.runs.log import JournalFiles, kept_requests
 
     if overwrite and (kept := kept_requests(output)):
         told = f"{kept} requests of a run that was interrupted"

@@ -1,0 +1,156 @@
+"""A training batch: prompts and their trees in one sequence each, under the runtime's own tree mask."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from ...catalog.trie import ItemTrie
+from ...engines.attention_mask import MASK_TYPES, MaskType, dense_mask
+from ...runtime.search.visibility import tree_visibility
+from ...runtime.types import Int64
+from .trees import Trees
+
+UNSEEN = -1
+
+
+@dataclass(frozen=True, eq=False)
+class TreeBatch:
+    """B prompts of P tokens with n tree nodes in all, packed behind their prompts; c children of the nodes.
+
+    A *node* is evaluated: it is a query of the forward pass, and its children's log-probabilities are
+    learned. A child may be a node itself.
+    """
+
+    input_ids: torch.Tensor  # [B, T]
+    position_ids: torch.Tensor  # [B, T]
+    attention_mask: torch.Tensor  # [B, 1, T, T], additive
+    query: torch.Tensor  # [n] where each node's logits are, in the flattened [B * T]
+    owner: torch.Tensor  # [n] prompt of each node
+    depth: torch.Tensor  # [n] of each node; 0 is the root
+    inner: torch.Tensor  # [n] what is drafted hangs on it: a child that is not a leaf
+    place: torch.Tensor  # [n] the node among all children [c]; UNSEEN for a root
+    parent: torch.Tensor  # [c] node of each child
+    token: torch.Tensor  # [c] token id of each child
+    needed: torch.Tensor  # [c] the child leads on: whoever drafts it would have the target evaluate it
+    teacher: torch.Tensor  # [c] the target's log-probability of each child given its node
+    beams: torch.Tensor  # [c] how many of the target's K best leaves lie at or below the child
+    truth: torch.Tensor  # [c] whether the child is on the way to the item that really came next
+
+    def to(self, device: torch.device | str) -> "TreeBatch":
+        """The same on a device."""
+        return TreeBatch(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+class TreeBatcher:
+    """Packs prompts and trees of one item trie."""
+
+    def __init__(self, trie: ItemTrie, mask_type: MaskType) -> None:
+        self._trie, self._mask_type = trie, mask_type
+
+    def __call__(self, prompts: Sequence[Int64], trees: Trees, truth: Int64) -> TreeBatch:
+        """prompts: token ids [P] of each; truth [B]: the leaf that came next, -1 where none is known."""
+        trie, stride = self._trie, len(self._trie.parent)
+        lengths = np.array([len(prompt) for prompt in prompts])
+        batch, longest = len(prompts), int(lengths.max())
+        node = trees.node.astype(np.int64)
+        owner = np.repeat(np.arange(batch), trees.count)
+        keys = owner * stride + node  # sorted: a prompt's nodes are
+        rank = np.arange(len(node)) - (np.cumsum(trees.count) - trees.count)[owner]  # the root's is 0
+        query = np.where(rank > 0, longest + rank - 1, lengths[owner] - 1)
+        parent, child = trie.children(node)
+        child_keys = owner[parent] * stride + child
+        tokens = np.zeros((batch, longest + int(trees.count.max()) - 1), np.int64)
+        positions = np.zeros_like(tokens)
+        for row, prompt in enumerate(prompts):
+            tokens[row, : len(prompt)] = prompt
+        positions[:, :longest] = np.arange(longest)
+        below = rank > 0
+        tokens[owner[below], query[below]] = trie.tokens(node[below])
+        positions[owner[below], query[below]] = lengths[owner[below]] + trie.depth[node[below]] - 1
+        paths = self._paths(keys, owner, node, query)
+        visible = tree_visibility(
+            lengths, 0, longest, tokens.shape[1] - longest, owner[below], query[below], paths[below]
+        )
+        mask = dense_mask(*visible, 0, self._mask_type)
+        order = np.argsort(child_keys, kind="stable")
+        place = _found(child_keys, order, keys)
+        leaf_owner, leaf_rank = np.nonzero(trees.leaves >= 0)
+        return TreeBatch(
+            input_ids=torch.from_numpy(tokens),
+            position_ids=torch.from_numpy(positions),
+            attention_mask=_additive(mask),
+            query=torch.from_numpy(owner * tokens.shape[1] + query),
+            owner=torch.from_numpy(owner),
+            depth=torch.from_numpy(trie.depth[node].astype(np.int64)),
+            inner=torch.from_numpy(trie.leads_on[node]),
+            place=torch.from_numpy(place),
+            parent=torch.from_numpy(parent),
+            token=torch.from_numpy(trie.tokens(child)),
+            needed=torch.from_numpy(trie.child_count[child] > 0),
+            teacher=torch.from_numpy(trees.logprob.astype(np.float32)),
+            beams=torch.from_numpy(
+                self._passes(child_keys, order, leaf_owner, trees.leaves[leaf_owner, leaf_rank].astype(np.int64))
+            ).float(),
+            truth=torch.from_numpy(self._passes(child_keys, order, np.flatnonzero(truth >= 0), truth[truth >= 0]) > 0),
+        )
+
+    def _paths(self, keys: Int64, owner: Int64, node: Int64, query: Int64) -> Int64:
+        """[n, L] the slot of every ancestor and of the node itself, by depth; -1 where none."""
+        paths = np.full((len(node), self._trie.length), -1)
+        at, rows = node, np.arange(len(node))
+        while len(rows):
+            at, rows = at[at > 0], rows[at > 0]
+            slot = query[np.searchsorted(keys, owner[rows] * len(self._trie.parent) + at)]
+            paths[rows, self._trie.depth[at] - 1] = slot
+            at = self._trie.parent[at].astype(np.int64)
+        return paths
+
+    def _passes(self, keys: Int64, order: Int64, owner: Int64, leaf: Int64) -> Int64:
+        """[c] how many of the given leaves lie at or below each child."""
+        passes = np.zeros(len(keys), np.int64)
+        at = leaf
+        for _ in range(self._trie.length):
+            found = _found(keys, order, owner * len(self._trie.parent) + at)
+            np.add.at(passes, found[(found >= 0) & (at > 0)], 1)
+            at = np.maximum(self._trie.parent[at], 0).astype(np.int64)
+        return passes
+
+
+def _found(keys: Int64, order: Int64, wanted: Int64) -> Int64:
+    """Where each wanted key is among `keys` (sorted by `order`), or -1."""
+    sorted_keys = keys[order]
+    at = np.minimum(np.searchsorted(sorted_keys, wanted), len(keys) - 1)
+    return np.where(sorted_keys[at] == wanted, order[at], UNSEEN)
+
+
+def _additive(mask: NDArray[np.generic]) -> torch.Tensor:
+    """The mask as a tensor; NumPy holds bfloat16 as its bits."""
+    if mask.dtype == MASK_TYPES["bf16"].dtype:
+        return torch.from_numpy(mask.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(mask)
+
+
+def child_logprobs(model: torch.nn.Module, batch: TreeBatch) -> torch.Tensor:
+    """The model's log-probability of every child given its node [c], normalised over the whole vocabulary.
+
+    One forward pass over prompts and trees.
+    """
+    hidden = model.get_decoder()(  # type: ignore[operator]
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids, use_cache=False
+    ).last_hidden_state
+    logits: torch.Tensor = model.get_output_embeddings()(F.embedding(batch.query, hidden.flatten(0, 1)))  # type: ignore[operator]
+    logprobs = logits.float().log_softmax(-1)  # [n, vocabulary]
+    return logprobs[batch.parent, batch.token]
+
+
+def path_scores(batch: TreeBatch, logprobs: torch.Tensor) -> torch.Tensor:
+    """[c] summed log-probabilities of every child's path, from those given its node [c]."""
+    scores = logprobs
+    for _ in range(int(batch.depth.max())):
+        above = batch.place[batch.parent]  # the child's own node, as a child
+        scores = logprobs + torch.where(above >= 0, scores[above.clamp(min=0)], 0.0)
+    return scores

@@ -1,0 +1,1 @@
+"""Item histories from files of every format that is read, and datasets of them."""

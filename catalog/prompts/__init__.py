@@ -1,0 +1,1 @@
+"""Prompts: from options and a chat template to token ids."""

@@ -1,0 +1,200 @@
+"""What is known of a model and of an engine: the parts of manifest.json, and engine.json."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from ...catalog.bounds import AboveZero, Number, Positive, Share, Size, Whole, check_names, leads_out
+from ...catalog.errors import BundleError
+from ...catalog.files import Frozen, sha256
+from .sealed import Sealed
+
+ENGINE_FACTS = "engine.json"
+ENGINE_SCHEMA = 3
+MOST_CALLS = 1 << 16  # places in the grid of sizes that an engine's calls are timed for
+Precision = Literal["fp32", "fp16", "bf16"]  # of a graph's weights, caches and mask
+EnginePrecision = Literal["fp32", "fp16", "bf16", "int8"]
+Role = Literal["target", "draft"]
+
+
+class ModelFacts(Frozen, frozen=True):
+    """One exported model, as its graph needs it to be fed."""
+
+    architecture: str  # e.g. "LlamaForCausalLM"
+    parameters: Size
+    layers: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+    kv_heads: Positive
+    head_dim: Positive
+    vocabulary: Positive  # rows of the head
+    context: Positive  # positions the model was made for
+
+    @property
+    def cache_names(self) -> tuple[str, ...]:
+        """Of a cache's tensors, behind "past_key_values." and "present." in its graphs: "0.key", "0.value", ..."""
+        return tuple(f"{layer}.{part}" for layer in range(self.layers) for part in ("key", "value"))
+
+
+class FileFacts(Frozen, frozen=True):
+    """One file of the bundle or of an engine."""
+
+    sha256: str
+    bytes: Size
+
+
+class LatencyPoint(Frozen, frozen=True):
+    """Median time of one call of an engine."""
+
+    batch: Positive
+    past: Whole  # slots cached before the call
+    new: Positive  # tokens in the call
+    milliseconds: AboveZero
+
+
+class Comparison(Frozen, frozen=True):
+    """A ranking metric of the quantized target beside the original's, on the same users."""
+
+    reference: float
+    value: float
+    low: float | None  # 95 % bootstrap interval of value / reference - 1, users paired; None: the reference is 0
+    high: float | None
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None) or (self.low or 0) > (self.high or 0):
+            raise ValueError(f"got an interval from {self.low} to {self.high}; expected both ends, in order")
+
+
+class Gate(Frozen, frozen=True):
+    """How the quantized target ranks, on histories that nothing was calibrated on."""
+
+    requests: Size
+    users: Size  # who made them
+    overlap: dict[str, Share]  # mean share of the original's first K items that are among its own, by K
+    metrics: dict[str, Comparison]  # "recall@10", "ndcg@10", ...
+    passed: bool
+
+    def __post_init__(self) -> None:
+        if "20" not in self.overlap or "ndcg@10" not in self.metrics:
+            raise ValueError("a gate lacks the overlap at 20 or ndcg@10, which it is judged by")
+
+
+class Trial(Frozen, frozen=True):
+    """One way of quantizing a graph that was tried on this machine."""
+
+    method: str  # of `calib.quantize`
+    kept: tuple[str, ...]  # parts of the model that stayed in floating point
+    milliseconds: dict[str, Number]  # by call shape: "prefill+verify", ...; empty where it would run elsewhere
+    divergence: float  # nats, mean: of its next-token distributions from the float graph's (Kullback-Leibler)
+    gate: Gate | None = None  # None: not compared
+
+
+class Quantization(Frozen, frozen=True):
+    """How a graph's weights and activations became integers."""
+
+    method: str
+    ranges: str | None  # how the activations' ranges were found: "minmax", "percentile", "entropy"; None: while running
+    smooth: float | None  # alpha of SmoothQuant; None: weights as they are
+    kept: tuple[str, ...]  # parts of the model that stay in floating point: "layers.0", "head"
+    trials: tuple[Trial, ...]  # what was measured to choose the method
+
+
+class Drafting(Frozen, frozen=True):
+    """What a draft's precision costs: the same searches with both, beside each other."""
+
+    users: Size
+    acceptance: Share  # of needed nodes, that had been drafted
+    reference_acceptance: Share  # ... with the original draft
+    target_calls: Number  # a user
+    reference_target_calls: Number
+
+
+class Limits(Frozen, frozen=True, kw_only=True):
+    """The largest calls that an engine takes; sizes that all its calls share."""
+
+    max_batch: Positive  # requests
+    max_prompt: Positive  # tokens of a prompt, a shared beginning included
+    max_nodes: Positive  # new tokens of a request in one call, besides the prompt's
+    path: Positive  # L, the size of `visible_slots`
+
+    def capacity(self, identifier_length: int) -> int:
+        """The most slots that a cache may hold: a call a token of the identifier, each with all the nodes it may."""
+        return self.max_prompt + identifier_length * self.max_nodes
+
+
+class TensorRTFacts(Frozen, frozen=True):
+    """What a plan was built by, for, and with."""
+
+    version: str  # TensorRT's, e.g. "10.16.1.11"
+    compute_capability: str  # the GPU's, e.g. "9.0"
+    version_compatible: bool  # later versions run it, the lean runtime too
+    hardware_compatible: bool  # other GPUs run it, from Ampere on
+    limits: Limits
+    profiles: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]  # names, in the plan's order
+
+
+class RoleFacts(Frozen, frozen=True):
+    """One graph of an engine."""
+
+    precision: EnginePrecision
+    cache: Precision  # of keys and values, and of the mask
+    source_sha256: str  # `Bundle.graph_sha256` of what it was built from
+    max_difference: Number  # largest difference of a log-probability to that graph, as measured when built
+    latency: Annotated[tuple[LatencyPoint, ...], msgspec.Meta(min_length=1)]
+    quantization: Quantization | None = None
+    tensorrt: TensorRTFacts | None = None
+
+    def __post_init__(self) -> None:
+        sizes = [{point.batch for point in self.latency}, {point.past for point in self.latency}]
+        if len(sizes[0]) * len(sizes[1]) * len({point.new for point in self.latency}) > MOST_CALLS:
+            raise ValueError(f"the {len(self.latency)} calls that were timed are no grid of batch, past and new tokens")
+
+
+class EngineFacts(Sealed, frozen=True, kw_only=True):
+    """engine.json: what an engine was built from and for, and how fast it was there."""
+
+    backend: str
+    device: str
+    precision: EnginePrecision  # the target's
+    threads: Positive
+    versions: dict[str, str]
+    roles: dict[Role, RoleFacts]
+    files: dict[str, FileFacts]  # path in the engine's folder
+    gate: Gate | None = None  # None: not quantized, or not compared
+    drafting: Drafting | None = None  # None: the draft's precision is the bundle's
+
+    def __post_init__(self) -> None:
+        check_names(self.files)
+        if "target" not in self.roles:
+            raise ValueError(f"it has the graphs {', '.join(self.roles) or 'of nothing'}; expected a target")
+        if self.backend == "tensorrt" and any(role.tensorrt is None for role in self.roles.values()):
+            raise ValueError("it does not say what its TensorRT plans were built for")
+
+
+def file_facts(root: Path) -> dict[str, FileFacts]:
+    """Hash and size of every file below `root`, by its path in it."""
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {
+        path.relative_to(root).as_posix(): FileFacts(sha256=sha256(path), bytes=path.stat().st_size) for path in files
+    }
+
+
+def check_file(
+    path: Path, facts: FileFacts, remedy: str, root: Path, told: Callable[[int], object] = lambda size: None
+) -> None:
+    """Raise `BundleError`, naming `remedy`, unless a file below `root` is as it was written; told: as of `sha256`."""
+    if leads_out(path, root):
+        raise BundleError(
+            f"{path} is a link out of {root}, which is not followed. Put the file itself there, or write it again "
+            f"with: {remedy}"
+        )
+    if not path.is_file():
+        raise BundleError(f"{path} is missing. Write it again with: {remedy}")
+    size = path.stat().st_size
+    if size != facts.bytes:
+        raise BundleError(f"{path} has {size} bytes, expected {facts.bytes}. Write it again with: {remedy}")
+    got = sha256(path, told)
+    if got != facts.sha256:
+        raise BundleError(
+            f"{path} is damaged: its SHA-256 is {got}, expected {facts.sha256}. Write it again with: {remedy}"
+        )

@@ -1,0 +1,92 @@
+"""What was built, compared with the exported graph: on random tokens, and on prompts as requests have them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from ..catalog.errors import EngineError
+from ..catalog.finite import are_logprobs, largest_difference
+from .base import Engine, Int64
+from .bundle.facts import EnginePrecision, Limits, ModelFacts, Role
+from .bundle.model import ModelBundle, Sample
+from .cache import KVCache
+from .latency import call, random_tokens
+
+PROMPT, NODES = 30, 20  # random tokens in a prompt, and behind it
+OVERFLOW = "overflow in fp16, whose largest finite number is 65,504"
+
+
+class Case(NamedTuple):
+    """A prompt, and nodes behind it, for a batch."""
+
+    what: str
+    prompt: Int64  # [B, P]
+    nodes: Int64  # [B, n]
+    rows: int  # most rows of logits in a call
+
+
+def cases(facts: ModelFacts, samples: Sequence[Sample], limits: Limits | None = None) -> Iterator[Case]:
+    """What engines are compared on, within the limits of the one that was built."""
+    most_batch, most_prompt, most_nodes = 3, facts.context - 1, NODES
+    if limits is not None:
+        most_batch, most_prompt = min(3, limits.max_batch), min(most_prompt, limits.max_prompt)
+        most_nodes = min(NODES, limits.max_nodes)
+    for sample in samples:
+        following = sample.following[None, :most_nodes]
+        yield Case(sample.what, sample.prompt[None, :most_prompt], following, most_nodes)
+    for batch in (1, most_batch):
+        prompt = min(PROMPT, most_prompt)
+        nodes = random_tokens(facts, prompt, most_nodes, batch)
+        yield Case("random tokens", random_tokens(facts, 0, prompt, batch), nodes, most_nodes)
+
+
+def difference(exported: Engine, engine: Engine, found: Iterable[Case], refuse: "Refusal") -> float:
+    """Largest difference of a log-probability between the exported graph and what was built.
+
+    Raises `EngineError` where either gives what is no log-probability.
+    """
+    worst = 0.0
+    for case in found:
+        caches: list[KVCache] = [one.new_cache(len(case.prompt)) for one in (exported, engine)]
+        for past, tokens in ((0, case.prompt), (case.prompt.shape[1], case.nodes)):
+            a, b = (
+                one.forward(call(tokens, past, cache, rows=case.rows), cache)
+                for one, cache in zip((exported, engine), caches, strict=True)
+            )
+            if not are_logprobs(a):
+                raise refuse.exported(case.what)
+            if not are_logprobs(b):
+                raise refuse.built(case.what)
+            worst = max(worst, largest_difference(a, b))
+    return worst
+
+
+class Refusal(NamedTuple):
+    """What to say of numbers that are none."""
+
+    bundle: ModelBundle
+    role: Role
+    precision: EnginePrecision
+
+    def exported(self, what: str) -> EngineError:
+        """The exported graph gives them."""
+        fault, remedy = "its weights are damaged", "Mend the checkpoint, and export it again."
+        if self.bundle.manifest.precision == "fp16":
+            fault = f"the model's activations {OVERFLOW}"
+            remedy = "Export the checkpoint again with --precision bf16 or fp32."
+        return EngineError(
+            f"The exported graph of the {self.role} gives NaN or infinity as a log-probability on {what}: {fault}. "
+            f"{remedy}"
+        )
+
+    def built(self, what: str) -> EngineError:
+        """What was built gives them, the exported graph does not."""
+        option = "--precision" if self.role == "target" else "--draft-precision"
+        if self.precision == "fp16":
+            return EngineError(
+                f"The {self.role}'s activations {OVERFLOW}: on {what} it gives NaN or infinity as a log-probability. "
+                f"Build it in bf16 (on a GPU) or in fp32: specbeam build-engine {self.bundle.path} {option} fp32"
+            )
+        return EngineError(
+            f"The {self.role}, built in {self.precision}, gives NaN or infinity as a log-probability on {what}; the "
+            f"exported graph does not. Try another precision ({option}), or another version of the backend."
+        )

@@ -1,0 +1,1 @@
+"""The machine at hand: processors, memory, control groups, GPUs."""

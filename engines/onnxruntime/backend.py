@@ -1,0 +1,77 @@
+"""ONNX Runtime as a backend: its graph optimisations run once, when the engine is built."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import onnxruntime as ort  # type: ignore[import-untyped]
+
+from ...graphs import EXTERNAL_BYTES
+from ..backend import Backend, GraphToBuild, Progress
+from ..base import Engine
+from ..bundle.facts import EnginePrecision, Precision, Role, RoleFacts, TensorRTFacts
+from ..bundle.model import ModelBundle
+from ..installed import backend_version
+from ..prepare import prepare_graph
+from .cpu import check_provider, load_ort_engine, open_session, session_options
+from .device import GATHER
+
+GRAPH = "model.onnx"
+
+
+class OrtBackend(Backend):
+    """ONNX Runtime's CPU provider, or its CUDA provider: there caches and masks stay on the device."""
+
+    name: ClassVar[str] = "onnxruntime"
+    runs: ClassVar[dict[str, tuple[EnginePrecision, ...]]] = {
+        "cpu": ("fp32", "fp16", "int8"), "cuda": ("fp32", "fp16", "bf16"),
+    }  # fmt: skip
+
+    @property
+    def precisions(self) -> tuple[EnginePrecision, ...]:
+        return self.runs[self.device]
+
+    def ready(self) -> None:
+        check_provider(self.device)
+
+    def versions(self) -> dict[str, str]:
+        return {self.name: backend_version(self.name)}
+
+    def cache(self, precision: EnginePrecision, exported: Precision) -> Precision:
+        return exported if precision == "int8" else precision
+
+    def build(self, graph: GraphToBuild, progress: Progress) -> TensorRTFacts | None:
+        exported = graph.bundle.manifest.precision
+        slots = graph.bundle.manifest.tree_path if self.device == "cuda" else None
+        prepared = prepare_graph(
+            graph.source, graph.scratch / graph.role / GRAPH, exported=exported, wanted=graph.cache, mask_slots=slots
+        )
+        if self.device == "cuda":
+            from ...graphs.gather import write_gather
+
+            write_gather(graph.folder / GATHER, graph.bundle.facts(graph.role).layers, graph.cache)
+        progress(f"optimising {graph.role}", 0, 1)
+        optimise(prepared, graph.folder / GRAPH, self.device, graph.threads)
+        return None
+
+    def load(
+        self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str
+    ) -> Engine:
+        return load_ort_engine(
+            folder / GRAPH, bundle.facts(role), device=self.device, precision=facts.cache, threads=threads,
+            columns=bundle.manifest.columns,
+        )  # fmt: skip
+
+
+def optimise(source: Path, graph: Path, device: str, threads: int) -> None:
+    """Write ONNX Runtime's optimised form of `source` to `graph` (its documentation: "Graph Optimizations")."""
+    graph.parent.mkdir(parents=True, exist_ok=True)
+    options = session_options(threads)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.optimized_model_filepath = str(graph)
+    weights = sum(file.stat().st_size for file in source.parent.iterdir() if file.is_file())
+    if weights > EXTERNAL_BYTES:
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", f"{graph.name}.data"
+        )
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    open_session(source, device, options)

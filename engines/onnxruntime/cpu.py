@@ -1,0 +1,186 @@
+"""ONNX Runtime: exported graphs with their dense mask on the CPU, and how any of its engines is opened."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort  # type: ignore[import-untyped]
+
+from ...catalog.errors import EngineError
+from ...catalog.extras import install
+from ..attention_mask import MASK_TYPES, dense_feed
+from ..base import Engine, Float32, ForwardInputs, Int64
+from ..bundle.facts import ModelFacts, Precision
+from ..cache import KVCache
+from ..contract import check_gather, check_model
+from .bound import call_failed
+from .device import GATHER, DeviceEngine
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+DENSE = ("fp32", "fp16")  # caches that NumPy can hold, which lacks bfloat16
+
+
+class OrtCache(KVCache):
+    """Keys and values of every layer as ONNX Runtime tensors [B, kv_heads, S, head_dim]: outputs become inputs."""
+
+    def __init__(self, values: list[ort.OrtValue]) -> None:
+        self.values = values
+
+    @property
+    def batch(self) -> int:
+        return int(self.values[0].shape()[0])
+
+    @property
+    def length(self) -> int:
+        return int(self.values[0].shape()[2])
+
+    def copy(self) -> "OrtCache":
+        return OrtCache(list(self.values))
+
+    def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
+        heads, length, width = self.values[0].shape()[1:]
+        if slots is not None:  # where every kept vector [D] lies: one copy of them is many times faster than by axes
+            where = (rows[:, None] * heads + np.arange(heads))[:, :, None] * length + slots[:, None]
+        kept = []
+        for value in self.values:
+            array = value.numpy()
+            array = array[rows] if slots is None else np.take(array.reshape(-1, width), where, axis=0)
+            kept.append(ort.OrtValue.ortvalue_from_numpy(array))
+        self.values = kept
+
+
+class OrtEngine(Engine):
+    """A graph of the contract (docs/design.md, section 4) in an ONNX Runtime session on the CPU."""
+
+    def __init__(self, session: ort.InferenceSession, facts: ModelFacts, precision: Precision) -> None:
+        columns = session.get_outputs()[0].shape[2]
+        super().__init__(columns=int(columns))
+        self._session, self._facts, self._mask_type = session, facts, MASK_TYPES[precision]
+        self._past = [f"past_key_values.{name}" for name in facts.cache_names]
+        self._outputs = ["logprobs", *(f"present.{name}" for name in facts.cache_names)]
+
+    def new_cache(self, batch: int) -> OrtCache:
+        empty = np.zeros((batch, self._facts.kv_heads, 0, self._facts.head_dim), self._mask_type.dtype)
+        return OrtCache([ort.OrtValue.ortvalue_from_numpy(empty) for _ in self._past])
+
+    def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
+        assert isinstance(cache, OrtCache)
+        binding = self._session.io_binding()
+        for name, array in dense_feed(inputs, cache.length, self._mask_type).items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+        for name, value in zip(self._past, cache.values, strict=True):
+            binding.bind_ortvalue_input(name, value)
+        for name in self._outputs:
+            binding.bind_output(name)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+            raise call_failed(error, *inputs.input_ids.shape) from error
+        logprobs, *cache.values = binding.get_outputs()
+        result: Float32 = logprobs.numpy()
+        return result
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """Options of every session: `threads` of its own, warnings to nobody."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Two engines take turns in one process: a pool that spins after its call takes the other's processors.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.log_severity_level = 3
+    return options
+
+
+def check_provider(device: str) -> str:
+    """ONNX Runtime's name of what runs graphs on a device; raises `EngineError` where this installation has none."""
+    if device not in PROVIDERS:
+        raise EngineError(f"The onnxruntime backend has no device {device!r}; expected one of: {', '.join(PROVIDERS)}.")
+    provider = PROVIDERS[device]
+    if provider not in ort.get_available_providers():
+        available = ", ".join(ort.get_available_providers())
+        raise EngineError(
+            f"ONNX Runtime {ort.__version__} here has no {provider}; it has {available}. "
+            f"Run: {install('gpu' if device == 'cuda' else 'cpu')}, or choose another device."
+        )
+    return provider
+
+
+def open_session(
+    graph: Path, device: str, options: ort.SessionOptions, *, cuda_graphs: bool = False
+) -> ort.InferenceSession:
+    """Load a graph on one device, on CUDA so that its runs can be captured if asked.
+
+    Raises `EngineError` where this machine's ONNX Runtime cannot.
+    """
+    provider = check_provider(device)
+    settings = {"enable_cuda_graph": "1"} if cuda_graphs else {}
+    try:
+        # Without a fallback: that would be another engine, and is told of on standard output.
+        session = ort.InferenceSession(str(graph), options, providers=[(provider, settings)], enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        raise EngineError(
+            f"ONNX Runtime {ort.__version__} cannot load {graph} on {device}: {error}. If it was made elsewhere, or "
+            "changed since: build the engine again, or export again if it is the bundle's own graph."
+        ) from error
+    if provider not in session.get_providers():  # its libraries are missing: only a log line says so
+        raise EngineError(
+            f"ONNX Runtime {ort.__version__} could not start its {provider} for {graph}. Check the device's driver and "
+            "libraries, or choose another engine."
+        )
+    return session
+
+
+def load_ort_engine(
+    graph: Path,
+    facts: ModelFacts,
+    *,
+    device: str,
+    precision: Precision,
+    threads: int,
+    columns: int | None = None,
+    cuda_graphs: bool = True,
+) -> OrtEngine | DeviceEngine:
+    """An engine over a graph that was optimised when it was built; it is loaded as it is.
+
+    Where a gather graph lies beside it (`GATHER`), the graph has index inputs, and its caches stay on the
+    device. precision: of the cache. columns: of log-probabilities (default: any number).
+    cuda_graphs: on CUDA, capture what comes again (where ONNX Runtime can).
+    Raises `EngineError` where this machine's ONNX Runtime cannot load it, and, without a gather graph, on
+    CUDA and for bfloat16: such caches pass through NumPy.
+    """
+    options = session_options(threads)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    gather = graph.with_name(GATHER)
+    if gather.is_file():
+        capture = cuda_graphs and device == "cuda"
+        return _load_device_engine(graph, gather, facts, device, precision, options, columns, capture)
+    if device != "cpu" or precision not in DENSE:
+        raise EngineError(
+            f"Without {GATHER} beside it, {graph} runs on cpu in {' or '.join(DENSE)}; got {device} and {precision}. "
+            "Build the engine again."
+        )
+    session = open_session(graph, device, options)
+    check_model(session, graph, facts, precision, columns, dense=True)
+    return OrtEngine(session, facts, precision)
+
+
+def _load_device_engine(
+    graph: Path,
+    gather: Path,
+    facts: ModelFacts,
+    device: str,
+    precision: Precision,
+    options: ort.SessionOptions,
+    columns: int | None,
+    cuda_graphs: bool,
+) -> DeviceEngine:
+    try:
+        model, keeper = (open_session(one, device, options, cuda_graphs=cuda_graphs) for one in (graph, gather))
+    except EngineError:
+        if not cuda_graphs:
+            raise
+        cuda_graphs = False  # refused where nodes are not on the GPU
+        model, keeper = (open_session(one, device, options) for one in (graph, gather))
+    check_model(model, graph, facts, precision, columns, dense=False)
+    check_gather(keeper, gather, facts, precision)
+    return DeviceEngine(model, keeper, facts, precision, device, cuda_graphs=cuda_graphs)

@@ -1,0 +1,1 @@
+"""TensorRT: its plans, their profiles, and the library behind them."""

@@ -1,0 +1,96 @@
+"""TensorRT as a backend: a graph becomes a plan for the current GPU and for a range of calls."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from ...catalog.checks import Checked
+from ..backend import Backend, GraphToBuild, Progress
+from ..base import Engine
+from ..bundle.facts import EnginePrecision, Limits, Precision, Role, RoleFacts, TensorRTFacts
+from ..bundle.items import Bundle, of_items
+from ..bundle.model import ModelBundle
+from ..prepare import prepare_graph
+from .build import TrtOptions, build_plan
+from .profiles import profiles_for
+
+PLAN, GRAPH = "model.plan", "model.onnx"
+
+
+class CallSizes(Checked, frozen=True):
+    """The largest calls to build for; see `Limits`."""
+
+    max_batch: int = 8
+    max_prompt: int | None = None  # None: the longest prompt that a full history makes
+    max_nodes: int = 256
+
+
+class TensorRTBackend(Backend):
+    """TensorRT 10.14 or later, 11 included, on the current NVIDIA GPU."""
+
+    name: ClassVar[str] = "tensorrt"
+    zero_points: ClassVar[bool] = False
+    integers: ClassVar[tuple[str, ...]] = ("static",)  # Q/DQ nodes with constant scales
+
+    def __init__(self, device: str, sizes: CallSizes | None = None, options: TrtOptions | None = None) -> None:
+        super().__init__(device)
+        self._sizes, self._options = sizes or CallSizes(), options or TrtOptions()
+
+    @property
+    def precisions(self) -> tuple[EnginePrecision, ...]:
+        return "fp32", "fp16", "bf16", "int8"
+
+    def ready(self) -> None:
+        self.versions()
+        from ..cuda import Device
+
+        Device().close()
+
+    def versions(self) -> dict[str, str]:
+        from .library import import_tensorrt
+
+        return {self.name: str(import_tensorrt().__version__)}
+
+    def cache(self, precision: EnginePrecision, exported: Precision) -> Precision:
+        """int8 stands between half-precision tensors: what is not quantized is fast, too."""
+        if precision != "int8":
+            return precision
+        return "fp16" if exported == "fp32" else exported
+
+    def limits(self, bundle: ModelBundle) -> Limits:
+        return limits_of(of_items(bundle, "TensorRT engine"), self._sizes)
+
+    def build(self, graph: GraphToBuild, progress: Progress) -> TensorRTFacts | None:
+        manifest, limits = graph.bundle.manifest, self.limits(graph.bundle)
+        progress(f"converting {graph.role}", 0, 1)
+        prepared = prepare_graph(
+            graph.source, graph.scratch / graph.role / GRAPH, exported=manifest.precision, wanted=graph.cache,
+            mask_slots=limits.path, decomposed=True,
+        )  # fmt: skip
+        facts, length = graph.bundle.facts(graph.role), manifest.tree_path
+        return build_plan(
+            prepared, graph.folder / PLAN, facts, profiles_for(graph.role, facts, limits, length), limits=limits,
+            identifier_length=length, cache=graph.cache, options=self._options,
+            progress=lambda what, done, total: progress(f"building {graph.role}: {what}", done, total),
+        )  # fmt: skip
+
+    def load(
+        self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str
+    ) -> Engine:
+        from .engine import load_trt_engine
+
+        assert facts.tensorrt is not None
+        return load_trt_engine(
+            folder / PLAN, bundle.facts(role), facts.tensorrt, columns=bundle.manifest.columns,
+            cache_precision=facts.cache, rebuild=rebuild,
+        )  # fmt: skip
+
+
+def limits_of(bundle: Bundle, sizes: CallSizes) -> Limits:
+    """What a bundle's engines are built for, where `sizes` leaves it open."""
+    manifest, prompt = bundle.manifest, bundle.manifest.prompt
+    item = manifest.identifier_length - (manifest.end_token is not None) + len(prompt.separator_ids)
+    full = len(prompt.prefix_ids) + len(prompt.suffix_ids) + prompt.history_length * item
+    return Limits(
+        max_batch=sizes.max_batch, max_prompt=sizes.max_prompt or min(full, manifest.max_prompt_tokens),
+        max_nodes=sizes.max_nodes, path=manifest.identifier_length,
+    )  # fmt: skip

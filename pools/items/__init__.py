@@ -1,0 +1,1 @@
+"""Pools of items: what followed what in earlier histories."""

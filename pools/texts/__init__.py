@@ -1,0 +1,1 @@
+"""Pools of earlier texts: sorted suffixes, looked up and drafted from."""

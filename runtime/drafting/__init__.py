@@ -1,0 +1,1 @@
+"""Who drafts: by a model, by a pool, or both."""

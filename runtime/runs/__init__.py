@@ -1,0 +1,1 @@
+"""Runs over files of any length: what they have done, and how they go on."""

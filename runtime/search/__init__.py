@@ -1,0 +1,1 @@
+"""Beams over the item trie: scored, evaluated, verified."""

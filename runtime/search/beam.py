@@ -1,0 +1,44 @@
+"""Beams: flat lists of scored nodes, and the best of every request chosen at once (ties are broken here)."""
+
+import numpy as np
+
+from ..types import Beams, Bool, Float64, Int64
+
+
+def best_per_request(request: Int64, key: Float64, batch: int, width: Int64) -> Int64:
+    """The `width` [B] best candidates of every request.
+
+    request [m], ascending; key [m]. Returns indices into the candidates [B, largest width], best first, -1
+    where a request has fewer. Equal keys keep the candidates' order: with candidates listed by parent
+    rank and then token id, that is the better parent first, then the smaller token id.
+    """
+    count = np.bincount(request, minlength=batch)
+    start = np.cumsum(count) - count
+    most, widest = int(count.max(initial=0)), int(width.max(initial=0))
+    chosen = np.arange(len(request))
+    if most > widest > 0:  # drop all below the widest-th best of their request, so that only few are sorted
+        dense = np.full((batch, most), np.inf)
+        dense[request, chosen - start[request]] = -key
+        threshold = np.partition(dense, widest - 1, axis=1)[:, widest - 1]
+        chosen = np.flatnonzero(-key <= threshold[request])
+        count = np.bincount(request[chosen], minlength=batch)
+        start = np.cumsum(count) - count
+    chosen = chosen[np.lexsort((-key[chosen], request[chosen]))]
+    owner = request[chosen]
+    rank = np.arange(len(chosen)) - start[owner]
+    best = np.full((batch, widest), -1, np.int64)
+    inside = rank < width[owner]
+    best[owner[inside], rank[inside]] = chosen[inside]
+    return best
+
+
+def beams_of(nodes: Int64, scores: Float64, keys: Float64, chosen: Bool) -> Beams:
+    """The chosen ones of [B, W] hypotheses, flat."""
+    request, rank = np.nonzero(chosen)
+    return Beams(request, nodes[request, rank], scores[request, rank], keys[request, rank])
+
+
+def taken(beams: Beams, which: Bool | Int64) -> Beams:
+    """Some of the beams, by mask or by index."""
+    request, node, score, key = beams
+    return Beams(request[which], node[which], score[which], key[which])

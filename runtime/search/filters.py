@@ -1,0 +1,94 @@
+"""What a request may be recommended: allow- and deny-lists as masks on the trie, which is never rebuilt."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+
+from ...catalog import checks
+from ...catalog.items import Catalog
+from ...catalog.trie import ItemTrie
+from ..types import Bool, CompiledFilter, Int64
+
+REMEMBERED = 64  # compiled lists; requests of one region or shop share theirs
+
+
+@dataclass(frozen=True)
+class ItemFilter:
+    """Items a request may be recommended: those of `allow` (None: all) without those of `deny`; ids that the catalog
+    lacks say nothing. Any iterable of ids is made a frozen set, whole numbers among them their digits, as in history
+    files. Raises `OptionError` for what is none."""
+
+    allow: frozenset[str] | None = None
+    deny: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.allow is not None:
+            object.__setattr__(self, "allow", checks.id_set(self.allow, "allow"))
+        object.__setattr__(self, "deny", checks.id_set(self.deny, "deny"))
+
+    def both(self, other: "ItemFilter") -> "ItemFilter":
+        """What both filters allow."""
+        allow = other.allow if self.allow is None else self.allow if other.allow is None else self.allow & other.allow
+        # A long list that all requests share is not copied, nor hashed anew, for each of them.
+        deny = self.deny | other.deny if self.deny and other.deny else self.deny or other.deny
+        return ItemFilter(allow, deny)
+
+
+class FilterCompiler:
+    """Compiles filters for one catalog; those it has seen lately cost nothing. Safe to share between threads."""
+
+    def __init__(self, catalog: Catalog, trie: ItemTrie) -> None:
+        self._position, self._trie = catalog.position, trie
+        self._seen: OrderedDict[ItemFilter, CompiledFilter] = OrderedDict()
+        self._lock = Lock()
+        self._everything = CompiledFilter(np.ones(len(trie.item), bool), np.ones(len(trie.parent), bool))
+
+    def compile(self, wanted: ItemFilter | None) -> CompiledFilter | None:
+        """A filter as masks, remembered; None where all is allowed."""
+        if wanted is None or wanted == ItemFilter():
+            return None
+        with self._lock:
+            if wanted in self._seen:
+                self._seen.move_to_end(wanted)
+                return self._seen[wanted]
+        position = self._position
+        items = np.full(len(self._trie.item), wanted.allow is None)
+        items[[position[item] for item in wanted.allow or () if item in position]] = True
+        items[[position[item] for item in wanted.deny if item in position]] = False
+        compiled = CompiledFilter(items, live_nodes(self._trie, items))
+        with self._lock:
+            self._seen[wanted] = compiled
+            if len(self._seen) > REMEMBERED:
+                self._seen.popitem(last=False)
+        return compiled
+
+    def without(self, base: CompiledFilter | None, excluded: Int64) -> CompiledFilter | None:
+        """`base` without a few items (catalog positions, in any order): only their paths are looked at."""
+        if not len(excluded):
+            return base
+        base = base or self._everything
+        trie, items, live = self._trie, base.items.copy(), base.live.copy()
+        items[excluded] = False
+        nodes = np.unique(trie.leaf_of[excluded])
+        which, item = trie.items_of(nodes)
+        nodes = nodes[np.bincount(which, items[item], len(nodes)) == 0]
+        while len(nodes):
+            live[nodes] = False
+            above = np.unique(trie.parent[nodes])
+            above = above[above > 0]  # the root stays, as in `live_nodes`
+            which, child = trie.children(above)
+            nodes = above[np.bincount(which, live[child], len(above)) == 0]
+        return CompiledFilter(items, live)
+
+
+def live_nodes(trie: ItemTrie, items: Bool) -> Bool:
+    """[M] nodes that lead to at least one of the items [I]; the root is one of them whatever happens."""
+    live = np.zeros(len(trie.parent), bool)
+    live[0] = True
+    live[trie.leaf_of[items]] = True
+    for d in range(trie.length, 1, -1):
+        start, end = int(trie.level_start[d]), int(trie.level_start[d + 1])
+        live[trie.parent[start + np.flatnonzero(live[start:end])]] = True
+    return live

@@ -1,0 +1,162 @@
+"""What one engine knows about a batch's search: the nodes it evaluated, and their children's scores."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...catalog.finite import are_logprobs
+from ..types import Beams, Bool, Float64, Int64, NodeList
+from .noise import SAMPLE, Noise, perturbed
+from .scoring import Scoring
+from .trie_view import TrieView
+
+
+class EvaluatedNodes:
+    """Evaluated (request, trie node) pairs, each with its path's cache slots and its children's log-probabilities.
+
+    Entries are numbered in the order they came. Only the children a request allows are stored: a few
+    thousand numbers a request where the engine's rows have B x R x C.
+    """
+
+    def __init__(self, view: TrieView, scoring: Scoring, noise: Noise | None = None) -> None:
+        """noise: of stochastic beam search; children are then ranked by perturbed scores."""
+        self._view, self._trie, self._scoring, self._noise = view, view.trie, scoring, noise
+        self._stride = len(self._trie.parent)  # key = request * stride + node: one sorted list serves the whole batch
+        self._keys = np.empty(0, np.int64)  # sorted
+        self._entry = np.empty(0, np.int64)  # entry of each key
+        self._paths = np.empty((0, self._trie.length), np.int64)  # slot of each ancestor and itself, by depth; or -1
+        self._first = np.empty(0, np.int64)  # where an entry's children begin in _logprobs
+        self._logprobs = np.zeros(1)  # the first stands for every only child whose parent needs no scores
+        self.failed = np.empty(0, np.int64)  # requests for which the engine gave what is no log-probability
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def forget(self) -> None:
+        """Forget every node but the root; the slots they had become holes."""
+        root = self._keys % self._stride == 0
+        self._keys, self._entry = self._keys[root], self._entry[root]
+
+    def find(self, request: Int64, node: Int64) -> Int64:
+        """Entry of each pair, or -1; any shape. A node of -1 is not found."""
+        return np.where(node >= 0, self._find(request * self._stride + node), -1)
+
+    def listed(self) -> NodeList:
+        """All evaluated nodes, sorted by request and then by trie node, so parents first."""
+        return NodeList(*np.divmod(self._keys, self._stride))
+
+    def lacks(self, request: Int64, node: Int64) -> Bool:
+        """Whether nodes have children whose scores are not known yet; any shape (node may be -1)."""
+        needs = self._view.needs_scores(request, node)
+        lacking: Bool = needs & (self.find(request, node) < 0)
+        return lacking
+
+    def with_ancestors(self, nodes: NodeList) -> NodeList:
+        """The nodes and all their ancestors (the root included) that are not evaluated yet.
+
+        They come sorted by request and then by trie node, so parents first, and once each.
+        """
+        keys = np.sort(nodes.request * self._stride + nodes.node)
+        while True:
+            first = np.ones(len(keys), bool)
+            np.not_equal(keys[1:], keys[:-1], out=first[1:])
+            keys = keys[first]
+            request, node = np.divmod(keys, self._stride)
+            parent = self._trie.parent[node].astype(np.int64)
+            above = request * self._stride + parent
+            lacking = (parent >= 0) & (keys[np.searchsorted(keys, above, side="right") - 1] != above)
+            lacking &= self._find(above) < 0
+            if not lacking.any():
+                break
+            keys = np.sort(np.concatenate([keys, above[lacking]]))
+        new = self._find(keys) < 0
+        return NodeList(request[new], node[new])
+
+    def add(self, nodes: NodeList, slots: Int64) -> Int64:
+        """Enter nodes in the order of `with_ancestors`; slots [n] (the root's is ignored).
+
+        Returns their paths [n, L]. The children's log-probabilities follow by `add_scores`.
+        """
+        before = len(self._paths)
+        keys = nodes.request * self._stride + nodes.node
+        self._keys = np.concatenate([self._keys, keys])
+        self._entry = np.concatenate([self._entry, np.arange(before, before + len(keys))])
+        order = np.argsort(self._keys, kind="stable")  # two sorted runs: a merge
+        self._keys, self._entry = self._keys[order], self._entry[order]
+        self._paths = np.concatenate([self._paths, np.full((len(keys), self._trie.length), -1)])
+        self._first = np.concatenate([self._first, np.zeros(len(keys), np.int64)])
+        depth = self._trie.depth[nodes.node]
+        parent = self._find(nodes.request * self._stride + self._trie.parent[nodes.node])
+        for d in range(1, int(depth.max(initial=0)) + 1):
+            here = np.flatnonzero(depth == d)
+            path = self._paths[parent[here]]
+            path[:, d - 1] = slots[here]
+            self._paths[before + here] = path
+        return self._paths[before:]
+
+    def add_scores(self, nodes: NodeList, rows: Int64, logprobs: NDArray[np.float32]) -> None:
+        """Store the children's scores of nodes that were entered and that need scores.
+
+        rows [n] index the first axis of logprobs [rows, C]. What is no log-probability (NaN, infinity) counts as a
+        probability of 0, and its request as `failed`.
+        """
+        which, child = self._view.children(nodes.request, nodes.node)
+        count = np.bincount(which, minlength=len(nodes))
+        first = np.cumsum(count) - count
+        flat = logprobs.ravel()[rows[which] * logprobs.shape[1] + self._trie.column[child]]
+        self._first[self.find(nodes.request, nodes.node)] = len(self._logprobs) + first
+        scores = self._scoring(flat.astype(np.float64), first)
+        if not are_logprobs(scores):
+            unfit = ~(scores < np.inf)
+            self.failed = np.union1d(self.failed, nodes.request[which[unfit]])
+            scores[unfit] = -np.inf
+        self._logprobs = np.concatenate([self._logprobs, scores])
+
+    def logprobs(self, nodes: NodeList) -> tuple[Int64, Int64, Float64]:
+        """The log-probabilities of the children of nodes [n] whose scores are known, or that need none.
+
+        Returns (position in `nodes` of each child's parent, child, log-probability), all [m]; parents in the order
+        given.
+        """
+        which, child = self._view.children(nodes.request, nodes.node)
+        count = np.bincount(which, minlength=len(nodes))
+        rank = np.arange(len(which)) - (np.cumsum(count) - count)[which]
+        entry = self.find(nodes.request, nodes.node)
+        first = np.where(entry >= 0, self._first[entry], 0) if len(self._first) else np.zeros(len(nodes), np.int64)
+        return which, child, self._logprobs[first[which] + rank]
+
+    def children(self, beams: Beams) -> tuple[Int64, Beams]:
+        """The scored children of nodes whose scores are known, or that need none.
+
+        Returns (position in `beams` of each child's parent, children); parents in the order given.
+        """
+        which, child, logprob = self.logprobs(NodeList(beams.request, beams.node))
+        return which, self.extended(beams, which, child, logprob)
+
+    def extended(self, beams: Beams, which: Int64, child: Int64, logprob: Float64) -> Beams:
+        """Children [m] of the beams `which` [m] (ascending), given their log-probabilities, whoever says these."""
+        owner, scores = beams.request[which], beams.score[which] + logprob
+        keys = scores
+        if self._noise is not None:
+            keys = perturbed(beams.key, which, scores, self._noise.gumbel(owner, child, SAMPLE))
+        return Beams(owner, child, scores, keys)
+
+    def path_scores(self, nodes: NodeList) -> Float64:
+        """[n] summed log-probabilities of nodes' paths; -inf where a score on the way is not known. Slow."""
+        node, total = nodes.node, np.zeros(len(nodes))
+        for _ in range(self._trie.length):
+            below = np.flatnonzero(node > 0)
+            request, parent = nodes.request[below], self._trie.parent[node[below]].astype(np.int64)
+            total[below[self.lacks(request, parent)]] = -np.inf
+            zeros = np.zeros(len(below))
+            which, kids = self.children(Beams(request, parent, zeros, zeros))
+            mine = kids.node == node[below][which]
+            total[below[which[mine]]] += kids.score[mine]
+            node = np.where(node > 0, self._trie.parent[node], 0)
+        return total
+
+    def _find(self, keys: Int64) -> Int64:
+        """Entry of each key, or -1."""
+        if not len(self._keys):
+            return np.full(keys.shape, -1)
+        at = np.searchsorted(self._keys, keys, side="right") - 1  # -1 finds the last key, which is not equal
+        return np.where(self._keys[at] == keys, self._entry[at], -1)

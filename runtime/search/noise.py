@@ -1,0 +1,66 @@
+"""Random numbers that depend on nothing but a seed, a request and a prefix: counter-based, so in any order.
+
+The draft and the target see the same noise, a batch changes nothing, and a catalog that a filter has
+reduced has the noise of one rebuilt without the forbidden items: trie numbers play no part.
+"""
+
+import numpy as np
+
+from ...catalog.hashing import UInt64, mix, uniform
+from ...catalog.trie import ItemTrie
+from ..types import Float64, Int64
+
+SAMPLE, DRAFT, ACCEPT, CHOOSE, REST, TARGET = range(6)  # what the noise is for: streams that share nothing
+STREAMS = 8
+
+
+def prefix_hashes(trie: ItemTrie) -> UInt64:
+    """[M] a hash of every node's token ids, from the root on."""
+    hashes: UInt64 = np.zeros(len(trie.parent), np.uint64)
+    for d in range(1, trie.length + 1):
+        here = slice(trie.level_start[d], trie.level_start[d + 1])
+        tokens = trie.tokens(np.arange(trie.level_start[d], trie.level_start[d + 1])).astype(np.uint64)
+        hashes[here] = mix(mix(hashes[trie.parent[here]]) ^ mix(tokens))
+    return hashes
+
+
+class Noise:
+    """The noise of one batch."""
+
+    def __init__(self, seed: int, keys: UInt64, hashes: UInt64) -> None:
+        """keys [B]: one for every request's user; hashes: of `prefix_hashes`."""
+        once = mix(np.full(1, seed % 2**64, np.uint64))
+        self._requests = mix(mix(once) ^ mix(keys))  # twice, so that a seed and a key that change places differ
+        self._hashes = hashes
+
+    def uniform(self, request: Int64, node: Int64, stream: int | Int64) -> Float64:
+        """Between 0 and 1 for every (request, node) [n]; `stream` may differ from node to node."""
+        which = mix(self._requests[request] ^ np.asarray(stream, np.uint64))
+        return uniform(mix(which ^ mix(self._hashes[node])))
+
+    def gumbel(self, request: Int64, node: Int64, stream: int | Int64) -> Float64:
+        """Standard Gumbel noise, as `uniform`."""
+        noise: Float64 = -np.log(-np.log(self.uniform(request, node, stream)))
+        return noise
+
+
+def perturbed(parent: Float64, which: Int64, logprob: Float64, noise: Float64) -> Float64:
+    """Children's Gumbel-perturbed log-probabilities, given that their maximum is their parent's.
+
+    parent [n], which [m] each child's parent (ascending), logprob [m] summed log-probabilities, of which
+    siblings' sum to their parent's; noise [m] Gumbel. Kool, van Hoof and Welling 2019, section 4.1 and
+    appendix B.3 (the stable form). No child exceeds its parent, and one sibling equals it, unless none has any
+    probability: what has none gets minus infinity.
+    """
+    raw = logprob + noise
+    if not len(raw):
+        return raw
+    first = np.flatnonzero(np.diff(which, prepend=-1))
+    largest = np.maximum.reduceat(raw, first)[np.cumsum(np.diff(which, prepend=-1) > 0) - 1]
+    limit = parent[which]
+    with np.errstate(divide="ignore", invalid="ignore"):  # the largest itself: log(0); what has no probability: NaN
+        gap = raw - largest  # at most 0
+        v = limit - raw + np.where(gap > -np.log(2), np.log(-np.expm1(gap)), np.log1p(-np.exp(gap)))
+        result: Float64 = limit - np.maximum(v, 0) - np.log1p(np.exp(-np.abs(v)))
+    result[np.isneginf(raw)] = -np.inf
+    return result

@@ -1,0 +1,68 @@
+"""The item trie as the requests of one batch may use it: what their filters forbid is not there."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...catalog.trie import ItemTrie
+from ..types import Bool, Int64, ScoringKind
+
+
+class TrieView:
+    """One trie, a mask of live nodes for the requests that have a filter, and which nodes are worth evaluating."""
+
+    def __init__(
+        self, trie: ItemTrie, scoring: ScoringKind = "full", live: Sequence[Bool | None] | None = None
+    ) -> None:
+        """live: for every request the nodes [M] that lead to an item it allows, or None where it allows all."""
+        self.trie = trie
+        self.constrained = scoring == "constrained"
+        self._live: Bool | None = None
+        # Under constrained scoring an only child has probability 1, which no engine need be asked for.
+        self._open = trie.child_count > (1 if self.constrained else 0)
+        if live is not None and any(mask is not None for mask in live):
+            rows = {id(mask): mask for mask in live}  # requests often share a filter
+            place = {mask: i for i, mask in enumerate(rows)}
+            everything = np.ones(len(trie.parent), bool)
+            self._live = np.stack([everything if mask is None else mask for mask in rows.values()])  # [filters, M]
+            self._filter = np.array([place[id(mask)] for mask in live])  # [B]
+
+    def children(self, request: Int64, node: Int64) -> tuple[Int64, Int64]:
+        """Children that each request allows of its node, both [n]; see `ItemTrie.children`."""
+        which, child = self.trie.children(node)
+        if self._live is None:
+            return which, child
+        alive = self._live[self._filter[request][which], child]
+        return which[alive], child[alive]
+
+    def allows(self, request: Int64, node: Int64) -> Bool:
+        """Whether each request may be recommended an item below its node, both [n]."""
+        if self._live is None:
+            return np.ones(len(node), bool)
+        allowed: Bool = self._live[self._filter[request], node]
+        return allowed
+
+    def needs_scores(self, request: Int64, node: Int64) -> Bool:
+        """Whether stepping from a node takes an engine's scores: not from a leaf, nor where there is no choice.
+
+        Any shape, the same for both; a node of -1 needs nothing.
+        """
+        needs: Bool = self._open[node] & (node >= 0)
+        if self.constrained and self._live is not None and needs.any():
+            place = np.nonzero(needs)
+            which, _ = self.children(np.broadcast_to(request, node.shape)[place], node[place])
+            needs = needs.copy()
+            needs[place] = np.bincount(which, minlength=len(place[0])) > 1
+        return needs
+
+    def is_leaf(self, node: Int64) -> Bool:
+        """Whether nodes are whole identifiers."""
+        leaf: Bool = self.trie.child_count[node] == 0
+        return leaf
+
+    def leaves(self, batch: int) -> Int64:
+        """[B] how many identifiers every request allows."""
+        if self._live is None:
+            return np.full(batch, self.trie.identifiers)
+        counts: Int64 = (self._live & (self.trie.child_count == 0)).sum(axis=1)[self._filter]
+        return counts

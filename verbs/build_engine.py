@@ -1,0 +1,205 @@
+"""A bundle's engines: build-engine."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import PathType, bundle_argument, flags, format_option, threads_option, together
+from .output import Bars, claim_outputs
+from .overwrite import tell_losses
+
+if TYPE_CHECKING:
+    from ..engines.backend import Backend
+    from ..engines.build import Order
+    from ..engines.bundle.model import ModelBundle
+
+BACKENDS = click.Choice(["onnxruntime", "tensorrt"])
+ENGINE_PRECISIONS = click.Choice(["fp32", "fp16", "bf16", "int8"])
+METHODS = click.Choice(["auto", "static", "dynamic", "weight8", "weight4"])
+ESTIMATORS = click.Choice(["minmax", "percentile", "entropy"])
+INT8 = (
+    "calibration", "calibration_size", "method", "estimator", "percentile", "smooth", "no_smooth", "keep", "ranges",
+    "gate", "gate_size", "seed", "format", "item_base",
+)  # fmt: skip
+SIZES = ("max_batch", "max_prompt", "max_nodes")
+PLAN = ("workspace", "timing_cache", "version_compatible", "hardware_compatible")
+
+CALIBRATION_HELP = (
+    "int8: a history file, or a dataset's folder (all its splits); several may be given. Some users are calibrated on, "
+    "rankings are compared on the others."
+)
+METHOD_HELP = (
+    "int8: static (calibrated), dynamic (ranges taken while running), weight8, weight4 (weights only); auto: the "
+    "fastest here that passes the gate, dynamic only where no other does, because its scores depend on who shares a "
+    "call. TensorRT takes static alone."
+)
+KEEP_HELP = (
+    "int8: leave a part of the target in floating point: head, first, last, or a layer such as layers.3; several may "
+    "be given. Without it, the most sensitive quarter is left so where nothing else passes the gate."
+)
+GATE_HELP = (
+    "int8: refuse a target whose lists overlap with the original's by less than 90 % at 20, or whose NDCG@10 may have "
+    "fallen by more than 2 %. --no-gate: neither compare nor refuse."
+)
+DEFAULT_HELP = (
+    "Make it the engine that serves where --engine is left out; by itself the first one built is. One that exists is "
+    "not built again for that."
+)
+
+int8_options = together(
+    click.option("--calibration", multiple=True, type=PathType, metavar="HISTORIES", help=CALIBRATION_HELP),
+    click.option("--calibration-size", type=click.IntRange(1), help="int8: users to calibrate on. Default: 200."),
+    click.option("--method", type=METHODS, help=METHOD_HELP + " Default: auto."),
+    click.option("--estimator", type=ESTIMATORS, help="int8: how static ranges are found. Default: percentile."),
+    click.option("--percentile", type=float, help="int8: of the values that a range covers. Default: 99.99."),
+    click.option("--smooth", type=float, metavar="ALPHA", help="int8: strength of SmoothQuant. Default: 0.8."),
+    click.option("--no-smooth", is_flag=True, default=None, help="int8: quantize weights as they are."),
+    click.option("--keep", multiple=True, metavar="PART", help=KEEP_HELP),
+    click.option("--ranges", type=PathType, metavar="DIR", help="int8: an engine's folder whose ranges to use again."),
+    click.option("--gate/--no-gate", default=None, help=GATE_HELP),
+    click.option("--gate-size", type=click.IntRange(1), help="int8: most requests to compare on. Default: 20000."),
+    click.option("--seed", type=click.IntRange(0), help="int8: of the draw of users. Default: 0."),
+)
+tensorrt_options = together(
+    click.option("--max-batch", type=click.IntRange(1), help="tensorrt: most requests in a call. Default: 8."),
+    click.option("--max-prompt", type=click.IntRange(1), help="tensorrt: longest prompt. Default: a full history's."),
+    click.option("--max-nodes", type=click.IntRange(1), help="tensorrt: most nodes in a call. Default: 256."),
+    click.option("--workspace", type=click.IntRange(1), metavar="MIB", help="tensorrt: scratch memory. Default: all."),
+    click.option("--timing-cache", type=PathType, help="tensorrt: keeps kernel timings between builds."),
+    click.option("--version-compatible", is_flag=True, default=None, help="tensorrt: for later versions, and lean."),
+    click.option("--hardware-compatible", is_flag=True, default=None, help="tensorrt: for other GPUs, too."),
+)
+
+
+@click.command("build-engine")
+@bundle_argument
+@click.option("--backend", default="onnxruntime", show_default=True, type=BACKENDS)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cpu; cuda for tensorrt.")
+@click.option("--precision", type=ENGINE_PRECISIONS, help="Default: the bundle's. fp32 graphs are converted.")
+@click.option("--draft-precision", type=ENGINE_PRECISIONS, help="Default: as --precision.")
+@int8_options
+@tensorrt_options
+@format_option
+@click.option("--item-base", type=int, help="First item's number in AtSpeed files. Default: 0; 1 in folders.")
+@threads_option
+@click.option("--default", is_flag=True, help=DEFAULT_HELP)
+@click.option("--overwrite", is_flag=True, help="Replace an existing engine.")
+def build_engine(
+    bundle: Path, backend: str, device: str | None, precision: Any, draft_precision: Any, threads: int | None,
+    default: bool, overwrite: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Make a bundle's graphs ready for this machine, check them and measure their latency.
+
+    int8 is calibrated on the calls of real searches, tried in the ways that the backend offers, and kept only if
+    the target still ranks as it did (docs/engines.md).
+
+    \b
+    Examples:
+      specbeam build-engine bundle
+      specbeam build-engine bundle --precision int8 --calibration histories.jsonl
+      specbeam build-engine bundle --precision int8 --default  # is built: now it serves where none is named
+      specbeam build-engine bundle --device cuda --precision fp16
+      specbeam build-engine bundle --backend tensorrt --precision fp16 --max-batch 16 --timing-cache t.cache
+    """
+    from ..engines.build import Order
+    from ..engines.bundle.default import found_default, set_default
+    from ..engines.bundle.facts import ENGINE_FACTS
+    from ..engines.bundle.inspect import describe_choice
+    from ..engines.bundle.open import open_bundle
+    from ..engines.bundle.texts import TextBundle
+
+    options = {name: value for name, value in options.items() if value not in (None, ())}
+    opened = open_bundle(bundle)
+    order = Order.check(opened, _backend(backend, device, options), precision, draft_precision, threads)
+    before = found_default(opened)
+    if default and not overwrite and order.name in opened.engine_names():
+        set_default(opened, order.name)
+        click.echo(f"{order.name} is the default engine of {bundle} from now on (until now: {before or 'none'}).")
+        return
+    claim_outputs(order.folder)
+    tell_losses(order.folder, ENGINE_FACTS, overwrite=overwrite)
+    with Bars() as bars:
+        folder = _build(order, options, default, overwrite, bars)
+    click.echo(describe_choice(folder.name, opened.engine_facts(folder.name)))
+    if before not in (None, folder.name):
+        _compare(opened, folder.name, before, order.threads)
+    text = isinstance(opened, TextBundle)
+    run = f"generate {bundle} PROMPTS.jsonl" if text else f"infer {bundle} HISTORIES"
+    click.echo(
+        f"Built {folder}. Next: specbeam {run} --engine {folder.name} --output {'out' if text else 'recs'}.jsonl"
+    )
+
+
+def _backend(name: str, device: str | None, options: dict[str, Any]) -> "Backend":
+    """The backend, with the options that are its own; raises where others' were given."""
+    from ..catalog.errors import OptionError
+    from ..engines.registry import find_backend
+
+    own = {key: options[key] for key in (*SIZES, *PLAN) if key in options}
+    if name != "tensorrt":
+        if own:
+            raise OptionError(f"{flags(own)}: for --backend tensorrt only. Leave that out, or build with it.")
+        return find_backend(name, device)
+    sizes = {key: own[key] for key in SIZES if key in own}
+    plan = {key: own[key] for key in PLAN if key in own}
+    if "workspace" in plan:
+        plan["workspace"] <<= 20
+    if "timing_cache" in plan:
+        plan["timing_cache"] = str(plan["timing_cache"])
+    from ..engines.tensorrt.backend import CallSizes
+    from ..engines.tensorrt.build import TrtOptions
+
+    return find_backend(name, device, sizes=CallSizes(**sizes), options=TrtOptions(**plan))
+
+
+def _compare(bundle: "ModelBundle", name: str, reference: str, threads: int) -> None:
+    """Say how fast an engine is beside the one that was the default until now, and which one is."""
+    from ..catalog.errors import SpecBeamError
+    from ..engines.beside import beside
+    from ..engines.bundle.default import default_engine
+
+    try:
+        found = beside(bundle, name, reference, threads=threads)
+        told = "no call was measured for both" if found is None else found.described()
+    except SpecBeamError as error:  # what was built is there all the same
+        told = str(error)
+    click.echo(told if told.startswith(name) else f"Not compared with {reference}: {told}")
+    if default_engine(bundle) == name:
+        click.echo(f"Without --engine, {name} serves from now on, in place of {reference}.")
+    else:
+        click.echo(f"Without --engine, {reference} goes on serving. To change that: {bundle.build(name)} --default")
+
+
+def _build(order: "Order", options: dict[str, Any], default: bool, overwrite: bool, bars: Bars) -> Path:
+    from ..catalog.errors import OptionError
+    from ..engines.build import write_engine
+
+    own = {key: options[key] for key in INT8 if key in options}
+    if "int8" not in order.precisions.values():
+        if own:
+            raise OptionError(f"{flags(own)}: for --precision int8 only. Leave that out, or build an int8 engine.")
+        return write_engine(order, default=default, overwrite=overwrite, progress=bars)
+    if "calibration" not in own:
+        raise OptionError("int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES.")
+    from ..calib.build import build_int8
+    from ..calib.data import read_examples
+    from ..calib.options import Int8Options
+    from ..engines.bundle.items import of_items
+
+    bundle = of_items(order.bundle, "int8 engine")
+    paths, kind, base = own.pop("calibration"), own.pop("format", None), own.pop("item_base", None)
+    examples, unusable = read_examples(paths, bundle.catalog(), format=kind, item_base=base)
+    if unusable:
+        click.echo(f"{unusable} requests cannot be calibrated on and are left out (infer tells why)", err=True)
+    ranges = own.pop("ranges", None)
+    told = [key for key in ("estimator", "percentile", "calibration_size", "seed") if key in own]
+    if ranges is not None and told:
+        raise OptionError(f"{flags(told)}: ranges of an earlier calibration have theirs. Leave out these or --ranges.")
+    if own.pop("no_smooth", False):
+        if "smooth" in own:
+            raise OptionError(f"got a smoothing of {own['smooth']} and --no-smooth as well. Leave one of the two out.")
+        own["smooth"] = None
+    return build_int8(
+        order, examples, Int8Options(**own), ranges=ranges, default=default, overwrite=overwrite, progress=bars
+    )

@@ -1,0 +1,229 @@
+"""Top-K lists for histories from files: infer."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from ..catalog.errors import OptionError, SpecBeamError
+from .long_run import LongRun, Progress, numbered, pool_files
+from .options import (
+    FileOrPipe,
+    PathType,
+    Share,
+    batch_option,
+    bundle_argument,
+    drafter_options,
+    engine_option,
+    format_options,
+    histories_argument,
+    scoring_option,
+    shape_by_hand,
+    shape_options,
+    speculation_option,
+    strict_option,
+    threads_option,
+    verify_option,
+)
+from .output import Bars, conclude, summary
+
+if TYPE_CHECKING:
+    from ..catalog.items import Catalog
+    from ..pools.items.pool import ItemPool
+    from ..runtime import Recommender
+    from ..runtime.runs.inference import InferCounts
+    from ..runtime.runs.popular import PopularItems
+
+TOP_K_HELP = "Items for each request that does not ask for a number of its own."
+WHEN_EMPTY, SHARE = click.Choice(["reject", "popular"]), Share(0, 1, min_open=True)
+WHEN_EMPTY_HELP = (
+    "What users get who have no history, or one of unknown items. popular: the items that are popular with others, by "
+    '--popular FILE or else --pool; filters hold, and the line says "popular": true.'
+)
+SAMPLE_HELP = (
+    "Rank such a share of the lists again, by plain beam search on an engine of the exported precision, and tell how "
+    "they compare, e.g. 0.01; for strict and sampled."
+)
+OVERLAP_HELP = (
+    "With --verify-sample: exit with 1 where the mean overlap of both lists is less. Default: 1 (but for ties of less "
+    "than 1e-4) for an engine in fp32 of a bundle in fp32, 0.9 for one that rounds."
+)
+SLACK_HELP = "tolerant (which needs it): how much lower than the node it replaces a stand-in may score, e.g. 0.1."
+
+
+@click.command()
+@bundle_argument
+@histories_argument
+@click.option("--output", "-o", required=True, type=FileOrPipe, help="JSON lines; - is standard output.")
+@click.option("--top-k", "-k", default=20, show_default=True, type=click.IntRange(1), help=TOP_K_HELP)
+@verify_option
+@scoring_option
+@click.option("--slack", type=float, metavar="NATS", help=SLACK_HELP)
+@click.option("--temperature", type=float, help="relaxed, sampled: above 1 more varied, below 1 less. Default: 1.")
+@click.option("--seed", type=int, help="relaxed, sampled: the same seed draws the same list for a user. Default: 0.")
+@click.option("--exclude-history", is_flag=True, help="Recommend nothing that a request's history holds.")
+@click.option("--allow", type=PathType, help="File of item ids, one a line: recommend only these.")
+@click.option("--deny", type=PathType, help="File of item ids, one a line: recommend none of these.")
+@drafter_options
+@speculation_option
+@shape_options
+@engine_option
+@batch_option
+@threads_option
+@format_options
+@click.option("--limit", type=click.IntRange(1), help="Read only the first LIMIT requests.")
+@click.option("--stats", is_flag=True, help="Write each request's target calls, draft calls and evaluated nodes.")
+@click.option("--rejects", type=PathType, help="Where unusable lines go. Default: OUTPUT.rejects.jsonl.")
+@click.option("--when-empty", type=WHEN_EMPTY, default="reject", show_default=True, help=WHEN_EMPTY_HELP)
+@click.option("--popular", type=PathType, help="File of item ids, one a line, the most popular first.")
+@click.option("--verify-sample", type=SHARE, metavar="SHARE", help=SAMPLE_HELP)
+@click.option("--verify-overlap", type=Share(0, 1), metavar="SHARE", help=OVERLAP_HELP)
+@strict_option
+@click.option("--overwrite", is_flag=True, help="Replace an existing output, and what an interrupted run left.")
+def infer(
+    bundle: Path, histories: tuple[Path, ...], output: Path, top_k: int, mode: Any, scoring: Any, slack: float | None,
+    temperature: float | None, seed: int | None, exclude_history: bool, allow: Path | None, deny: Path | None,
+    drafter: Any, pool: Path | None, speculation: Literal["auto", "fixed"] | None, draft_width: int | None,
+    draft_length: int | None, engine: str | None, batch_size: int, threads: int | None, format: str | None,
+    item_base: int, limit: int | None, stats: bool, rejects: Path | None, when_empty: str, popular: Path | None,
+    verify_sample: float | None, verify_overlap: float | None, strict_input: bool, overwrite: bool,
+) -> None:  # fmt: skip
+    """Write the top-K items for every history: one JSON line a request, in the input's order.
+
+    A line of HISTORIES is such as {"user": "u1", "items": ["11", "4"]}, oldest item first. It may hold a "k" of its
+    own, "allow" and "deny", lists of item ids, and "exclude_history": true; other keys are ignored. A result that is
+    shorter than was asked for, because no more items are allowed, says how many are "available".
+
+    An interrupted run leaves OUTPUT.partial, and goes on with it when the same command is run again; its output is the
+    same as that of a run in one go (with --speculation auto: the same lists). Ctrl-C and SIGTERM stop it between two
+    batches.
+
+    \b
+    Examples:
+      specbeam infer bundle histories.jsonl --output recs.jsonl --top-k 20
+      specbeam infer bundle histories.jsonl -o recs.jsonl --exclude-history --allow in_stock.txt
+      specbeam infer bundle histories.jsonl -o recs.jsonl --verify sampled --temperature 0.7 --seed 11
+      specbeam infer bundle sequential_train.txt sequential_valid.txt --item-base 1 -o recs.jsonl
+      specbeam infer bundle histories.jsonl -o recs.jsonl --pool item-pool --drafter retrieval
+      specbeam infer bundle histories.jsonl -o recs.jsonl --when-empty popular --popular bestsellers.txt
+      specbeam infer bundle histories.jsonl -o recs.jsonl --engine onnxruntime-cpu-int8 --verify-sample 0.01
+      zcat histories.jsonl.gz | specbeam infer bundle - --output - --rejects bad.jsonl | gzip > recs.jsonl.gz
+    """
+    from ..catalog.histories.read import read_histories
+    from ..engines.bundle.items import Bundle
+    from ..engines.registry import chosen_engine
+    from ..runtime import Recommender, Verification
+    from ..runtime.recommender import check_k, opened_pool
+    from ..runtime.runs.inference import InferCounts, Inference, ListOptions
+    from ..runtime.runs.item_lists import ItemList, filter_of
+    from ..runtime.runs.log import RunFacts, engine_identity
+    from ..runtime.runs.recheck import Recheck, least_overlap
+
+    start, warn = perf_counter(), partial(click.echo, err=True)
+    verification = Verification(mode, scoring, slack, temperature, seed)
+    _check(when_empty, popular, pool, verify_sample, verify_overlap)
+    run = LongRun(output, rejects, [*histories, *filter(None, (allow, deny, popular))], overwrite=overwrite)
+    entries = read_histories(histories, format=format, item_base=item_base, keep_read=True)
+    allow_list, deny_list = (None if path is None else ItemList.read(path) for path in (allow, deny))
+    shape = shape_by_hand(draft_width, draft_length)
+    opened = Bundle.open(bundle)
+    check_k(top_k, opened.manifest.max_top_k)
+    engine = chosen_engine(opened, engine)
+    item_pool = opened_pool(pool)
+    recommender = Recommender.open(
+        opened, engine=engine, drafter=drafter, pool=item_pool, speculation=speculation, shape=shape,
+        verification=verification, batch_size=batch_size, threads=threads,
+    )  # fmt: skip
+    allowed = filter_of(allow_list, deny_list, recommender.catalog, warn=warn)
+    bestsellers = _popular(popular, item_pool, recommender.catalog, warn) if when_empty == "popular" else None
+    recheck = verify_sample and Recheck.open(
+        opened, verify_sample, recommender.verification, batch_size=batch_size, threads=threads
+    )
+    wanted = ListOptions(top_k, allowed, exclude_history, stats, bestsellers)
+    job = Inference(recommender, wanted, recheck=recheck or None, warn=warn)
+    read = {**numbered("histories", histories), "allow": allow, "deny": deny, "popular": popular, **pool_files(pool)}
+    with Bars() as bars:
+        facts = RunFacts(
+            verb="infer", bundle=opened.manifest.checksum, engine=engine_identity(opened, engine),
+            read=run.checksums(read, bars),
+            options=vars(verification) | {
+                "top_k": top_k, "exclude_history": exclude_history, "drafter": drafter, "speculation": speculation,
+                "draft_width": draft_width, "draft_length": draft_length, "batch_size": batch_size, "format": format,
+                "item_base": item_base, "limit": limit, "stats": stats, "when_empty": when_empty,
+                "verify_sample": verify_sample,
+            },
+        )  # fmt: skip
+        with run.sink(facts, InferCounts(), bars) as sink:
+            earlier = sink.counts.served
+            run.perform(job, islice(entries, limit), sink, bars, Progress("requests", limit))
+    _conclude(recommender, run, sink.counts, earlier, perf_counter() - start, histories)
+    if recheck:
+        least = least_overlap(opened, engine) if verify_overlap is None else verify_overlap
+        _conclude_sample(sink.counts, recheck.engine, least, run.piped)
+    done = f"{sink.counts.served} were served{f': see {output}' if sink.counts.served else ''}."
+    conclude(sink.counts, done, strict=strict_input)
+
+
+def _check(
+    when_empty: str, popular: Path | None, pool: Path | None, sample: float | None, overlap: float | None
+) -> None:
+    """Raise `OptionError` for options that mean nothing together."""
+    if popular is not None and when_empty != "popular":
+        raise OptionError("--popular: for --when-empty popular only. Leave it out, or add that.")
+    if when_empty == "popular" and popular is None and pool is None:
+        raise OptionError("--when-empty popular: by what? Pass --popular FILE, or a --pool of items.")
+    if overlap is not None and sample is None:
+        raise OptionError("--verify-overlap: for --verify-sample only. Leave it out, or add that.")
+
+
+def _popular(
+    file: Path | None, pool: "ItemPool | None", catalog: "Catalog", warn: Callable[[str], None]
+) -> "PopularItems":
+    from ..runtime.runs.popular import PopularItems
+
+    if file is not None:
+        return PopularItems.read(file, catalog, warn=warn)
+    assert pool is not None
+    return PopularItems.of_pool(pool, catalog)
+
+
+def _conclude(
+    recommender: "Recommender", run: LongRun, counts: "InferCounts", earlier: int, seconds: float,
+    histories: tuple[Path, ...],
+) -> None:  # fmt: skip
+    """Tell what a run did; raise `SpecBeamError` where there was nothing to do, or not all could be read."""
+    told = f"see the reasons {f'in {run.rejects}' if run.rejects else 'above'}"
+    if counts.rejected and not counts.tried:
+        raise SpecBeamError(f"No request could be served: {told}.")
+    if not counts.tried:
+        raise SpecBeamError(f"{', '.join(map(str, histories))}: no request in it. Expected at least one history.")
+    click.echo(summary(recommender, counts, earlier, seconds, run.rejects), err=run.piped)
+    if counts.cut_files:
+        raise SpecBeamError(
+            f"{counts.cut_files} of the files could not be read to the end: {told}. What was read is "
+            f"served{'' if run.piped else f', in {run.output}'}."
+        )
+
+
+def _conclude_sample(counts: "InferCounts", reference: str, least: float, piped: bool) -> None:
+    """Tell how the lists that were ranked again compare; raise `SpecBeamError` where it is too badly."""
+    number = counts.ranked_again
+    if not number:
+        click.echo("none of the lists was ranked again: there are too few for the sample", err=True)
+        return
+    mean = counts.overlap / number
+    told = (
+        f"{number} lists were ranked again by plain beam search on {reference}: overlap {mean:.4%}, {counts.agreeing} "
+        f"hold the same items; scores of shared items differ by {counts.difference / number:.1e} (the most of a list, "
+        f"on average), {counts.largest:.1e} at most"
+    )
+    if mean < least:
+        remedy = "it does not rank as what was exported: build it again, or export again"
+        if least < 1:
+            remedy = "build it in another precision, or with other calibration data; --verify-overlap asks for less"
+        raise SpecBeamError(f"{told}. Expected of the engine an overlap of at least {least:.4%}: {remedy}.")
+    click.echo(told, err=piped)
