@@ -18,6 +18,7 @@ from ..engines.bundle.facts import Role
 from ..engines.bundle.items import Bundle
 from ..engines.cache import KVCache
 from ..runtime.answers import answered
+from ..runtime.loaded import Loaded
 from ..runtime.options import Verification
 from ..runtime.planning.policy import FixedPlanning
 from ..runtime.recommender import Recommender
@@ -87,10 +88,13 @@ def record_calls(
     recorders: dict[Role, Recorder] = {"target": Recorder(target)}
     if draft is not None:
         recorders["draft"] = Recorder(draft)
+    loaded = Loaded(
+        catalog, trie, bundle.prompts(trie), recorders["target"], recorders.get("draft"),
+        engine="that calls are recorded of",
+    )  # fmt: skip
     recommender = Recommender(
-        catalog, trie, bundle.prompts(trie), recorders["target"], recorders.get("draft"), batch_size=1,
-        planning=FixedPlanning((shape or DraftShape()) if draft else None),
-        verification=Verification(scoring=bundle.manifest.scoring), engine="that calls are recorded of",
+        loaded, planning=FixedPlanning((shape or DraftShape()) if draft else None),
+        verification=Verification(scoring=bundle.manifest.scoring), batching=1,
     )  # fmt: skip
     chosen = stratified([min(len(h), bundle.manifest.prompt.history_length) for h in usable], count, seed)
     requests = [recommender.encode(usable[i], user=str(i)) for i in chosen]

@@ -17,6 +17,7 @@ from ..engines.bundle.facts import Drafting, Gate, Role
 from ..engines.bundle.items import Bundle, of_items
 from ..graphs.files import load_graph, save_graph
 from ..runtime import DraftShape, Recommender, Verification
+from ..runtime.loaded import Loaded
 from ..runtime.planning.policy import FixedPlanning
 from .calls import Calls, record_calls
 from .data import Split
@@ -192,10 +193,12 @@ class Int8Build:
     def _recommender(self, target: Engine, draft: Engine | None, name: str) -> Recommender:
         bundle = self.bundle
         catalog, trie = bundle.items()
+        loaded = Loaded(
+            catalog, trie, bundle.prompts(trie), target, draft, max_k=bundle.manifest.max_top_k, engine=name
+        )
         return Recommender(
-            catalog, trie, bundle.prompts(trie), target, draft, batch_size=8,
-            planning=FixedPlanning(DraftShape() if draft else None), max_k=bundle.manifest.max_top_k,
-            verification=Verification(scoring=bundle.manifest.scoring), engine=name,
+            loaded, planning=FixedPlanning(DraftShape() if draft else None),
+            verification=Verification(scoring=bundle.manifest.scoring),
         )  # fmt: skip
 
     def draft(self, target: Engine) -> tuple[QuantizedGraph, Drafting | None]:

@@ -150,6 +150,8 @@ def check_types(settings: Any) -> None:
     own: Any = type(settings)  # a type is hashable, which mypy doubts
     for name, kind in _kinds(own).items():
         value = getattr(settings, name)
+        if dataclasses.is_dataclass(kind) and type(value) is kind:
+            continue  # it has checked itself
         try:
             if isinstance(value, Mapping) and get_origin(kind) is not dict:
                 raise TypeError

@@ -9,7 +9,7 @@ from ..catalog.errors import BundleError, EngineError, SpecBeamError, is_fault, 
 from ..catalog.extras import EXTRAS, install_module
 from .backend import Backend
 from .base import Engine
-from .bundle.default import default_engine
+from .bundle.default import default_engine, found_default
 from .bundle.facts import Role
 from .bundle.model import ModelBundle
 from .installed import backend_version, installed_package
@@ -23,9 +23,28 @@ def chosen_threads(threads: int | None) -> int:
     return available_threads() if threads is None else checks.whole_number(threads, "threads", 1, checks.MOST_THREADS)
 
 
-def chosen_engine(bundle: ModelBundle, name: str | None) -> str:
-    """The name of an engine, as asked for or by default."""
-    return default_engine(bundle) if name is None else checks.text(name, "engine").replace("\0", "?")
+def chosen_engine(bundle: ModelBundle, name: str | None, device: str | None = None) -> str:
+    """The name of an engine, as asked for or by default; device: that it must run on (None: any).
+
+    Raises `BundleError` where it is not known which engine is meant, or none is on the device.
+    """
+    if device is None:
+        return default_engine(bundle) if name is None else checks.text(name, "engine").replace("\0", "?")
+    if name is None and (usual := found_default(bundle)) is not None and _device(usual) == device:
+        return usual
+    built = bundle.engine_names()
+    there = [one for one in ([name] if name else built) if _device(one) == device]
+    if len(there) != 1:
+        found = f"{name} is not" if name else f"{len(there) or 'none'} of its engines ({', '.join(built)}) are"
+        raise BundleError(
+            f"{bundle.path}: {found} on the device {device!r}; expected one. Name one that `specbeam inspect` lists, "
+            f"or build it: specbeam build-engine {bundle.path} --device {device}"
+        )
+    return there[0]
+
+
+def _device(name: str) -> str:
+    return name.split("-")[1] if "-" in name else ""
 
 
 def load_engine(bundle: ModelBundle, role: Role, name: str, *, threads: int) -> Engine:

@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
@@ -12,18 +12,14 @@ import numpy as np
 from .. import __version__
 from ..catalog.errors import BundleError, EngineError
 from ..catalog.extras import install
-from ..catalog.items import Catalog
-from ..catalog.trie import ItemTrie
-from ..engines.base import Engine
 from ..engines.bundle.items import Bundle
 from ..engines.installed import backend_version
 from ..engines.machine.processors import available_threads, processor
-from ..engines.registry import chosen_engine, chosen_threads, load_engine, name_and_precision
-from ..pools.items.pool import ItemPool
-from ..runtime import Recommender
-from ..runtime.drafting.retrieval import CatalogPool
+from ..engines.registry import chosen_engine, chosen_threads
+from ..runtime import Drafting, Recommender
+from ..runtime.loaded import Loaded
 from ..runtime.planning.choose import drafter_for, planning_for
-from ..runtime.recommender import check_k
+from ..runtime.recommender import check_k, opened_pool
 from ..runtime.types import DrafterKind, Int64
 from .settings import Search, Settings, searches_of
 
@@ -58,12 +54,8 @@ class Bench:
     searches: tuple[Search, ...]
     engine: str
     threads: int
-    catalog: Catalog
-    trie: ItemTrie
-    target: Engine
-    drafter: DrafterKind | None
-    draft: Engine | None
-    pool: CatalogPool | None
+    drafting: Drafting  # with an opened pool; its drafter None: there is nothing to draft by
+    loaded: Loaded
 
     @classmethod
     def open(cls, bundle: Bundle, settings: Settings) -> "Bench":
@@ -71,31 +63,30 @@ class Bench:
         manifest = bundle.manifest
         for k in settings.top_k:
             check_k(k, manifest.max_top_k)
-        drafter = drafter_for(bundle, settings.drafter, has_pool=settings.pool is not None)
-        engine, threads = chosen_engine(bundle, settings.engine), chosen_threads(settings.threads)
+        given, choice = settings.drafting, settings.engine
+        drafter = drafter_for(bundle, given.drafter, has_pool=given.pool is not None)
+        engine, threads = chosen_engine(bundle, choice.name, choice.device), chosen_threads(choice.threads)
         searches = searches_of(
             settings, manifest.scoring, has_draft=drafter not in (None, "none"),
             planned=drafter != "none" and not engine.startswith("torch-"),
         )  # fmt: skip
-        catalog, trie = bundle.items()
-        pool = None if settings.pool is None else CatalogPool(ItemPool.open(settings.pool), catalog, trie)
-        target = load_engine(bundle, "target", engine, threads=threads)
-        draft = load_engine(bundle, "draft", engine, threads=threads) if drafter in ("model", "both") else None
-        return cls(bundle, settings, searches, engine, threads, catalog, trie, target, drafter, draft, pool)
+        items = bundle.items()
+        drafting = Drafting(drafter, opened_pool(given.pool))
+        loaded = Loaded.of(bundle, items, engine, drafting, threads=threads)
+        return cls(bundle, settings, searches, engine, threads, drafting, loaded)
 
     def recommender(self, search: Search) -> Recommender:
         """One search over the engines."""
-        plain = search.drafting == "nothing"
+        drafting, loaded = Drafting("none"), replace(self.loaded, draft=None, pool=None)
+        if search.drafting != "nothing":
+            drafting = replace(self.drafting, speculation=search.drafting, shape=search.shape)
+            loaded = self.loaded
         planning = planning_for(
-            self.bundle, self.engine, self.trie, search.verification, threads=self.threads,
-            drafter="none" if plain else self.drafter, speculation=None if plain else search.drafting,
-            shape=search.shape, pool=None if plain or self.pool is None else self.pool.pool,
-        )  # fmt: skip
+            self.bundle, self.engine, loaded.trie, search.verification, drafting, threads=self.threads
+        )
         return Recommender(
-            self.catalog, self.trie, self.bundle.prompts(self.trie), self.target, None if plain else self.draft,
-            planning=planning, pool=None if plain else self.pool, verification=search.verification,
-            batch_size=self.settings.batch_size, max_k=self.bundle.manifest.max_top_k, reuse=search.rule == "reuse",
-            engine=name_and_precision(self.bundle, "target", self.engine),
+            loaded, planning=planning, verification=search.verification, batching=self.settings.batching,
+            reuse=search.rule == "reuse",
         )  # fmt: skip
 
     def generate(self) -> Generate | str:
@@ -126,8 +117,8 @@ class Bench:
             versions |= {name: version(name) for name in ("torch", "transformers")}
         return Setup(
             str(self.bundle.path), manifest.checksum, self.engine, self.threads, manifest.target.parameters,
-            manifest.draft.parameters if manifest.draft else None, self.drafter,
-            None if self.pool is None else self.pool.pool.checksum, manifest.identifier_length,
+            manifest.draft.parameters if manifest.draft else None, self.drafting.drafter,
+            None if self.loaded.pool is None else self.loaded.pool.pool.checksum, manifest.identifier_length,
             versions | {backend: backend_version(backend)}, platform.platform(), processor(),
             available_threads(), load,
         )  # fmt: skip

@@ -150,7 +150,7 @@ def _timed(
         notes.append(f"generate was not timed: {generate}")
         generate = None
     found: list[Pace] = []
-    races = [(batch, k) for batch in sorted({1, settings.batch_size}) for k in settings.top_k]
+    races = [(batch, k) for batch in sorted({1, settings.batching.size}) for k in settings.top_k]
     for number, (batch, k) in enumerate(races):
         rounds = rounds_of(examples, batch, settings.timed_users)
         contestants = {name: served_by(own, k) for name, own in recommenders.items()}
@@ -199,7 +199,7 @@ def _unlike(bench: Bench, answers: Mapping[str, list[object]]) -> int | None:
     exact = next((search.name for search in bench.searches if search.exact or search.name == PLAIN), None)
     if exact is None:
         return None
-    leaf_of, position = bench.trie.leaf_of, bench.catalog.position
+    leaf_of, position = bench.loaded.trie.leaf_of, bench.loaded.catalog.position
     count = 0
     for ours, theirs in zip(answers[exact], answers[GENERATE], strict=True):
         assert isinstance(ours, list)

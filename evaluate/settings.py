@@ -1,18 +1,20 @@
 """What an evaluation measures: the settings, and the searches that they ask for."""
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
+
+import msgspec
 
 from ..catalog import checks
 from ..catalog.checks import Checked
 from ..catalog.errors import OptionError
 from ..catalog.files import Frozen
-from ..runtime import DraftShape, Verification
+from ..runtime import Batching, Drafting, DraftShape, EngineChoice, Verification
 from ..runtime.options import SAMPLING
-from ..runtime.types import DrafterKind, Mode, ScoringKind
+from ..runtime.types import Mode, ScoringKind
 
 Rule = Literal["reuse", "all-or-nothing"]
 Baseline = Literal["plain", "generate"]
-Drafting = Literal["nothing", "auto", "fixed"]
+Drafts = Literal["nothing", "auto", "fixed"]
 PLAIN: Final = "plain"
 GENERATE: Final = "generate"
 TOP_K: Final = (1, 3, 5, 10, 20)
@@ -28,14 +30,10 @@ class Settings(Checked, frozen=True):
     split: Literal["test", "valid"] = "test"
     users: int | None = None  # requests to draw at random; None: all
     timed_users: int = 32  # rounds of the walltime at each batch size; 0: none
-    batch_size: int = 8
-    threads: int | None = None  # of each engine; None: all processors
-    engine: str | None = None
-    drafter: DrafterKind | None = None  # None: what the bundle and the pool have
-    pool: str | None = None  # the folder of a pool of items, to draft from
+    batching: Batching = Batching()
+    engine: EngineChoice = EngineChoice()
     # auto: for modes whose lists do not depend on it. None: likewise, unless a shape is given or rules are compared.
-    speculation: Literal["auto", "fixed"] | None = None
-    shape: DraftShape | None = None
+    drafting: Drafting = Drafting()
     scoring: ScoringKind | None = None  # None: the bundle's
     slack: float | None = None
     temperature: float | None = None
@@ -46,15 +44,24 @@ class Settings(Checked, frozen=True):
         for name, values in (("K", self.top_k), ("modes", self.verify)):
             if not values or len(set(values)) != len(values):
                 raise OptionError(f"got the {name} {values}; expected at least one, and each once.")
-        most = dict.fromkeys(("top_k", "users", "batch_size"), checks.LARGEST)
-        checks.within(self, 1, threads=checks.MOST_THREADS, **most)
+        checks.within(self, 1, top_k=checks.LARGEST, users=checks.LARGEST)
         checks.within(self, 0, timed_users=checks.LARGEST, seed=checks.LARGEST_SEED)
         if self.slack is not None and "tolerant" not in self.verify:
             raise OptionError("a slack is for tolerant verification, which is not asked for. Leave it out.")
         if self.temperature is not None and not set(SAMPLING) & set(self.verify):
             raise OptionError(f"a temperature is for {' and '.join(SAMPLING)} verification. Leave it out.")
-        if self.speculation == "auto" and self.shape is not None:
-            raise OptionError(f"auto decides how much to draft; got {self.shape} as well. Leave one of the two out.")
+
+    def flat(self) -> dict[str, Any]:
+        """The settings as files of figures hold them: without structure, in this order."""
+        engine, drafting, values = self.engine, self.drafting, msgspec.structs.asdict(self)
+        own = {
+            "batch_size": self.batching.size, "threads": engine.threads, "engine": engine.name,
+            "drafter": drafting.drafter, "pool": None if drafting.pool is None else str(drafting.pool),
+            "speculation": drafting.speculation, "shape": drafting.shape,
+        }  # fmt: skip
+        nested = list(values).index("batching")
+        before, behind = list(values.items())[:nested], list(values.items())[nested + 3 :]
+        return dict(before) | own | dict(behind)
 
 
 class Search(Frozen, frozen=True):
@@ -63,7 +70,7 @@ class Search(Frozen, frozen=True):
     name: str
     mode: Mode
     scoring: ScoringKind
-    drafting: Drafting
+    drafting: Drafts
     shape: DraftShape | None = None  # of fixed drafting
     rule: Rule = "reuse"
     slack: float | None = None
@@ -88,19 +95,20 @@ def searches_of(
     scoring: the bundle's; planned: whether auto can plan: the engine has a latency, and drafting is not ruled out.
     Raises `OptionError` for what needs a draft that is not there.
     """
+    drafting = settings.drafting
     if not has_draft and "relaxed" in settings.verify:
         raise OptionError(
             "relaxed verification needs a draft, and there is none. Leave it out, export with --draft or give a --pool."
         )
-    if not has_draft and (settings.shape is not None or settings.speculation == "fixed"):
+    if not has_draft and (drafting.shape is not None or drafting.speculation == "fixed"):
         raise OptionError(
             "there is no draft model and no pool: leave the draft's width and length, and --speculation fixed, out."
         )
     rules: tuple[Rule, ...] = ("reuse", "all-or-nothing") if settings.rule == "both" else (settings.rule,)
     scoring = settings.scoring or scoring
-    by_default = settings.speculation is None and settings.shape is None and planned
+    by_default = drafting.speculation is None and drafting.shape is None and planned
     # auto plans for the rule that keeps what was evaluated
-    auto = settings.speculation == "auto" or (by_default and (settings.rule == "reuse" or not has_draft))
+    auto = drafting.speculation == "auto" or (by_default and (settings.rule == "reuse" or not has_draft))
     searches = [_search(settings, mode, rule, scoring, has_draft, auto) for mode in settings.verify for rule in rules]
     if PLAIN in settings.against:
         searches.append(Search(name=PLAIN, mode="strict", scoring=scoring, drafting="nothing"))
@@ -114,9 +122,9 @@ def _search(settings: Settings, mode: Mode, rule: Rule, scoring: ScoringKind, ha
         settings.temperature if sampling else None, settings.seed if sampling else None,
     )  # fmt: skip
     auto = chosen.lossless and auto
-    drafting: Drafting = "auto" if auto else "fixed" if has_draft else "nothing"
+    drafting: Drafts = "auto" if auto else "fixed" if has_draft else "nothing"
     return Search(
         name=mode if rule == "reuse" else f"{mode}, {rule}", mode=mode, scoring=chosen.scoring or scoring, rule=rule,
-        drafting=drafting, shape=settings.shape or DraftShape() if drafting == "fixed" else None,
+        drafting=drafting, shape=settings.drafting.shape or DraftShape() if drafting == "fixed" else None,
         slack=chosen.slack, temperature=chosen.temperature, seed=chosen.seed,
     )  # fmt: skip

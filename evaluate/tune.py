@@ -13,10 +13,9 @@ from ..catalog.errors import HistoryError, OptionError
 from ..engines.bundle.facts import LatencyPoint
 from ..engines.bundle.items import Bundle
 from ..engines.registry import chosen_engine, chosen_threads
-from ..pools.items.pool import ItemPool
 from ..runtime.answers import answered
-from ..runtime.arguments import checked_verification, listed_histories
-from ..runtime.options import Verification
+from ..runtime.arguments import checked_drafting, checked_engine, checked_verification, listed_histories
+from ..runtime.options import Drafting, EngineChoice, Verification
 from ..runtime.planning.acceptance import GRID, Acceptance
 from ..runtime.planning.choose import drafter_for
 from ..runtime.planning.costs import CallCosts, fit_nonnegative
@@ -25,7 +24,7 @@ from ..runtime.planning.policy import FixedPlanning, Planning
 from ..runtime.planning.tuning_file import TUNING_SCHEMA, CallFit, Tuning, graphs_of, planner_for, write_tuning
 from ..runtime.recommender import Recommender, check_k, opened_pool
 from ..runtime.stats import DecodeStats
-from ..runtime.types import Bool, DrafterKind, DraftShape, DraftTree, Float64, Frontier, Int64, Request, Verdict
+from ..runtime.types import Bool, DrafterKind, DraftShape, DraftTree, Float64, Frontier, Int64, Mode, Request, Verdict
 
 TOP_K = (1, 5, 10, 20)
 WIDEST = 80  # nodes drafted a level while acceptance is measured
@@ -56,22 +55,22 @@ def tune(
     histories: Iterable[Iterable[str | int]],
     *,
     users: Iterable[str | int | None] | None = None,
-    engine: str | None = None,
-    drafter: DrafterKind | None = None,
-    pool: str | Path | ItemPool | None = None,
+    engine: EngineChoice | str | None = None,
+    drafting: Drafting | DrafterKind | None = None,
     top_k: Iterable[int] = TOP_K,
-    verification: Verification | None = None,
-    threads: int | None = None,
+    verification: Verification | Mode | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> tuple[Path, Tuning]:
     """Measure one engine of a bundle on histories and keep the result in its folder.
 
     For every K of `top_k` and every depth the histories are run with wide drafts from there; then batches of 1,
     8 and 32 are timed. Histories without a known item are left out. users: whose histories they are, where the pool
-    has groups; drafter, pool: as of `Recommender.open`. Raises `OptionError` for modes whose answer depends on what is
-    drafted, `HistoryError` where no history can be used, and `RequestError` where the engine gives no numbers.
+    has groups; engine, drafting: as of `Recommender.open` (how much to draft is what is measured). Raises `OptionError`
+    for modes whose answer depends on what is drafted, `HistoryError` where no history can be used, and `RequestError`
+    where the engine gives no numbers.
     """
-    verification, threads = checked_verification(verification), chosen_threads(threads)
+    verification, choice, drafting = checked_verification(verification), checked_engine(engine), _drafting(drafting)
+    threads = chosen_threads(choice.threads)
     ks = [checks.whole_number(k, "top_k") for k in checks.listed(top_k, "top_k", "whole numbers")]
     if not ks:
         raise OptionError("top_k is empty; expected at least one length of lists to tune for.")
@@ -84,19 +83,15 @@ def tune(
         check_k(k, bundle.manifest.max_top_k)
     if not verification.lossless:
         raise OptionError(f"{verification.mode} verification drafts a fixed shape: there is nothing to tune.")
-    engine = chosen_engine(bundle, engine)
-    facts = bundle.engine_facts(engine)
-    if not os.access(bundle.path / "engines" / engine, os.W_OK):  # before the work, not after it
+    name = chosen_engine(bundle, choice.name, choice.device)
+    facts = bundle.engine_facts(name)
+    if not os.access(bundle.path / "engines" / name, os.W_OK):  # before the work, not after it
         raise OptionError(f"{bundle.path} cannot be written to; the result is kept in it. Tune a copy, or change that.")
-    if drafter == "none":
-        raise OptionError(
-            "without a drafter nothing is planned, so there is nothing to tune. Leave --drafter none out."
-        )
-    drafter = drafter_for(bundle, drafter, has_pool=pool is not None)
-    pool, drafts = opened_pool(pool), drafter is not None
+    drafter = drafter_for(bundle, drafting.drafter, has_pool=drafting.pool is not None)
+    pool, drafts = opened_pool(drafting.pool), drafter is not None
     recommender = Recommender.open(
-        bundle, engine=engine, drafter=drafter or "none", pool=pool, speculation="fixed" if drafts else None,
-        threads=threads, verification=verification,
+        bundle, engine=EngineChoice(name, threads=threads), verification=verification,
+        drafting=Drafting(drafter or "none", pool, "fixed" if drafts else None),
     )  # fmt: skip
     requests = _encoded(recommender, each, names)
     acceptance = Acceptance(recommender.trie, recommender.scoring)
@@ -111,7 +106,19 @@ def tune(
         drafter=drafter, pool=None if pool is None else pool.checksum, users=len(requests), threads=threads,
         fits=fits, acceptance=acceptance.snapshot(),
     )  # fmt: skip
-    return write_tuning(bundle, engine, tuning), tuning
+    return write_tuning(bundle, name, tuning), tuning
+
+
+def _drafting(given: Drafting | DrafterKind | None) -> Drafting:
+    """What drafts; raises `OptionError` where it is nothing, or where it is said how much."""
+    drafting = checked_drafting(given)
+    if drafting.drafter == "none":
+        raise OptionError(
+            "without a drafter nothing is planned, so there is nothing to tune. Leave --drafter none out."
+        )
+    if drafting != Drafting(drafting.drafter, drafting.pool):
+        raise OptionError(f"how much is drafted is what tuning is for; got {drafting}. Give a drafter and a pool only.")
+    return drafting
 
 
 def _told(progress: Progress, before: int, total: int, done: int) -> None:

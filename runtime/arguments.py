@@ -7,15 +7,36 @@ import numpy as np
 from ..catalog import checks
 from ..catalog.errors import OptionError
 from ..catalog.trie import ItemTrie
-from .options import Verification
-from .types import Request
+from .options import Batching, Drafting, EngineChoice, Verification
+from .types import DrafterKind, Mode, Request
 
 
-def checked_verification(verification: Verification | None) -> Verification:
-    """How to verify; None: strictly."""
-    if verification is None:
-        return Verification()
-    return checks.instance(verification, "verification", Verification, "such as Verification('sampled')")
+def checked_verification(given: Verification | Mode | None) -> Verification:
+    """How to verify; a mode alone: with its own defaults; None: strictly."""
+    if given is None or isinstance(given, str):
+        return Verification() if given is None else Verification(given)
+    return checks.instance(given, "verification", Verification, "such as Verification('sampled')")
+
+
+def checked_engine(given: EngineChoice | str | None) -> EngineChoice:
+    """What runs it; by its name alone, or None: the bundle's default engine."""
+    if given is None or isinstance(given, str):
+        return EngineChoice(given)
+    return checks.instance(given, "engine", EngineChoice, "a name, or such as EngineChoice(threads=4)")
+
+
+def checked_drafting(given: Drafting | DrafterKind | None) -> Drafting:
+    """What drafts, and how much; a drafter alone: as much as pays; None: by what there is."""
+    if given is None or isinstance(given, str):
+        return Drafting(given)
+    return checks.instance(given, "drafting", Drafting, "such as Drafting(shape=DraftShape(40, 3)), or 'none'")
+
+
+def checked_batching(given: Batching | int | None) -> Batching:
+    """What a batch may be; a number: so many requests."""
+    if given is None or isinstance(given, Batching):
+        return Batching() if given is None else given
+    return Batching(given)
 
 
 def listed_histories(

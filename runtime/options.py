@@ -1,11 +1,17 @@
-"""How lists are verified: the choice of a mode and its settings, checked before anything runs."""
+"""What callers choose, as values that are checked before anything runs: how lists are verified, what drafts them and
+how much, what runs it, and what a batch may be."""
 
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
+from typing import Literal, get_args
 
 from ..catalog import checks
 from ..catalog.errors import OptionError
-from .types import Mode, ScoringKind
+from ..pools.items.pool import ItemPool
+from .types import DrafterKind, DraftShape, Mode, ScoringKind
+
+Speculation = Literal["auto", "fixed"]
 
 SAMPLING = ("relaxed", "sampled")
 COLDEST = 1e-6  # by then the best items are certain; colder, numbers overflow
@@ -67,3 +73,59 @@ class Verification:
     def lossless(self) -> bool:
         """Whether the answer is the same whatever is drafted."""
         return self.mode in LOSSLESS or self.slack == 0
+
+
+@dataclass(frozen=True)
+class Drafting:
+    """What drafts, and how much. Raises `OptionError` for what is neither; what a bundle has is seen when it is opened.
+
+    speculation: "auto" drafts as much as pays, by the engines' measured latency and what has been accepted (see
+    `specbeam tune`); "fixed" drafts `shape` in every round. Default: auto, unless a shape is given or the mode's answer
+    depends on what is drafted.
+    """
+
+    drafter: DrafterKind | None = None  # what drafts are guessed by; None: what there is of a draft model and a pool
+    pool: str | Path | ItemPool | None = None  # of items (`specbeam build-pool --items`), for retrieval and both
+    speculation: Speculation | None = None
+    shape: DraftShape | None = None  # of fixed drafts; None: `DraftShape()`
+    reuse: bool = True  # False: a missing node discards its round's evaluations, as AtSpeed does; to compare with
+
+    def __post_init__(self) -> None:
+        if self.drafter is not None:
+            checks.choice(self.drafter, "drafter", get_args(DrafterKind))
+        if self.pool is not None and not isinstance(self.pool, ItemPool):
+            checks.path(self.pool, "pool")
+        if self.speculation is not None:
+            checks.choice(self.speculation, "speculation", get_args(Speculation))
+        if self.shape is not None:
+            checks.instance(self.shape, "shape", DraftShape, "such as DraftShape(40, 3)")
+        checks.flag(self.reuse, "reuse")
+        if self.speculation == "auto" and self.shape is not None:
+            raise OptionError(f"auto decides how much to draft; got {self.shape} as well. Leave one of the two out.")
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """What runs: one of a bundle's engines. Raises `OptionError` for what cannot be a choice."""
+
+    name: str | None = None  # that `specbeam inspect` lists, or torch-cpu-fp32; None: the bundle's default engine
+    device: str | None = None  # such as "cpu": of those that are built; None: any
+    threads: int | None = None  # of each engine, at most 1024; None: all processors of this process
+
+    def __post_init__(self) -> None:
+        for name in ("name", "device"):
+            if (value := getattr(self, name)) is not None:
+                checks.text(value, f"an engine's {name}")
+        if self.threads is not None:
+            threads = checks.whole_number(self.threads, "threads", 1, checks.MOST_THREADS)
+            object.__setattr__(self, "threads", threads)
+
+
+@dataclass(frozen=True)
+class Batching:
+    """What a batch may be."""
+
+    size: int = 8  # requests in one call, at most
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", checks.whole_number(self.size, "batch_size"))

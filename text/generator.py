@@ -23,6 +23,8 @@ from ..pools.texts.live import LivePool
 from ..pools.texts.pool import TextPool
 from ..pools.texts.tokenizer import load
 from ..runtime.answers import answered, failure
+from ..runtime.arguments import checked_batching, checked_engine
+from ..runtime.options import Batching, EngineChoice
 from ..runtime.planning.costs import CallCosts
 from ..runtime.types import RequestFailure
 from .draft import NoDrafter, PoolDrafter, TextDrafter
@@ -75,42 +77,42 @@ class TextGenerator:
         cls,
         bundle: str | Path | TextBundle,
         *,
-        engine: str | None = None,
+        engine: EngineChoice | str | None = None,
         pool: str | Path | TextPool | None = None,
         drafting: Drafting | None = DRAFTING,
         live: bool = True,
         speculation: Literal["auto", "fixed"] | None = None,
         verification: TextVerification | None = None,
         stop: Iterable[str] = (),
-        batch_size: int = BATCH_SIZE,
-        threads: int | None = None,
+        batching: Batching | int | None = None,
     ) -> "TextGenerator":
         """Open a text bundle's engine.
 
-        engine: a name that `specbeam inspect` lists (default: the bundle's default engine). pool: of earlier texts,
-        made by `specbeam build-pool` with this bundle's tokenizer. drafting: how much is drafted; None: nothing, which
-        is plain greedy decoding. live: what is written drafts for what comes after it. speculation: "auto"
-        sends as much of a draft as pays, by the engine's measured latency and what has passed; "fixed" all of it.
-        Default: auto with strict verification; relaxed texts depend on what is drafted, and would on the machine.
-        stop: strings that end a text. Raises `BundleError`, `EngineError`, `PoolError` or `OptionError` with the
-        remedy.
+        engine: which, and with how many threads (a name alone: with all processors; default: the bundle's default
+        engine). batching: prompts in one call. pool: of earlier texts, made by `specbeam build-pool` with this bundle's
+        tokenizer. drafting: how much is drafted; None: nothing, which is plain greedy decoding. live: what is written
+        drafts for what comes after it. speculation: "auto" sends as much of a draft as pays, by the engine's measured
+        latency and what has passed; "fixed" all of it. Default: auto with strict verification; relaxed texts depend on
+        what is drafted, and would on the machine. stop: strings that end a text. Raises `BundleError`, `EngineError`,
+        `PoolError` or `OptionError` with the remedy.
         """
-        threads, live = chosen_threads(threads), checks.flag(live, "live")
-        verification = _checked(verification)
+        choice, live, verification = checked_engine(engine), checks.flag(live, "live"), _checked(verification)
+        threads, batch_size = chosen_threads(choice.threads), checked_batching(batching).size
         checks.instance(drafting, "drafting", (Drafting, type(None)), "such as Drafting(depth=8), or None")
-        stop, batch_size = checks.listed(stop, "stop", "strings"), checks.whole_number(batch_size, "batch_size")
+        stop = checks.listed(stop, "stop", "strings")
         bundle = bundle if isinstance(bundle, TextBundle) else TextBundle.open(bundle)
         manifest = bundle.manifest
-        opened, engine = None if pool is None else _pool(pool, bundle, drafting), chosen_engine(bundle, engine)
-        planning = _planning(bundle, engine, speculation, verification)
-        loaded = load_engine(bundle, "target", engine, threads=threads)
+        opened = None if pool is None else _pool(pool, bundle, drafting)
+        name = chosen_engine(bundle, choice.name, choice.device)
+        planning = _planning(bundle, name, speculation, verification)
+        loaded = load_engine(bundle, "target", name, threads=threads)
         drafter: TextDrafter = NoDrafter()
         if drafting is not None:
             drafter = PoolDrafter(opened, LivePool(reach=drafting.reach) if live else None, drafting)
         return cls(
             loaded, bundle.tokenizer_file(), manifest.prompt, context=manifest.target.context,
             end_tokens=manifest.end_tokens, drafter=drafter, planning=planning, pool=opened, verification=verification,
-            stop=stop, batch_size=batch_size, name=name_and_precision(bundle, "target", engine),
+            stop=stop, batch_size=batch_size, name=name_and_precision(bundle, "target", name),
         )  # fmt: skip
 
     def generate(

@@ -23,7 +23,7 @@ from ..catalog.histories.requests import HistoryRequest
 from ..catalog.items import Catalog
 from ..engines.build import build_engine
 from ..export import export_bundle
-from ..runtime import Recommendation, Recommender
+from ..runtime import Drafting, Recommendation, Recommender
 
 TARGET = ModelSize(layers=4, hidden=128, heads=4, intermediate=352)
 DRAFT = ModelSize(layers=1, hidden=64, heads=2, intermediate=176)
@@ -123,8 +123,8 @@ def align_draft(part: Path, steps: int, k: int, echo: Echo) -> None:
 def serve(bundle: Path, histories: Sequence[Sequence[str]], k: int, drafter: Literal["model", "none"]) -> Run:
     """Recommend k items for every history, after a few untimed ones (the first calls allocate)."""
     # As much is drafted as ever is, whatever would pay here: what is to be shown is that the lists stay the same.
-    speculation: Literal["fixed"] | None = "fixed" if drafter == "model" else None
-    recommender = Recommender.open(bundle, drafter=drafter, speculation=speculation)
+    drafting = Drafting(drafter, speculation="fixed" if drafter == "model" else None)
+    recommender = Recommender.open(bundle, drafting=drafting)
     recommender.recommend(histories[: 2 * recommender.batch_size], k)
     before, start = recommender.stats.rejections, perf_counter()
     results = recommender.recommend(histories, k)

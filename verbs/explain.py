@@ -1,7 +1,7 @@
 """How one list came about, as a picture: explain."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,16 +13,16 @@ from .options import (
     engine_option,
     mode_options,
     scoring_option,
-    shape_by_hand,
     shape_options,
     speculation_option,
     threads_option,
     verify_option,
 )
 from .output import claim_outputs
+from .values import drafting_value, engine_value, verification_value
 
 if TYPE_CHECKING:
-    pass
+    from ..runtime import Drafting, EngineChoice, Verification
 
 
 @click.command()
@@ -40,11 +40,12 @@ if TYPE_CHECKING:
 @engine_option
 @threads_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@verification_value
+@drafting_value
+@engine_value
 def explain(
-    bundle: Path, history: str, outputs: tuple[Path, ...], top_k: int, mode: Any, scoring: Any, slack: float | None,
-    temperature: float | None, seed: int | None, drafter: Any, pool: Path | None,
-    speculation: Literal["auto", "fixed"] | None, draft_width: int | None, draft_length: int | None,
-    engine: str | None, threads: int | None, overwrite: bool,
+    bundle: Path, history: str, outputs: tuple[Path, ...], top_k: int, overwrite: bool, verification: "Verification",
+    drafting: "Drafting", engine: "EngineChoice",
 ) -> None:  # fmt: skip
     """Draw how one list came about: what was drafted, needed, missed, and what both models thought of it.
 
@@ -56,7 +57,7 @@ def explain(
     """
     from ..evaluate.explain import explain as explained
     from ..evaluate.tree_picture import chart, check_kind, save
-    from ..runtime import Recommender, Verification
+    from ..runtime import Recommender
     from ..runtime.planning.planner import Planner
     from ..runtime.runs.inference import check_outputs
 
@@ -64,11 +65,7 @@ def explain(
     for output in outputs:
         check_kind(output)
         check_outputs(output, None, [], overwrite)
-    shape = shape_by_hand(draft_width, draft_length)
-    recommender = Recommender.open(
-        bundle, engine=engine, drafter=drafter, pool=pool, speculation=speculation, shape=shape,
-        verification=Verification(mode, scoring, slack, temperature, seed), batch_size=1, threads=threads,
-    )  # fmt: skip
+    recommender = Recommender.open(bundle, engine=engine, drafting=drafting, verification=verification, batching=1)
     items = [item.strip() for item in history.split(",") if item.strip()]
     unknown = [item for item in items if item not in recommender.catalog.position]
     explanation = explained(recommender, items, top_k)

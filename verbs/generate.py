@@ -1,5 +1,6 @@
 """Knowledge text: generate writes it."""
 
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -22,14 +23,17 @@ from .options import (
     together,
 )
 from .output import Bars, conclude
+from .values import Writing, batching_value, collected, engine_value, writing_value
 
 if TYPE_CHECKING:
+    from ..engines.bundle.texts import TextBundle
+    from ..runtime import Batching, EngineChoice
+    from ..runtime.runs.log import RunFacts
     from ..runtime.runs.windows import Outcomes, Sink
-    from ..text import GenerationStats, TextGenerator
+    from ..text import Drafting, GenerationStats, TextGenerator, TextVerification
 
 AGAIN = "Pass --overwrite to begin anew."
 EXAMPLE = '{"id": "u1", "prompt": "..."}'
-DRAFTERS, MODES = click.Choice(["pool", "none"]), click.Choice(["strict", "relaxed"])
 SPECULATION_HELP = (
     "How much of a draft is sent. auto: as much as pays, by measured latency and what has passed. fixed: all of it. "
     "Default: auto with strict verification; relaxed texts depend on it."
@@ -49,6 +53,72 @@ drafting_options = together(
     click.option("--prompt-weight", type=float, help="Of an occurrence in the prompt, beside one in the pool."),
     click.option("--min-share", type=float, help="Leave out branches that followed more rarely, e.g. 0.1. Default: 0."),
 )
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What is asked of texts."""
+
+    max_new_tokens: int | None
+    stop: tuple[str, ...]
+    limit: int | None
+    stats: bool
+
+    @property
+    def most(self) -> int:
+        """Tokens of a text whose prompt does not say it."""
+        from ..text.generator import MAX_NEW_TOKENS
+
+        return self.max_new_tokens or MAX_NEW_TOKENS
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """What drafts texts, and how much."""
+
+    pool: Path | None
+    drafter: Literal["pool", "none"]
+    live: bool
+    speculation: Literal["auto", "fixed"] | None
+    draft_tokens: int | None
+    depth: int | None
+    query: int | None
+    backoff: bool | None
+    prompt_weight: float | None
+    min_share: float | None
+
+    @property
+    def _shape(self) -> dict[str, Any]:
+        names = ("draft_tokens", "depth", "query", "backoff", "prompt_weight", "min_share")
+        return given({name: getattr(self, name) for name in names})
+
+    @property
+    def drafting(self) -> "Drafting | None":
+        """How much is drafted; None: nothing."""
+        from ..text import Drafting
+
+        return Drafting(**self._shape) if self.drafter == "pool" else None
+
+    def check(self, verification: "TextVerification") -> None:
+        """Raise `OptionError` for options that mean nothing together."""
+        from ..catalog.errors import OptionError
+
+        if self.drafter != "none":
+            return
+        if self._shape or self.speculation or self.pool or verification.mode == "relaxed":
+            raise OptionError(
+                "without a drafter nothing is drafted: leave out the pool, its options and --verify relaxed."
+            )
+
+
+def _verification(mode: Any, accept_top_k: int | None, threshold: float | None) -> "TextVerification":
+    from ..catalog.errors import OptionError
+    from ..text import TextVerification
+
+    own = given({"accept_top_k": accept_top_k, "threshold": threshold})
+    if own and mode != "relaxed":
+        raise OptionError(f"{flags(own)}: for --verify relaxed only. Leave that out, or verify so.")
+    return TextVerification(mode, **own)
 
 
 @click.command()
@@ -76,11 +146,15 @@ drafting_options = together(
 @click.option("--rejects", type=PathType, help="Where unusable lines go. Default: OUTPUT.rejects.jsonl.")
 @strict_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing output, and what an interrupted run left.")
+@collected("texts", Texts)
+@collected("drafts", Drafts)
+@collected("verification", _verification)
+@engine_value
+@batching_value
+@writing_value
 def generate(
-    bundle: Path, prompts: Path, output: Path, pool: Path | None, drafter: Literal["pool", "none"], mode: Any,
-    accept_top_k: int | None, threshold: float | None, max_new_tokens: int | None, stop: tuple[str, ...], live: bool,
-    speculation: Literal["auto", "fixed"] | None, engine: str | None, batch_size: int, threads: int | None,
-    limit: int | None, stats: bool, rejects: Path | None, strict_input: bool, overwrite: bool, **shape: Any,
+    bundle: Path, prompts: Path, texts: Texts, drafts: Drafts, verification: "TextVerification",
+    engine: "EngineChoice", batching: "Batching", writing: Writing,
 ) -> None:  # fmt: skip
     """Write a text behind every prompt: one JSON line each, with the prompt's id.
 
@@ -95,43 +169,39 @@ def generate(
       specbeam generate bundle prompts.jsonl -o texts.jsonl --pool pool --verify relaxed --threshold 0.2
       cat prompts.jsonl | specbeam generate bundle - --output - --drafter none > texts.jsonl
     """
-    from msgspec.structs import asdict
-
     from ..catalog.errors import SpecBeamError
     from ..engines.bundle.texts import TextBundle
     from ..engines.registry import chosen_engine
-    from ..runtime.runs.log import RunFacts, engine_identity
     from ..runtime.runs.windows import Outcomes
-    from ..text import Drafting, TextGenerator, TextVerification
+    from ..text import TextGenerator
     from ..text.files import Generation
-    from ..text.generator import MAX_NEW_TOKENS
     from ..text.prompts import read_prompts
 
-    own, shape, start = given({"accept_top_k": accept_top_k, "threshold": threshold}), given(shape), perf_counter()
-    _check(own, mode, drafter, drafting=bool(shape or speculation or pool))
-    run = LongRun(output, rejects, [prompts], overwrite=overwrite)
+    start = perf_counter()
+    drafts.check(verification)
+    run = LongRun(writing, [prompts])
     opened = TextBundle.open(bundle)
-    engine, max_new_tokens = chosen_engine(opened, engine), max_new_tokens or MAX_NEW_TOKENS
-    drafting, verification = Drafting(**shape) if drafter == "pool" else None, TextVerification(mode, **own)
+    name = chosen_engine(opened, engine.name)
     generator = TextGenerator.open(
-        opened, engine=engine, pool=pool, drafting=drafting, live=live, speculation=speculation,
-        verification=verification, stop=stop, batch_size=batch_size, threads=threads,
+        opened, engine=replace(engine, name=name), pool=drafts.pool, drafting=drafts.drafting, live=drafts.live,
+        speculation=drafts.speculation, verification=verification, stop=texts.stop, batching=batching,
     )  # fmt: skip
-    job = Generation(generator, max_new_tokens=max_new_tokens, stats=stats, ahead=not run.piped)
+    job = Generation(generator, max_new_tokens=texts.most, stats=texts.stats, ahead=not run.piped)
     with Bars() as bars:
-        facts = RunFacts(
-            verb="generate", bundle=opened.manifest.checksum, engine=engine_identity(opened, engine),
-            read=run.checksums({"prompts": prompts, **pool_files(pool)}, bars),
-            options=vars(verification) | (asdict(drafting) if drafting else {}) | {
-                "max_new_tokens": max_new_tokens, "stop": stop, "drafter": drafter, "live": live, "stats": stats,
-                "speculation": speculation, "batch_size": batch_size, "limit": limit,
-            },
-        )  # fmt: skip
+        facts = _facts(
+            opened,
+            name,
+            run.checksums({"prompts": prompts, **pool_files(drafts.pool)}, bars),
+            texts,
+            drafts,
+            verification,
+            batching,
+        )
         with run.sink(facts, Outcomes(), bars) as sink:
             earlier = sink.counts.served
             _learn(generator, sink, bars, earlier)
-            progress = Progress("texts", _total(prompts, limit))
-            run.perform(job, islice(read_prompts(prompts), limit), sink, bars, progress)
+            progress = Progress("texts", _total(prompts, texts.limit))
+            run.perform(job, islice(read_prompts(prompts), texts.limit), sink, bars, progress)
     counts = sink.counts
     if not counts.tried:
         told = (
@@ -139,8 +209,8 @@ def generate(
         )
         raise SpecBeamError(f"{prompts}: no prompt could be used: {told}. Expected lines such as {EXAMPLE}.")
     click.echo(_summary(generator.stats, counts, earlier, perf_counter() - start, run.rejects), err=run.piped)
-    done = f"{counts.served} texts were written{f': see {output}' if counts.served else ''}."
-    conclude(counts, done, strict=strict_input)
+    done = f"{counts.served} texts were written{f': see {run.output}' if counts.served else ''}."
+    conclude(counts, done, strict=writing.strict_input)
 
 
 def _total(prompts: Path, limit: int | None) -> int | None:
@@ -154,14 +224,22 @@ def _total(prompts: Path, limit: int | None) -> int | None:
     return min(lines, limit or lines)
 
 
-def _check(own: dict[str, Any], mode: str, drafter: str, *, drafting: bool) -> None:
-    """Raise `OptionError` for options that mean nothing together."""
-    from ..catalog.errors import OptionError
+def _facts(
+    bundle: "TextBundle", engine: str, read: dict[str, str | None], texts: Texts, drafts: Drafts,
+    verification: "TextVerification", batching: "Batching",
+) -> "RunFacts":  # fmt: skip
+    """What must be the same where an interrupted run is gone on with."""
+    from msgspec.structs import asdict
 
-    if own and mode != "relaxed":
-        raise OptionError(f"{flags(own)}: for --verify relaxed only. Leave that out, or verify so.")
-    if drafter == "none" and (drafting or mode == "relaxed"):
-        raise OptionError("without a drafter nothing is drafted: leave out the pool, its options and --verify relaxed.")
+    from ..runtime.runs.log import RunFacts, engine_identity
+
+    return RunFacts(
+        verb="generate", bundle=bundle.manifest.checksum, engine=engine_identity(bundle, engine), read=read,
+        options=vars(verification) | (asdict(drafts.drafting) if drafts.drafting else {}) | {
+            "max_new_tokens": texts.most, "stop": texts.stop, "drafter": drafts.drafter, "live": drafts.live,
+            "stats": texts.stats, "speculation": drafts.speculation, "batch_size": batching.size, "limit": texts.limit,
+        },
+    )  # fmt: skip
 
 
 def _learn(generator: "TextGenerator", sink: "Sink[Outcomes]", bars: Bars, earlier: int) -> None:

@@ -1,6 +1,7 @@
 """Groups of users and items, for retrieval pools: group-users, group-items."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 from ..catalog.errors import HistoryError, OptionError
 from .options import PathType, format_options, given, histories_argument, strict_option, together
 from .output import Stages, claim_outputs, refuse_rejects, write_rejects
+from .values import HistoryFiles, Writing, collected, histories_value, writing_value
 
 if TYPE_CHECKING:
     from ..catalog.histories.requests import HistoryRequest
@@ -36,6 +38,16 @@ output_options = together(
 )
 
 
+@dataclass(frozen=True)
+class UserGroups:
+    """How users are grouped."""
+
+    groups: int
+    method: Any
+    dimension: int
+    seed: int
+
+
 @click.command("group-users")
 @histories_argument
 @click.option("--groups", default=3, show_default=True, type=click.IntRange(2), help="How many.")
@@ -46,10 +58,10 @@ output_options = together(
 @click.option("--rejects", type=PathType, help="Where unusable lines go. Default: OUTPUT.rejects.jsonl.")
 @strict_option
 @output_options
-def group_users(
-    histories: tuple[Path, ...], output: Path, prefix: str, overwrite: bool, format: str | None, item_base: int,
-    rejects: Path | None, strict_input: bool, **options: Any,
-) -> None:  # fmt: skip
+@histories_value
+@writing_value
+@collected("wanted", UserGroups)
+def group_users(files: HistoryFiles, writing: Writing, prefix: str, wanted: UserGroups) -> None:
     """Group users by what their histories have in common, for `specbeam build-pool --groups`.
 
     A line of HISTORIES is such as {"user": "u1", "items": ["11", "4"]}; several lines of a user count together.
@@ -61,17 +73,17 @@ def group_users(
       specbeam group-users sequential_train.txt --item-base 1 --groups 5 --prefix beauty-u -o groups.json
       specbeam group-users histories.jsonl --method random -o control.json
     """
-    from ..catalog.histories.read import read_histories
     from ..pools.groups.users import group_users as group
     from ..runtime.runs.inference import beside, check_outputs
 
-    rejects = rejects or beside(output, ".rejects.jsonl")
+    output, overwrite = writing.output, writing.overwrite
+    rejects = writing.rejects or beside(output, ".rejects.jsonl")
     claim_outputs(output, rejects)
-    check_outputs(output, rejects, histories, overwrite)
+    check_outputs(output, rejects, files.histories, overwrite)
     unusable: list[RejectLine] = []
-    requests = _requests(read_histories(histories, format=format, item_base=item_base), unusable)
+    requests = _requests(files.entries(), unusable)
     try:
-        grouping = group(requests, progress=Stages(), **options)
+        grouping = group(requests, progress=Stages(), **vars(wanted))
     except HistoryError:
         write_rejects(unusable, rejects, overwrite=overwrite)  # they may be why
         raise
@@ -79,7 +91,7 @@ def group_users(
     click.echo(_written(grouping, output, prefix, "users", overwrite))
     if unusable:
         click.echo(f"{len(unusable)} lines were rejected: see {rejects}")
-    refuse_rejects(len(unusable), strict=strict_input)
+    refuse_rejects(len(unusable), strict=writing.strict_input)
 
 
 @click.command("group-items")

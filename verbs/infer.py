@@ -1,15 +1,15 @@
 """Top-K lists for histories from files: infer."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import click
 
-from ..catalog.errors import OptionError, SpecBeamError
+from ..catalog.errors import SpecBeamError
+from .lists import Lists
 from .long_run import LongRun, Progress, numbered, pool_files
 from .options import (
     FileOrPipe,
@@ -22,7 +22,6 @@ from .options import (
     format_options,
     histories_argument,
     scoring_option,
-    shape_by_hand,
     shape_options,
     speculation_option,
     strict_option,
@@ -30,13 +29,23 @@ from .options import (
     verify_option,
 )
 from .output import Bars, conclude, summary
+from .values import (
+    HistoryFiles,
+    Writing,
+    batching_value,
+    collected,
+    drafting_value,
+    engine_value,
+    histories_value,
+    verification_value,
+    writing_value,
+)
 
 if TYPE_CHECKING:
-    from ..catalog.items import Catalog
-    from ..pools.items.pool import ItemPool
-    from ..runtime import Recommender
+    from ..engines.bundle.items import Bundle
+    from ..runtime import Batching, Drafting, EngineChoice, Recommender, Verification
     from ..runtime.runs.inference import InferCounts
-    from ..runtime.runs.popular import PopularItems
+    from ..runtime.runs.log import RunFacts
 
 TOP_K_HELP = "Items for each request that does not ask for a number of its own."
 WHEN_EMPTY, SHARE = click.Choice(["reject", "popular"]), Share(0, 1, min_open=True)
@@ -84,13 +93,16 @@ SLACK_HELP = "tolerant (which needs it): how much lower than the node it replace
 @click.option("--verify-overlap", type=Share(0, 1), metavar="SHARE", help=OVERLAP_HELP)
 @strict_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing output, and what an interrupted run left.")
+@histories_value
+@collected("lists", Lists)
+@verification_value
+@drafting_value
+@engine_value
+@batching_value
+@writing_value
 def infer(
-    bundle: Path, histories: tuple[Path, ...], output: Path, top_k: int, mode: Any, scoring: Any, slack: float | None,
-    temperature: float | None, seed: int | None, exclude_history: bool, allow: Path | None, deny: Path | None,
-    drafter: Any, pool: Path | None, speculation: Literal["auto", "fixed"] | None, draft_width: int | None,
-    draft_length: int | None, engine: str | None, batch_size: int, threads: int | None, format: str | None,
-    item_base: int, limit: int | None, stats: bool, rejects: Path | None, when_empty: str, popular: Path | None,
-    verify_sample: float | None, verify_overlap: float | None, strict_input: bool, overwrite: bool,
+    bundle: Path, files: HistoryFiles, lists: Lists, verification: "Verification", drafting: "Drafting",
+    engine: "EngineChoice", batching: "Batching", writing: Writing,
 ) -> None:  # fmt: skip
     """Write the top-K items for every history: one JSON line a request, in the input's order.
 
@@ -113,82 +125,67 @@ def infer(
       specbeam infer bundle histories.jsonl -o recs.jsonl --engine onnxruntime-cpu-int8 --verify-sample 0.01
       zcat histories.jsonl.gz | specbeam infer bundle - --output - --rejects bad.jsonl | gzip > recs.jsonl.gz
     """
-    from ..catalog.histories.read import read_histories
     from ..engines.bundle.items import Bundle
     from ..engines.registry import chosen_engine
-    from ..runtime import Recommender, Verification
+    from ..runtime import Recommender
     from ..runtime.recommender import check_k, opened_pool
-    from ..runtime.runs.inference import InferCounts, Inference, ListOptions
-    from ..runtime.runs.item_lists import ItemList, filter_of
-    from ..runtime.runs.log import RunFacts, engine_identity
+    from ..runtime.runs.inference import InferCounts, Inference
+    from ..runtime.runs.item_lists import ItemList
     from ..runtime.runs.recheck import Recheck, least_overlap
 
     start, warn = perf_counter(), partial(click.echo, err=True)
-    verification = Verification(mode, scoring, slack, temperature, seed)
-    _check(when_empty, popular, pool, verify_sample, verify_overlap)
-    run = LongRun(output, rejects, [*histories, *filter(None, (allow, deny, popular))], overwrite=overwrite)
-    entries = read_histories(histories, format=format, item_base=item_base, keep_read=True)
-    allow_list, deny_list = (None if path is None else ItemList.read(path) for path in (allow, deny))
-    shape = shape_by_hand(draft_width, draft_length)
+    lists.check(drafting)
+    run = LongRun(writing, [*files.histories, *lists.files])
+    entries = files.entries(keep_read=True)
+    allow, deny = (None if path is None else ItemList.read(path) for path in (lists.allow, lists.deny))
     opened = Bundle.open(bundle)
-    check_k(top_k, opened.manifest.max_top_k)
-    engine = chosen_engine(opened, engine)
-    item_pool = opened_pool(pool)
+    check_k(lists.top_k, opened.manifest.max_top_k)
+    name, pool = chosen_engine(opened, engine.name), opened_pool(drafting.pool)
     recommender = Recommender.open(
-        opened, engine=engine, drafter=drafter, pool=item_pool, speculation=speculation, shape=shape,
-        verification=verification, batch_size=batch_size, threads=threads,
+        opened, engine=replace(engine, name=name), drafting=replace(drafting, pool=pool), verification=verification,
+        batching=batching,
     )  # fmt: skip
-    allowed = filter_of(allow_list, deny_list, recommender.catalog, warn=warn)
-    bestsellers = _popular(popular, item_pool, recommender.catalog, warn) if when_empty == "popular" else None
-    recheck = verify_sample and Recheck.open(
-        opened, verify_sample, recommender.verification, batch_size=batch_size, threads=threads
+    wanted = lists.wanted(recommender.catalog, allow, deny, pool, warn)
+    recheck = lists.verify_sample and Recheck.open(
+        opened, lists.verify_sample, recommender.verification, batching=batching, threads=engine.threads
     )
-    wanted = ListOptions(top_k, allowed, exclude_history, stats, bestsellers)
     job = Inference(recommender, wanted, recheck=recheck or None, warn=warn)
-    read = {**numbered("histories", histories), "allow": allow, "deny": deny, "popular": popular, **pool_files(pool)}
     with Bars() as bars:
-        facts = RunFacts(
-            verb="infer", bundle=opened.manifest.checksum, engine=engine_identity(opened, engine),
-            read=run.checksums(read, bars),
-            options=vars(verification) | {
-                "top_k": top_k, "exclude_history": exclude_history, "drafter": drafter, "speculation": speculation,
-                "draft_width": draft_width, "draft_length": draft_length, "batch_size": batch_size, "format": format,
-                "item_base": item_base, "limit": limit, "stats": stats, "when_empty": when_empty,
-                "verify_sample": verify_sample,
-            },
-        )  # fmt: skip
+        facts = _facts(opened, name, run, bars, files, lists, verification, drafting, batching)
         with run.sink(facts, InferCounts(), bars) as sink:
             earlier = sink.counts.served
-            run.perform(job, islice(entries, limit), sink, bars, Progress("requests", limit))
-    _conclude(recommender, run, sink.counts, earlier, perf_counter() - start, histories)
+            run.perform(job, entries, sink, bars, Progress("requests", files.limit))
+    _conclude(recommender, run, sink.counts, earlier, perf_counter() - start, files.histories)
     if recheck:
-        least = least_overlap(opened, engine) if verify_overlap is None else verify_overlap
+        least = least_overlap(opened, name) if lists.verify_overlap is None else lists.verify_overlap
         _conclude_sample(sink.counts, recheck.engine, least, run.piped)
-    done = f"{sink.counts.served} were served{f': see {output}' if sink.counts.served else ''}."
-    conclude(sink.counts, done, strict=strict_input)
+    done = f"{sink.counts.served} were served{f': see {run.output}' if sink.counts.served else ''}."
+    conclude(sink.counts, done, strict=writing.strict_input)
 
 
-def _check(
-    when_empty: str, popular: Path | None, pool: Path | None, sample: float | None, overlap: float | None
-) -> None:
-    """Raise `OptionError` for options that mean nothing together."""
-    if popular is not None and when_empty != "popular":
-        raise OptionError("--popular: for --when-empty popular only. Leave it out, or add that.")
-    if when_empty == "popular" and popular is None and pool is None:
-        raise OptionError("--when-empty popular: by what? Pass --popular FILE, or a --pool of items.")
-    if overlap is not None and sample is None:
-        raise OptionError("--verify-overlap: for --verify-sample only. Leave it out, or add that.")
+def _facts(
+    bundle: "Bundle", engine: str, run: LongRun, bars: Bars, files: HistoryFiles, lists: Lists,
+    verification: "Verification", drafting: "Drafting", batching: "Batching",
+) -> "RunFacts":  # fmt: skip
+    """What must be the same where an interrupted run is gone on with."""
+    from ..runtime.runs.log import RunFacts, engine_identity
 
-
-def _popular(
-    file: Path | None, pool: "ItemPool | None", catalog: "Catalog", warn: Callable[[str], None]
-) -> "PopularItems":
-    from ..runtime.runs.popular import PopularItems
-
-    if file is not None:
-        return PopularItems.read(file, catalog, warn=warn)
-    assert pool is not None
-    return PopularItems.of_pool(pool, catalog)
+    shape = drafting.shape
+    read = {
+        **numbered("histories", files.histories), "allow": lists.allow, "deny": lists.deny, "popular": lists.popular,
+        **pool_files(drafting.pool),
+    }  # fmt: skip
+    return RunFacts(
+        verb="infer", bundle=bundle.manifest.checksum, engine=engine_identity(bundle, engine),
+        read=run.checksums(read, bars),
+        options=vars(verification) | {
+            "top_k": lists.top_k, "exclude_history": lists.exclude_history, "drafter": drafting.drafter,
+            "speculation": drafting.speculation, "draft_width": shape and shape.width,
+            "draft_length": shape and shape.length,
+            "batch_size": batching.size, "format": files.format, "item_base": files.item_base, "limit": files.limit,
+            "stats": lists.stats, "when_empty": lists.when_empty, "verify_sample": lists.verify_sample,
+        },
+    )  # fmt: skip
 
 
 def _conclude(

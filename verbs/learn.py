@@ -1,6 +1,7 @@
 """Models learn: train a target or a draft on histories, align a draft to its target."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,12 @@ import click
 from .options import PathType, Verb, given, item_base_option, next_command, prompt_of, prompt_options, together
 from .output import Bars, claim_outputs
 from .overwrite import tell_losses
+from .values import collected
 
 if TYPE_CHECKING:
+    from ..align.align import AlignOptions
+    from ..align.objectives import Objective
+    from ..align.training.sources import Source
     from ..catalog.histories.dataset import Dataset
 
 CONFIG_HELP = (
@@ -34,19 +39,81 @@ data_option = click.option(
 )
 
 
-def opened(data: Path, item_base: int | None) -> "Dataset":
-    """The dataset; lines of it that are unusable are told of."""
-    from ..catalog.histories.dataset import Dataset
+@dataclass(frozen=True)
+class Data:
+    """What is learned from."""
 
-    dataset = Dataset.open(data, item_base=item_base)
-    if dataset.rejects:
-        first = dataset.rejects[0]
-        click.echo(
-            f"{len(dataset.rejects)} lines of {data} are unusable and left out; the first is {first.source}, line "
-            f"{first.line}: {first.reason}",
-            err=True,
-        )
-    return dataset
+    data: Path
+    item_base: int | None
+
+    def opened(self) -> "Dataset":
+        """The dataset; lines of it that are unusable are told of."""
+        from ..catalog.histories.dataset import Dataset
+
+        dataset = Dataset.open(self.data, item_base=self.item_base)
+        if dataset.rejects:
+            first = dataset.rejects[0]
+            click.echo(
+                f"{len(dataset.rejects)} lines of {self.data} are unusable and left out; the first is {first.source}, "
+                f"line {first.line}: {first.reason}",
+                err=True,
+            )
+        return dataset
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is trained."""
+
+    config: str | None
+    start: Path | None
+    lora: int | None
+    tokenizer: Path | None
+
+    def found(self) -> "Source":
+        from ..align.training.sources import find_source
+
+        return find_source(self.config, self.start, self.lora, self.tokenizer)
+
+
+@dataclass(frozen=True)
+class DraftStart:
+    """What is aligned."""
+
+    draft: str | None
+    layers: int | None
+    shared: bool
+
+    def found(self, target: Path) -> "Source":
+        from ..align.drafts import find_draft
+
+        return find_draft(self.draft, target, self.layers, self.shared)
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What a draft learns from its target."""
+
+    objective: Any
+    alpha: float | None
+    temperature: float | None
+    softened: float | None
+    top_k: int
+    windows: int
+    places: int | None
+    on_policy: float
+    teacher: Path | None
+
+    def found(self) -> "Objective":
+        from ..align.objectives import find_objective
+
+        own = {"alpha": self.alpha, "temperature": self.temperature, "softened": self.softened, "top_k": self.top_k}
+        return find_objective(self.objective, **own)
+
+    def options(self) -> "AlignOptions":
+        from ..align.align import AlignOptions
+
+        return AlignOptions(top_k=self.top_k, windows=self.windows, places=self.places, on_policy=self.on_policy)
 
 
 def amount_options(epochs: str, batch_size: str) -> Callable[[Verb], Verb]:
@@ -91,10 +158,9 @@ def fit_options(learning_rate: str, weight_decay: str, checks: str, patience: st
 )
 @item_base_option
 @click.option("--overwrite", is_flag=True, help="Replace an earlier checkpoint of this verb.")
-def train(
-    data: Path, output: Path, config: str | None, start: Path | None, lora: int | None, tokenizer: Path | None,
-    other_prompt: bool, item_base: int | None, overwrite: bool, **budget: Any,
-) -> None:  # fmt: skip
+@collected("data", Data)
+@collected("source", Start)
+def train(data: Data, output: Path, source: Start, other_prompt: bool, overwrite: bool, **budget: Any) -> None:
     """Train a target or a draft on a dataset's histories: from fresh weights, or a checkpoint's, whole or with LoRA.
 
     The checkpoint of the best validation loss is written, with training.json and TensorBoard events beside it. Ctrl-C
@@ -108,23 +174,21 @@ def train(
       specbeam train --data beauty --from Qwen3-0.6B --prompt 'Bought: {history} Next:' --separator ' ' -o target
       specbeam train --data beauty --config llama-68m --tokenizer target --output draft
     """
-    from ..align.training.sources import find_source
     from ..align.training.train import train as trained
     from ..export.trained import TRAINING
 
     claim_outputs(output)
     tell_losses(output, TRAINING, overwrite=overwrite)
-    source = find_source(config, start, lora, tokenizer)
-    form, dataset = prompt_of(budget), opened(data, item_base)
+    found, form, dataset = source.found(), prompt_of(budget), data.opened()
     report = trained(
-        dataset, source, output, budget=given(budget), prompt=form, other_prompt=other_prompt, overwrite=overwrite,
+        dataset, found, output, budget=given(budget), prompt=form, other_prompt=other_prompt, overwrite=overwrite,
         progress="training", warn=partial(click.echo, err=True),
     )  # fmt: skip
     told = report.prompt.arguments()
     as_target = next_command("export", "--target", output, "--catalog", dataset.index, *told, "--output", "bundle")
-    base = () if item_base is None else ("--item-base", item_base)
+    base = () if data.item_base is None else ("--item-base", data.item_base)
     as_draft = next_command(
-        "align", "--target", "TARGET", "--draft", output, "--data", data, *base, *told, "--output", "aligned"
+        "align", "--target", "TARGET", "--draft", output, "--data", data.data, *base, *told, "--output", "aligned"
     )
     click.echo(f"{report.summary()}\nWrote {output}.")
     click.echo(f"Next, as a target: {as_target}\nNext, as a draft: {as_draft}")
@@ -163,11 +227,12 @@ def train(
 )
 @item_base_option
 @click.option("--overwrite", is_flag=True, help="Replace an earlier draft of this verb.")
+@collected("data", Data)
+@collected("draft", DraftStart)
+@collected("lessons", Lessons)
 def align(
-    target: Path, draft: str | None, layers: int | None, shared: bool, data: Path, output: Path, objective: Any,
-    alpha: float | None, temperature: float | None, softened: float | None, top_k: int, windows: int,
-    places: int | None, on_policy: float, teacher: Path | None, other_prompt: bool, item_base: int | None,
-    overwrite: bool, **budget: Any,
+    target: Path, draft: DraftStart, data: Data, output: Path, lessons: Lessons, other_prompt: bool, overwrite: bool,
+    **budget: Any,
 ) -> None:  # fmt: skip
     """Align a draft to its target: it learns what the target's beam search ranks highest, so that more is accepted.
 
@@ -182,23 +247,18 @@ def align(
       specbeam align --target target --from-target-layers 1 --data beauty --output aligned --epochs 10
       specbeam align --target target --draft 2x128 --data beauty --objective atspeed-s --teacher trees --output s
     """
-    from ..align.align import AlignOptions
     from ..align.align import align as run
-    from ..align.drafts import find_draft
-    from ..align.objectives import find_objective
     from ..export.trained import ALIGNMENT
 
     claim_outputs(output)
     tell_losses(output, ALIGNMENT, overwrite=overwrite)
-    settings = find_objective(objective, alpha=alpha, temperature=temperature, softened=softened, top_k=top_k)
-    source = find_draft(draft, target, layers, shared)
-    dataset = opened(data, item_base)
+    objective, source, dataset = lessons.found(), draft.found(target), data.opened()
     form = prompt_of(budget)
     with Bars() as bars:
         report = run(
-            dataset, target, source, settings, output, prompt=form, other_prompt=other_prompt, teacher=teacher,
+            dataset, target, source, objective, output, prompt=form, other_prompt=other_prompt, teacher=lessons.teacher,
             overwrite=overwrite, budget=given(budget), progress=bars, bar="aligning",
-            options=AlignOptions(top_k=top_k, windows=windows, places=places, on_policy=on_policy),
+            options=lessons.options(),
             warn=partial(click.echo, err=True),
         )  # fmt: skip
     command = next_command(

@@ -15,6 +15,7 @@ import click
 
 from ..catalog.errors import OptionError
 from .output import Bars, claim_outputs, rejecting, results_alone
+from .values import Writing
 
 if TYPE_CHECKING:
     from ..catalog.records import Reject
@@ -39,25 +40,26 @@ def numbered(name: str, paths: Iterable[Path]) -> dict[str, Path]:
     return {f"{name} {number}": path for number, path in enumerate(paths, 1)}
 
 
-def pool_files(pool: Path | None) -> dict[str, Path | None]:
-    """The file that has the checksums of a pool's others."""
+def pool_files(pool: object) -> dict[str, Path | None]:
+    """The file that has the checksums of a pool's others; none for no pool."""
     from ..pools.files import POOL_FILE
 
-    return {"pool": pool and pool / POOL_FILE}
+    return {"pool": Path(pool) / POOL_FILE if isinstance(pool, str | Path) else None}
 
 
 @final
 class LongRun:
     """One verb's run: an output, or standard output, and the rejects."""
 
-    def __init__(self, output: Path, rejects: Path | None, inputs: list[Path], *, overwrite: bool) -> None:
+    def __init__(self, writing: Writing, inputs: list[Path]) -> None:
         """Hold the outputs; raises `SpecBeamError` where they may not be written."""
         from ..runtime.runs.inference import beside, check_outputs
         from ..runtime.runs.log import JournalFiles, may_replace
 
+        output, overwrite = writing.output, writing.overwrite
         self.piped = str(output) == "-"
         self.output, self._overwrite = output, overwrite
-        self.rejects = rejects or (None if self.piped else beside(output, ".rejects.jsonl"))
+        self.rejects = writing.rejects or (None if self.piped else beside(output, ".rejects.jsonl"))
         claim_outputs(output, self.rejects)
         if self.piped:
             check_outputs(output, self.rejects, inputs, overwrite)

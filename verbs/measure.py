@@ -1,8 +1,7 @@
 """A bundle on real histories, measured: tune, evaluate."""
 
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,11 +22,23 @@ from .options import (
     item_base_option,
     mode_options,
     scoring_option,
-    shape_by_hand,
     shape_options,
     threads_option,
 )
 from .output import Bars, claim_outputs
+from .values import (
+    HistoryFiles,
+    batching_value,
+    collected,
+    drafting_value,
+    engine_value,
+    histories_value,
+    verification_value,
+)
+
+if TYPE_CHECKING:
+    from ..evaluate import Outputs
+    from ..runtime import Drafting, EngineChoice, Verification
 
 SEVERAL_HELP = f"Several may be given; differences are to the first. {VERIFY_HELP}"
 BASELINES = ("plain", "generate")
@@ -56,10 +67,13 @@ AUTO_HELP = (
 @click.option("--engine", metavar="NAME", help=f"{LISTED}. {BY_DEFAULT}")
 @threads_option
 @format_options
+@histories_value
+@verification_value
+@drafting_value
+@engine_value
 def tune(
-    bundle: Path, histories: tuple[Path, ...], mode: Any, scoring: Any, temperature: float | None,
-    top_k: tuple[int, ...], limit: int, drafter: Any, pool: Path | None, engine: str | None, threads: int | None,
-    format: str | None, item_base: int,
+    bundle: Path, files: HistoryFiles, top_k: tuple[int, ...], verification: "Verification", drafting: "Drafting",
+    engine: "EngineChoice",
 ) -> None:  # fmt: skip
     """Measure on real histories what drafting is worth here, for --speculation auto.
 
@@ -73,24 +87,26 @@ def tune(
       specbeam tune bundle histories.jsonl --verify sampled --top-k 10 --limit 500
       specbeam tune bundle histories.jsonl --pool item-pool --drafter retrieval
     """
-    from ..catalog.histories.read import read_histories
     from ..catalog.histories.requests import HistoryRequest
     from ..evaluate.tune import TOP_K, described
     from ..evaluate.tune import tune as measure
-    from ..runtime import Verification
 
-    entries = read_histories(histories, format=format, item_base=item_base)
-    read = list(islice(entries, limit))
+    read = list(files.entries())
     requests = [entry for entry in read if isinstance(entry, HistoryRequest)]
     if len(requests) < len(read):
         click.echo(f"{len(read) - len(requests)} lines are no requests and are left out (infer tells why)", err=True)
     with Bars() as bars:
         path, tuning = measure(
             bundle, [entry.items for entry in requests], users=[entry.user for entry in requests], engine=engine,
-            drafter=drafter, pool=pool, top_k=top_k or TOP_K, threads=threads, progress=bars,
-            verification=Verification(mode, scoring, temperature=temperature),
+            drafting=drafting, top_k=top_k or TOP_K, verification=verification, progress=bars,
         )  # fmt: skip
     click.echo(described(bundle, path, tuning))
+
+
+def _outputs(output: Path | None, per_user: Path | None, plots: tuple[Path, ...], overwrite: bool) -> "Outputs":
+    from ..evaluate import Outputs
+
+    return Outputs(output, per_user, plots, overwrite)
 
 
 @click.command()
@@ -121,10 +137,13 @@ def tune(
 @click.option("--per-user", type=PathType, help="A JSON line for every request, mode and K.")
 @click.option("--plot", "plots", multiple=True, type=PathType, help=PICTURE_HELP)
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+@collected("outputs", _outputs)
+@drafting_value
+@engine_value
+@batching_value
 def evaluate(
-    bundle: Path, dataset: Path, top_k: tuple[int, ...], modes: tuple[Any, ...], draft_width: int | None,
-    draft_length: int | None, pool: Path | None, item_base: int | None, output: Path | None, per_user: Path | None,
-    plots: tuple[Path, ...], overwrite: bool, **options: Any,
+    bundle: Path, dataset: Path, item_base: int | None, top_k: tuple[int, ...], modes: tuple[Any, ...],
+    outputs: "Outputs", **settings: Any,
 ) -> None:  # fmt: skip
     """Measure a bundle on a dataset's held-out users: ranking quality, target calls and speed, with intervals.
 
@@ -142,21 +161,17 @@ def evaluate(
     """
     from ..catalog.histories.dataset import Dataset
     from ..engines.bundle.items import Bundle
-    from ..evaluate import Outputs, Settings
+    from ..evaluate import Settings
     from ..evaluate import evaluate as measure
     from ..evaluate.settings import TOP_K
     from ..evaluate.table import described
 
-    outputs = Outputs(output, per_user, plots, overwrite)
     claim_outputs(*outputs.paths)
     outputs.check()
-    settings = Settings(
-        top_k=tuple(sorted(top_k or TOP_K)), verify=modes, shape=shape_by_hand(draft_width, draft_length),
-        pool=None if pool is None else str(pool), **options,
-    )  # fmt: skip
+    measured = Settings(top_k=tuple(sorted(top_k or TOP_K)), verify=modes, **settings)
     opened, held_out = Bundle.open(bundle), Dataset.open(dataset, item_base=item_base)
     with Bars() as bars, outputs.lines() as each:
-        evaluation = measure(opened, held_out, settings, each=each, progress=bars)
+        evaluation = measure(opened, held_out, measured, each=each, progress=bars)
     outputs.write(evaluation)
     click.echo(described(evaluation))
     if outputs.paths:

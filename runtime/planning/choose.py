@@ -1,13 +1,10 @@
 """Who drafts and how much: what the options mean together, checked before an engine is loaded."""
 
-from typing import get_args
-
-from ...catalog import checks
 from ...catalog.errors import OptionError
 from ...catalog.trie import ItemTrie
 from ...engines.bundle.items import Bundle
 from ...pools.items.pool import ItemPool
-from ..options import Verification
+from ..options import Drafting, Verification
 from ..types import DrafterKind, DraftShape
 from .policy import FixedPlanning, Planning
 from .tuning_file import planner_for
@@ -23,7 +20,6 @@ def drafter_for(bundle: Bundle, drafter: DrafterKind | None, *, has_pool: bool) 
         if has_pool:
             return "both" if has_draft else "retrieval"
         return "model" if has_draft else None
-    checks.choice(drafter, "drafter", get_args(DrafterKind))
     if drafter in ("model", "both"):
         bundle.facts("draft")
     if drafter in ("retrieval", "both") and not has_pool:
@@ -36,23 +32,13 @@ def drafter_for(bundle: Bundle, drafter: DrafterKind | None, *, has_pool: bool) 
 
 
 def planning_for(
-    bundle: Bundle,
-    engine: str,
-    trie: ItemTrie,
-    verification: Verification,
-    *,
-    threads: int,
-    drafter: DrafterKind | None,
-    speculation: str | None,
-    shape: DraftShape | None,
-    pool: ItemPool | None = None,
+    bundle: Bundle, engine: str, trie: ItemTrie, verification: Verification, drafting: Drafting, *, threads: int
 ) -> Planning:
-    """What `Recommender.open` explains; raises `OptionError` for what cannot be combined.
+    """How much is drafted; raises `OptionError` for what cannot be combined.
 
-    drafter: of `drafter_for`; pool: what it drafts from.
+    drafting: with the drafter of `drafter_for` (None: there is nothing to draft by), and an opened pool.
     """
-    if speculation is not None:
-        checks.choice(speculation, "speculation", ("auto", "fixed"))
+    drafter, speculation, shape, pool = drafting.drafter, drafting.speculation, drafting.shape, drafting.pool
     if drafter == "none":
         if speculation or shape:
             raise OptionError("without a drafter nothing is drafted. Leave the speculation, the width and length out.")
@@ -63,20 +49,18 @@ def planning_for(
             "--speculation fixed."
         )
     if speculation == "auto":
-        _check_auto(verification, shape)
+        _check_auto(verification)
     by_hand = speculation == "fixed" or shape is not None or not verification.lossless
     if by_hand or (speculation is None and engine.startswith("torch-")):
         return FixedPlanning((shape or DraftShape()) if drafter else None)
     scoring = "constrained" if verification.mode == "sampled" else verification.scoring or "full"
     return planner_for(
         bundle, engine, trie, verification.mode, scoring, drafter=drafter,
-        pool=None if pool is None else pool.checksum, threads=threads,
+        pool=pool.checksum if isinstance(pool, ItemPool) else None, threads=threads,
     )  # fmt: skip
 
 
-def _check_auto(verification: Verification, shape: DraftShape | None) -> None:
-    if shape is not None:
-        raise OptionError(f"auto decides how much to draft; got {shape} as well. Leave one of the two out.")
+def _check_auto(verification: Verification) -> None:
     if not verification.lossless:
         raise OptionError(
             f"the lists of {verification.mode} verification depend on what is drafted, and auto drafts what pays on "

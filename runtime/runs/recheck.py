@@ -13,7 +13,7 @@ from ...catalog.trie import ItemTrie
 from ...engines.bundle.facts import EngineFacts
 from ...engines.bundle.items import Bundle
 from ..metrics import NEAR
-from ..options import LOSSLESS, Verification
+from ..options import LOSSLESS, Batching, EngineChoice, Verification
 from ..recommender import Recommender
 from ..types import Recommendation, Request, RequestFailure
 
@@ -39,7 +39,7 @@ class Recheck:
 
     @classmethod
     def open(
-        cls, bundle: Bundle, share: float, verification: Verification, *, batch_size: int, threads: int | None
+        cls, bundle: Bundle, share: float, verification: Verification, *, batching: Batching, threads: int | None
     ) -> "Recheck":
         """share: of the requests, above 0 and at most 1. Raises `OptionError` for a mode whose lists depend on what is
         drafted, and `BundleError` where the bundle has no engine of its own precision."""
@@ -52,8 +52,9 @@ class Recheck:
             )
         engine = reference_engine(bundle)
         reference = Recommender.open(
-            bundle, engine=engine, drafter="none", verification=verification, batch_size=batch_size, threads=threads
-        )
+            bundle, engine=EngineChoice(engine, threads=threads), drafting="none", verification=verification,
+            batching=batching,
+        )  # fmt: skip
         return cls(reference, engine, share)
 
     def agreements(

@@ -1,0 +1,45 @@
+"""What serves, loaded once: a bundle's catalog and prompts, and its engines."""
+
+from dataclasses import dataclass
+
+from ..catalog.items import Catalog
+from ..catalog.prompts.encoder import PromptEncoder
+from ..catalog.trie import ItemTrie
+from ..engines.base import Engine
+from ..engines.bundle.items import Bundle
+from ..engines.registry import load_engine, name_and_precision
+from ..pools.items.pool import ItemPool
+from .drafting.retrieval import CatalogPool
+from .options import Drafting
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """What all recommenders over the same engines share."""
+
+    catalog: Catalog
+    trie: ItemTrie
+    prompts: PromptEncoder
+    target: Engine
+    draft: Engine | None = None  # draft, pool: what drafts are guessed by
+    pool: CatalogPool | None = None
+    max_k: int | None = None  # the longest list that a request may ask for; None: any
+    engine: str = "given"  # how errors name the target's
+
+    @classmethod
+    def of(
+        cls, bundle: Bundle, items: tuple[Catalog, ItemTrie], engine: str, drafting: Drafting, *, threads: int
+    ) -> "Loaded":
+        """Load a bundle's engines of one name.
+
+        items: the bundle's; drafting: with the drafter of `drafter_for`, and an opened pool.
+        """
+        catalog, trie = items
+        target = load_engine(bundle, "target", engine, threads=threads)
+        drafts = drafting.drafter in ("model", "both")
+        return cls(
+            catalog, trie, bundle.prompts(trie), target,
+            load_engine(bundle, "draft", engine, threads=threads) if drafts else None,
+            CatalogPool(drafting.pool, catalog, trie) if isinstance(drafting.pool, ItemPool) else None,
+            bundle.manifest.max_top_k, name_and_precision(bundle, "target", engine),
+        )  # fmt: skip
