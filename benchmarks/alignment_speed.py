@@ -20,6 +20,7 @@ from specbeam.evaluate.settings import GENERATE, PLAIN, Settings
 from specbeam.evaluate.speed import Contestant, rounds_of, served_by, take_turns
 from specbeam.export import export_bundle
 from specbeam.export.quiet import quiet
+from specbeam.runtime import Drafting, EngineChoice
 
 
 def measure_speed(options: Namespace, setup: Setup, drafts: dict[str, Path]) -> None:
@@ -28,9 +29,9 @@ def measure_speed(options: Namespace, setup: Setup, drafts: dict[str, Path]) -> 
         top_k=setup.top_k,
         verify=("strict", "relaxed"),
         users=setup.users,
-        threads=options.threads,
         temperature=1.0,
-        speculation="fixed",
+        engine=EngineChoice(threads=options.threads),
+        drafting=Drafting(speculation="fixed"),
     )
     dataset = Dataset.open(options.data)
     bundles = {

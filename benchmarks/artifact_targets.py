@@ -29,7 +29,7 @@ from specbeam.engines.bundle.model import MANIFEST
 from specbeam.engines.bundle.sealed import Sealed, sealed
 from specbeam.engines.bundle.texts import TextBundle, TextManifest, TextPrompt
 from specbeam.engines.scripted import ScriptedEngine
-from specbeam.pools import Drafting, propose
+from specbeam.pools import TextDrafting, propose
 from specbeam.pools.files import POOL_FILE, PoolFacts, read_facts, write_facts
 from specbeam.pools.groups.file import read_groups
 from specbeam.pools.items.build import build_item_pool
@@ -50,7 +50,7 @@ MODEL = ModelFacts(
 )
 EXTREMES = (0, 1, -1, 2, 127, -(2**31), 2**31 - 1, 2**31, 2**62, -(2**63), 2**63 - 1)
 DTYPES = ("<i4", "<i8", "<u4", "<u8", "<u1", "<i2", "<f4", "<f8", "<f2", ">i4", "|b1")
-DRAFTING = Drafting(depth=4, query=2, draft_tokens=20)
+DRAFTING = TextDrafting(depth=4, query=2, draft_tokens=20)
 Arrays = dict[str, np.ndarray]
 
 

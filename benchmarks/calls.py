@@ -5,7 +5,7 @@ from tqdm import tqdm
 
 from reference import arguments, dump, print_table, real_users
 from specbeam.engines.bundle.items import Bundle
-from specbeam.runtime import Recommender
+from specbeam.runtime import Drafting, EngineChoice, Recommender
 from specbeam.runtime.answers import answered
 from specbeam.runtime.metrics import ndcg_at_k, recall_at_k
 
@@ -27,7 +27,10 @@ def main() -> None:
         counts = {}
         for rule, reuse in (("ours", True), ("all-or-nothing", False)):
             recommender = Recommender.open(
-                bundle, batch_size=16, engine=options.engine, threads=options.threads, speculation="fixed", reuse=reuse
+                bundle,
+                engine=EngineChoice(options.engine, threads=options.threads),
+                drafting=Drafting(speculation="fixed", reuse=reuse),
+                batching=16,
             )
             requests = [recommender.encode(history) for history in histories]
             with tqdm(total=len(requests), desc=f"K={k}, {rule}", disable=None, leave=False) as bar:

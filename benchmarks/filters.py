@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from reference import arguments, dump, print_table, real_users
 from specbeam.engines.bundle.items import Bundle
-from specbeam.runtime import ItemFilter, Recommender
+from specbeam.runtime import EngineChoice, ItemFilter, Recommender
 from speed import WARM_UP, timed
 
 
@@ -16,7 +16,9 @@ def main() -> None:
     bundle = Bundle.open(options.bundle)
     _, histories, _ = real_users(options.data)
     histories = sorted(histories[: options.users], key=len)
-    recommender = Recommender.open(bundle, drafter="none", engine=options.engine, threads=options.threads)
+    recommender = Recommender.open(
+        bundle, engine=EngineChoice(options.engine, threads=options.threads), drafting="none"
+    )
     half = ItemFilter(deny=frozenset(recommender.catalog.item_ids[::2]))
     contestants = {
         "no filter": {},

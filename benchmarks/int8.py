@@ -26,7 +26,7 @@ from specbeam.engines.onnxruntime.backend import OrtBackend
 from specbeam.engines.registry import load_engine
 from specbeam.evaluate.speed import rounds_of, served_by, take_turns
 from specbeam.export import export_bundle
-from specbeam.runtime import DraftShape, Recommender
+from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommender
 from specbeam.runtime.metrics import median_estimate
 
 FP32, INT8 = "onnxruntime-cpu-fp32", "onnxruntime-cpu-int8"
@@ -116,10 +116,13 @@ def main() -> None:
         rows = []
         for batch in (1, 8):
             for drafting, shape in (("none", None), ("40 x 3", DraftShape())):
-                chosen = {"drafter": "none"} if shape is None else {"shape": shape}
+                drafting = Drafting("none") if shape is None else Drafting(shape=shape)
                 searches = {
                     name: served_by(
-                        Recommender.open(bundle, engine=name, batch_size=batch, threads=threads, **chosen), 20
+                        Recommender.open(
+                            bundle, engine=EngineChoice(name, threads=threads), batching=batch, drafting=drafting
+                        ),
+                        20,
                     )
                     for name in (FP32, INT8)
                 }

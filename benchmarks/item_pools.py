@@ -22,7 +22,8 @@ from specbeam.engines.machine.processors import available_threads
 from specbeam.evaluate.tune import tune
 from specbeam.pools.items.build import build_item_pool
 from specbeam.pools.items.pool import ItemPool
-from specbeam.runtime import DraftShape, Recommendation, Recommender
+from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommendation, Recommender
+from specbeam.runtime.options import Speculation
 from specbeam.runtime.planning.policy import FixedPlanning
 from specbeam.runtime.planning.tuning_file import tuning_file
 from specbeam.runtime.types import DrafterKind
@@ -36,14 +37,15 @@ class Contestants:
     """One recommender for each drafter, and their variants."""
 
     def __init__(self, bundle: Bundle, pool: ItemPool, options: Namespace) -> None:
-        self._common = {"engine": options.engine, "threads": options.threads}
+        self._name = options.engine
+        self._common = {"engine": EngineChoice(options.engine, threads=options.threads)}
         self._bundle, self._pool = bundle, pool
-        self._none = Recommender.open(bundle, drafter="none", **self._common)
-        self._drafting = {drafter: self._open(drafter, speculation="fixed") for drafter in DRAFTERS}
+        self._none = Recommender.open(bundle, drafting="none", **self._common)
+        self._drafting = {drafter: self._open(drafter, "fixed") for drafter in DRAFTERS}
 
-    def _open(self, drafter: DrafterKind, **more: str) -> Recommender:
+    def _open(self, drafter: DrafterKind, speculation: Speculation) -> Recommender:
         pool = None if drafter == "model" else self._pool
-        return Recommender.open(self._bundle, drafter=drafter, pool=pool, **self._common, **more)
+        return Recommender.open(self._bundle, drafting=Drafting(drafter, pool, speculation), **self._common)
 
     def fixed(self, shapes: Sequence[tuple[int, int]], batch: int) -> dict[str, Recommender]:
         """No drafter, then every drafter with every shape."""
@@ -56,17 +58,17 @@ class Contestants:
 
     def auto(self, batch: int) -> dict[str, Recommender]:
         """Every drafter where it pays."""
-        opened = {drafter: self._open(drafter, speculation="auto") for drafter in DRAFTERS}
+        opened = {drafter: self._open(drafter, "auto") for drafter in DRAFTERS}
         return {f"{drafter}, auto": each.variant(each.planning, batch) for drafter, each in opened.items()}
 
     def tune(self, histories: Sequence[Sequence[str]], top_k: Sequence[int]) -> None:
         """Measure for auto what has not been measured for this pool."""
-        engine = self._common["engine"]
+        engine = self._name
         for drafter in DRAFTERS:
             file = tuning_file(self._bundle, engine, "strict", self._bundle.manifest.scoring, drafter)
             if not file.is_file() or (drafter != "model" and self._pool.checksum not in file.read_text()):
                 pool = None if drafter == "model" else self._pool
-                tune(self._bundle, histories, drafter=drafter, pool=pool, top_k=top_k, **self._common)
+                tune(self._bundle, histories, top_k=top_k, drafting=Drafting(drafter, pool=pool), **self._common)
 
 
 def pool_of(folder: Path, path: Path | None) -> ItemPool:

@@ -24,6 +24,7 @@ from specbeam.engines.bundle.items import Bundle
 from specbeam.evaluate import Settings, evaluate
 from specbeam.evaluate.table import described
 from specbeam.export import export_bundle
+from specbeam.runtime import Batching, EngineChoice
 
 T = TypeVar("T")
 
@@ -75,8 +76,8 @@ def main() -> None:
     if not bundle.is_dir():
         timed("export", lambda: export_bundle(target, aligned, dataset.index, dataset.items, bundle), seconds)
     settings = Settings(
-        verify=("strict", "relaxed"), rule="both", users=options.users, engine=f"torch-{options.device}-fp32",
-        batch_size=1,
+        verify=("strict", "relaxed"), rule="both", users=options.users,
+        engine=EngineChoice(f"torch-{options.device}-fp32"), batching=Batching(1),
     )  # fmt: skip
     result = timed("evaluation", lambda: evaluate(Bundle.open(bundle), dataset, settings), seconds)
     print(described(result))

@@ -23,7 +23,7 @@ from reference import (
     real_users,
 )  # fmt: skip
 from specbeam.engines.bundle.items import Bundle
-from specbeam.runtime import DraftShape, Recommendation, Recommender, Verification
+from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommendation, Recommender, Verification
 
 BATCHES = (1, 7, 32)
 MODES = {
@@ -61,15 +61,17 @@ def main() -> None:
     step = len(histories) // options.users
     users, histories = users[::step][: options.users], histories[::step][: options.users]
     model = AutoModelForCausalLM.from_pretrained(options.pair / "target", dtype=torch.float32)
-    common = {"engine": options.engine, "threads": options.threads}
+    common = {"engine": EngineChoice(options.engine, threads=options.threads)}
     rows = []
     for mode, verification in MODES.items():
         generate = None
         if verification.scoring is not None:
             generate = TrieGenerate(model, trie, end_token=bundle.manifest.end_token, scoring=verification.scoring)
-        plain = Recommender.open(bundle, drafter="none", verification=verification, **common)
+        plain = Recommender.open(bundle, verification=verification, drafting="none", **common)
         loops = [
-            Recommender.open(bundle, shape=DraftShape(), verification=verification, batch_size=batch, **common)
+            Recommender.open(
+                bundle, verification=verification, drafting=Drafting(shape=DraftShape()), batching=batch, **common
+            )
             for batch in BATCHES
         ]
         for k in options.top_k:

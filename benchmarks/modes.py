@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from reference import arguments, dump, print_table, real_users
 from specbeam.engines.bundle.items import Bundle
-from specbeam.runtime import Recommendation, Recommender, Verification
+from specbeam.runtime import Drafting, EngineChoice, Recommendation, Recommender, Verification
 from specbeam.runtime.answers import answered
 from specbeam.runtime.metrics import ndcg_at_k, recall_at_k
 
@@ -58,8 +58,8 @@ def main() -> None:
         strict: Lists = []
         for name, mode in modes(options).items():
             recommender = Recommender.open(
-                bundle, batch_size=16, engine=options.engine, threads=options.threads, speculation="fixed",
-                verification=mode,
+                bundle, verification=mode, engine=EngineChoice(options.engine, threads=options.threads),
+                drafting=Drafting(speculation="fixed"), batching=16,
             )  # fmt: skip
             results = measure(recommender, histories, users, k, name)
             ranked, stats = checked(recommender, results, k), recommender.stats

@@ -12,7 +12,7 @@ import numpy as np
 from reference import arguments, dump, print_table, real_users
 from specbeam.catalog.finite import are_logprobs
 from specbeam.engines.bundle.items import Bundle
-from specbeam.runtime import DraftShape, Recommender
+from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommender
 from specbeam.runtime.metrics import median_estimate
 from specbeam.runtime.search import nodes
 
@@ -77,9 +77,11 @@ def main() -> None:
         for batch in (1, 8):
             groups = [histories[i : i + batch] for i in range(0, len(histories) - batch + 1, batch)]
             for shape in (None, DraftShape()):
-                common = {"engine": options.engine, "batch_size": batch, "threads": options.threads or 1}
-                chosen = {"shape": shape} if shape else {"drafter": "none"}
-                found = measure(Recommender.open(bundle, **common, **chosen), groups, k)
+                recommender = Recommender.open(
+                    bundle, engine=EngineChoice(options.engine, threads=options.threads or 1), batching=batch,
+                    drafting=Drafting(shape=shape) if shape else "none",
+                )  # fmt: skip
+                found = measure(recommender, groups, k)
                 name = "40 x 3" if shape else "no draft"
                 change = "{:+.2%} ({:+.2%} to {:+.2%})".format(*(found[key] - 1 for key in ("ratio", "low", "high")))
                 inside = f"{found['inside']:.2%}", f"{found['microseconds']:.1f}", f"{found['numbers']:.0f}"

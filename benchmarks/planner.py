@@ -17,7 +17,7 @@ from reference import arguments, dump, print_table, real_users
 from specbeam.engines.bundle.default import default_engine
 from specbeam.engines.bundle.items import Bundle
 from specbeam.evaluate.tune import tune
-from specbeam.runtime import DraftShape, Recommender
+from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommender
 from specbeam.runtime.options import Verification
 from specbeam.runtime.planning.policy import FixedPlanning, Planning
 from specbeam.runtime.planning.tuning_file import tuning_file
@@ -98,9 +98,12 @@ def main() -> None:
     _, histories, _ = real_users(options.data)
     if not tuning_file(bundle, name, "strict", bundle.manifest.scoring).is_file():
         others = [history[-20:] for history in histories[options.users :][:TUNING_USERS]]
-        print(tune(bundle, others, engine=name, top_k=options.top_k, threads=options.threads)[1].fits)
+        print(tune(bundle, others, top_k=options.top_k, engine=EngineChoice(name, threads=options.threads))[1].fits)
     recommender = Recommender.open(
-        bundle, engine=name, threads=options.threads, speculation="auto", verification=Verification()
+        bundle,
+        verification=Verification(),
+        engine=EngineChoice(name, threads=options.threads),
+        drafting=Drafting(speculation="auto"),
     )
     auto, length = recommender.planning, recommender.trie.length
     cells = [(k, batch, prompt) for prompt in options.prompts for batch in options.batches for k in options.top_k]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from specbeam.pools import Drafting, TextPool, propose
+from specbeam.pools import TextDrafting, TextPool, propose
 from specbeam.pools.texts.build import build_text_pool
 from specbeam.pools.texts.read import Text
 
@@ -67,7 +67,7 @@ def build(folder: Path, tokens: int, groups: int) -> dict[str, Any]:
     texts = [Text(f"t{i}", text.astype(np.uint32)) for i, text in enumerate(written)]
     del written
     before, start = peak_megabytes(), perf_counter()
-    facts = build_text_pool(texts, folder, tokenizer_sha256="", reach=Drafting().reach, groups=names)
+    facts = build_text_pool(texts, folder, tokenizer_sha256="", reach=TextDrafting().reach, groups=names)
     seconds, megabytes = perf_counter() - start, sum(array.bytes for array in facts.arrays.values()) / 1e6
     own = [part.tokens for part in facts.groups.values()] or [facts.all.tokens]
     return {
@@ -76,7 +76,7 @@ def build(folder: Path, tokens: int, groups: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def query(folder: Path, groups: int, rounds: int, drafting: Drafting) -> dict[str, Any]:
+def query(folder: Path, groups: int, rounds: int, drafting: TextDrafting) -> dict[str, Any]:
     """Open a pool and draft from it; milliseconds a request, by batch, of the groups' pools and of all texts."""
     start = perf_counter()
     pool = TextPool.open(folder)
@@ -112,13 +112,17 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 10_000_000])
     parser.add_argument("--groups", type=int, nargs="+", default=[1, 3, 10, 100])
     parser.add_argument("--rounds", type=int, default=1000, help="calls that are timed (default: %(default)s)")
-    parser.add_argument("--query", type=int, default=Drafting().query)
+    parser.add_argument("--query", type=int, default=TextDrafting().query)
     parser.add_argument("--backoff", action="store_true")
     parser.add_argument("--output", help="write the result as JSON")
     options = parser.parse_args()
     from reference import dump, print_table  # which loads torch: not in the processes whose memory is measured
 
-    drafting, rows, results = Drafting(query=options.query, depth=14 - options.query, backoff=options.backoff), [], []
+    drafting, rows, results = (
+        TextDrafting(query=options.query, depth=14 - options.query, backoff=options.backoff),
+        [],
+        [],
+    )
     for tokens in options.tokens:
         for groups in options.groups:
             folder = Path(tempfile.mkdtemp(prefix="specbeam-pool-")) / "pool"

@@ -18,7 +18,7 @@ from transformers.utils import logging
 from reference import TrieGenerate, arguments, dump, print_table, real_users
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.machine.processors import available_threads
-from specbeam.runtime import DraftShape, Recommender
+from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommender
 
 WARM_UP = 3
 PAUSE = 0.01  # seconds before each turn: the threads of the contestant before stop spinning meanwhile
@@ -47,10 +47,12 @@ def turns(contestants: dict[str, Contestant], groups: list[list[list[str]]], nam
 
 def recommenders(bundle: Bundle, options: Namespace, batch: int) -> dict[str, Recommender]:
     """Our loop without a draft, and with drafts of the shapes asked for."""
-    common = {"engine": options.engine, "batch_size": batch, "threads": options.threads}
-    loops = {"no draft": Recommender.open(bundle, drafter="none", **common)}
+    common = {"engine": EngineChoice(options.engine, threads=options.threads), "batching": batch}
+    loops = {"no draft": Recommender.open(bundle, drafting="none", **common)}
     for width, length in options.shapes:
-        loops[f"draft {width} x {length}"] = Recommender.open(bundle, shape=DraftShape(width, length), **common)
+        loops[f"draft {width} x {length}"] = Recommender.open(
+            bundle, drafting=Drafting(shape=DraftShape(width, length)), **common
+        )
     return loops
 
 

@@ -31,7 +31,7 @@ from specbeam.pools.texts.build import build_text_pool
 from specbeam.pools.texts.pool import TextPool
 from specbeam.pools.texts.read import TextLine, encode, read_texts
 from specbeam.pools.texts.tokenizer import load
-from specbeam.text import Drafting, TextGenerator, TextVerification
+from specbeam.text import TextDrafting, TextGenerator, TextVerification
 from specbeam.text.types import Text
 
 VERIFICATIONS = {"strict": TextVerification(), "relaxed": TextVerification("relaxed")}
@@ -136,7 +136,7 @@ def pools(
             path = folder / f"{name} {size}"
             build_text_pool(
                 encode(chosen, tokenizer, end), path, tokenizer_sha256=bundle.manifest.tokenizer_sha256,
-                reach=Drafting().reach, groups=own,
+                reach=TextDrafting().reach, groups=own,
             )  # fmt: skip
             yield name, len(chosen), TextPool.open(path), {i: g for i, g in grouping.items() if g in own.values()}
 
@@ -165,7 +165,7 @@ def arms(options: argparse.Namespace, work: str, data: Path, bundle: TextBundle,
         if name == "groups" and size == min(max(options.sizes), len(texts)):
             for verification, rule in VERIFICATIONS.items():
                 laser = opened(
-                    verification=rule, speculation="fixed", pool=pool, live=False, drafting=Drafting(query=2)
+                    verification=rule, speculation="fixed", pool=pool, live=False, drafting=TextDrafting(query=2)
                 )
                 found.append(Arm("groups, looking up 2 tokens as LASER does", size, verification, "fixed", laser, own))
         for verification, rule in VERIFICATIONS.items():

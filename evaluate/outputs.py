@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from msgspec.structs import asdict
 
 from ..catalog.errors import OptionError
 from ..catalog.files import whole_file
@@ -54,7 +53,7 @@ class Outputs:
         """Write the figures and the pictures."""
         if self.figures is not None:
             with whole_file(self.figures, replace=self.overwrite) as file:
-                file.write(to_json({**asdict(evaluation), "settings": evaluation.settings.flat()}))
+                file.write(to_json(evaluation))
         if self.plots:
             from .picture import chart
             from .tree_picture import save

@@ -51,7 +51,7 @@ def _facts(evaluation: Evaluation) -> list[str]:
     data, setup = evaluation.data, evaluation.setup
     facts = [
         f"{data.folder}, {data.split}: {data.requests:,} requests; {setup.bundle}, {setup.engine}; "
-        f"target calls at batch {evaluation.settings.batching.size}",
+        f"target calls at batch {evaluation.settings.batch_size}",
         machine(setup),
         *(f"{mode.search.name}: {drafting(mode.search, setup.drafter)}" for mode in evaluation.modes),
     ]

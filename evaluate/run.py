@@ -20,7 +20,7 @@ from ..runtime.types import Request, RequestStats
 from .bench import Bench, Generate, Setup
 from .data import DataFacts, HeldOut
 from .figures import QUALITY, AtK, Outcome, Pace, at_k, paces, per_request, same_list, told_once
-from .settings import GENERATE, PLAIN, Search, Settings
+from .settings import GENERATE, PLAIN, Search, Settings, WrittenSettings
 from .speed import Contestant, rounds_of, served_by, take_turns
 
 Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
@@ -38,7 +38,7 @@ class Evaluation(msgspec.Struct, frozen=True):
 
     setup: Setup
     data: DataFacts
-    settings: Settings
+    settings: WrittenSettings
     modes: tuple[ModeFigures, ...]
     paces: tuple[Pace, ...]
     notes: tuple[str, ...]  # what was skipped, or is not as it should be
@@ -85,7 +85,7 @@ def evaluate(
     told = busy(setup.load, setup.processors)
     remarks = [*_remarks(held.facts, figures), *_unlike_training(bundle)]
     notes = [*remarks, *filter(None, [told, _blind(untuned, bundle)]), *notes]
-    return Evaluation(setup, held.facts, settings, figures, tuple(timed), tuple(notes))
+    return Evaluation(setup, held.facts, settings.written(), figures, tuple(timed), tuple(notes))
 
 
 def _figures(

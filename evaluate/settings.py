@@ -1,6 +1,6 @@
 """What an evaluation measures: the settings, and the searches that they ask for."""
 
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -9,8 +9,8 @@ from ..catalog.checks import Checked
 from ..catalog.errors import OptionError
 from ..catalog.files import Frozen
 from ..runtime import Batching, Drafting, DraftShape, EngineChoice, Verification
-from ..runtime.options import SAMPLING
-from ..runtime.types import Mode, ScoringKind
+from ..runtime.options import SAMPLING, Speculation
+from ..runtime.types import DrafterKind, Mode, ScoringKind
 
 Rule = Literal["reuse", "all-or-nothing"]
 Baseline = Literal["plain", "generate"]
@@ -51,17 +51,39 @@ class Settings(Checked, frozen=True):
         if self.temperature is not None and not set(SAMPLING) & set(self.verify):
             raise OptionError(f"a temperature is for {' and '.join(SAMPLING)} verification. Leave it out.")
 
-    def flat(self) -> dict[str, Any]:
-        """The settings as files of figures hold them: without structure, in this order."""
-        engine, drafting, values = self.engine, self.drafting, msgspec.structs.asdict(self)
-        own = {
-            "batch_size": self.batching.size, "threads": engine.threads, "engine": engine.name,
-            "drafter": drafting.drafter, "pool": None if drafting.pool is None else str(drafting.pool),
-            "speculation": drafting.speculation, "shape": drafting.shape,
-        }  # fmt: skip
-        nested = list(values).index("batching")
-        before, behind = list(values.items())[:nested], list(values.items())[nested + 3 :]
-        return dict(before) | own | dict(behind)
+    def written(self) -> "WrittenSettings":
+        """As a file of figures holds them."""
+        engine, drafting, own = self.engine, self.drafting, msgspec.structs.asdict(self)
+        for group in ("engine", "drafting", "batching"):
+            del own[group]
+        return WrittenSettings(
+            **own, batch_size=self.batching.size, threads=engine.threads, engine=engine.name, drafter=drafting.drafter,
+            pool=None if drafting.pool is None else str(drafting.pool), speculation=drafting.speculation,
+            shape=drafting.shape,
+        )  # fmt: skip
+
+
+class WrittenSettings(Frozen, frozen=True):
+    """`Settings` in a file, without structure."""
+
+    top_k: tuple[int, ...]
+    verify: tuple[Mode, ...]
+    rule: Literal["reuse", "all-or-nothing", "both"]
+    against: tuple[Baseline, ...]
+    split: Literal["test", "valid"]
+    users: int | None
+    timed_users: int
+    batch_size: int
+    threads: int | None
+    engine: str | None
+    drafter: DrafterKind | None
+    pool: str | None
+    speculation: Speculation | None
+    shape: DraftShape | None
+    scoring: ScoringKind | None
+    slack: float | None
+    temperature: float | None
+    seed: int
 
 
 class Search(Frozen, frozen=True):

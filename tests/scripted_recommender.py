@@ -14,6 +14,7 @@ from specbeam.engines.scripted import ScriptedEngine
 from specbeam.pools.items.pool import ItemPool
 from specbeam.runtime import DraftShape, Recommendation, Recommender, Verification
 from specbeam.runtime.drafting.retrieval import CatalogPool
+from specbeam.runtime.loaded import Loaded
 from specbeam.runtime.planning.policy import FixedPlanning
 
 PREFIX = (90,)
@@ -65,18 +66,20 @@ def make(
         for d in (0.0, disagreement)
     )
     catalog = named(rows[kept], names)
-    return Recommender(
+    loaded = Loaded(
         catalog, trie, PromptEncoder(SPEC, trie.item_tokens(), 10_000), target, draft if shape and model else None,
-        planning=FixedPlanning(shape), pool=None if pool is None else CatalogPool(pool, catalog, trie),
-        verification=verification, batch_size=batch_size, max_k=max_k, reuse=reuse,
+        None if pool is None else CatalogPool(pool, catalog, trie), max_k,
     )  # fmt: skip
+    return Recommender(
+        loaded, planning=FixedPlanning(shape), verification=verification, batching=batch_size, reuse=reuse
+    )
 
 
 def by_the_book(
     recommender: Recommender, history: Sequence[str], k: int, allowed: Collection[str]
 ) -> list[tuple[str, float]]:
     """A strict list: naive beam search over what is allowed, leaves as their allowed items in catalog order."""
-    catalog, trie, target = recommender.catalog, recommender.trie, recommender._target.engine
+    catalog, trie, target = recommender.catalog, recommender.trie, recommender._search._target.engine
     assert isinstance(target, ScriptedEngine)
     position = catalog.position
     prompt = recommender.encode(history).prompt

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,8 @@ from specbeam.pools.items.pool import ItemPool
 from specbeam.pools.texts.build import build_text_pool
 from specbeam.pools.texts.live import LivePool
 from specbeam.pools.texts.pool import TextPool
-from specbeam.runtime import DraftShape, ItemFilter, Recommender, Verification
-from specbeam.text import Drafting, TextGenerator, TextVerification
+from specbeam.runtime import Batching, Drafting, DraftShape, EngineChoice, ItemFilter, Recommender, Verification
+from specbeam.text import TextDrafting, TextGenerator, TextVerification
 from tiny_bundle import Tiny
 
 ITEMS = 12
@@ -64,10 +65,7 @@ def recommender(**settings: Any) -> Recommender:
     """Twelve items, called "0" to "11", as most catalogs call theirs."""
     made = make(np.random.default_rng(0).integers(0, 4, (ITEMS, 3)), **settings)
     catalog = Catalog(tuple(IDS), made.catalog.identifiers, made.catalog.titles)
-    return Recommender(
-        catalog, made.trie, made._prompts, made._target.engine, made._draft and made._draft.engine,
-        planning=made.planning,
-    )  # fmt: skip
+    return Recommender(replace(made._search._loaded, catalog=catalog), planning=made.planning)
 
 
 R = recommender()
@@ -155,6 +153,7 @@ def test_a_users_draw_is_the_same_by_number_and_by_name() -> None:
         (lambda: DraftShape("40"), "a draft's width is '40', expected a whole number, 1 to 1000000"),
         (lambda: Verification("strict ", scoring="full"), "mode is 'strict ', expected one of strict, tolerant"),
         (lambda: Verification("sampled", seed=True), "seed is True, expected a whole number or None"),
+        (lambda: Batching(0), "batch_size is 0, expected a whole number, at least 1"),
         (lambda: find_backend(["onnxruntime"]), "There is no backend"),
         (lambda: find_config(None, 5), "config is None, expected a name, a path or a ModelSize"),
         (lambda: find_objective(["sft"]), "objective is .*, expected one of atspeed-s"),
@@ -172,26 +171,41 @@ def test_misuse_is_refused_where_it_enters(ask: Callable[[], object], message: s
     assert len(str(caught.value)) < 400
 
 
+GROUPS = {"engine": EngineChoice, "drafting": Drafting}
+
+
+def opened(bundle: Path, settings: dict[str, Any]) -> Recommender:
+    """A recommender; groups of options are made of the mappings given."""
+    made = {name: GROUPS[name](**value) if isinstance(value, dict) else value for name, value in settings.items()}
+    return Recommender.open(bundle, **made)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shape": (40, 3)}, r"shape is \(40, 3\), expected such as DraftShape\(40, 3\)"),
-        ({"threads": "2"}, "threads is '2', expected a whole number, 1 to 1024"),
-        ({"threads": 10**6}, "threads is 1000000, expected a whole number, 1 to 1024"),
-        ({"threads": 0}, "threads is 0, expected a whole number, 1 to 1024"),
-        ({"batch_size": 2.0}, r"batch_size is 2\.0, expected a whole number, at least 1"),
-        ({"engine": 3}, "engine is 3, expected text"),
+        ({"drafting": {"shape": (40, 3)}}, r"shape is \(40, 3\), expected such as DraftShape\(40, 3\)"),
+        ({"engine": {"threads": "2"}}, "threads is '2', expected a whole number, 1 to 1024"),
+        ({"engine": {"threads": 10**6}}, "threads is 1000000, expected a whole number, 1 to 1024"),
+        ({"engine": {"threads": 0}}, "threads is 0, expected a whole number, 1 to 1024"),
+        ({"batching": 2.0}, r"batch_size is 2\.0, expected a whole number, at least 1"),
+        ({"engine": 3}, "engine is 3, expected a name, or such as EngineChoice"),
+        ({"engine": {"name": 3}}, "an engine's name is 3, expected text"),
+        ({"engine": {"device": "abacus"}}, "of its engines .* on the device 'abacus'; expected one"),
+        ({"drafting": 3}, "drafting is 3, expected such as Drafting"),
+        ({"drafting": "oracle"}, "drafter is 'oracle', expected one of model, retrieval, both, none"),
+        ({"drafting": {"speculation": "auto", "shape": DraftShape()}}, "auto decides how much to draft"),
+        ({"verification": 3}, r"verification is 3, expected such as Verification\('sampled'\)"),
         ({"engine": ""}, "has no engine ''"),
-        ({"drafter": ["model"]}, r"drafter is \['model'\], expected one of model, retrieval, both, none"),
-        ({"speculation": True}, "speculation is True, expected one of auto, fixed"),
-        ({"verification": "sampled"}, r"verification is 'sampled', expected such as Verification\('sampled'\)"),
-        ({"pool": 3}, "pool is 3, expected a path"),
-        ({"reuse": "yes"}, "reuse is 'yes', expected True or False"),
+        ({"drafting": {"drafter": ["model"]}}, r"drafter is \['model'\], expected one of model, retrieval, both, none"),
+        ({"drafting": {"speculation": True}}, "speculation is True, expected one of auto, fixed"),
+        ({"verification": "greedy"}, "mode is 'greedy', expected one of strict, tolerant, relaxed, sampled"),
+        ({"drafting": {"pool": 3}}, "pool is 3, expected a path"),
+        ({"drafting": {"reuse": "yes"}}, "reuse is 'yes', expected True or False"),
     ],
 )
 def test_settings_of_a_recommender(tiny: Tiny, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecBeamError, match=message):
-        Recommender.open(tiny.bundle, **settings)
+        opened(tiny.bundle, settings)
 
 
 @pytest.mark.parametrize(
@@ -201,16 +215,20 @@ def test_settings_of_a_recommender(tiny: Tiny, settings: dict[str, Any], message
         (lambda b: tune(b, [["1"]], top_k=5), "top_k is 5, expected a list of whole numbers"),
         (lambda b: tune(b, [["1"]], top_k=[]), "top_k is empty"),
         (lambda b: tune(b, [["1"]], top_k=[201]), "at most 200 items"),
-        (lambda b: tune(b, [["1"]], threads=2000), "threads is 2000"),
-        (lambda b: tune(b, [["1"]], verification="strict"), "verification is 'strict'"),
+        (lambda b: tune(b, [["1"]], engine=EngineChoice(threads=2000)), "threads is 2000"),
+        (lambda b: tune(b, [["1"]], verification=["strict"]), r"verification is \['strict'\]"),
+        (lambda b: tune(b, [["1"]], drafting=Drafting(shape=DraftShape())), "what tuning is for"),
         (lambda b: build_engine(b, threads="2"), "threads is '2'"),
         (lambda b: build_engine(b, precision="fp64"), "precision is 'fp64', expected one of fp32, fp16, bf16, int8"),
         (lambda b: build_engine(b, backend="onnxruntime"), "backend is 'onnxruntime', expected such as find_backend"),
         (lambda b: build_engine(b, overwrite="no"), "overwrite is 'no', expected True or False"),
         (lambda b: evaluate(b, "beauty"), r"dataset is 'beauty', expected such as Dataset\.open"),
-        (lambda b: TextGenerator.open(b, threads=0), "threads is 0, expected a whole number, 1 to 1024"),
+        (
+            lambda b: TextGenerator.open(b, engine=EngineChoice(threads=0)),
+            "threads is 0, expected a whole number, 1 to 1024",
+        ),
         (lambda b: TextGenerator.open(b, verification="relaxed"), "verification is 'relaxed'"),
-        (lambda b: TextGenerator.open(b, drafting=5), "drafting is 5, expected such as Drafting"),
+        (lambda b: TextGenerator.open(b, drafting=5), "drafting is 5, expected such as TextDrafting"),
         (lambda b: TextGenerator.open(b, live="no"), "live is 'no', expected True or False"),
         (lambda b: TextGenerator.open(b, stop="###"), "stop is '###', expected a list of strings: put it into a list"),
         (lambda b: train(b, FreshDecoder("1x32"), "out"), "dataset is .*, expected such as Dataset"),
@@ -275,7 +293,7 @@ LEAVES: st.SearchStrategy[Any] = st.one_of(
     st.floats(), st.text(max_size=5), st.binary(max_size=3), st.sampled_from([*IDS, "strict", "sampled", "auto"]),
     st.sampled_from([np.int64(3), np.float32(1.5), np.bool_(True), np.str_("3"), 1j, Path("x"), Ellipsis, len]),
     st.builds(object), st.builds(generators), st.just(ItemFilter), st.builds(ItemFilter),
-    st.builds(DraftShape), st.builds(Verification), st.builds(Drafting), st.just(REQUEST),
+    st.builds(DraftShape), st.builds(Verification), st.builds(TextDrafting), st.just(REQUEST),
     st.sampled_from([np.array(3), np.array([3, 7]), np.array([["3"], ["7"]]), np.array([]), np.array([1.5])]),
 )  # fmt: skip
 JUNK = st.recursive(
@@ -323,7 +341,8 @@ def test_anything_in_any_argument_is_answered_or_refused(junk: Any, which: int) 
 
 
 CONFIGURATIONS: list[tuple[type, dict[str, Any]]] = [
-    (Verification, {"mode": "sampled"}), (Verification, {}), (TextVerification, {}), (DraftShape, {}), (Drafting, {}),
+    (Verification, {"mode": "sampled"}), (Verification, {}), (TextVerification, {}), (DraftShape, {}),
+    (TextDrafting, {}), (Drafting, {}), (EngineChoice, {}), (Batching, {}),
     (Settings, {}), (Int8Options, {}), (TrainingBudget, {"learning_rate": 0.1, "steps": 3}), (AlignOptions, {}),
     (PromptOptions, {}), (ShopSize, {}), (ModelSize, {"layers": 1, "hidden": 32, "heads": 1, "intermediate": 32}),
     (CallSizes, {}), (TrtOptions, {}),
@@ -359,11 +378,19 @@ def test_a_name_that_a_configuration_does_not_have_is_refused(kind: type) -> Non
 @given(
     junk=JUNK,
     name=st.sampled_from(
-        ["engine", "drafter", "pool", "speculation", "shape", "verification", "batch_size", "threads", "reuse"]
+        [
+            "engine", "engine.name", "engine.device", "engine.threads", "drafting", "drafting.drafter",
+            "drafting.pool", "drafting.speculation", "drafting.shape", "drafting.reuse", "verification", "batching",
+        ]
     ),
-)
+)  # fmt: skip
 def test_anything_in_any_setting_of_a_recommender_is_taken_or_refused(tiny: Tiny, junk: Any, name: str) -> None:
-    survives(lambda: Recommender.open(tiny.bundle, **{"threads": 1, name: junk}))
+    def choose() -> None:
+        group, _, field = name.partition(".")
+        value = GROUPS[group](**{field: junk}) if field else junk
+        Recommender.open(tiny.bundle, **{"engine": EngineChoice(threads=1), group: value})
+
+    survives(choose)
 
 
 def test_histories_that_hold_nothing_known_are_told_of_as_before() -> None:

@@ -181,7 +181,7 @@ def test_every_file_that_is_used_is_checked(bundle: Path, file: str, use: Callab
 def test_a_bundle_without_a_draft(bundle: Path) -> None:
     edit_manifest(bundle, draft=None)
     with pytest.raises(BundleError, match=r"has no draft model\. Leave it out"):
-        Recommender.open(bundle, drafter="model")
+        Recommender.open(bundle, drafting="model")
     with pytest.raises(BundleError, match=r"has no draft model"):
         Bundle.open(bundle).graph("draft")
     assert len(Recommender.open(bundle).recommend([["1"]], 3)[0].items) == 3
@@ -242,7 +242,7 @@ def test_an_engine_that_lacks_a_role(bundle: Path) -> None:
         Recommender.open(bundle)
     edit_engine(bundle, lambda facts: facts["files"].pop("target/model.onnx"))
     with pytest.raises(BundleError, match=r"has no file of the target\. Write it again with: specbeam"):
-        Recommender.open(bundle, drafter="none")
+        Recommender.open(bundle, drafting="none")
 
 
 def test_an_engine_of_an_unknown_backend_or_device(bundle: Path) -> None:

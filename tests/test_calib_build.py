@@ -19,7 +19,7 @@ from specbeam.catalog.errors import OptionError
 from specbeam.engines.build import Order
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.onnxruntime.backend import OrtBackend
-from specbeam.runtime import DraftShape, Recommender
+from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommender
 from tiny_bundle import ENGINE, Tiny
 
 INT8 = "onnxruntime-cpu-int8"
@@ -278,12 +278,12 @@ def test_drafting_changes_no_list_of_a_calibrated_engine(bundle: Path, calibrati
     histories = [[str(i), str((7 * i) % 40), str((3 * i) % 40)][: 1 + i % 3] for i in range(30)]
 
     def lists(**options: Any) -> tuple[list[list[str]], int]:
-        recommender = Recommender.open(bundle, engine=INT8, threads=1, **options)
+        recommender = Recommender.open(bundle, engine=EngineChoice(INT8, threads=1), **options)
         found = recommender.recommend(histories, 6)
         return [[item.item for item in result.items] for result in found], recommender.stats.rejections
 
-    plain, _ = lists(drafter="none", batch_size=1)
+    plain, _ = lists(drafting="none", batching=1)
     for batch in (1, 8):
-        drafted, rejections = lists(shape=DraftShape(2, 2), batch_size=batch)
+        drafted, rejections = lists(drafting=Drafting(shape=DraftShape(2, 2)), batching=batch)
         assert drafted == plain
         assert rejections > 20

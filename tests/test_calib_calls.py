@@ -12,7 +12,8 @@ from specbeam.engines.base import Engine, ForwardInputs, causal
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.registry import load_engine
 from specbeam.engines.scripted import ScriptedEngine
-from specbeam.runtime import Recommender
+from specbeam.runtime import Drafting, EngineChoice, Recommender
+from specbeam.runtime.loaded import Loaded
 from specbeam.runtime.types import DraftShape
 from tiny_bundle import ENGINE, Tiny
 
@@ -96,13 +97,13 @@ def test_recorded_calls_run_again(engines: tuple[Bundle, Engine, Engine]) -> Non
 
 def test_recording_changes_nothing(engines: tuple[Bundle, Engine, Engine], tiny: Tiny) -> None:
     bundle, target, draft = engines
-    recommender = Recommender.open(bundle, threads=1, shape=DraftShape(4, 2), batch_size=1)
+    recommender = Recommender.open(
+        bundle, engine=EngineChoice(threads=1), drafting=Drafting(shape=DraftShape(4, 2)), batching=1
+    )
     expected = recommender.recommend(HISTORIES[:5], 4)
     trie = bundle.trie()
-    recorded = Recommender(
-        bundle.catalog(), trie, bundle.prompts(trie), Recorder(target), Recorder(draft), batch_size=1,
-        planning=recommender.planning,
-    )  # fmt: skip
+    loaded = Loaded(bundle.catalog(), trie, bundle.prompts(trie), Recorder(target), Recorder(draft))
+    recorded = Recommender(loaded, planning=recommender.planning, batching=1)
     assert [r.items for r in recorded.recommend(HISTORIES[:5], 4)] == [r.items for r in expected]
 
 

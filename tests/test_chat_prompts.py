@@ -18,7 +18,7 @@ from specbeam.catalog.errors import OptionError, PromptError
 from specbeam.catalog.prompts.chat import Chat
 from specbeam.engines.build import build_engine
 from specbeam.engines.bundle.items import Bundle
-from specbeam.runtime import Recommender
+from specbeam.runtime import EngineChoice, Recommender
 from tiny_models import tiny_catalog
 
 PROMPT, SEPARATOR = "The user bought {history}", ", "
@@ -97,7 +97,10 @@ def test_lists_are_those_of_generate_on_the_prompt_of_training(
     sample = as_trained(tokenizer, history_text(catalog, [0, 1, 2]), system, variables)
     assert f"prompt of items 0, 1, 2: {tokenizer.decode(sample)!r}, ids {sample}" in shown
     generate = TrieGenerate(AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32), trie)
-    recommender, names = Recommender.open(opened, threads=1), leaf_identifiers(trie, catalog.identifiers)
+    recommender, names = (
+        Recommender.open(opened, engine=EngineChoice(threads=1)),
+        leaf_identifiers(trie, catalog.identifiers),
+    )
     rng = np.random.default_rng(2)
     for _ in range(8):
         history = rng.choice(len(catalog.item_ids), rng.integers(1, 8)).tolist()

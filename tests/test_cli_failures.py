@@ -222,7 +222,7 @@ def test_what_cannot_be_is_refused_before_an_engine_is_loaded(
     def load(*arguments: object, **more: object) -> None:
         pytest.fail("loaded an engine")
 
-    monkeypatch.setattr("specbeam.runtime.recommender.load_engine", load)
+    monkeypatch.setattr("specbeam.runtime.loaded.load_engine", load)
     assert message in bad("infer", tiny.bundle, histories, "-o", output, *options)
     only(output)
     output.write_text("old")

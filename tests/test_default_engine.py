@@ -17,7 +17,7 @@ from specbeam.engines.bundle.default import default_engine, found_default, set_d
 from specbeam.engines.bundle.inspect import describe, describe_json
 from specbeam.engines.bundle.items import Bundle
 from specbeam.evaluate.tune import tune
-from specbeam.runtime import Recommender
+from specbeam.runtime import EngineChoice, Recommender
 from specbeam.verbs.overwrite import losses
 from tiny_bundle import ENGINE
 
@@ -56,7 +56,7 @@ def test_a_second_engine_changes_nothing_for_those_who_name_none(
     good("explain", bundle, "--history", "1,2", "-o", tmp_path / "tree.html", "--threads", 1)
     good("tune", bundle, histories, "-k", 1, "--limit", 2, "--threads", 1)
     assert [*(bundle / "engines" / ENGINE).glob("tuning-*")]
-    assert Recommender.open(bundle, threads=1).recommend([["1"]], 2)
+    assert Recommender.open(bundle, engine=EngineChoice(threads=1)).recommend([["1"]], 2)
     # and to change it, what was printed
     command = told.split("To change that: specbeam ")[1].splitlines()[0].split()
     said = good(*command).stdout
@@ -127,7 +127,7 @@ def test_a_damaged_record_names_the_command_that_writes_it_again(two: Path, cont
     (two / RECORD).write_bytes(content)
     with pytest.raises(BundleError, match=r"default\.json .*rite it again.* with: specbeam build-engine .* --default"):
         default_engine(Bundle.open(two))
-    assert Recommender.open(two, engine=ENGINE, threads=1).recommend([["1"]], 1)
+    assert Recommender.open(two, engine=EngineChoice(ENGINE, threads=1)).recommend([["1"]], 1)
     set_default(Bundle.open(two), ENGINE)
     assert default_engine(Bundle.open(two)) == ENGINE
 
@@ -139,7 +139,7 @@ def test_only_an_engine_that_is_there_becomes_the_default(bundle: Path) -> None:
 
 
 def test_tune_learns_about_the_default(two: Path) -> None:
-    path, _ = tune(two, HISTORIES, top_k=(1,), threads=1)
+    path, _ = tune(two, HISTORIES, top_k=(1,), engine=EngineChoice(threads=1))
     assert path.parent.name == ENGINE
 
 

@@ -21,7 +21,7 @@ from specbeam.evaluate.data import HeldOut
 from specbeam.evaluate.figures import Outcome, Truth, at_k, paces, same_list, told_once
 from specbeam.evaluate.settings import searches_of
 from specbeam.evaluate.table import described
-from specbeam.runtime import DraftShape
+from specbeam.runtime import Drafting, DraftShape, EngineChoice
 from specbeam.runtime.metrics import coverage, estimate, median_estimate, resampled_means
 from test_light import HEAVY, loaded_by
 from tiny_bundle import Tiny, edit_manifest
@@ -211,18 +211,25 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         ({"users": 0}, "users is 0, expected a whole number, at least 1"),
         ({"slack": 0.1}, "a slack is for tolerant"),
         ({"temperature": 2.0}, "a temperature is for relaxed and sampled"),
-        ({"speculation": "auto", "shape": DraftShape()}, "auto decides"),
+        ({"drafting": "auto"}, r"drafting is 'auto', expected such as Drafting\(\)"),
+        ({"batching": 8}, r"batching is 8, expected such as Batching\(\)"),
     ):
         with pytest.raises(OptionError, match=message):
             Settings(**wrong)  # type: ignore[arg-type]
-    for settings in (Settings(verify=("relaxed",)), Settings(shape=DraftShape()), Settings(speculation="fixed")):
+    for settings in (
+        Settings(verify=("relaxed",)),
+        Settings(drafting=Drafting(shape=DraftShape())),
+        Settings(drafting=Drafting(speculation="fixed")),
+    ):
         with pytest.raises(OptionError, match="draft"):
             searches_of(settings, "full", has_draft=False)
 
 
 def test_searches() -> None:
-    settings = Settings(verify=("strict", "tolerant", "sampled"), rule="both", slack=0.2, temperature=0.5,
-                        speculation="auto", seed=7)  # fmt: skip
+    settings = Settings(
+        verify=("strict", "tolerant", "sampled"), rule="both", slack=0.2, temperature=0.5, seed=7,
+        drafting=Drafting(speculation="auto"),
+    )  # fmt: skip
     searches = {search.name: search for search in searches_of(settings, "full", has_draft=True)}
     assert list(searches) == [
         "strict", "strict, all-or-nothing", "tolerant", "tolerant, all-or-nothing", "sampled",
@@ -242,10 +249,10 @@ def test_searches() -> None:
         (Settings(), {}, "auto"),  # as infer
         (Settings(verify=("sampled",)), {}, "auto"),
         (Settings(verify=("relaxed",)), {}, "fixed"),  # its lists depend on what is drafted
-        (Settings(shape=DraftShape()), {}, "fixed"),
-        (Settings(speculation="fixed"), {}, "fixed"),
+        (Settings(drafting=Drafting(shape=DraftShape())), {}, "fixed"),
+        (Settings(drafting=Drafting(speculation="fixed")), {}, "fixed"),
         (Settings(rule="both"), {}, "fixed"),  # rules are compared on the same drafts
-        (Settings(rule="both", speculation="auto"), {}, "auto"),
+        (Settings(rule="both", drafting=Drafting(speculation="auto")), {}, "auto"),
         (Settings(), {"planned": False}, "fixed"),
         (Settings(), {"has_draft": False}, "auto"),  # it may evaluate all children
         (Settings(), {"has_draft": False, "planned": False}, "nothing"),
@@ -342,7 +349,9 @@ def test_the_draw_of_users_is_seeded(tiny: Tiny, shop: Path) -> None:
 
 def test_without_training_histories_warm_is_not_known(tiny: Tiny, shop: Path) -> None:
     (shop / "train.jsonl").unlink()
-    found = evaluate(tiny.bundle, Dataset.open(shop), Settings(top_k=(2,), timed_users=0, threads=1))
+    found = evaluate(
+        tiny.bundle, Dataset.open(shop), Settings(top_k=(2,), timed_users=0, engine=EngineChoice(threads=1))
+    )
     assert found.data.warm_labels is None
     assert found.modes[0].at[0].warm is None
     assert "warm)" not in described(found)

@@ -25,7 +25,7 @@ from specbeam.engines.scripted import ScriptedEngine
 from specbeam.evaluate.explain import NEEDED, ExplainedNode, Explanation, explain, explained, rows
 from specbeam.evaluate.tree_listing import TITLE, listing, pixels, told_apart
 from specbeam.evaluate.tree_picture import STYLES, TOP, chart, save
-from specbeam.runtime import Recommender
+from specbeam.runtime import EngineChoice, Recommender
 from specbeam.runtime.options import Verification
 from specbeam.runtime.types import (
     DraftShape,
@@ -431,7 +431,7 @@ def test_other_suffixes_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("module", ["runtime", "explain", "cli"])
+@pytest.mark.parametrize("module", ["runtime", "evaluate.explain", "cli"])
 def test_nothing_else_loads_a_plotting_library(module: str) -> None:
     code = f"import sys, specbeam.{module}; print({{'altair', 'vl_convert'}} & set(sys.modules))"
     assert start([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
@@ -449,7 +449,7 @@ def test_the_command_draws_what_infer_would_recommend(tiny: Tiny, tmp_path: Path
     said = texts(outputs[0])
     assert result.stdout.splitlines()[0] in said
     assert sum(text.startswith("Title ") or text in tiny.item_ids for text in said) >= 6
-    answer = Recommender.open(tiny.bundle, threads=1).recommend([["2", "4"]], 6)[0]
+    answer = Recommender.open(tiny.bundle, engine=EngineChoice(threads=1)).recommend([["2", "4"]], 6)[0]
     assert {item.item for item in answer.items} <= set(said)
     assert any("(1 item left out: not in the catalog)" in text for text in said)
     assert outputs[1].stat().st_size > 100_000

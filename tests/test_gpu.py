@@ -21,6 +21,7 @@ from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.onnxruntime.cpu import load_ort_engine
 from specbeam.engines.torch import folded_attention, load_torch_engine, uploaded
 from specbeam.runtime import DraftShape, Recommender
+from specbeam.runtime.loaded import Loaded
 from specbeam.runtime.planning.policy import FixedPlanning
 from tiny_bundle import Tiny
 
@@ -53,10 +54,8 @@ def test_arrays_arrive_in_one_copy() -> None:
 
 def lists(bundle: Bundle, engines: dict[Role, Engine], batch: int) -> list[list[tuple[tuple[str, ...], float]]]:
     trie = bundle.trie()
-    recommender = Recommender(
-        bundle.catalog(), trie, bundle.prompts(trie), engines["target"], engines["draft"],
-        planning=FixedPlanning(DraftShape(6, 2)), batch_size=batch,
-    )  # fmt: skip
+    loaded = Loaded(bundle.catalog(), trie, bundle.prompts(trie), engines["target"], engines["draft"])
+    recommender = Recommender(loaded, planning=FixedPlanning(DraftShape(6, 2)), batching=batch)
     histories = [[str(i) for i in range(start, start + 1 + start % 6)] for start in range(0, 30, 3)]
     return [as_ranked(result) for _ in range(3) for result in recommender.recommend(histories, 5)]
 

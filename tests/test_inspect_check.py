@@ -19,6 +19,7 @@ from specbeam.pools.inspect import pool_checklist
 from specbeam.pools.items.build import build_item_pool
 from specbeam.pools.texts.build import build_text_pool
 from specbeam.pools.texts.read import Text
+from specbeam.runtime import EngineChoice
 from tiny_bundle import ENGINE, Tiny, edit_manifest
 
 GRAPHS = [f"{role}, {precision}" for role in ("target", "draft") for precision in ("fp16", "bf16", "int8")]
@@ -94,7 +95,7 @@ def pools(tmp_path: Path) -> dict[str, Path]:
 
 
 def test_every_file_of_a_bundle_is_looked_at(bundle: Path) -> None:
-    tune(bundle, [["1", "2"], ["3"]], top_k=(1,), threads=1)
+    tune(bundle, [["1", "2"], ["3"]], top_k=(1,), engine=EngineChoice(threads=1))
     (tuning,) = (bundle / "engines" / ENGINE).glob("tuning-*.json")
     whole = bundle_checklist(bundle).run()
     assert (whole.damaged, whole.unlisted) == ((), ())

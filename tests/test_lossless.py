@@ -12,7 +12,7 @@ from reference import TrieGenerate, as_ranked, leaf_identifiers, ranking_fault, 
 from specbeam.engines.build import build_engine
 from specbeam.engines.bundle.items import Bundle
 from specbeam.export import export_bundle
-from specbeam.runtime import DraftShape, Recommender, Verification
+from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommender, Verification
 from tiny_models import make_text_tokenizer, text_catalog, tiny_catalog, tiny_checkpoint
 
 SHARED = shared_data()
@@ -42,9 +42,9 @@ def compare(
     model = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
     generate = TrieGenerate(model, trie, end_token=opened.manifest.end_token, scoring=scoring)  # type: ignore[arg-type]
     names = leaf_identifiers(trie, catalog.identifiers)
-    common = {"engine": engine, "threads": 1, "verification": Verification(scoring=scoring)}  # type: ignore[arg-type]
-    fast = Recommender.open(opened, shape=shape or DraftShape(), batch_size=batch_size, **common)  # type: ignore[arg-type]
-    plain = Recommender.open(opened, drafter="none", **common)  # type: ignore[arg-type]
+    common = {"engine": EngineChoice(engine, threads=1), "verification": Verification(scoring=scoring)}  # type: ignore[arg-type]
+    fast = Recommender.open(opened, drafting=Drafting(shape=shape or DraftShape()), batching=batch_size, **common)  # type: ignore[arg-type]
+    plain = Recommender.open(opened, drafting="none", **common)  # type: ignore[arg-type]
     for k in widths:
         for history, a, b in zip(histories, fast.recommend(histories, k), plain.recommend(histories, k), strict=True):
             truth = [(names[leaf], score) for leaf, score in generate(fast.encode(history).prompt, k)]
@@ -133,7 +133,7 @@ def test_beauty_equals_generate(k: int, scoring: str, beauty: Path) -> None:
 def test_beauty_lists_are_valid(beauty: Path) -> None:
     assert SHARED is not None
     _, histories, _ = real_users(SHARED / "data/beauty")
-    recommender = Recommender.open(beauty, threads=1, shape=DraftShape())
+    recommender = Recommender.open(beauty, engine=EngineChoice(threads=1), drafting=Drafting(shape=DraftShape()))
     items = recommender.catalog.position
     for result in recommender.recommend(histories[::18], 20):
         names = [entry.item for entry in result.items]

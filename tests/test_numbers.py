@@ -25,7 +25,17 @@ from specbeam.engines.build import build_engine
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.onnxruntime.backend import OrtBackend
 from specbeam.engines.scripted import ScriptedEngine
-from specbeam.runtime import DraftShape, Recommendation, Recommender, RequestError, RequestFailure, Verification
+from specbeam.runtime import (
+    Drafting,
+    DraftShape,
+    EngineChoice,
+    Recommendation,
+    Recommender,
+    RequestError,
+    RequestFailure,
+    Verification,
+)
+from specbeam.runtime.loaded import Loaded
 from specbeam.runtime.planning.policy import FixedPlanning
 from specbeam.runtime.search.noise import perturbed
 from specbeam.runtime.search.scoring import Scoring
@@ -97,13 +107,12 @@ def recommenders(
             kind(len(trie.vocabulary), seed=1, disagreement=d, sharpness=2)
             for kind, d in zip(kinds, (0, 0.4), strict=True)
         ]
-        both.append(
-            Recommender(
-                named(rows), trie, PromptEncoder(SPEC, trie.item_tokens(), 10_000), engines[0],
-                engines[1] if draft else None, planning=FixedPlanning(DraftShape(6, 2) if draft else None),
-                verification=verification, batch_size=batch, engine="made-up (fp16)",
-            )
+        loaded = Loaded(
+            named(rows), trie, PromptEncoder(SPEC, trie.item_tokens(), 10_000), engines[0],
+            engines[1] if draft else None, engine="made-up (fp16)",
         )  # fmt: skip
+        planning = FixedPlanning(DraftShape(6, 2) if draft else None)
+        both.append(Recommender(loaded, planning=planning, verification=verification, batching=batch))
     return both[0], both[1]
 
 
@@ -182,7 +191,13 @@ def test_a_nan_row_of_an_engine_s_embedding(tiny: Tiny, bundle: Path, verificati
     break_rows(bundle, [token])
     histories = [[str(i), str(i + 1)] for i in range(16)]
     whole, broken = (
-        Recommender.open(path, verification=verification, batch_size=batch, threads=1, shape=DraftShape(5, 2))
+        Recommender.open(
+            path,
+            verification=verification,
+            engine=EngineChoice(threads=1),
+            drafting=Drafting(shape=DraftShape(5, 2)),
+            batching=batch,
+        )
         for path in (tiny.bundle, bundle)
     )
     expected = whole.recommend(histories, 5)

@@ -25,6 +25,7 @@ from specbeam.engines.onnxruntime.cpu import load_ort_engine
 from specbeam.engines.onnxruntime.device import GATHER, SMALLEST, DeviceEngine
 from specbeam.graphs.gather import write_gather
 from specbeam.runtime import DraftShape, Recommender, Verification
+from specbeam.runtime.loaded import Loaded
 from specbeam.runtime.planning.policy import FixedPlanning
 from specbeam.runtime.search.prefix import SharedPrefix
 from tiny_bundle import Tiny
@@ -234,10 +235,9 @@ def test_prefix_sharing_cuts_the_padding(pair: Pair) -> None:
 
 def recommender(pair: Pair, engines: dict[Role, Engine], verification: Verification, batch: int) -> Recommender:
     trie = pair.bundle.trie()
-    return Recommender(
-        pair.bundle.catalog(), trie, pair.bundle.prompts(trie), engines["target"], engines["draft"],
-        planning=FixedPlanning(DraftShape(6, 2)), verification=verification, batch_size=batch,
-    )  # fmt: skip
+    loaded = Loaded(pair.bundle.catalog(), trie, pair.bundle.prompts(trie), engines["target"], engines["draft"])
+    planning = FixedPlanning(DraftShape(6, 2))
+    return Recommender(loaded, planning=planning, verification=verification, batching=batch)
 
 
 @pytest.mark.parametrize("verification", [Verification(), Verification("sampled", seed=3), Verification("relaxed")])

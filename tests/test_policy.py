@@ -18,6 +18,7 @@ from specbeam.catalog.items import Catalog
 from specbeam.catalog.prompts.encoder import PromptEncoder
 from specbeam.engines.torch import TorchEngine
 from specbeam.runtime import DraftShape, Recommender
+from specbeam.runtime.loaded import Loaded
 from specbeam.runtime.planning.policy import FixedPlanning
 from specbeam.runtime.types import Int64
 from tiny_models import identifier_tokens, make_model, make_tokenizer, tiny_catalog
@@ -52,9 +53,8 @@ class Pair:
     def recommender(self, draft: TorchEngine | None, shape: DraftShape | None) -> Recommender:
         identifiers = self.form.identifiers
         prompts = PromptEncoder(self.form.spec, identifiers.tokens, self.form.longest)
-        return Recommender(
-            self.catalog, identifiers.trie, prompts, self.target, draft, planning=FixedPlanning(shape), reuse=False
-        )
+        loaded = Loaded(self.catalog, identifiers.trie, prompts, self.target, draft)
+        return Recommender(loaded, planning=FixedPlanning(shape), reuse=False)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["even", "ragged"])

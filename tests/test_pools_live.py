@@ -7,10 +7,10 @@ import pytest
 
 from naive_pool import paths_of
 from specbeam.catalog.errors import OptionError
-from specbeam.pools import Drafting, LivePool, propose
+from specbeam.pools import LivePool, TextDrafting, propose
 from specbeam.pools.texts.sources import BEGINNING, SEPARATOR
 
-DRAFTING = Drafting(depth=3)
+DRAFTING = TextDrafting(depth=3)
 REACH = DRAFTING.reach
 
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from naive_pool import best_branches, paths_of
 from specbeam.catalog.errors import PoolError, SpecBeamError
 from specbeam.catalog.files import sha256
-from specbeam.pools import Drafting, TextPool, propose
+from specbeam.pools import TextDrafting, TextPool, propose
 from specbeam.pools.files import POOL_FILE, ArrayFacts, PoolFacts, open_arrays, write_facts
 from specbeam.pools.members import Members
 from specbeam.pools.texts.build import build_text_pool
 from specbeam.pools.texts.read import Text
 
-DRAFTING = Drafting(depth=4, query=2, prompt_weight=1.0, draft_tokens=20)
+DRAFTING = TextDrafting(depth=4, query=2, prompt_weight=1.0, draft_tokens=20)
 GROUPS = {"u1": "b", "u2": "a", "u3": "b", "u9": "a"}
 TEXTS = [Text("u1", [1, 2, 3]), Text("u2", [1, 2, 4]), Text("u4", [1, 2, 5]), Text("u3", [1, 2, 3, 3])]
 

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from commands import bad, good, lines, run, user, write
 from specbeam.catalog.errors import BundleError, OptionError
 from specbeam.engines.bundle.items import Bundle
-from specbeam.runtime import Recommender, Verification
+from specbeam.runtime import Batching, EngineChoice, Recommender, Verification
 from specbeam.runtime.metrics import NEAR
 from specbeam.runtime.runs.recheck import Recheck, least_overlap, reference_engine
 from specbeam.runtime.types import RequestFailure
@@ -26,7 +26,7 @@ def many(tmp_path: Path) -> Path:
 
 def recheck(tiny: Tiny, share: float = 1.0, mode: str = "strict") -> Recheck:
     verification = Verification(mode)  # type: ignore[arg-type]
-    return Recheck.open(Bundle.open(tiny.bundle), share, verification, batch_size=4, threads=1)
+    return Recheck.open(Bundle.open(tiny.bundle), share, verification, threads=1, batching=Batching(4))
 
 
 @pytest.mark.parametrize("mode", ["strict", "sampled"])
@@ -77,7 +77,7 @@ def test_a_worse_engine_is_told(tiny: Tiny, many: Path, output: Path, tmp_path: 
 def test_ties_are_no_difference(tiny: Tiny) -> None:
     """A list agrees that lacks an item only because another one scores as well."""
     bundle = Bundle.open(tiny.bundle)
-    recommender = Recommender.open(bundle, drafter="none", threads=1)
+    recommender = Recommender.open(bundle, engine=EngineChoice(threads=1), drafting="none")
     checked = recheck(tiny)
     request = recommender.encode(["1", "2"])
     full = recommender.run([request], 6)[0]
@@ -112,8 +112,8 @@ def test_what_cannot_be_ranked_again(tiny: Tiny, many: Path, output: Path, bundl
 
 
 def test_a_reference_without_numbers_agrees_with_nothing(tiny: Tiny, bundle: Path) -> None:
-    request = Recommender.open(tiny.bundle, threads=1).encode(["1"])
-    answers = dict(enumerate(Recommender.open(tiny.bundle, threads=1).run([request], 3)))
+    request = Recommender.open(tiny.bundle, engine=EngineChoice(threads=1)).encode(["1"])
+    answers = dict(enumerate(Recommender.open(tiny.bundle, engine=EngineChoice(threads=1)).run([request], 3)))
     break_rows(bundle, slice(None))
-    checked = Recheck.open(Bundle.open(bundle), 1.0, Verification(), batch_size=1, threads=1)
+    checked = Recheck.open(Bundle.open(bundle), 1.0, Verification(), threads=1, batching=Batching(1))
     assert checked.agreements([request], answers, 3)[0].overlap == 0.0

@@ -15,6 +15,7 @@ from specbeam.catalog.prompts.encoder import PromptEncoder, PromptSpec
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.scripted import ScriptedEngine
 from specbeam.runtime import DraftShape, RecommendedItem, Recommender, Verification
+from specbeam.runtime.loaded import Loaded
 from specbeam.runtime.planning.policy import FixedPlanning
 from specbeam.runtime.search.prefix import WORTH
 from specbeam.runtime.types import Recommendation
@@ -43,17 +44,9 @@ def make(
         history_length=HISTORY_LENGTH,
     )  # fmt: skip
     prompts = PromptEncoder(spec, TRIE.item_tokens(), context)
-    return Recommender(
-        CATALOG,
-        TRIE,
-        prompts,
-        TARGET,
-        draft,
-        planning=FixedPlanning(None if draft is None else DraftShape(3, 2)),
-        batch_size=batch_size,
-        max_k=max_k,
-        verification=verification,
-    )
+    loaded = Loaded(CATALOG, TRIE, prompts, TARGET, draft, max_k=max_k)
+    planning = FixedPlanning(None if draft is None else DraftShape(3, 2))
+    return Recommender(loaded, planning=planning, batching=batch_size, verification=verification)
 
 
 def expected(history: Sequence[str], k: int, prefix: tuple[int, ...] = (90,)) -> list[tuple[str, float]]:

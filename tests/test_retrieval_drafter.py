@@ -21,7 +21,7 @@ from specbeam.engines.bundle.items import Bundle
 from specbeam.evaluate.tune import described, tune
 from specbeam.pools.items.build import build_item_pool
 from specbeam.pools.items.pool import ItemPool
-from specbeam.runtime import DraftShape, ItemFilter, Recommender, Verification
+from specbeam.runtime import Drafting, DraftShape, EngineChoice, ItemFilter, Recommender, Verification
 from specbeam.runtime.drafting import retrieval
 from specbeam.runtime.drafting.retrieval import CatalogPool, PoolGuesses
 from specbeam.runtime.planning.planner import Planner
@@ -159,47 +159,55 @@ def pool(tmp_path: Path) -> Path:
 
 
 def test_a_bundle_and_a_pool(bundle: Path, pool: Path) -> None:
-    plain = Recommender.open(bundle, drafter="none", threads=1).recommend(HISTORIES, 10)
+    plain = Recommender.open(bundle, engine=EngineChoice(threads=1), drafting="none").recommend(HISTORIES, 10)
     for drafter, calls in (("retrieval", False), ("both", True), (None, True)):
-        recommender = Recommender.open(bundle, drafter=drafter, pool=pool, shape=SHAPE, threads=1)  # type: ignore[arg-type]
+        recommender = Recommender.open(
+            bundle, engine=EngineChoice(threads=1), drafting=Drafting(drafter, pool=pool, shape=SHAPE)
+        )  # type: ignore[arg-type]
         for a, b in zip(recommender.recommend(HISTORIES, 10), plain, strict=True):
             assert_same(pairs(a), pairs(b))
         assert (recommender.stats.draft_calls > 0) == calls
         assert recommender.stats.pool_seconds > 0
     edit_manifest(bundle, draft=None)
-    recommender = Recommender.open(bundle, pool=pool, shape=SHAPE, threads=1)
+    recommender = Recommender.open(bundle, engine=EngineChoice(threads=1), drafting=Drafting(pool=pool, shape=SHAPE))
     for a, b in zip(recommender.recommend(HISTORIES, 10), plain, strict=True):
         assert_same(pairs(a), pairs(b))
     with pytest.raises(BundleError, match="has no draft model"):
-        Recommender.open(bundle, drafter="both", pool=pool)
+        Recommender.open(bundle, drafting=Drafting("both", pool=pool))
 
 
 def test_what_cannot_be_combined(bundle: Path, pool: Path) -> None:
     with pytest.raises(OptionError, match=r"retrieval needs a pool. Build one with: specbeam build-pool --items"):
-        Recommender.open(bundle, drafter="retrieval")
+        Recommender.open(bundle, drafting="retrieval")
     for drafter in ("model", "none"):
         with pytest.raises(OptionError, match=f"a pool is for the drafters retrieval and both; got {drafter}"):
-            Recommender.open(bundle, drafter=drafter, pool=pool)  # type: ignore[arg-type]
+            Recommender.open(bundle, drafting=Drafting(drafter, pool=pool))  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="expected one of model, retrieval, both, none"):
-        Recommender.open(bundle, drafter="oracle")  # type: ignore[arg-type]
+        Recommender.open(bundle, drafting="oracle")  # type: ignore[arg-type]
     edit_manifest(bundle, draft=None)
     with pytest.raises(OptionError, match="has no draft model, and there is no pool"):
-        Recommender.open(bundle, shape=SHAPE)
+        Recommender.open(bundle, drafting=Drafting(shape=SHAPE))
 
 
 def test_tuning_is_that_of_one_pool(bundle: Path, pool: Path, tmp_path: Path) -> None:
-    untuned = Recommender.open(bundle, drafter="retrieval", pool=pool, threads=1).planning
+    untuned = Recommender.open(
+        bundle, engine=EngineChoice(threads=1), drafting=Drafting("retrieval", pool=pool)
+    ).planning
     assert isinstance(untuned, Planner)
     assert untuned.draft is not None
     assert untuned.draft.host_call_ms == UNTUNED_POOL.host_call_ms
-    path, tuning = tune(bundle, HISTORIES, drafter="retrieval", pool=pool, top_k=[5], threads=1)
+    path, tuning = tune(
+        bundle, HISTORIES, top_k=[5], engine=EngineChoice(threads=1), drafting=Drafting("retrieval", pool=pool)
+    )
     assert path == tuning_file(Bundle.open(bundle), ENGINE, "strict", "full", "retrieval")
     assert set(tuning.fits) == {"target", "pool"}
     assert tuning.pool == ItemPool.open(pool).checksum
     assert "guesses from the pool: " in described(bundle, path, tuning)
-    planning = Recommender.open(bundle, drafter="retrieval", pool=pool, threads=1).planning
-    both = Recommender.open(bundle, pool=pool, threads=1).planning
-    model = Recommender.open(bundle, threads=1).planning
+    planning = Recommender.open(
+        bundle, engine=EngineChoice(threads=1), drafting=Drafting("retrieval", pool=pool)
+    ).planning
+    both = Recommender.open(bundle, engine=EngineChoice(threads=1), drafting=Drafting(pool=pool)).planning
+    model = Recommender.open(bundle, engine=EngineChoice(threads=1)).planning
     assert isinstance(planning, Planner)
     assert isinstance(both, Planner)
     assert isinstance(model, Planner)
@@ -212,18 +220,23 @@ def test_tuning_is_that_of_one_pool(bundle: Path, pool: Path, tmp_path: Path) ->
         assert planning.draft.milliseconds(batch, 40, 5) == pytest.approx(nodes)
         assert planning.draft.milliseconds(batch, 0, 35, 30) == pytest.approx(nodes + batch * 30 * pool_fit.scale)
     other = pool_of(tmp_path, [["1", "2"]]).path
-    stale = Recommender.open(bundle, drafter="retrieval", pool=other, threads=1).planning
+    stale = Recommender.open(
+        bundle, engine=EngineChoice(threads=1), drafting=Drafting("retrieval", pool=other)
+    ).planning
     assert isinstance(stale, Planner)
     assert stale.acceptance.requests(5) == 0
 
 
 def test_speculation_by_default_is_auto(bundle: Path, pool: Path) -> None:
     def planning(**options: object) -> object:
-        return Recommender.open(bundle, pool=pool, threads=1, **options).planning  # type: ignore[arg-type]
+        return Recommender.open(
+            bundle, engine=EngineChoice(threads=1), drafting=Drafting(pool=pool), **options
+        ).planning  # type: ignore[arg-type]
 
     assert isinstance(planning(), Planner)
     assert isinstance(planning(verification=Verification("relaxed")), FixedPlanning)
-    assert isinstance(planning(engine="torch-cpu-fp32"), FixedPlanning)
+    torch = Recommender.open(bundle, engine=EngineChoice("torch-cpu-fp32", threads=1), drafting=Drafting(pool=pool))
+    assert isinstance(torch.planning, FixedPlanning)
 
 
 def test_the_verbs(bundle: Path, pool: Path, histories: Path, output: Path, tmp_path: Path) -> None:

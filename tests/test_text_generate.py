@@ -20,8 +20,8 @@ from specbeam.engines.bundle.texts import TextBundle
 from specbeam.evaluate.generate import isolated_generate
 from specbeam.export.text import SAMPLES, export_text
 from specbeam.pools.texts.live import LivePool
-from specbeam.runtime import RequestError, RequestFailure
-from specbeam.text import Drafting, TextGenerator, TextVerification
+from specbeam.runtime import EngineChoice, RequestError, RequestFailure
+from specbeam.text import TextDrafting, TextGenerator, TextVerification
 from specbeam.text.draft import PoolDrafter
 from specbeam.text.planning import AllOfIt
 from tiny_bundle import ENGINE, break_rows
@@ -58,11 +58,11 @@ def greedy(checkpoint: Path) -> dict[str, list[int]]:
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("drafting", [None, Drafting(), Drafting(draft_tokens=5, query=1)], ids=str)
+@pytest.mark.parametrize("drafting", [None, TextDrafting(), TextDrafting(draft_tokens=5, query=1)], ids=str)
 def test_strict_texts_are_those_of_transformers(
-    bundle: Path, greedy: dict[str, list[int]], batch: int, drafting: Drafting | None
+    bundle: Path, greedy: dict[str, list[int]], batch: int, drafting: TextDrafting | None
 ) -> None:
-    generator = TextGenerator.open(bundle, drafting=drafting, batch_size=batch, threads=1)
+    generator = TextGenerator.open(bundle, drafting=drafting, engine=EngineChoice(threads=1), batching=batch)
     for _ in range(2):  # the second time all of it is in the live pool
         texts = generator.generate(PROMPTS, max_new_tokens=LIMIT)
         assert [list(text.tokens) for text in texts] == [greedy[prompt] for prompt in PROMPTS]
@@ -79,7 +79,10 @@ def test_a_prompt_that_begins_with_bos_gets_no_other(bundle: Path, checkpoint: P
     told: list[str] = []
     export_text(checkpoint, tmp_path / "bundle", prompt="<s>About {prompt}:", progress=told.append)
     build_engine(tmp_path / "bundle", threads=1)
-    own, bare = (TextGenerator.open(path, drafting=None, threads=1) for path in (tmp_path / "bundle", bundle))
+    own, bare = (
+        TextGenerator.open(path, drafting=None, engine=EngineChoice(threads=1))
+        for path in (tmp_path / "bundle", bundle)
+    )
     assert own.encode("a desk").prompt.tolist() == bare.encode("a desk").prompt.tolist()
     assert own.encode("a <s>").prompt.tolist() == tokenizer("<s>About a <s>:", add_special_tokens=False)["input_ids"]
     (sample,) = [line for line in told if line.startswith("prompt of")]
@@ -88,7 +91,7 @@ def test_a_prompt_that_begins_with_bos_gets_no_other(bundle: Path, checkpoint: P
 
 
 def test_the_torch_engine_writes_the_same(bundle: Path, greedy: dict[str, list[int]]) -> None:
-    generator = TextGenerator.open(bundle, engine="torch-cpu-fp32", batch_size=3, threads=1)
+    generator = TextGenerator.open(bundle, engine=EngineChoice("torch-cpu-fp32", threads=1), batching=3)
     texts = generator.generate(PROMPTS, max_new_tokens=LIMIT)
     assert [list(text.tokens) for text in texts] == [greedy[prompt] for prompt in PROMPTS]
 
@@ -102,8 +105,8 @@ def test_an_engine_that_pads_its_calls_writes_the_same(
     engine = built(opened, "target", tmp_path, slots=opened.manifest.tree_path)
     generator = TextGenerator(
         engine, opened.tokenizer_file(), opened.manifest.prompt, context=opened.manifest.target.context,
-        end_tokens=opened.manifest.end_tokens, drafter=PoolDrafter(None, LivePool(), Drafting()), planning=AllOfIt(),
-        batch_size=batch,
+        end_tokens=opened.manifest.end_tokens, drafter=PoolDrafter(None, LivePool(), TextDrafting()),
+        planning=AllOfIt(), batch_size=batch,
     )  # fmt: skip
     for _ in range(2):
         texts = generator.generate(PROMPTS, max_new_tokens=LIMIT)
@@ -112,7 +115,7 @@ def test_an_engine_that_pads_its_calls_writes_the_same(
 
 
 def test_the_context_is_never_exceeded(bundle: Path) -> None:
-    generator = TextGenerator.open(bundle, threads=1)
+    generator = TextGenerator.open(bundle, engine=EngineChoice(threads=1))
     context = TextBundle.open(bundle).manifest.target.context
     long = " lamp" * 100
     room = context - len(generator.encode(long).prompt)
@@ -123,10 +126,10 @@ def test_the_context_is_never_exceeded(bundle: Path) -> None:
 
 
 def test_stop_strings_are_not_written(bundle: Path) -> None:
-    whole = TextGenerator.open(bundle, threads=1).generate(PROMPTS, max_new_tokens=LIMIT)
+    whole = TextGenerator.open(bundle, engine=EngineChoice(threads=1)).generate(PROMPTS, max_new_tokens=LIMIT)
     stop = whole[0].text[3:5]
     for batch in (1, 4):
-        stopped = TextGenerator.open(bundle, threads=1, stop=[stop], batch_size=batch).generate(
+        stopped = TextGenerator.open(bundle, stop=[stop], engine=EngineChoice(threads=1), batching=batch).generate(
             PROMPTS, max_new_tokens=LIMIT
         )
         assert [text.text for text in stopped] == [text.text.split(stop)[0] for text in whole]
@@ -136,7 +139,7 @@ def test_stop_strings_are_not_written(bundle: Path) -> None:
 
 def test_options_that_mean_nothing(bundle: Path) -> None:
     with pytest.raises(OptionError, match="batch_size is 0"):
-        TextGenerator.open(bundle, batch_size=0)
+        TextGenerator.open(bundle, batching=0)
     with pytest.raises(OptionError, match="empty stop string"):
         TextGenerator.open(bundle, stop=[""])
     with pytest.raises(OptionError, match="1 ids for 2 prompts"):
@@ -155,7 +158,7 @@ def test_a_chat_template_stands_around_the_prompt(checkpoint: Path, tmp_path: Pa
     tokenizer.save_pretrained(folder)
     export_text(folder, tmp_path / "bundle", prompt="Say {prompt}", chat=True, checkpoints=False)
     build_engine(tmp_path / "bundle")
-    generator = TextGenerator.open(tmp_path / "bundle", threads=1)
+    generator = TextGenerator.open(tmp_path / "bundle", engine=EngineChoice(threads=1))
     expected = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Say hi"}], add_generation_prompt=True, return_dict=False
     )
@@ -206,15 +209,15 @@ def test_generate_writes_a_line_a_prompt_and_sets_bad_lines_aside(bundle: Path, 
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("drafting", [None, Drafting()], ids=str)
+@pytest.mark.parametrize("drafting", [None, TextDrafting()], ids=str)
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_prompt_without_numbers_fails_by_name_and_the_others_are_written(
-    bundle: Path, greedy: dict[str, list[int]], batch: int, drafting: Drafting | None, tmp_path: Path
+    bundle: Path, greedy: dict[str, list[int]], batch: int, drafting: TextDrafting | None, tmp_path: Path
 ) -> None:
-    token = TextGenerator.open(bundle, threads=1).encode("x").prompt[-2]
+    token = TextGenerator.open(bundle, engine=EngineChoice(threads=1)).encode("x").prompt[-2]
     broken = shutil.copytree(bundle, tmp_path / "bundle")
     break_rows(broken, [int(token)])
-    generator = TextGenerator.open(broken, drafting=drafting, batch_size=batch, threads=1)
+    generator = TextGenerator.open(broken, drafting=drafting, engine=EngineChoice(threads=1), batching=batch)
     requests = [generator.encode(prompt, max_new_tokens=LIMIT) for prompt in PROMPTS]
     results = generator.run(requests)
     read = [token in request.prompt or token in greedy[p][:-1] for p, request in zip(PROMPTS, requests, strict=True)]
@@ -234,7 +237,7 @@ def test_a_prompt_without_numbers_fails_by_name_and_the_others_are_written(
 
 @pytest.mark.parametrize("output", ["out.jsonl", "-"])
 def test_generate_rejects_prompts_without_numbers(bundle: Path, prompts: Path, output: str, tmp_path: Path) -> None:
-    token = TextGenerator.open(bundle, threads=1).encode("x").prompt[-2]
+    token = TextGenerator.open(bundle, engine=EngineChoice(threads=1)).encode("x").prompt[-2]
     broken = shutil.copytree(bundle, tmp_path / "bundle")
     break_rows(broken, [int(token)])
     out, rejects = tmp_path / output if output != "-" else output, tmp_path / "rejects.jsonl"
@@ -369,7 +372,7 @@ def test_inspect_and_infer_know_a_text_bundle(bundle: Path, tmp_path: Path) -> N
 
 def test_relaxed_writes_other_texts_in_no_more_calls(bundle: Path) -> None:
     strict, relaxed = (
-        TextGenerator.open(bundle, verification=verification, threads=1)
+        TextGenerator.open(bundle, verification=verification, engine=EngineChoice(threads=1))
         for verification in (TextVerification(), TextVerification("relaxed", accept_top_k=4, threshold=0.0))
     )
     for generator in (strict, relaxed):
@@ -382,7 +385,7 @@ def test_relaxed_writes_other_texts_in_no_more_calls(bundle: Path) -> None:
 @pytest.fixture
 def pool(bundle: Path, tmp_path: Path) -> Path:
     """Of what greedy decoding writes for the first half of the prompts, in two groups."""
-    texts = TextGenerator.open(bundle, threads=1).generate(PROMPTS[:4], max_new_tokens=LIMIT)
+    texts = TextGenerator.open(bundle, engine=EngineChoice(threads=1)).generate(PROMPTS[:4], max_new_tokens=LIMIT)
     lines = [{"id": f"u{i}", "text": text.text, "finish": text.finish} for i, text in enumerate(texts)]
     (tmp_path / "written.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "groups.json").write_text(json.dumps({"u0": "a", "u1": "a", "u2": "b", "u3": "b", "u5": "b"}))
@@ -398,10 +401,10 @@ def test_a_pool_saves_calls_and_changes_nothing(
     bundle: Path, pool: Path, greedy: dict[str, list[int]], prompts: Path, tmp_path: Path
 ) -> None:
     ids = [f"u{i}" for i in range(len(PROMPTS))]
-    drafted = TextGenerator.open(bundle, pool=pool, live=False, threads=1)
+    drafted = TextGenerator.open(bundle, pool=pool, live=False, engine=EngineChoice(threads=1))
     texts = drafted.generate(PROMPTS, max_new_tokens=LIMIT, ids=ids)
     assert [list(text.tokens) for text in texts] == [greedy[prompt] for prompt in PROMPTS]
-    alone = TextGenerator.open(bundle, live=False, threads=1)
+    alone = TextGenerator.open(bundle, live=False, engine=EngineChoice(threads=1))
     alone.generate(PROMPTS, max_new_tokens=LIMIT)
     assert drafted.stats.target_calls < alone.stats.target_calls
     assert [drafted.encode("x", id=id).group for id in (*ids, "nobody")] == ["a", "a", "b", "b", None, "b", None]
@@ -418,8 +421,8 @@ def test_what_is_wrong_with_a_pool_is_told(bundle: Path, pool: Path, checkpoint:
     with pytest.raises(PoolError, match="another tokenizer"):
         TextGenerator.open(bundle, pool=tmp_path / "foreign")
     with pytest.raises(PoolError, match="holds windows of 16 tokens"):
-        TextGenerator.open(bundle, pool=pool, drafting=Drafting(query=8))
-    generator = TextGenerator.open(bundle, pool=pool, threads=1)
+        TextGenerator.open(bundle, pool=pool, drafting=TextDrafting(query=8))
+    generator = TextGenerator.open(bundle, pool=pool, engine=EngineChoice(threads=1))
     with pytest.raises(PromptError, match=r"no group 'c'; it has: a, b"):
         generator.encode("x", group="c")
     tokens = pool / "tokens.npy"

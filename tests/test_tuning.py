@@ -9,7 +9,7 @@ from commands import bad, good, run
 from specbeam.catalog.errors import BundleError, HistoryError, OptionError
 from specbeam.engines.bundle.items import Bundle
 from specbeam.evaluate.tune import tune, verdict
-from specbeam.runtime import DraftShape, Recommender, Verification
+from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommender, Verification
 from specbeam.runtime.planning.planner import NOTHING, Expected, Planner
 from specbeam.runtime.planning.policy import FixedPlanning
 from specbeam.runtime.planning.tuning_file import UNTUNED, tuning_file
@@ -20,14 +20,18 @@ HISTORIES = [[str(i), str((7 * i) % 40)] for i in range(24)]
 
 @pytest.fixture
 def tuned(bundle: Path) -> Path:
-    tune(bundle, HISTORIES, top_k=[3, 10], threads=1)
+    tune(bundle, HISTORIES, top_k=[3, 10], engine=EngineChoice(threads=1))
     return bundle
 
 
 def test_what_is_measured(bundle: Path) -> None:
     told: list[tuple[str, int, int]] = []
     path, tuning = tune(
-        bundle, [*HISTORIES, ["unknown"]], top_k=[3, 10], threads=1, progress=lambda *step: told.append(step)
+        bundle,
+        [*HISTORIES, ["unknown"]],
+        top_k=[3, 10],
+        progress=lambda *step: told.append(step),
+        engine=EngineChoice(threads=1),
     )
     assert path == tuning_file(Bundle.open(bundle), ENGINE, "strict", "full")
     assert (tuning.users, tuning.mode, tuning.scoring, tuning.threads) == (24, "strict", "full", 1)
@@ -46,32 +50,32 @@ def test_what_is_measured(bundle: Path) -> None:
 
 
 def test_what_was_tuned_is_planned_by(tuned: Path) -> None:
-    recommender = Recommender.open(tuned, threads=1)
+    recommender = Recommender.open(tuned, engine=EngineChoice(threads=1))
     assert isinstance(recommender.planning, Planner)
     assert recommender.planning.acceptance.requests(10) >= 24
     assert recommender.planning.target.scale != 1
     answers = recommender.recommend(HISTORIES, 10)
-    plain = Recommender.open(tuned, drafter="none", threads=1).recommend(HISTORIES, 10)
+    plain = Recommender.open(tuned, engine=EngineChoice(threads=1), drafting="none").recommend(HISTORIES, 10)
     assert [[item.item for item in a.items] for a in answers] == [[item.item for item in p.items] for p in plain]
 
 
 def test_what_is_tuned_for_one_mode_serves_its_costs_to_others(tuned: Path) -> None:
     strict, other = (
-        Recommender.open(tuned, threads=1, verification=verification).planning
+        Recommender.open(tuned, verification=verification, engine=EngineChoice(threads=1)).planning
         for verification in (Verification(), Verification("sampled"))
     )
     assert isinstance(strict, Planner)
     assert isinstance(other, Planner)
     assert other.target == strict.target
     assert other.acceptance.requests(10) == 0
-    tune(tuned, HISTORIES, top_k=[10], threads=1, verification=Verification("sampled"))
-    again = Recommender.open(tuned, threads=1, verification=Verification("sampled")).planning
+    tune(tuned, HISTORIES, top_k=[10], verification=Verification("sampled"), engine=EngineChoice(threads=1))
+    again = Recommender.open(tuned, verification=Verification("sampled"), engine=EngineChoice(threads=1)).planning
     assert isinstance(again, Planner)
     assert again.acceptance.requests(10) >= 24
 
 
 def test_an_engine_that_was_never_tuned_is_planned_for_by_its_latency(bundle: Path) -> None:
-    planning = Recommender.open(bundle, threads=1).planning
+    planning = Recommender.open(bundle, engine=EngineChoice(threads=1)).planning
     assert isinstance(planning, Planner)
     assert planning.target.host_call_ms == UNTUNED.host_call_ms
     assert planning.acceptance.requests(10) == 0
@@ -82,7 +86,7 @@ def test_files_that_cannot_be_trusted(tuned: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b'"users": 24', b'"users": 25'))
     with pytest.raises(BundleError, match="specbeam tune"):
-        Recommender.open(tuned, threads=1)
+        Recommender.open(tuned, engine=EngineChoice(threads=1))
     path.write_bytes(whole)
 
     def other_graph(engine: dict[str, object]) -> None:
@@ -90,7 +94,7 @@ def test_files_that_cannot_be_trusted(tuned: Path) -> None:
 
     edit_engine(tuned, other_graph)  # of another pair: not an error, but nothing to go by
     assert json.loads(path.read_bytes())["graphs"]["draft"] != "0" * 64
-    planning = Recommender.open(tuned, threads=1, drafter="none").planning
+    planning = Recommender.open(tuned, engine=EngineChoice(threads=1), drafting="none").planning
     assert isinstance(planning, FixedPlanning)
 
 
@@ -98,28 +102,28 @@ def test_what_cannot_be_tuned(bundle: Path) -> None:
     with pytest.raises(OptionError, match="nothing to tune"):
         tune(bundle, HISTORIES, verification=Verification("relaxed"))
     with pytest.raises(HistoryError, match="None of 1 histories"):
-        tune(bundle, [["unknown"]], threads=1)
+        tune(bundle, [["unknown"]], engine=EngineChoice(threads=1))
     assert not tuning_file(Bundle.open(bundle), ENGINE, "strict", "full").exists()
 
 
 def test_what_was_asked_for_decides_the_planning(bundle: Path) -> None:
-    def planning(**options: object) -> object:
-        return Recommender.open(bundle, threads=1, **options).planning  # type: ignore[arg-type]
+    def planning(engine: str | None = None, **options: object) -> object:
+        return Recommender.open(bundle, engine=EngineChoice(engine, threads=1), **options).planning  # type: ignore[arg-type]
 
-    fixed = planning(speculation="fixed")
+    fixed = planning(drafting=Drafting(speculation="fixed"))
     assert isinstance(fixed, FixedPlanning)
     assert fixed.shape == DraftShape()
-    by_hand = planning(shape=DraftShape(7, 2))
+    by_hand = planning(drafting=Drafting(shape=DraftShape(7, 2)))
     assert isinstance(by_hand, FixedPlanning)
     assert by_hand.shape == DraftShape(7, 2)
     assert isinstance(planning(verification=Verification("relaxed")), FixedPlanning)
     assert isinstance(planning(verification=Verification("tolerant", slack=0.1)), FixedPlanning)
     assert isinstance(planning(engine="torch-cpu-fp32"), FixedPlanning)
-    nothing = planning(drafter="none")
+    nothing = planning(drafting="none")
     assert isinstance(nothing, FixedPlanning)
     assert nothing.shape is None
     with pytest.raises(OptionError, match="no measured latency"):
-        planning(engine="torch-cpu-fp32", speculation="auto")
+        planning(engine="torch-cpu-fp32", drafting=Drafting(speculation="auto"))
 
 
 def test_the_verb(bundle: Path, tmp_path: Path) -> None:
@@ -138,7 +142,7 @@ def test_the_verb(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_the_verdict_is_what_the_planner_will_do(tuned: Path) -> None:
-    planner = Recommender.open(tuned, threads=1).planning
+    planner = Recommender.open(tuned, engine=EngineChoice(threads=1)).planning
     assert isinstance(planner, Planner)
     for batch, k in ((1, 3), (8, 10)):
         found = planner.expected(batch, 16, k)
@@ -175,7 +179,7 @@ def test_tuning_is_recommended_until_it_is_done(bundle: Path, tmp_path: Path, mo
     monkeypatch.setattr(Planner, "policy", lambda self, batch, prompt, width: nothing)
     infer = ("infer", bundle, histories, "-o", tmp_path / "recs.jsonl", "--overwrite", "--threads", 1)
     assert "by the engine's latency (`specbeam tune` measures it), it does not pay here" in good(*infer).output
-    tune(bundle, HISTORIES, top_k=[3], threads=1)
+    tune(bundle, HISTORIES, top_k=[3], engine=EngineChoice(threads=1))
     told = good(*infer).output
     assert "auto drafted nothing: as tuned, it does not pay here" in told
     assert "specbeam tune" not in told
@@ -184,7 +188,7 @@ def test_tuning_is_recommended_until_it_is_done(bundle: Path, tmp_path: Path, mo
 def test_where_nothing_can_be_kept_nothing_is_measured(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("specbeam.evaluate.tune.os.access", lambda path, mode: False)
     with pytest.raises(OptionError, match="cannot be written to"):
-        tune(bundle, HISTORIES, threads=1, progress=lambda *step: pytest.fail("began to work"))
+        tune(bundle, HISTORIES, progress=lambda *step: pytest.fail("began to work"), engine=EngineChoice(threads=1))
 
 
 def test_lines_that_are_no_requests_are_counted(bundle: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from specbeam.export.trained import Trained
 from specbeam.pools.files import POOL_FILE, POOL_SCHEMA
 from specbeam.pools.items.pool import ItemPool
 from specbeam.pools.texts.pool import TextPool
-from specbeam.runtime import Recommender
+from specbeam.runtime import Drafting, EngineChoice, Recommender
 from specbeam.runtime.planning.tuning_file import TUNING_SCHEMA
 from tiny_bundle import ENGINE
 
@@ -107,9 +107,11 @@ def test_what_opens_serves(kept: Callable[[str], Path], name: str, engine: str, 
     bundle = kept(name)
     if not same_minor(bundle, engine):
         with pytest.raises(BundleError, match=rf"built by onnxruntime .*, installed is .* {bundle} .*--overwrite"):
-            Recommender.open(bundle, engine=engine, threads=1)
+            Recommender.open(bundle, engine=EngineChoice(engine, threads=1))
         return
-    answer = Recommender.open(bundle, engine=engine, speculation=speculation, threads=1).recommend([["0", "1"]], 2)
+    answer = Recommender.open(
+        bundle, engine=EngineChoice(engine, threads=1), drafting=Drafting(speculation=speculation)
+    ).recommend([["0", "1"]], 2)
     assert [item.item for item in answer[0].items] == ["1", "2"]
 
 
@@ -182,7 +184,10 @@ def test_an_engine_of_schema_2_is_built_again_by_the_command_that_is_said(kept: 
     assert str(refused.value).endswith(f"with: {command}")
     assert command in " ".join(good("inspect", bundle).output.split())
     run_as_printed(str(refused.value))
-    assert [item.item for item in Recommender.open(bundle, threads=1).recommend([["0", "1"]], 2)[0].items] == ["1", "2"]
+    assert [
+        item.item
+        for item in Recommender.open(bundle, engine=EngineChoice(threads=1)).recommend([["0", "1"]], 2)[0].items
+    ] == ["1", "2"]
 
 
 def test_a_tuning_of_schema_2_is_tuned_again_by_the_command_that_is_said(
@@ -220,7 +225,7 @@ def opened(path: Path) -> object:
         return ItemPool.open(path) if path.name.startswith("item") else TextPool.open(path)
     if path.name.startswith("text"):
         return TextBundle.open(path)
-    return Recommender.open(path, threads=1)
+    return Recommender.open(path, engine=EngineChoice(threads=1))
 
 
 @pytest.mark.parametrize(

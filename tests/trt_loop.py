@@ -10,7 +10,7 @@ from specbeam.engines.bundle.facts import EnginePrecision, RoleFacts
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.registry import load_engine
 from specbeam.engines.tensorrt.backend import CallSizes, TensorRTBackend
-from specbeam.runtime import DraftShape, Recommender
+from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommender
 
 SIZES = CallSizes(max_batch=8, max_nodes=64)
 REFERENCE = "onnxruntime-cpu-fp32"
@@ -40,7 +40,9 @@ def loop(bundle: Path, name: str, histories: Sequence[Sequence[str]], *, k: int 
     lists = {}
     for key, engine, drafter in (("plain", name, "none"), ("drafted", name, "model"), ("reference", REFERENCE, "none")):
         shape = DraftShape(8, 2) if drafter == "model" else None
-        recommender = Recommender.open(bundle, engine=engine, drafter=drafter, shape=shape, batch_size=4, threads=1)
+        recommender = Recommender.open(
+            bundle, engine=EngineChoice(engine, threads=1), drafting=Drafting(drafter, shape=shape), batching=4
+        )
         results = recommender.recommend(histories, k=k)
         lists[key] = [[(best.item, best.score) for best in result.items] for result in results]
     shared = [_overlap(one, two) for one, two in zip(lists["plain"], lists["drafted"], strict=True)]

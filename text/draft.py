@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..pools.texts.branches import Branches, Drafting, propose
+from ..pools.texts.branches import Branches, TextDrafting, propose
 from ..pools.texts.live import LivePool
 from ..pools.texts.pool import TextPool
 from .types import Int64
@@ -46,7 +46,7 @@ class NoDrafter(TextDrafter):
 class PoolDrafter(TextDrafter):
     """Drafts from a pool of earlier texts, from what was written since, and from the prompt and the text itself."""
 
-    def __init__(self, pool: TextPool | None, live: LivePool | None, drafting: Drafting) -> None:
+    def __init__(self, pool: TextPool | None, live: LivePool | None, drafting: TextDrafting) -> None:
         """live: takes in what is written (None: nothing does); threads share it."""
         self._pool, self._live, self._drafting = pool, live, drafting
 

@@ -18,7 +18,7 @@ from ..engines.registry import (
     load_engine,
     name_and_precision,
 )
-from ..pools.texts.branches import Drafting
+from ..pools.texts.branches import TextDrafting
 from ..pools.texts.live import LivePool
 from ..pools.texts.pool import TextPool
 from ..pools.texts.tokenizer import load
@@ -36,7 +36,7 @@ from .types import Finish, Int64, Text, TextRequest, TextStats, TextVerification
 
 MAX_NEW_TOKENS = 1024
 BATCH_SIZE = 8
-DRAFTING = Drafting()
+DRAFTING = TextDrafting()
 
 
 class TextGenerator:
@@ -79,7 +79,7 @@ class TextGenerator:
         *,
         engine: EngineChoice | str | None = None,
         pool: str | Path | TextPool | None = None,
-        drafting: Drafting | None = DRAFTING,
+        drafting: TextDrafting | None = DRAFTING,
         live: bool = True,
         speculation: Literal["auto", "fixed"] | None = None,
         verification: TextVerification | None = None,
@@ -98,7 +98,7 @@ class TextGenerator:
         """
         choice, live, verification = checked_engine(engine), checks.flag(live, "live"), _checked(verification)
         threads, batch_size = chosen_threads(choice.threads), checked_batching(batching).size
-        checks.instance(drafting, "drafting", (Drafting, type(None)), "such as Drafting(depth=8), or None")
+        checks.instance(drafting, "drafting", (TextDrafting, type(None)), "such as TextDrafting(depth=8), or None")
         stop = checks.listed(stop, "stop", "strings")
         bundle = bundle if isinstance(bundle, TextBundle) else TextBundle.open(bundle)
         manifest = bundle.manifest
@@ -263,7 +263,7 @@ def _as_many(prompts: Sequence[str], values: Iterable[Any] | None, name: str) ->
     return given
 
 
-def _pool(pool: str | Path | TextPool, bundle: TextBundle, drafting: Drafting | None) -> TextPool:
+def _pool(pool: str | Path | TextPool, bundle: TextBundle, drafting: TextDrafting | None) -> TextPool:
     """A pool that fits the bundle and the drafts; raises `PoolError` for others."""
     opened = pool if isinstance(pool, TextPool) else TextPool.open(pool)
     if opened.tokenizer_sha256 != bundle.manifest.tokenizer_sha256:

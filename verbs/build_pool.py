@@ -99,7 +99,7 @@ def _build_texts(
     files: tuple[Path, ...], output: Path, groups: Path | None, unusable: "list[RejectLine]", bars: Bars, *,
     overwrite: bool, tokenizer: Path | None = None, end_token: str | None = None, **drafting: Any,
 ) -> str:  # fmt: skip
-    from ..pools import Drafting
+    from ..pools import TextDrafting
     from ..pools.groups.file import read_groups
     from ..pools.texts.build import build_text_pool
     from ..pools.texts.read import encode, read_texts
@@ -112,7 +112,7 @@ def _build_texts(
     lines = _counted(_usable(read_texts(files), unusable), bars, "texts")
     facts = build_text_pool(
         encode(lines, loaded, None if end_token is None else token_id(loaded, end_token)), output,
-        tokenizer_sha256=fingerprint(file), reach=Drafting(**drafting).reach,
+        tokenizer_sha256=fingerprint(file), reach=TextDrafting(**drafting).reach,
         groups=None if groups is None else read_groups(groups), overwrite=overwrite, progress=bars,
     )  # fmt: skip
     return _summary(facts, output, end_token)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..runtime import Batching, EngineChoice
     from ..runtime.runs.log import RunFacts
     from ..runtime.runs.windows import Outcomes, Sink
-    from ..text import Drafting, GenerationStats, TextGenerator, TextVerification
+    from ..text import GenerationStats, TextDrafting, TextGenerator, TextVerification
 
 AGAIN = "Pass --overwrite to begin anew."
 EXAMPLE = '{"id": "u1", "prompt": "..."}'
@@ -93,11 +93,11 @@ class Drafts:
         return given({name: getattr(self, name) for name in names})
 
     @property
-    def drafting(self) -> "Drafting | None":
+    def drafting(self) -> "TextDrafting | None":
         """How much is drafted; None: nothing."""
-        from ..text import Drafting
+        from ..text import TextDrafting
 
-        return Drafting(**self._shape) if self.drafter == "pool" else None
+        return TextDrafting(**self._shape) if self.drafter == "pool" else None
 
     def check(self, verification: "TextVerification") -> None:
         """Raise `OptionError` for options that mean nothing together."""

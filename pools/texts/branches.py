@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .lookup import Drafting, Places, look_up
+from .lookup import Places, TextDrafting, look_up
 from .sources import SEPARATOR, AnyTokens, Int64, Source, Tokens
 
-__all__ = ["Branches", "Drafting", "propose"]
+__all__ = ["Branches", "TextDrafting", "propose"]
 
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -43,7 +43,7 @@ class Branches(NamedTuple):
 def propose(
     contexts: Sequence[AnyTokens],
     sources: Sequence[Sequence[Source]],
-    drafting: Drafting,
+    drafting: TextDrafting,
     depths: Int64 | None = None,
     fresh: Bool | None = None,
 ) -> Branches:
@@ -106,7 +106,7 @@ def _branch_weights(request: Int64, tokens: Tokens, weight: Int64, limit: Int64)
     return weights
 
 
-def _best(request: Int64, tokens: Tokens, weights: Int64, drafting: Drafting) -> Branches:
+def _best(request: Int64, tokens: Tokens, weights: Int64, drafting: TextDrafting) -> Branches:
     """The branches of most weight of every request; see `propose`."""
     n = len(request)
     first = np.flatnonzero(request[1:] != request[:-1]) + 1

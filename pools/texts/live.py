@@ -7,7 +7,7 @@ import numpy as np
 
 from ...catalog import checks
 from ...catalog.errors import OptionError
-from .lookup import Drafting
+from .lookup import TextDrafting
 from .sources import AnyTokens, Scanned, Source, Tokens, joined
 from .suffixes import Sorted
 
@@ -25,8 +25,9 @@ class LivePool:
     used for longest is forgotten. Shared by threads.
     """
 
-    def __init__(self, capacity: int = 2**18, reach: int = Drafting().reach) -> None:
-        """reach: the longest window of `propose` (`Drafting.reach`). Raises `OptionError` for a capacity too small."""
+    def __init__(self, capacity: int = 2**18, reach: int = TextDrafting().reach) -> None:
+        """reach: the longest window of `propose` (`TextDrafting.reach`). Raises `OptionError` where capacity is too
+        small."""
         reach, capacity = checks.whole_number(reach, "reach"), checks.whole_number(capacity, "capacity")
         if capacity < 4 * reach:
             raise OptionError(f"got a live pool of {capacity} tokens; expected at least {4 * reach}.")

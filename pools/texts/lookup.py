@@ -14,13 +14,13 @@ from .sources import BEGINNING, AnyTokens, Int64, Scanned, Source, joined
 
 HEAVIEST = 10**6
 MOST = {"draft_tokens": 4096, "depth": 256, "query": 32, "occurrences": 10**6}
-SUFFIXES = 3  # that are used with `Drafting.backoff`: the longest known and the next shorter ones
+SUFFIXES = 3  # that are used with `TextDrafting.backoff`: the longest known and the next shorter ones
 SHORTER, FEWER = 64, 4  # of each shorter one, a place counts so much less, and so many fewer are looked at
 LEAST = 8  # places that are looked at in any source
 UNIT = 2**12  # weights are whole numbers of 1 / UNIT: their sums are exact in whatever order
 
 
-class Drafting(Checked, frozen=True):
+class TextDrafting(Checked, frozen=True):
     """How branches are chosen (LASER looks up 2 tokens). Raises `OptionError` for what is out of range."""
 
     draft_tokens: int = 64  # most branches of a request
@@ -55,7 +55,7 @@ class Places(NamedTuple):
 
 
 def look_up(
-    request: int, context: AnyTokens, sources: Sequence[Source], drafting: Drafting, *, fresh: bool
+    request: int, context: AnyTokens, sources: Sequence[Source], drafting: TextDrafting, *, fresh: bool
 ) -> list[Places]:
     """The occurrences of a request's query in its sources, and in its own text; see `propose`."""
     for source in sources:

@@ -1,6 +1,7 @@
 """What a request may be recommended: allow- and deny-lists as masks on the trie, which is never rebuilt."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Lock
 
@@ -14,19 +15,18 @@ from ..types import Bool, CompiledFilter, Int64
 REMEMBERED = 64  # compiled lists; requests of one region or shop share theirs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class ItemFilter:
     """Items a request may be recommended: those of `allow` (None: all) without those of `deny`; ids that the catalog
     lacks say nothing. Any iterable of ids is made a frozen set, whole numbers among them their digits, as in history
     files. Raises `OptionError` for what is none."""
 
-    allow: frozenset[str] | None = None
-    deny: frozenset[str] = frozenset()
+    allow: frozenset[str] | None
+    deny: frozenset[str]
 
-    def __post_init__(self) -> None:
-        if self.allow is not None:
-            object.__setattr__(self, "allow", checks.id_set(self.allow, "allow"))
-        object.__setattr__(self, "deny", checks.id_set(self.deny, "deny"))
+    def __init__(self, allow: Iterable[str | int] | None = None, deny: Iterable[str | int] = frozenset()) -> None:
+        object.__setattr__(self, "allow", None if allow is None else checks.id_set(allow, "allow"))
+        object.__setattr__(self, "deny", checks.id_set(deny, "deny"))
 
     def both(self, other: "ItemFilter") -> "ItemFilter":
         """What both filters allow."""
