@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
+from test_fit import At, interrupt, run
 
 from artifact_targets import Target
 from fuzz_checkpoints import headers
@@ -15,7 +16,6 @@ from specbeam.catalog.prompts.encoder import compile_prompt
 from specbeam.catalog.prompts.options import PromptOptions
 from specbeam.export.trained import TRAINING, Trained
 from specbeam.verbs.options import _read_prompt
-from test_fit import At, interrupt, run
 from tiny_models import identifier_tokens, make_tokenizer, tiny_catalog
 
 FILES = (

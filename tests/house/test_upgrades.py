@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 
 from commands import bad, good, lines, user, write
+from places import ROOT
 from specbeam.calib.ranges import load_ranges
 from specbeam.catalog.errors import BundleError, PoolError, SpecBeamError
 from specbeam.engines.bundle.default import DEFAULT_SCHEMA, default_engine
@@ -29,7 +30,7 @@ from specbeam.runtime import Drafting, EngineChoice, Recommender
 from specbeam.runtime.planning.tuning_file import TUNING_SCHEMA
 from tiny_bundle import ENGINE
 
-KEPT = Path(__file__).parent / "artifacts"
+KEPT = ROOT / "tests" / "artifacts"
 INT8 = "onnxruntime-cpu-int8"
 TUNING = "tuning-strict-full.json"
 FIRST = {"bundle": 1, "text bundle": 2, "engine": 1, "tuning": 2, "default engine": 1, "pool": 1}

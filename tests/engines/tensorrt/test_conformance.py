@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 
 import specbeam
+from places import SUPPORT
 from trt_bindings import bindings, wheel
 
 pytest.importorskip("polygraphy")
-ROOT, HERE = Path(specbeam.__file__).parent, Path(__file__).parent
+PACKAGE = Path(specbeam.__file__).parent
 VERSIONS = ("11.4.0.106", "10.16.1.11")
-OURS = [ROOT / "engines" / f"{name}.py" for name in ("trt", "trt_build", "trt_library")]
+OURS = [PACKAGE / "engines" / "tensorrt" / f"{name}.py" for name in ("engine", "build", "library")]
 MADE_BY_US = {"Builder", "OnnxParser", "Runtime"}  # the rest comes from TensorRT
 
 
@@ -34,9 +35,9 @@ def genuine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def probe(folder: Path, *arguments: object) -> Any:
     """What trt_probe.py prints about the module in `folder`; warnings are errors there, too."""
-    path = os.pathsep.join([str(folder), str(HERE)])
+    path = os.pathsep.join([str(folder), str(SUPPORT)])
     done = subprocess.run(
-        [sys.executable, "-W", "error", HERE / "trt_probe.py", *map(str, arguments)],
+        [sys.executable, "-W", "error", SUPPORT / "trt_probe.py", *map(str, arguments)],
         capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -58,7 +59,7 @@ def chains(path: Path) -> set[tuple[str, ...]]:
 
 def uses() -> dict[str, set[str]]:
     """The public attributes of every class of fake_tensorrt.py, those set in methods included."""
-    tree = ast.parse((HERE / "fake_tensorrt.py").read_text())
+    tree = ast.parse((SUPPORT / "fake_tensorrt.py").read_text())
     found = {}
     for kind in (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name != "Fault"):
         names = {node.name for node in ast.walk(kind) if isinstance(node, ast.FunctionDef)}
@@ -145,13 +146,13 @@ def test_types_by_the_published_stubs(tmp_path: Path) -> None:
     stub.write_text(
         stub.read_text().replace(" in: ", " in_: ").replace("channel_axis: int)", "channel_axis: int = ...)")
     )
-    (tmp_path / "specbeam").symlink_to(ROOT)
-    modules = [argument for path in OURS for argument in ("-m", f"specbeam.engines.{path.stem}")]
+    (tmp_path / "specbeam").symlink_to(PACKAGE)
+    modules = [argument for path in OURS for argument in ("-m", f"specbeam.engines.tensorrt.{path.stem}")]
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--cache-dir", tmp_path, *modules],
         capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"MYPYPATH": str(tmp_path)},
     )  # fmt: skip
-    ours = [line for line in done.stdout.splitlines() if line.startswith("specbeam/engines/trt")]
+    ours = [line for line in done.stdout.splitlines() if line.startswith("specbeam/engines/tensorrt")]
     assert "Found" in done.stdout
     assert "prevented" not in done.stdout, done.stdout
     assert not ours

@@ -274,7 +274,7 @@ def test_a_text_bundle_ends_texts_as_the_checkpoint_says(tmp_path: Path) -> None
 
 
 def test_fresh_weights_have_no_chat_template(tmp_path: Path) -> None:
-    from test_train import write_dataset
+    from datasets_made import write_dataset
 
     data = write_dataset(tmp_path / "data")
     message = bad("train", "--data", data, "--config", "1x32", "--chat", "-o", tmp_path / "model")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import specbeam.catalog.extras as extras
+from places import ROOT
 from specbeam.catalog.extras import EXTRAS, install, install_module
 
-ROOT = Path(__file__).parent.parent
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 

@@ -1,19 +1,16 @@
 """The catalog's files: what is read, what is refused, and how the refusal reads."""
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from places import DATA
 from specbeam.catalog import Catalog
 from specbeam.catalog.errors import CatalogError
-
-DATA = Path(os.environ.get("SPECBEAM_DATA", Path(__file__).parents[2] / "shared")) / "data"
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 word = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)

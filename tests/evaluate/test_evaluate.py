@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from commands import bad, good, lines, only, write
+from loaded import HEAVY, loaded_by
 from specbeam.catalog.errors import OptionError, SpecBeamError
 from specbeam.catalog.extras import install
 from specbeam.catalog.histories.dataset import Dataset, Example
@@ -23,7 +24,6 @@ from specbeam.evaluate.settings import searches_of
 from specbeam.evaluate.table import described
 from specbeam.runtime import Drafting, DraftShape, EngineChoice
 from specbeam.runtime.metrics import coverage, estimate, median_estimate, resampled_means
-from test_light import HEAVY, loaded_by
 from tiny_bundle import Tiny, edit_manifest
 
 

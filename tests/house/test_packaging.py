@@ -11,8 +11,8 @@ from subprocess import run
 import pytest
 
 import specbeam
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 NOT_SHIPPED = {"tests", "benchmarks", "docs", "examples", "build", "dist", "demo"}
 
 

@@ -4,7 +4,6 @@ import ast
 import io
 import itertools
 import json
-import os
 import re
 import sys
 import warnings
@@ -15,13 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from places import DATA
 from specbeam.catalog import HistoryRequest, Reject, read_histories
 from specbeam.catalog.errors import HistoryError
 from specbeam.catalog.extras import install
 from specbeam.catalog.histories.formats import LITERALS
 from specbeam.catalog.histories.formats import _literal as literal
-
-DATA = Path(os.environ.get("SPECBEAM_DATA", Path(__file__).parents[2] / "shared")) / "data"
 
 Request = HistoryRequest
 

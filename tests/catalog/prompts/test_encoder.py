@@ -1,9 +1,7 @@
 """Prompts: the assembled ids are the tokenizer's own, or the prompt is refused."""
 
-import os
 import re
 from itertools import product
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -11,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from places import SHARED
 from specbeam.catalog import Catalog, PromptEncoder, PromptOptions, PromptSpec, compile_prompt
 from specbeam.catalog.errors import PromptError
 from specbeam.catalog.identifiers import identifier_ids
-
-SHARED = Path(os.environ.get("SPECBEAM_DATA", Path(__file__).parents[2] / "shared"))
 
 LETTERS = "abc"
 TOKENS = [f"<{letter}_{code}>" for letter in LETTERS for code in range(6)]

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from commands import bad, good
+from datasets_made import write_dataset
 from specbeam.align.training.configs import PRESETS, ModelSize, find_config, named_size
 from specbeam.align.training.decoder import build_decoder, build_tokenizer, load_with_rows
 from specbeam.align.training.samples import (
@@ -30,32 +31,10 @@ from specbeam.catalog.errors import HistoryError, OptionError, PromptError, Spec
 from specbeam.catalog.histories.dataset import Dataset
 from specbeam.export.bundle import check_same_tokens
 from specbeam.export.checkpoint import Checkpoint
-from tiny_models import make_text_tokenizer, make_tokenizer, text_catalog, tiny_catalog, tiny_checkpoint
+from tiny_models import make_text_tokenizer, make_tokenizer, text_catalog, tiny_checkpoint
 
 SIZE = ModelSize(layers=1, hidden=32, heads=2, intermediate=64)
 FEW: dict[str, Any] = {"steps": 6, "checks": 2, "batch": 8}
-
-
-def write_dataset(folder: Path, *, users: int = 40, valid: int = 10, **catalog: Any) -> Path:
-    """Users who walk around the catalog: the next item is the last one's successor."""
-    folder.mkdir(exist_ok=True)
-    if not (folder / "index.json").exists():
-        tiny_catalog(folder / "index.json", **catalog)
-    count = len(json.loads((folder / "index.json").read_text()))
-    rng = np.random.default_rng(0)
-
-    def rows(number: int, labels: bool) -> str:
-        lines = []
-        for user in range(number):
-            items = [str((rng.integers(count) + step) % count) for step in range(rng.integers(3, 8))]
-            held = {"labels": items[-1:], "items": items[:-1]} if labels else {"items": items}
-            lines.append(json.dumps({"user": f"u{user}", **held}) + "\n")
-        return "".join(lines)
-
-    (folder / "train.jsonl").write_text(rows(users, False))
-    if valid:
-        (folder / "valid.jsonl").write_text(rows(valid, True))
-    return folder
 
 
 @pytest.fixture
