@@ -1,8 +1,8 @@
 """Objectives: what a packed tree gives is what every sequence by itself gives, position by position."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,24 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from naive_trie import children, path
-from scripted_search import ragged_catalog, random_catalog
-from specbeam.align.objectives import OBJECTIVES, AtSpeedR, AtSpeedS, Objective, PathKd, data_loss, find_objective
-from specbeam.align.teaching.batch import TreeBatch, TreeBatcher, child_logprobs
-from specbeam.align.teaching.lessons import shallow
-from specbeam.align.teaching.searcher import Searcher, truth_paths
+from naive_trie import children
+from objective_cases import Case, Position, make_case
+from specbeam.align.objectives import OBJECTIVES, AtSpeedS, Objective, PathKd, data_loss, find_objective
+from specbeam.align.teaching.batch import child_logprobs
 from specbeam.align.teaching.segments import LEAST, log_shares, log_total, ranks, total
-from specbeam.align.teaching.trees import Trees
-from specbeam.catalog.errors import OptionError
-from specbeam.catalog.trie import ItemTrie
-from specbeam.engines.attention_mask import MASK_TYPES
-from specbeam.engines.torch import TorchEngine
-from tiny_models import make_model
-
-ROWS = 34  # of the models: tokens below 30, and some that are never used
-WIDTH = 4  # K of the target's beam search
-
-# --- sums, log-sums and ranks of groups
 
 Grouped = tuple[list[float], list[int], int]
 
@@ -85,75 +72,6 @@ def test_what_is_impossible_has_no_share_and_breaks_no_gradient() -> None:
     shares[[0, 3]].sum().backward()
     assert values.grad is not None
     assert values.grad.isfinite().all()
-
-
-# --- the naive book: every sequence by itself, as the sources have it
-
-
-class Position(NamedTuple):
-    """One position of one sequence: log-probabilities (over the whole vocabulary) of the tokens allowed there."""
-
-    p: torch.Tensor  # the target's
-    q: torch.Tensor  # the draft's
-    taken: int  # which of them comes next in the sequence
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """A pair, prompts, and the target's trees over them."""
-
-    trie: ItemTrie
-    target: PreTrainedModel
-    draft: PreTrainedModel
-    prompts: list[np.ndarray]
-    trees: Trees
-    truth: np.ndarray
-
-    def batch(self, *, leaves: bool = True) -> TreeBatch:
-        trees = self.trees if leaves else shallow(self.trees, self.trie)
-        return TreeBatcher(self.trie, MASK_TYPES["fp32"])(self.prompts, trees, self.truth)
-
-    def beams(self, *, leaves: bool = True) -> list[Position]:
-        """Every position of the target's K final sequences of every prompt."""
-        ends = [(prompt, int(leaf)) for prompt, row in enumerate(self.trees.leaves) for leaf in row if leaf >= 0]
-        return [position for end in ends for position in self.sequence(*end, leaves=leaves)]
-
-    def truths(self) -> list[Position]:
-        """Every position of the sequences that really came next."""
-        ends = [(prompt, int(leaf)) for prompt, leaf in enumerate(self.truth) if leaf >= 0]
-        return [position for end in ends for position in self.sequence(*end)]
-
-    def sequence(self, prompt: int, end: int, *, leaves: bool = True) -> list[Position]:
-        """The positions of one sequence, each model run once over prompt and tokens."""
-        nodes = path(self.trie, end)
-        tokens = [*self.prompts[prompt].tolist(), *self.trie.tokens(np.array(nodes, np.int64)).tolist()]
-        with torch.no_grad():
-            p = self.target(torch.tensor([tokens])).logits[0].log_softmax(-1)
-        q = self.draft(torch.tensor([tokens])).logits[0].log_softmax(-1)
-        positions = []
-        for depth, node in enumerate([0, *nodes[:-1]]):
-            below = children(self.trie, node)
-            if leaves or node == 0 or any(children(self.trie, child) for child in below):
-                at, columns = len(self.prompts[prompt]) - 1 + depth, self.trie.tokens(np.array(below))
-                positions.append(Position(p[at, columns], q[at, columns], below.index(nodes[depth])))
-        return positions
-
-
-def make_case(ragged: bool, seed: int = 0) -> Case:
-    rng = np.random.default_rng(seed)
-    trie = ItemTrie.build((ragged_catalog if ragged else random_catalog)(rng, 40, 3, 5))
-    target, draft = make_model(rows=ROWS), make_model(rows=ROWS, seed=1, num_hidden_layers=1)
-    prompts = [rng.integers(3, 30, length).astype(np.int64) for length in (1, 4, 7)]
-    truth = np.append(rng.choice(np.flatnonzero(trie.child_count == 0), 2), -1)
-    engine = TorchEngine(target, trie.vocabulary, precision="fp32", threads=0)
-    trees = Searcher(engine, trie, [], WIDTH).trees(prompts, truth_paths(trie, truth))
-    draft.requires_grad_(True)
-    return Case(trie, make_model(rows=ROWS), draft, prompts, trees, truth)
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["even", "ragged"])
-def case(request: pytest.FixtureRequest) -> Case:
-    return make_case(request.param)
 
 
 Naive = Callable[[Case], torch.Tensor]
@@ -307,83 +225,3 @@ def test_without_a_truth_only_the_beams_teach(name: Any) -> None:
     assert float(loss.detach()) == pytest.approx(0.7 * beams)
     assert all(weight.grad is None or bool(weight.grad.isfinite().all()) for weight in known.draft.parameters())
     known.draft.zero_grad()
-
-
-@pytest.mark.parametrize("name", ["word-kd", "tvd-kd", "atspeed-r", "path-kd"])
-def test_a_draft_that_is_the_target_has_nothing_to_learn(case: Case, name: Any) -> None:
-    batch = case.batch()
-    q = batch.teacher.clone().requires_grad_()
-    loss = find_objective(name, alpha=1.0)(batch, q)
-    loss.backward()
-    assert float(loss.detach()) == pytest.approx(0, abs=1e-6)
-    assert q.grad is not None
-    assert float(q.grad.abs().max()) < 1e-6
-
-
-@pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("scale", [1.0, 300.0])
-def test_gradients_are_finite_far_from_the_target(case: Case, name: Any, scale: float) -> None:
-    """Also where one token has all the probability, of the children or of the rest of the vocabulary."""
-    batch = case.batch()
-    logits = scale * torch.randn(len(batch.owner), ROWS, generator=torch.Generator().manual_seed(0))
-    logits.requires_grad_()
-    q = logits.log_softmax(-1)[batch.parent, batch.token]
-    loss = find_objective(name)(batch, q)
-    loss.backward()
-    assert loss.isfinite()
-    assert logits.grad is not None
-    assert logits.grad.isfinite().all()
-    assert logits.grad.abs().max() > 0
-
-
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_one_level_of_items_is_no_special_case(name: Any) -> None:
-    rng = np.random.default_rng(0)
-    trie = ItemTrie.build(random_catalog(rng, 8, 1, 9))
-    engine = TorchEngine(make_model(rows=ROWS), trie.vocabulary, precision="fp32", threads=0)
-    prompts = [np.array([3, 4], np.int64)]
-    trees = shallow(Searcher(engine, trie, [], WIDTH).trees(prompts), trie)
-    batch = TreeBatcher(trie, MASK_TYPES["fp32"])(prompts, trees, np.array([2]))
-    q = batch.teacher.clone().requires_grad_()
-    find_objective(name)(batch, q).backward()
-    assert q.grad is not None
-    assert q.grad.isfinite().all()
-
-
-# --- settings
-
-
-def test_settings_that_are_not_given_are_the_defaults() -> None:
-    for name, kind in OBJECTIVES.items():
-        assert find_objective(name, alpha=None, temperature=None, softened=None, top_k=20) == kind()
-    assert find_objective("atspeed-s", top_k=5) == AtSpeedS(top_k=5)
-    assert find_objective("sft", top_k=5) == OBJECTIVES["sft"]()  # K is the beams' too
-    assert AtSpeedR().alpha == 0.7
-
-
-@pytest.mark.parametrize(
-    ("name", "chosen", "message"),
-    [
-        ("magic", {}, "objective is 'magic', expected one of atspeed-s, atspeed-r, seq-kd"),
-        ("path-kd", {"temperature": 2.0}, "path-kd has no temperature. Leave it out"),
-        ("atspeed-r", {"softened": 0.1, "row_weight": 1}, "atspeed-r has no row_weight and no softened"),
-        ("atspeed-r", {"alpha": 1.5}, "alpha of 1.5; expected a share of the loss, 0 to 1"),
-        ("atspeed-r", {"alpha": float("nan")}, "alpha of nan"),
-        ("atspeed-r", {"temperature": 0.0}, "temperature of 0; expected a number above 0"),
-        ("atspeed-r", {"temperature": float("inf")}, "temperature of inf"),
-        ("atspeed-s", {"softened": -1.0}, "temperature of -1"),
-        ("atspeed-s", {"top_k": 0}, "top K of 0"),
-        ("path-kd", {"top_k": 0}, "top K of 0"),
-        ("path-kd", {"row_weight": -1.0}, "row weight of -1; expected"),
-        ("path-kd", {"row_weight": float("nan")}, "row weight of nan; expected"),
-    ],
-)
-def test_bad_settings_are_refused(name: Any, chosen: dict[str, float], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        find_objective(name, **chosen)
-
-
-def test_the_command_knows_all_objectives() -> None:
-    from specbeam.verbs.learn import OBJECTIVES as choices  # kept there as names: --help must not import torch
-
-    assert set(choices.choices) == set(OBJECTIVES)

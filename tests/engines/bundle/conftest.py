@@ -1,0 +1,12 @@
+"""What several test files of this folder share."""
+
+from pathlib import Path
+
+import pytest
+
+from artifact_targets import Artifacts
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Artifacts:
+    return Artifacts(tmp_path / "bundle")

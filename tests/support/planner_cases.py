@@ -1,0 +1,9 @@
+"""Planners on costs by hand."""
+
+from specbeam.runtime.planning.planner import (
+    Policy,
+)
+
+
+def drafts(policy: Policy) -> bool:
+    return any(plan.widths for plan in policy)
