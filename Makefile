@@ -21,11 +21,11 @@ lint: $(VENV)/.package
 
 bench: $(VENV)/.package
 	rm -rf $(VENV)/beauty
-	for name in lossless calls speed modes filters; do $(BIN)/python benchmarks/$$name.py --bundle $(VENV)/beauty || exit; done
+	for name in quality.lossless speed.calls speed.walltime quality.modes speed.filters; do $(BIN)/python -m benchmarks.$$name --bundle $(VENV)/beauty || exit; done
 
 # Every reader and loader on changed inputs, for an hour at most; what goes wrong is kept in fuzz-failures/.
 fuzz: $(VENV)/.package
-	$(BIN)/python benchmarks/fuzz.py --inputs 20000 --minutes 60
+	$(BIN)/python -m benchmarks.reliability.fuzz --inputs 20000 --minutes 60
 
 # Known vulnerabilities of the pinned versions. It needs an advisory service, so it is no part of any check; a package
 # that could not be looked up is a failure, not a pass.
