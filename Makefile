@@ -5,6 +5,7 @@ BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TOOLS := $(VENV)-tools
 SOURCES := $(shell find . -name '*.py' -not -path './.*') py.typed README.md
+EXAMPLES := $(abspath $(wildcard examples/*.py))
 
 .PHONY: demo test lint types bench fuzz audit licences clean
 
@@ -17,7 +18,11 @@ test: $(VENV)/.package
 lint: $(VENV)/.package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 	cd $(VENV) && $(BIN)/mypy --strict -p specbeam
+	cd $(VENV) && $(BIN)/mypy --strict $(EXAMPLES)
+	@if $(BIN)/pyright --version >/dev/null 2>&1; then $(BIN)/pyright --pythonpath $(BIN)/python $(EXAMPLES); \
+	  else echo 'pyright comes from npm, which cannot be reached: the examples were checked by mypy alone'; fi
 
 bench: $(VENV)/.package
 	rm -rf $(VENV)/beauty
@@ -60,7 +65,7 @@ $(VENV)/.dependencies: pyproject.toml constraints.txt
 	touch $@
 
 # Installed as a wheel, not as a link to the checkout; `build` would keep modules that were removed.
-$(VENV)/.package: $(VENV)/.dependencies $(filter-out tests/% benchmarks/%,$(SOURCES))
+$(VENV)/.package: $(VENV)/.dependencies $(filter-out ./tests/% ./benchmarks/% ./examples/%,$(SOURCES))
 	rm -rf build
 	$(PIP) install --quiet --no-deps --force-reinstall .
 	rm -rf build

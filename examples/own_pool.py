@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from specbeam.catalog.histories.requests import HistoryRequest
+from specbeam.catalog import HistoryRequest
 from specbeam.pools.items.build import build_item_pool
 from specbeam.runtime import Drafting, DraftShape, Recommender
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from specbeam.catalog.histories.read import HistoryRequest, read_histories
+from specbeam.catalog import HistoryRequest, read_histories
 from specbeam.runtime import Recommender
 
 bundle, *files = sys.argv[1:]
