@@ -1,4 +1,4 @@
-"""What `alignment.py` found, as tables and as a picture."""
+"""What `objectives.py` found, as tables and as a picture."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

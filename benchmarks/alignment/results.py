@@ -1,4 +1,4 @@
-"""The results of `alignment.py` as they are written, and a work folder's results together."""
+"""The results of `objectives.py` as they are written, and a work folder's results together."""
 
 from collections.abc import Collection
 from pathlib import Path
