@@ -3,14 +3,11 @@
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ..catalog.checks import MOST_THREADS
-
-if TYPE_CHECKING:
-    from ..runtime import DraftShape
 
 Verb = Callable[..., Any]
 
@@ -186,11 +183,3 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
 def flags(options: Iterable[str]) -> str:
     """Options as they are written on the command line."""
     return ", ".join("--" + name.replace("_", "-") for name in options)
-
-
-def shape_by_hand(width: int | None, length: int | None) -> "DraftShape | None":
-    """Of `shape_options`; None where neither was given."""
-    from ..runtime import DraftShape
-
-    by_hand = given({"width": width, "length": length})
-    return DraftShape(**by_hand) if by_hand else None
