@@ -21,6 +21,7 @@ from specbeam.engines.bundle.items import Bundle
 from specbeam.runtime import EngineChoice, Recommender
 from tiny_models import tiny_catalog
 
+pytestmark = pytest.mark.usefixtures("quick_exports")
 PROMPT, SEPARATOR = "The user bought {history}", ", "
 SYSTEM = "You recommend what is next."
 CASES: list[tuple[str, str | None, dict[str, Any]]] = [
