@@ -58,6 +58,7 @@ def export(shop: Path, target: Path, bundle: Path, *told: object) -> tuple[objec
     return ("export", "--target", target, "--catalog", shop / "index.json", "--output", bundle, *told)
 
 
+@pytest.mark.usefixtures("quick_exports")
 def test_printed_commands_go_all_the_way(
     shop: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +130,7 @@ def test_another_length_is_only_told_of(shop: Path, target: Path, tmp_path: Path
     assert prompt_of(tmp_path / "bundle").history_length == 3
 
 
+@pytest.mark.usefixtures("quick_exports")
 @pytest.mark.parametrize("lora", [(), ("--lora", 2)])
 def test_chats_are_remembered_by_whole_checkpoints_and_adapters(
     shop: Path, tmp_path: Path, lora: tuple[object, ...]
