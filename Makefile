@@ -5,6 +5,7 @@ BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TOOLS := $(VENV)-tools
 SOURCES := $(shell find . -name '*.py' -not -path './.*') py.typed README.md
+EXAMPLES := $(abspath $(wildcard examples/*.py))
 
 .PHONY: demo test lint types bench fuzz audit licences clean
 
@@ -17,15 +18,19 @@ test: $(VENV)/.package
 lint: $(VENV)/.package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 	cd $(VENV) && $(BIN)/mypy --strict -p specbeam
+	cd $(VENV) && $(BIN)/mypy --strict $(EXAMPLES)
+	@if $(BIN)/pyright --version >/dev/null 2>&1; then $(BIN)/pyright --pythonpath $(BIN)/python $(EXAMPLES); \
+	  else echo 'pyright comes from npm, which cannot be reached: the examples were checked by mypy alone'; fi
 
 bench: $(VENV)/.package
 	rm -rf $(VENV)/beauty
-	for name in lossless calls speed modes filters; do $(BIN)/python benchmarks/$$name.py --bundle $(VENV)/beauty || exit; done
+	for name in quality.lossless speed.calls speed.walltime quality.modes speed.filters; do $(BIN)/python -m benchmarks.$$name --bundle $(VENV)/beauty || exit; done
 
 # Every reader and loader on changed inputs, for an hour at most; what goes wrong is kept in fuzz-failures/.
 fuzz: $(VENV)/.package
-	$(BIN)/python benchmarks/fuzz.py --inputs 20000 --minutes 60
+	$(BIN)/python -m benchmarks.reliability.fuzz --inputs 20000 --minutes 60
 
 # Known vulnerabilities of the pinned versions. It needs an advisory service, so it is no part of any check; a package
 # that could not be looked up is a failure, not a pass.
@@ -60,7 +65,7 @@ $(VENV)/.dependencies: pyproject.toml constraints.txt
 	touch $@
 
 # Installed as a wheel, not as a link to the checkout; `build` would keep modules that were removed.
-$(VENV)/.package: $(VENV)/.dependencies $(filter-out tests/% benchmarks/%,$(SOURCES))
+$(VENV)/.package: $(VENV)/.dependencies $(filter-out ./tests/% ./benchmarks/% ./examples/%,$(SOURCES))
 	rm -rf build
 	$(PIP) install --quiet --no-deps --force-reinstall .
 	rm -rf build

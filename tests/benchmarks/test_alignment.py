@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 import pytest
 
-import alignment
-from alignment import held, main, runs_of
-from alignment_report import gain, spread, tables
-from alignment_results import Measured, Report, Result, Setup, Speed, claim, result_file, write
+from benchmarks.alignment import objectives as alignment
+from benchmarks.alignment.objectives import held, main, runs_of
+from benchmarks.alignment.report import gain, spread, tables
+from benchmarks.alignment.results import Measured, Report, Result, Setup, Speed, claim, result_file, write
 from specbeam.catalog.errors import SpecBeamError
 from specbeam.evaluate.figures import AtK
 from specbeam.runtime.metrics import Estimate

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import fuzz as command
-from artifact_targets import Target
+from benchmarks.reliability import fuzz as command
+from benchmarks.reliability.fuzz_mutations import Target
 from fuzzing import Report
 from specbeam.catalog.errors import SpecBeamError
 
@@ -61,7 +61,7 @@ def test_what_went_wrong_is_kept_with_its_command(tmp_path: Path) -> None:
     kept = sorted(path.name for path in tmp_path.iterdir())
     assert kept == ["reader-a-b-1", "reader-a-b-1.txt", "reader-a-b-2", "reader-a-b-2.txt", "report.json"]
     again = (tmp_path / "reader-a-b-1.txt").read_text()
-    assert f"fuzz.py --target 'reader: a, b' --replay {tmp_path / 'reader-a-b-1'}" in again
+    assert f"benchmarks.reliability.fuzz --target 'reader: a, b' --replay {tmp_path / 'reader-a-b-1'}" in again
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["seed"] == 4
     assert report["total"]["inputs"] == 10

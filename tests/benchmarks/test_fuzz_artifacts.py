@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from artifact_targets import ENGINE, Artifacts, artifact_targets, other_targets, pool_targets
-from fuzz_journal import journal_targets
+from benchmarks.reliability.fuzz_artifacts import ENGINE, Artifacts, artifact_targets
+from benchmarks.reliability.fuzz_journal import journal_targets
+from benchmarks.reliability.fuzz_pools import other_targets, pool_targets
 from fuzzing import fuzz
 from specbeam.engines.bundle.sealed import sealed
 from tiny_models import make_text_tokenizer

@@ -1,9 +1,9 @@
-"""A few mutations of every file of a checkpoint; `benchmarks/fuzz.py` makes many more."""
+"""A few mutations of every file of a checkpoint; `benchmarks/reliability/fuzz.py` makes many more."""
 
 import pytest
 
-from artifact_targets import Target
-from fuzz_checkpoints import Checkpoints, checkpoint_targets
+from benchmarks.reliability.fuzz_checkpoints import Checkpoints, checkpoint_targets
+from benchmarks.reliability.fuzz_mutations import Target
 from fuzzing import fuzz
 
 FILES = (

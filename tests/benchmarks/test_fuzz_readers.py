@@ -1,8 +1,8 @@
-"""Every reader of users' files on mutated inputs (a few hundred; benchmarks/fuzz.py makes many more)."""
+"""Every reader of users' files on mutated inputs (a few hundred; benchmarks/reliability/fuzz.py makes many more)."""
 
 import pytest
 
-from fuzz_readers import reader_targets, targets
+from benchmarks.reliability.fuzz_readers import reader_targets, targets
 from fuzzing import fuzz
 
 

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from relaxed_bias import chance, distance, inclusion_without_replacement, main, probabilities, worlds
+from benchmarks.quality.relaxed_bias import chance, distance, inclusion_without_replacement, main, probabilities, worlds
 
 
 def test_inclusion_is_that_of_the_enumerated_draws() -> None:

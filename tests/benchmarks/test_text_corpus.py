@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import text_corpus
-import train_text
-from text_corpus import Entry, entries_of, listed, split
-from text_items import clean, cut_sentences, description_of, load_world, shorten
+from benchmarks.pools import text_corpus, train_text
+from benchmarks.pools.text_corpus import Entry, entries_of, listed, split
+from benchmarks.pools.text_items import clean, cut_sentences, description_of, load_world, shorten
 
 PROSE = (
     "These round pens write smoothly on every paper and last for a long time in the office. "

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import text_downstream
+from benchmarks.pools import text_downstream
 from commands import write
 
 KINDS = ("lipstick", "shampoo")

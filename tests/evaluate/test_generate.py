@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from reference import Ranked, TrieGenerate, leaf_identifiers, ranking_fault
+from benchmarks.shared import Ranked, TrieGenerate, leaf_identifiers, ranking_fault
 from specbeam.catalog.trie import PAD, ItemTrie
 from tiny_models import make_model
 

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import gpu
+from benchmarks.hardware import gpu
+from benchmarks.shared import as_ranked
 from device_engines import built
-from reference import as_ranked
 from specbeam.engines.base import Engine
 from specbeam.engines.bundle.facts import Role
 from specbeam.engines.bundle.items import Bundle

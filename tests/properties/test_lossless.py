@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from benchmarks.shared import TrieGenerate, as_ranked, leaf_identifiers, ranking_fault, real_users, shared_data
 from quick_builds import few_timings
-from reference import TrieGenerate, as_ranked, leaf_identifiers, ranking_fault, real_users, shared_data
 from specbeam.engines.build import build_engine
 from specbeam.engines.bundle.items import Bundle
 from specbeam.export import export_bundle

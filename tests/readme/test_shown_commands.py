@@ -85,13 +85,14 @@ def test_every_verb_explains_itself(verb: str) -> None:
 def test_a_script_takes_what_is_shown(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [words[0], "--help"])
+    assert words[0] == "-m", "scripts of the repository are run as modules"
+    monkeypatch.setattr(sys, "argv", [words[1], "--help"])
     monkeypatch.setattr(sys, "path", [*sys.path])
     with mock.patch.dict(os.environ), pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+        runpy.run_module(words[1], run_name="__main__")
     assert ended.value.code == 0
     options = set(re.findall(r"(?<!\S)--?[a-z][\w-]*", capsys.readouterr().out))
-    assert {word for word in words[1:] if word.startswith("-")} <= options
+    assert {word for word in words[2:] if word.startswith("-")} <= options
 
 
 @pytest.mark.parametrize("target", sorted({words[1] for _, words in COMMANDS if words[0] == "make"}))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from benchmarks.shared import TrieGenerate, as_ranked, leaf_identifiers, ranking_fault
 from chat_cases import FAMILIES, as_trained
 from commands import bad, good
-from reference import TrieGenerate, as_ranked, leaf_identifiers, ranking_fault
 from specbeam.align.training.samples import Format
 from specbeam.catalog import Catalog, PromptEncoder, PromptOptions, compile_prompt
 from specbeam.catalog.errors import OptionError, PromptError

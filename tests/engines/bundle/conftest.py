@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from artifact_targets import Artifacts
+from benchmarks.reliability.fuzz_artifacts import Artifacts
 
 
 @pytest.fixture

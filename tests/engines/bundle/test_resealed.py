@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 from safetensors.numpy import load_file, save_file
 
-from artifact_targets import Artifacts
+from benchmarks.reliability.fuzz_artifacts import Artifacts
 from specbeam.catalog.errors import BundleError
 from specbeam.catalog.items import Catalog
 from specbeam.catalog.trie import PAD, ItemTrie

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from msgspec.structs import replace
 
-from artifact_targets import Artifacts, resealed
+from benchmarks.reliability.fuzz_artifacts import Artifacts
+from benchmarks.reliability.fuzz_mutations import resealed
 from specbeam.catalog.errors import BundleError, EngineError, PoolError, SpecBeamError
 from specbeam.engines.build import build_engine
 from specbeam.engines.bundle.facts import EngineFacts, file_facts

@@ -8,9 +8,9 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from benchmarks.shared import as_ranked
 from device_cases import Pair, at, prompt
 from device_engines import built
-from reference import as_ranked
 from specbeam.catalog.errors import EngineError
 from specbeam.engines.base import Engine
 from specbeam.engines.bundle.facts import Role

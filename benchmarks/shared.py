@@ -1,0 +1,132 @@
+"""What the benchmarks and the tests share: what compares with `generate` as the truth, real users, and tables."""
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from specbeam.catalog.trie import ItemTrie
+from specbeam.evaluate.generate import Ranked, TrieGenerate  # noqa: F401 (the truth, with what compares with it)
+from specbeam.runtime import Recommendation
+
+
+def shared_data() -> Path | None:
+    """The folder with data/ and models/, or None: SPECBEAM_DATA, else ../shared beside the repository."""
+    folder = Path(os.environ.get("SPECBEAM_DATA", Path(__file__).resolve().parents[2] / "shared"))
+    return folder if (folder / "data").is_dir() and (folder / "models").is_dir() else None
+
+
+def rows_of(folder: Path, part: str) -> dict[str, list[str]]:
+    """One of AtSpeed's sequential files: user to items, as keys of index.json."""
+    lines = (line.split() for line in (folder / f"sequential_{part}.txt").read_text().splitlines())
+    return {user: [str(int(item) - 1) for item in items] for user, *items in lines}
+
+
+def real_users(folder: Path) -> tuple[list[str], list[list[str]], list[set[str]]]:
+    """AtSpeed's test users: their numbers, histories (train, then valid) and labels, as keys of index.json."""
+    parts = {part: rows_of(folder, part) for part in ("train", "valid", "test")}
+    users = [user for user, items in parts["test"].items() if items]
+    histories = [parts["train"].get(user, []) + parts["valid"].get(user, []) for user in users]
+    return users, histories, [set(parts["test"][user]) for user in users]
+
+
+def ranking_fault(got: Sequence[tuple[object, float]], expected: Sequence[tuple[object, float]]) -> str | None:
+    """Why two rankings are not the same, or None.
+
+    Scores must agree within 1e-3. Entries whose expected scores differ by less than 1e-4 may swap, the
+    last with one beyond the end as well.
+    """
+    if len(got) != len(expected):
+        return f"{len(got)} entries, expected {len(expected)}"
+    for rank, ((a, score_a), (b, score_b)) in enumerate(zip(got, expected, strict=True)):
+        if score_a != score_b and not abs(score_a - score_b) <= 1e-3:  # also NaN
+            return f"rank {rank + 1}: {a} scores {score_a:.6f}, expected {b} with {score_b:.6f}"
+        if a != b:
+            near = [entry for entry, score in expected if abs(score - score_b) < 1e-4]
+            if a not in near and abs(score_b - expected[-1][1]) >= 1e-4:
+                return f"rank {rank + 1}: {a} with {score_a:.6f}, expected {b} with {score_b:.6f}"
+    return None
+
+
+def as_ranked(result: Recommendation) -> list[tuple[tuple[str, ...], float]]:
+    """A recommendation's distinct identifiers with their scores, in order."""
+    return list({item.identifier: item.score for item in result.items}.items())
+
+
+def leaf_identifiers(trie: ItemTrie, identifiers: Sequence[tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
+    """The identifier's strings of every leaf."""
+    leaves = np.flatnonzero(trie.child_count == 0)
+    first_items = trie.item[trie.item_offset[leaves]]
+    return {leaf: identifiers[item] for leaf, item in zip(leaves.tolist(), first_items.tolist(), strict=True)}
+
+
+def dump(path: str | None, result: object) -> None:
+    """Write a benchmark's result as JSON, if a path is given."""
+    if path:
+        Path(path).write_text(json.dumps(result, indent=2) + "\n")
+
+
+def built_bundle(data: Path, pair: Path, bundle: Path | None, history_length: int = 20) -> Path:
+    """A pair of checkpoints exported and built for this machine: at `bundle` if that is there, else made (there)."""
+    from specbeam.engines.build import build_engine
+    from specbeam.export import export_bundle
+
+    bundle = bundle or Path(tempfile.mkdtemp(prefix="specbeam-bench-")) / data.name
+    if not bundle.exists():
+        export_bundle(
+            pair / "target", pair / "draft", data / "index.json", data / "items.json", bundle,
+            history_length=history_length,
+        )  # fmt: skip
+        build_engine(bundle)
+    return bundle
+
+
+def arguments(
+    description: str | None,
+    users: int | None,
+    more: Callable[[argparse.ArgumentParser], object] = lambda parser: None,
+    *,
+    history_length: int = 20,
+) -> argparse.Namespace:
+    """The options that every benchmark has, and `more`; exits with the reason where the data is absent.
+
+    The result's `data` is the dataset's folder, `pair` that of the checkpoints, `bundle` what was made of them.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", default="beauty", choices=["beauty", "games"])
+    parser.add_argument(
+        "--pair",
+        type=Path,
+        help="folder with target/ and draft/ (default: beauty's; see alignment.train_pair)",
+    )
+    parser.add_argument("--bundle", type=Path, help="exported and built bundle of the pair; made there if absent")
+    parser.add_argument("--users", type=int, default=users, help="how many test users (default: %(default)s)")
+    parser.add_argument("--top-k", type=int, nargs="+", default=[1, 5, 10, 20])
+    parser.add_argument("--threads", type=int, help="of each engine (default: all processors)")
+    parser.add_argument("--engine", help="of the bundle (default: the only one built)")
+    parser.add_argument("--output", help="write the result as JSON")
+    more(parser)
+    options = parser.parse_args()
+    shared = shared_data()
+    if shared is None:
+        parser.exit(2, "The data/ and models/ folders are absent: name the folder that holds them in SPECBEAM_DATA.\n")
+    options.pair = options.pair or shared / "models" / options.data
+    if not (options.pair / "target").is_dir():
+        parser.exit(
+            2,
+            f"{options.pair} has no target/. Train one (alignment.train_pair), give its folder as --pair.\n",
+        )
+    options.data = shared / "data" / options.data
+    options.bundle = built_bundle(options.data, options.pair, options.bundle, history_length)
+    return options
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A Markdown table."""
+    print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
+    for row in rows:
+        print("| " + " | ".join(f"{x:.2f}" if isinstance(x, float) else str(x) for x in row) + " |", flush=True)
