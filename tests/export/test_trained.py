@@ -130,7 +130,6 @@ def test_another_length_is_only_told_of(shop: Path, target: Path, tmp_path: Path
     assert prompt_of(tmp_path / "bundle").history_length == 3
 
 
-@pytest.mark.usefixtures("quick_exports")
 @pytest.mark.parametrize("lora", [(), ("--lora", 2)])
 def test_chats_are_remembered_by_whole_checkpoints_and_adapters(
     shop: Path, tmp_path: Path, lora: tuple[object, ...]
