@@ -74,6 +74,20 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> "Graphs":
     return export_graphs(tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def kept_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("graphs")
+
+
+@pytest.fixture
+def quick_exports(kept_graphs: Path) -> Iterator[None]:
+    """No model is traced twice, and builds time little: for tests of what comes after an export."""
+    from quick_builds import few_timings, traced_once
+
+    with few_timings(), traced_once(kept_graphs):
+        yield
+
+
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[FakeCuda]":
     """A stand-in for TensorRT and CUDA; see `gpu`."""

@@ -203,6 +203,7 @@ def test_old_configurations_hold_settings_of_generate(checkpoint: Path, tmp_path
     opened.load("fp32", []).save_pretrained(tmp_path / "copy")
 
 
+@pytest.mark.usefixtures("quick_exports")
 def test_what_search_does_not_apply_is_said_at_export(checkpoint: Path, tmp_path: Path) -> None:
     file, index = checkpoint / "generation_config.json", tiny_catalog(tmp_path / "index.json")
     command = ("export", "--target", checkpoint, "--catalog", index, "-o", tmp_path / "bundle", "--overwrite")
@@ -263,6 +264,7 @@ def test_a_damaged_chat_template_is_named(checkpoint: Path, tmp_path: Path) -> N
         export_bundle(checkpoint, None, index, None, tmp_path / "bundle", chat=True)
 
 
+@pytest.mark.usefixtures("quick_exports")
 def test_a_text_bundle_ends_texts_as_the_checkpoint_says(tmp_path: Path) -> None:
     target = tiny_checkpoint(tmp_path / "target", tokenizer=make_text_tokenizer())
     for content, ends in (

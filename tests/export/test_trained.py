@@ -58,6 +58,7 @@ def export(shop: Path, target: Path, bundle: Path, *told: object) -> tuple[objec
     return ("export", "--target", target, "--catalog", shop / "index.json", "--output", bundle, *told)
 
 
+@pytest.mark.usefixtures("quick_exports")
 def test_printed_commands_go_all_the_way(
     shop: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

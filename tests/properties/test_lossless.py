@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks.shared import TrieGenerate, as_ranked, leaf_identifiers, ranking_fault, real_users, shared_data
+from quick_builds import few_timings
 from specbeam.engines.build import build_engine
 from specbeam.engines.bundle.items import Bundle
 from specbeam.export import export_bundle
@@ -16,6 +17,7 @@ from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommender, Ve
 from tiny_models import make_text_tokenizer, text_catalog, tiny_catalog, tiny_checkpoint
 
 SHARED = shared_data()
+pytestmark = pytest.mark.usefixtures("quick_exports")
 needs_data = pytest.mark.skipif(SHARED is None, reason="the shared data and models are absent (set SPECBEAM_DATA)")
 
 
@@ -117,7 +119,8 @@ def beauty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bundle = tmp_path_factory.mktemp("beauty") / "bundle"
     pair, data = SHARED / "models/beauty", SHARED / "data/beauty"
     export_bundle(pair / "target", pair / "draft", data / "index.json", data / "items.json", bundle)
-    build_engine(bundle, threads=1)
+    with few_timings():
+        build_engine(bundle, threads=1)
     return bundle
 
 

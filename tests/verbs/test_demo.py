@@ -17,6 +17,7 @@ def ranked(*pairs: tuple[str, float]) -> Recommendation:
     return Recommendation(items, RequestStats(1, 0, 0), 0, False)
 
 
+@pytest.mark.usefixtures("quick_exports")
 def test_the_whole_way(tmp_path: Path) -> None:
     lines: list[str] = []
     demo.run_demo(tmp_path / "demo", steps=(20, 20, 10), users=10, k=5, shop=SHOP, echo=lines.append)

@@ -21,6 +21,7 @@ from specbeam.engines.bundle.items import Bundle
 from specbeam.runtime import EngineChoice, Recommender
 from tiny_models import tiny_catalog
 
+pytestmark = pytest.mark.usefixtures("quick_exports")
 PROMPT, SEPARATOR = "The user bought {history}", ", "
 SYSTEM = "You recommend what is next."
 CASES: list[tuple[str, str | None, dict[str, Any]]] = [
@@ -164,17 +165,17 @@ def test_a_variable_without_which_the_template_cannot_do_is_none_of_those(catalo
 
 def test_exports_warn_of_what_may_not_be_meant(tmp_path: Path) -> None:
     tiny_catalog(tmp_path / "index.json")
-    thinking, started = FAMILIES["qwen3"].checkpoint(tmp_path / "a"), FAMILIES["mistral"].checkpoint(tmp_path / "b")
+    target = FAMILIES["llama3"].checkpoint(tmp_path / "target")
     items = ("--catalog", tmp_path / "index.json", "--output", tmp_path / "bundle", "--overwrite")
     text = ("--text", "--output", tmp_path / "text", "--overwrite")
     for kind, place in ((items, "{history}"), (text, "{prompt}")):
-        common = ("export", "--target", thinking, "--chat", *kind, "--chat-variable")
-        idle = "WARNING: --chat-variable enable_thinking='no' changes nothing in the prompt"
-        assert idle in good(*common, "enable_thinking=no").stderr
-        assert "WARNING" not in good(*common, "enable_thinking=False").stderr
-        common = ("export", "--target", started, *kind, "--prompt")
-        assert "WARNING: the prompt holds <s> twice: ids [1, " in good(*common, f" <s>buy {place}").stderr
-        assert "WARNING" not in good(*common, f"<s>buy {place}").stderr
+        common = ("export", "--target", target, *kind)
+        idle = "WARNING: --chat-variable date_string='26 Jul 2024' changes nothing in the prompt"
+        assert idle in good(*common, "--chat", "--chat-variable", "date_string=26 Jul 2024").stderr
+        assert "WARNING" not in good(*common, "--chat", "--chat-variable", "date_string=1 May 2025").stderr
+        twice = "WARNING: the prompt holds <|begin_of_text|> twice: ids [1, "
+        assert twice in good(*common, "--prompt", f" <|begin_of_text|>buy {place}").stderr
+        assert "WARNING" not in good(*common, "--prompt", f"<|begin_of_text|>buy {place}").stderr
 
 
 def test_chat_options_need_a_chat(tmp_path: Path) -> None:
