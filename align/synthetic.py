@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..catalog.checks import Checked
 from ..catalog.errors import SpecBeamError
 from ..catalog.files import whole_directory
-from .words import COLOURS, KINDS, KINDS_PER_DEPARTMENT, SIZES, STYLES, STYLES_PER_FAMILY
+from .synthetic_words import COLOURS, KINDS, KINDS_PER_DEPARTMENT, SIZES, STYLES, STYLES_PER_FAMILY
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]

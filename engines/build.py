@@ -16,6 +16,7 @@ from ..catalog.files import check_replaceable, whole_directory, whole_file
 from ..catalog.temporaries import temporary_directory
 from .backend import Backend, GraphToBuild, Progress
 from .base import Engine
+from .bundle.checksums import file_facts
 from .bundle.default import keep_default, set_default
 from .bundle.facts import (
     ENGINE_FACTS,
@@ -27,7 +28,6 @@ from .bundle.facts import (
     Quantization,
     Role,
     RoleFacts,
-    file_facts,
 )
 from .bundle.model import ModelBundle, engine_name
 from .bundle.open import open_bundle

@@ -16,7 +16,7 @@ from transformers.modeling_utils import AttentionInterface
 from ..catalog.errors import EngineError, is_fault, said
 from .base import Engine, Float32, ForwardInputs, Int64
 from .cache import KVCache
-from .checkpoint import CONFIG, SAVE_AGAIN, check_checkpoint
+from .checkpoint_guard import CONFIG, SAVE_AGAIN, check_checkpoint
 from .generation import token_settings
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -18,7 +18,7 @@ from ..engines.machine.processors import available_threads, processor
 from ..engines.registry import chosen_engine, chosen_threads
 from ..runtime import Drafting, Recommender
 from ..runtime.loaded import Loaded
-from ..runtime.planning.choose import drafter_for, planning_for
+from ..runtime.planning.from_options import drafter_for, planning_for
 from ..runtime.recommender import check_k, opened_pool
 from ..runtime.types import DrafterKind, Int64
 from .settings import Search, Settings, searches_of

@@ -17,8 +17,8 @@ from ..runtime.answers import answered
 from ..runtime.arguments import checked_drafting, checked_engine, checked_verification, listed_histories
 from ..runtime.options import Drafting, EngineChoice, Verification
 from ..runtime.planning.acceptance import GRID, Acceptance
-from ..runtime.planning.choose import drafter_for
 from ..runtime.planning.costs import CallCosts, fit_nonnegative
+from ..runtime.planning.from_options import drafter_for
 from ..runtime.planning.planner import Expected
 from ..runtime.planning.policy import FixedPlanning, Planning
 from ..runtime.planning.tuning_file import TUNING_SCHEMA, CallFit, Tuning, graphs_of, planner_for, write_tuning

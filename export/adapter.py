@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from ..catalog.errors import EngineError, ExportError, SpecBeamError, is_fault, said
 from ..catalog.extras import install
 from ..catalog.records import read_json
-from ..engines.checkpoint import tensor_shapes
+from ..engines.checkpoint_guard import tensor_shapes
 from ..engines.torch import matrix
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -20,7 +20,8 @@ from ..catalog.prompts.encoder import PromptEncoder, PromptSpec, compile_prompt
 from ..catalog.prompts.options import PromptOptions
 from ..catalog.trie import PAD
 from ..catalog.trie_file import check_agreement, save_trie
-from ..engines.bundle.facts import ModelFacts, file_facts
+from ..engines.bundle.checksums import file_facts
+from ..engines.bundle.facts import ModelFacts
 from ..engines.bundle.items import CATALOG_FILE, TRIE_FILE, Manifest
 from ..engines.bundle.model import MANIFEST
 from ..engines.bundle.sealed import SCHEMA_VERSION, sealed

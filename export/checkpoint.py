@@ -13,7 +13,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrain
 from ..catalog.errors import EngineError, ExportError, is_fault, said
 from ..catalog.records import read_json
 from ..engines.bundle.facts import ModelFacts
-from ..engines.checkpoint import CONFIG, SAVE_AGAIN, read_decoder, weight_files
+from ..engines.checkpoint_guard import CONFIG, SAVE_AGAIN, read_decoder, weight_files
 from ..engines.generation import not_applied
 from ..engines.torch import DTYPES, head_dim, load_model, matrix
 from .adapter import CONFIG as ADAPTER

@@ -16,7 +16,7 @@ from ..catalog.files import check_replaceable, whole_directory
 from ..catalog.identifiers import Warn, adds_special, warn_of_bos
 from ..catalog.prompts.chat import Chat
 from ..catalog.prompts.options import check_chat_only
-from ..engines.bundle.facts import file_facts
+from ..engines.bundle.checksums import file_facts
 from ..engines.bundle.model import MANIFEST
 from ..engines.bundle.sealed import SCHEMA_VERSION, sealed
 from ..engines.bundle.texts import TOKENIZER_FILE, TextManifest, TextPrompt

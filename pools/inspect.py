@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..catalog.errors import PoolError
-from ..engines.bundle.checksums import Checklist, Damage
+from ..engines.bundle.checklist import Checklist, Damage
 from ..engines.bundle.facts import FileFacts
 from .files import POOL_FILE, build_command, pool_kind, read_facts
 from .items import pool as item_pool

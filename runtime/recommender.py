@@ -26,7 +26,7 @@ from .arguments import (
 from .batch import BatchSearch
 from .loaded import Loaded
 from .options import Batching, Drafting, EngineChoice, Verification
-from .planning.choose import drafter_for, planning_for
+from .planning.from_options import drafter_for, planning_for
 from .planning.policy import Planning
 from .search.filters import ItemFilter
 from .stats import DecodeStats

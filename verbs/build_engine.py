@@ -156,8 +156,8 @@ def _backend(name: str, device: str | None, options: dict[str, Any]) -> "Backend
 def _compare(bundle: "ModelBundle", name: str, reference: str, threads: int) -> None:
     """Say how fast an engine is beside the one that was the default until now, and which one is."""
     from ..catalog.errors import SpecBeamError
-    from ..engines.beside import beside
     from ..engines.bundle.default import default_engine
+    from ..engines.side_by_side import beside
 
     try:
         found = beside(bundle, name, reference, threads=threads)

@@ -9,7 +9,7 @@ import click
 from .options import PathType
 
 if TYPE_CHECKING:
-    from ..engines.bundle.checksums import Checked, Checklist
+    from ..engines.bundle.checklist import Checked, Checklist
 
 CHECK_HELP = (
     "Whether TensorRT's parser imports the graphs that build-engine would give it, by its published table; needs "
@@ -71,7 +71,7 @@ def _checked(path: Path) -> "Checked":
     """Every file read, and a bar that shows how much, where that takes its time."""
     from tqdm import tqdm
 
-    from ..engines.bundle.checksums import bundle_checklist
+    from ..engines.bundle.checklist import bundle_checklist
     from ..pools.inspect import pool_checklist
 
     checklist: Checklist = pool_checklist(path) if _is_pool(path) else bundle_checklist(path)

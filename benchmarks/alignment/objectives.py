@@ -57,6 +57,7 @@ from specbeam.evaluate.settings import PLAIN, TOP_K, Settings
 from specbeam.export.checkpoint import Checkpoint
 from specbeam.runtime import DraftShape, Recommender, Verification
 from specbeam.runtime.answers import answered
+from specbeam.runtime.loaded import Loaded
 from specbeam.runtime.planning.policy import FixedPlanning
 
 BATCH = 32  # users a call, where drafts are measured
@@ -101,10 +102,8 @@ class Lab:
         """Straight from the checkpoints, nothing exported."""
         form, planning = self.form, FixedPlanning(None if draft is None else DraftShape())
         prompts = PromptEncoder(form.spec, form.identifiers.tokens, form.longest)
-        return Recommender(
-            self.dataset.catalog, form.identifiers.trie, prompts, self.target, draft, planning=planning,
-            verification=verification, batch_size=BATCH, reuse=reuse,
-        )  # fmt: skip
+        loaded = Loaded(self.dataset.catalog, form.identifiers.trie, prompts, self.target, draft)
+        return Recommender(loaded, planning=planning, verification=verification, batching=BATCH, reuse=reuse)
 
     def outcome(self, recommender: Recommender, k: int) -> Outcome:
         """The lists of all users."""

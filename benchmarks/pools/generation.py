@@ -31,6 +31,7 @@ from specbeam.pools.texts.build import build_text_pool
 from specbeam.pools.texts.pool import TextPool
 from specbeam.pools.texts.read import TextLine, encode, read_texts
 from specbeam.pools.texts.tokenizer import load
+from specbeam.runtime import EngineChoice
 from specbeam.text import TextDrafting, TextGenerator, TextVerification
 from specbeam.text.types import Text
 
@@ -154,7 +155,9 @@ def arms(options: argparse.Namespace, work: str, data: Path, bundle: TextBundle,
     asked = {entry.id for entry in read(options.corpus / "pool.jsonl") if entry.kind == work}
     texts = [line for line in read_texts([options.texts]) if isinstance(line, TextLine) and line.id in asked]
     texts.sort(key=lambda line: text_key(str(line.id)))
-    opened = partial(TextGenerator.open, bundle, batch_size=options.batch_size, threads=options.threads)
+    opened = partial(
+        TextGenerator.open, bundle, engine=EngineChoice(threads=options.threads), batching=options.batch_size
+    )
     found = [Arm("nothing", None, "strict", "", opened(drafting=None), {})]
     for verification, rule in VERIFICATIONS.items():
         for speculation in options.speculation:

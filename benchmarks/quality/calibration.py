@@ -26,6 +26,7 @@ from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.machine.processors import available_threads
 from specbeam.engines.onnxruntime.backend import OrtBackend
 from specbeam.runtime import DraftShape, Recommender
+from specbeam.runtime.loaded import Loaded
 from specbeam.runtime.planning.policy import FixedPlanning
 
 WAYS = {
@@ -63,10 +64,8 @@ def drafted_the_same(build: Int8Build, target: Engine, examples: Sequence[Exampl
     trie, histories = bundle.trie(), [example.history for example in examples]
     lists = []
     for draft, batch in ((None, 1), (build.floats["draft"], 8)):
-        recommender = Recommender(
-            bundle.catalog(), trie, bundle.prompts(trie), target, draft, batch_size=batch,
-            planning=FixedPlanning(DraftShape() if draft else None),
-        )  # fmt: skip
+        loaded = Loaded(bundle.catalog(), trie, bundle.prompts(trie), target, draft)
+        recommender = Recommender(loaded, planning=FixedPlanning(DraftShape() if draft else None), batching=batch)
         lists.append([[item.item for item in result.items] for result in recommender.recommend(histories, 20)])
     return float(np.mean([a == b for a, b in zip(*lists, strict=True)]))
 

@@ -20,6 +20,7 @@ from specbeam.engines.bundle.sealed import sealed
 from specbeam.engines.scripted import ScriptedEngine
 from specbeam.pools import TextDrafting
 from specbeam.runtime import DraftShape, Recommender
+from specbeam.runtime.loaded import Loaded
 from specbeam.runtime.planning.acceptance import GRID, AcceptanceCounts, DepthCounts, LevelCounts, WidthCounts
 from specbeam.runtime.planning.policy import FixedPlanning
 from specbeam.runtime.planning.tuning_file import TUNING_SCHEMA, CallFit, Tuning, planner_for
@@ -93,10 +94,8 @@ class Artifacts:
     def search(self, catalog: Catalog, trie: ItemTrie) -> None:
         """A search by scripted engines over what was accepted; its lists are such as can be."""
         target, draft = (ScriptedEngine(len(trie.vocabulary), disagreement=d) for d in (0.0, 0.4))
-        recommender = Recommender(
-            catalog, trie, Bundle(self.folder, self.manifest).prompts(trie), target, draft,
-            planning=FixedPlanning(DraftShape(4, 2)), batch_size=2,
-        )  # fmt: skip
+        loaded = Loaded(catalog, trie, Bundle(self.folder, self.manifest).prompts(trie), target, draft)
+        recommender = Recommender(loaded, planning=FixedPlanning(DraftShape(4, 2)), batching=2)
         for result in recommender.recommend([[catalog.item_ids[0]], list(catalog.item_ids[-9:])], 10):
             items, scores = [entry.item for entry in result.items], [entry.score for entry in result.items]
             assert len(set(items)) == len(items) == min(10, len(catalog.item_ids)), "a short list"

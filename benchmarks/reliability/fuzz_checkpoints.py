@@ -16,7 +16,7 @@ from specbeam.catalog.items import Catalog
 from specbeam.catalog.prompts.chat import Chat
 from specbeam.catalog.prompts.encoder import compile_prompt
 from specbeam.catalog.prompts.options import PromptOptions
-from specbeam.engines.checkpoint import check_checkpoint
+from specbeam.engines.checkpoint_guard import check_checkpoint
 from specbeam.engines.generation import not_applied, token_settings
 from specbeam.export.adapter import Adapter
 from specbeam.export.checkpoint import Checkpoint, load_config, model_facts

@@ -16,8 +16,8 @@ from ...catalog.prompts.encoder import PromptEncoder, PromptSpec
 from ...catalog.prompts.options import PromptOptions
 from ...catalog.trie import PAD, ItemTrie
 from ...catalog.trie_file import check_agreement, load_trie
-from .again import CATALOG_FILE as CATALOG_FILE
-from .again import export_command
+from .export_command import CATALOG_FILE as CATALOG_FILE
+from .export_command import export_command
 from .facts import (
     FileFacts,
     ModelFacts,

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ...catalog.bounds import DAMAGED, leads_out
 from ...catalog.errors import BundleError
-from .again import export_command
+from .checksums import check_file
+from .export_command import export_command
 from .facts import (
     ENGINE_FACTS,
     ENGINE_SCHEMA,
@@ -23,7 +24,6 @@ from .facts import (
     Precision,
     Role,
     RoleFacts,
-    check_file,
 )
 from .sealed import read_sealed
 

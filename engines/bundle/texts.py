@@ -9,7 +9,7 @@ from ...catalog import checks
 from ...catalog.bounds import Positive, Whole, check_names
 from ...catalog.errors import BundleError
 from ...catalog.files import Frozen
-from .again import export_command
+from .export_command import export_command
 from .facts import FileFacts, ModelFacts, Precision
 from .model import MANIFEST, ModelBundle, Sample, bundle_kind
 from .sealed import Sealed, read_sealed

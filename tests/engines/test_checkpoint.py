@@ -12,7 +12,7 @@ from commands import bad, good
 from specbeam.align.training.configs import find_config
 from specbeam.catalog.errors import EngineError, ExportError, SpecBeamError, is_fault, said
 from specbeam.catalog.extras import install
-from specbeam.engines.checkpoint import check_checkpoint
+from specbeam.engines.checkpoint_guard import check_checkpoint
 from specbeam.engines.generation import not_applied, token_settings
 from specbeam.engines.torch import load_model
 from specbeam.export import export_bundle

@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 from msgspec.structs import asdict
 
-from specbeam.engines.bundle.facts import ENGINE_FACTS, EngineFacts, file_facts
+from specbeam.engines.bundle.checksums import file_facts
+from specbeam.engines.bundle.facts import ENGINE_FACTS, EngineFacts
 from specbeam.engines.bundle.items import Bundle, Manifest
 from specbeam.engines.bundle.model import MANIFEST
 from specbeam.engines.bundle.sealed import sealed

@@ -11,7 +11,7 @@ import pytest
 from commands import bad, good, run
 from specbeam.catalog.files import sha256
 from specbeam.catalog.histories.requests import HistoryRequest
-from specbeam.engines.bundle.checksums import Checklist, bundle_checklist
+from specbeam.engines.bundle.checklist import Checklist, bundle_checklist
 from specbeam.engines.bundle.items import Bundle
 from specbeam.evaluate.tune import tune
 from specbeam.graphs import tensorrt_ops
@@ -135,7 +135,7 @@ def test_a_file_that_cannot_be_read(bundle: Path, monkeypatch: pytest.MonkeyPatc
             raise OSError(5, "Input/output error", str(path))
         return sha256(path)
 
-    monkeypatch.setattr("specbeam.engines.bundle.facts.sha256", fails)
+    monkeypatch.setattr("specbeam.engines.bundle.checksums.sha256", fails)
     flip(bundle / "target/model.onnx")  # the rest is looked at, too
     found = {damage.file: damage for damage in bundle_checklist(bundle).run().damaged}
     assert list(found) == ["catalog/trie.safetensors", "target/model.onnx"]

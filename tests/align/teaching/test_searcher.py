@@ -163,7 +163,7 @@ def test_leaves_are_the_recommenders_list(ragged: bool, shape: scripted_recommen
     histories = [[names[i] for i in rng.integers(0, 50, rng.integers(1, 6))] for _ in range(5)]
     prompts = [recommender.encode(history).prompt for history in histories]
     for k in (1, 7, 50):
-        trees = Searcher(recommender._target.engine, trie, scripted_recommender.PREFIX, k).trees(prompts)
+        trees = Searcher(recommender._search._target.engine, trie, scripted_recommender.PREFIX, k).trees(prompts)
         for leaves, result in zip(trees.leaves, recommender.recommend(histories, k), strict=True):
             _, items = trie.items_of(leaves[leaves >= 0])
             assert [names[item] for item in items[:k]] == [entry.item for entry in result.items]

@@ -14,8 +14,8 @@ from specbeam.catalog.errors import BundleError
 from specbeam.catalog.items import Catalog
 from specbeam.catalog.trie import PAD, ItemTrie
 from specbeam.catalog.trie_file import save_trie
+from specbeam.engines.bundle.checksums import file_facts
 from specbeam.engines.bundle.default import default_engine
-from specbeam.engines.bundle.facts import file_facts
 from specbeam.engines.bundle.inspect import describe
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.bundle.model import MANIFEST

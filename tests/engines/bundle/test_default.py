@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-import specbeam.engines.beside as beside_module
+import specbeam.engines.side_by_side as beside_module
 from commands import bad, good, lines, run
 from specbeam.catalog.errors import BundleError
-from specbeam.engines.beside import Beside, beside
 from specbeam.engines.build import build_engine
 from specbeam.engines.bundle.default import default_engine, found_default, set_default
 from specbeam.engines.bundle.inspect import describe, describe_json
 from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.side_by_side import Beside, beside
 from specbeam.evaluate.tune import tune
 from specbeam.runtime import EngineChoice, Recommender
 from specbeam.verbs.overwrite import losses

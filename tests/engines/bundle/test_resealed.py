@@ -16,7 +16,7 @@ from specbeam.catalog.errors import BundleError
 from specbeam.catalog.items import Catalog
 from specbeam.catalog.trie import PAD, ItemTrie
 from specbeam.catalog.trie_file import check_agreement, load_trie, save_trie
-from specbeam.engines.bundle.facts import file_facts
+from specbeam.engines.bundle.checksums import file_facts
 from specbeam.engines.bundle.items import CATALOG_FILE, TRIE_FILE, Bundle
 from specbeam.engines.bundle.model import MANIFEST
 from specbeam.engines.bundle.sealed import sealed

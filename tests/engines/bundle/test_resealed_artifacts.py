@@ -14,7 +14,8 @@ from benchmarks.reliability.fuzz_artifacts import Artifacts
 from benchmarks.reliability.fuzz_mutations import resealed
 from specbeam.catalog.errors import BundleError, EngineError, PoolError, SpecBeamError
 from specbeam.engines.build import build_engine
-from specbeam.engines.bundle.facts import EngineFacts, file_facts
+from specbeam.engines.bundle.checksums import file_facts
+from specbeam.engines.bundle.facts import EngineFacts
 from specbeam.engines.bundle.items import Bundle, Manifest
 from specbeam.engines.bundle.model import MANIFEST
 from specbeam.engines.bundle.sealed import sealed
