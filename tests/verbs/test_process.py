@@ -114,7 +114,7 @@ def test_a_signal_stops_between_batches_and_the_next_run_goes_on(
     tiny: Tiny, tmp_path: Path, number: signal.Signals
 ) -> None:
     histories, output, whole = tmp_path / "h.jsonl", tmp_path / "recs.jsonl", tmp_path / "whole.jsonl"
-    histories.write_text("".join(json.dumps(user(f"u{i}", i % 40, i * 7 % 40)) + "\n" for i in range(2000)))
+    histories.write_text("".join(json.dumps(user(f"u{i}", i % 40, i * 7 % 40)) + "\n" for i in range(4000)))
     command = ["infer", tiny.bundle, histories, "--threads", 1, "--speculation", "fixed", "--batch-size", 2]
     process = start(*command, "-o", output)
     log = tmp_path / "recs.jsonl.partial.log"
