@@ -44,7 +44,7 @@ def measure_speed(options: Namespace, setup: Setup, drafts: dict[str, Path]) -> 
     generate = bench.generate()
     if isinstance(generate, str):
         raise SpecBeamError(f"generate cannot be timed: {generate}.")
-    users = HeldOut.of(dataset, settings, first.path, bench.catalog, first.manifest.identifier_length).examples
+    users = HeldOut.of(dataset, settings, first.path, bench.loaded.catalog, first.manifest.identifier_length).examples
     rounds = rounds_of(users, 1, options.rounds)
     found = [pace for k in setup.top_k for pace in race(benches, generate, rounds, k)]
     write(options.work / "speed.json", Speed(options.seeds[0], bench.engine, bench.threads, tuple(found)))
@@ -62,7 +62,8 @@ def built(path: Path, target: Path, draft: Path, dataset: Dataset, threads: int 
 
 def with_draft(bench: Bench, bundle: Bundle) -> Bench:
     """The same target in memory with the draft of another bundle, so that all drafts meet the same caches."""
-    return replace(bench, bundle=bundle, draft=load_engine(bundle, "draft", bench.engine, threads=bench.threads))
+    draft = load_engine(bundle, "draft", bench.engine, threads=bench.threads)
+    return replace(bench, bundle=bundle, loaded=replace(bench.loaded, draft=draft))
 
 
 def race(benches: Mapping[str, Bench], generate: Generate, rounds: Sequence[Sequence[Example]], k: int) -> list[Pace]:

@@ -129,7 +129,7 @@ class Artifacts:
         bundle = Bundle(self.folder, self.manifest)
         planner = planner_for(bundle, ENGINE, self.trie, "strict", "full", drafter="model", pool=None, threads=1)
         planner.rationale(8, 40, 10)
-        bundle.rebuild(ENGINE, bundle.enginefacts_of(ENGINE))
+        bundle.rebuild(ENGINE, bundle.engine_facts(ENGINE))
 
 
 def artifact_targets(folder: Path) -> list[Target]:
