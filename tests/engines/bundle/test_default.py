@@ -15,6 +15,7 @@ from specbeam.engines.build import build_engine
 from specbeam.engines.bundle.default import default_engine, found_default, set_default
 from specbeam.engines.bundle.inspect import describe, describe_json
 from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.registry import chosen_engine
 from specbeam.engines.side_by_side import Beside, beside
 from specbeam.evaluate.tune import tune
 from specbeam.runtime import EngineChoice, Recommender
@@ -118,6 +119,22 @@ def test_several_engines_without_a_default_are_told_of(two: Path) -> None:
         BundleError, match=f"{OTHER}, which is gone, is on record as its default: onnxruntime-cpu-bf16, "
     ):
         default_engine(opened)
+
+
+def test_an_engine_may_be_chosen_by_its_device(two: Path) -> None:
+    """The default where it is on that device, else the only one there; several or none are told of."""
+    opened, elsewhere = Bundle.open(two), two / "engines" / "onnxruntime-cuda-fp16"
+    assert chosen_engine(opened, None, "cpu") == default_engine(opened)
+    with pytest.raises(BundleError, match=r"none of its engines \(.*\) are on the device 'cuda'; expected one"):
+        chosen_engine(opened, None, "cuda")
+    shutil.copytree(two / "engines" / ENGINE, elsewhere)
+    assert chosen_engine(opened, None, "cuda") == elsewhere.name
+    set_default(opened, elsewhere.name)
+    with pytest.raises(BundleError, match="2 of its engines .* are on the device 'cpu'"):
+        chosen_engine(opened, None, "cpu")
+    assert chosen_engine(opened, ENGINE, "cpu") == ENGINE
+    with pytest.raises(BundleError, match=f"{ENGINE} is not on the device 'cuda'"):
+        Recommender.open(two, engine=EngineChoice(ENGINE, device="cuda"))
 
 
 @pytest.mark.parametrize(
