@@ -181,7 +181,7 @@ def generate(
     drafts.check(verification)
     run = LongRun(writing, [prompts])
     opened = TextBundle.open(bundle)
-    name = chosen_engine(opened, engine.name)
+    name = chosen_engine(opened, engine.name, engine.device)
     generator = TextGenerator.open(
         opened, engine=replace(engine, name=name), pool=drafts.pool, drafting=drafts.drafting, live=drafts.live,
         speculation=drafts.speculation, verification=verification, stop=texts.stop, batching=batching,

@@ -140,7 +140,7 @@ def infer(
     allow, deny = (None if path is None else ItemList.read(path) for path in (lists.allow, lists.deny))
     opened = Bundle.open(bundle)
     check_k(lists.top_k, opened.manifest.max_top_k)
-    name, pool = chosen_engine(opened, engine.name), opened_pool(drafting.pool)
+    name, pool = chosen_engine(opened, engine.name, engine.device), opened_pool(drafting.pool)
     recommender = Recommender.open(
         opened, engine=replace(engine, name=name), drafting=replace(drafting, pool=pool), verification=verification,
         batching=batching,

@@ -130,7 +130,7 @@ def test_an_engine_may_be_chosen_by_its_device(two: Path) -> None:
     shutil.copytree(two / "engines" / ENGINE, elsewhere)
     assert chosen_engine(opened, None, "cuda") == elsewhere.name
     set_default(opened, elsewhere.name)
-    with pytest.raises(BundleError, match="2 of its engines .* are on the device 'cpu'"):
+    with pytest.raises(BundleError, match=r"2 of its engines .* are on the device 'cpu'"):
         chosen_engine(opened, None, "cpu")
     assert chosen_engine(opened, ENGINE, "cpu") == ENGINE
     with pytest.raises(BundleError, match=f"{ENGINE} is not on the device 'cuda'"):
