@@ -10,7 +10,7 @@ import click
 
 from ..catalog.errors import SpecBeamError
 from .lists import Lists
-from .long_run import LongRun, Progress, numbered, pool_files
+from .long_run import LongRun, Progress
 from .options import (
     FileOrPipe,
     PathType,
@@ -151,7 +151,8 @@ def infer(
     )
     job = Inference(recommender, wanted, recheck=recheck or None, warn=warn)
     with Bars() as bars:
-        facts = _facts(opened, name, run, bars, files, lists, verification, drafting, batching)
+        read = run.checksums(lists.read(files.histories, drafting), bars)
+        facts = _facts(opened, name, read, files, lists, verification, drafting, batching)
         with run.sink(facts, InferCounts(), bars) as sink:
             earlier = sink.counts.served
             run.perform(job, entries, sink, bars, Progress("requests", files.limit))
@@ -164,20 +165,15 @@ def infer(
 
 
 def _facts(
-    bundle: "Bundle", engine: str, run: LongRun, bars: Bars, files: HistoryFiles, lists: Lists,
+    bundle: "Bundle", engine: str, read: dict[str, str | None], files: HistoryFiles, lists: Lists,
     verification: "Verification", drafting: "Drafting", batching: "Batching",
 ) -> "RunFacts":  # fmt: skip
     """What must be the same where an interrupted run is gone on with."""
     from ..runtime.runs.log import RunFacts, engine_identity
 
     shape = drafting.shape
-    read = {
-        **numbered("histories", files.histories), "allow": lists.allow, "deny": lists.deny, "popular": lists.popular,
-        **pool_files(drafting.pool),
-    }  # fmt: skip
     return RunFacts(
-        verb="infer", bundle=bundle.manifest.checksum, engine=engine_identity(bundle, engine),
-        read=run.checksums(read, bars),
+        verb="infer", bundle=bundle.manifest.checksum, engine=engine_identity(bundle, engine), read=read,
         options=vars(verification) | {
             "top_k": lists.top_k, "exclude_history": lists.exclude_history, "drafter": drafting.drafter,
             "speculation": drafting.speculation, "draft_width": shape and shape.width,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..catalog.errors import OptionError
+from .long_run import numbered, pool_files
 
 if TYPE_CHECKING:
     from ..catalog.items import Catalog
@@ -33,6 +34,11 @@ class Lists:
     def files(self) -> list[Path]:
         """The files of item ids."""
         return [*filter(None, (self.allow, self.deny, self.popular))]
+
+    def read(self, histories: tuple[Path, ...], drafting: "Drafting") -> dict[str, Path | None]:
+        """All files that lists depend on, by what they are for."""
+        own = {"allow": self.allow, "deny": self.deny, "popular": self.popular}
+        return {**numbered("histories", histories), **own, **pool_files(drafting.pool)}
 
     def check(self, drafting: "Drafting") -> None:
         """Raise `OptionError` for options that mean nothing together."""
