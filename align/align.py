@@ -1,7 +1,7 @@
 """`specbeam align`: a draft learns what its target ranks highest."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,29 +19,24 @@ from ..catalog.histories.dataset import Dataset
 from ..catalog.identifiers import Warn
 from ..catalog.prompts.encoder import PromptEncoder
 from ..catalog.prompts.options import PromptOptions
-from ..engines.torch import TorchEngine
-from ..export.bundle import check_same_tokens
-from ..export.checkpoint import Checkpoint
-from ..export.quiet import quiet
 from ..export.trained import ALIGNMENT, Given, Trained, as_trained
 from ..runtime.types import DraftShape, Int64
 from .objectives import Objective
+from .pair import Pair
 from .policy import AcceptanceCheck, Policy
 from .teaching.batch import child_logprobs
 from .teaching.lessons import Lessons, Places, batch_of
 from .teaching.searcher import BATCH, Searcher
 from .teaching.store import Progress, fill, open_store
 from .teaching.trees import joined
-from .training.budget import TrainingBudget, chosen_settings, usable_precision
-from .training.decoder import check_context, hidden_width
+from .training.budget import TrainingBudget
 from .training.fit import FitReport, fit
 from .training.samples import Format
 from .training.sources import Source
-from .training.train import checked, settle, split
+from .training.train import checked, split
 from .training.work import EVENTS
 
 TEACHER, FIT = OWN = ("teacher", "fit")  # what a work folder holds
-RATE = 0.4  # the default learning rate, times the hidden width
 PLACES_SEED = 0  # the same places whatever a run's seed is, so that runs can share the teacher data
 CHECKED = 256  # prompts that acceptance is validated on
 
@@ -133,33 +128,41 @@ def align(
     known = Trained.of(target)
     asked = as_trained(known, prompt, other_prompt=other_prompt, warn=warn)
     check_on_policy(options, objective)
-    chosen, seed = chosen_settings({"weight_decay": 0.01, "batch": 32, **chosen_settings(budget)[0]})
     work = claimed(output.with_name(f"{output.name}.work"))
-    with quiet():
-        source = Checkpoint.open(target)
-        form = Format.compile(source.tokenizer, dataset.catalog, asked, warn)
-        if known is not None and not other_prompt:
-            known.check(form.spec)
-        tokenizer = draft.tokenizer(dataset.catalog, "")
-        check_same_tokens(dataset.catalog, form.identifiers, source.tokenizer, tokenizer, asked.join)
-        model = draft.model(tokenizer, dataset.catalog, form.longest, seed)
-        settings = settle(draft, hidden_width(model), {"learning_rate": RATE / hidden_width(model), **chosen})
-        engine = target_engine(source, dataset, form, settings)
-    for context in (source.context, int(model.config.max_position_embeddings)):
-        check_context(context, form.longest, asked.history_length)
+    pair = Pair.open(dataset, target, draft, asked, None if other_prompt else known, budget, warn)
+    model, form, seed = pair.draft, pair.form, pair.seed
     histories, held_out, _ = split(dataset, PLACES_SEED)
     places = Places.choose(histories, options.windows, options.places, seed=PLACES_SEED)
     check_enough(dataset, len(places), len(held_out))
-    searcher = Searcher(engine, form.identifiers.trie, form.spec.prefix_ids, options.top_k)
-    folders = [target] if source.adapter is None else [target, source.adapter.base]
-    store = open_store(teacher or work / TEACHER, folders, form, places, options.top_k)
+    searcher = Searcher(pair.target, form.identifiers.trie, form.spec.prefix_ids, options.top_k)
+    store = open_store(teacher or work / TEACHER, pair.folders, form, places, options.top_k)
     fill(store, searcher, places, form, progress)
     encoder = PromptEncoder(form.spec, form.identifiers.tokens, form.longest)
     lessons = Lessons(places, form, encoder, store, leaves=objective.reaches_leaves or objective.alpha < 1)
-    torch.nn.Module.to(model, engine.device)
+    torch.nn.Module.to(model, pair.target.device)
     policy = Policy(model, form)
     check = acceptance_check(policy, searcher, [encoder.encode(history).ids for history, _ in held_out], form, seed)
-    before = check(model)
+    before, loss = check(model), _loss(objective, options, policy, lessons, searcher)
+    report = fit(
+        model, lessons, lessons.collate, loss, pair.budget, work / FIT, validate=check, best="agreement",
+        larger_is_better=True, progress=bar, fingerprint=f"{draft}, {objective}, {options}, {store.settings}",
+    )  # fmt: skip
+    parameters = sum(weight.numel() for weight in model.parameters())
+    result = AlignReport(parameters, objective, options, asked, pair.budget, before, report, len(places), store.bytes())
+    draft.write(
+        model, pair.tokenizer, output, record=ALIGNMENT, content=record(result, dataset, target, draft, form),
+        events=work / FIT / EVENTS, overwrite=overwrite,
+    )  # fmt: skip
+    for name in OWN:
+        shutil.rmtree(work / name, ignore_errors=True)
+    work.rmdir()
+    return result
+
+
+def _loss(
+    objective: Objective, options: AlignOptions, policy: Policy, lessons: Lessons, searcher: Searcher
+) -> Callable[[torch.nn.Module, dict[str, Any]], torch.Tensor]:
+    """The loss of a batch, a share of them on the draft's own trees."""
 
     def loss(model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         if options.on_policy and float(torch.rand(())) < options.on_policy:
@@ -167,20 +170,7 @@ def align(
         batch = batch_of(inputs)
         return objective(batch, child_logprobs(model, batch))
 
-    report = fit(
-        model, lessons, lessons.collate, loss, settings, work / FIT, validate=check, best="agreement",
-        larger_is_better=True, progress=bar, fingerprint=f"{draft}, {objective}, {options}, {store.settings}",
-    )  # fmt: skip
-    parameters = sum(weight.numel() for weight in model.parameters())
-    result = AlignReport(parameters, objective, options, asked, settings, before, report, len(places), store.bytes())
-    draft.write(
-        model, tokenizer, output, record=ALIGNMENT, content=record(result, dataset, target, draft, form),
-        events=work / FIT / EVENTS, overwrite=overwrite,
-    )  # fmt: skip
-    for name in OWN:
-        shutil.rmtree(work / name, ignore_errors=True)
-    work.rmdir()
-    return result
+    return loss
 
 
 def check_on_policy(options: AlignOptions, objective: Objective) -> None:
@@ -211,15 +201,6 @@ def claimed(work: Path) -> Path:
             "interrupted one. Move it away, or choose another --output."
         )
     return work
-
-
-def target_engine(source: Checkpoint, dataset: Dataset, form: Format, budget: TrainingBudget) -> TorchEngine:
-    """The target, where there is a GPU on it, in the precision that the draft trains in."""
-    precision = usable_precision(budget.precision)
-    model = source.load(precision, dataset.catalog.tokens)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.nn.Module.to(model, device)
-    return TorchEngine(model, form.identifiers.trie.vocabulary, precision=precision, threads=0)
 
 
 def acceptance_check(
