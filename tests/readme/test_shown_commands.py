@@ -66,7 +66,7 @@ def test_the_pages_show_commands() -> None:
 def test_a_verb_takes_what_is_shown(words: list[str]) -> None:
     """Parsed, values included, as far as no file has to be there; nothing is run."""
     command = main.commands[words[0]]
-    context = click.Context(command, info_name=words[0])
+    context = click.Context(command, info_name=words[0], parent=click.Context(main, **main.context_settings))
     values, left, _ = command.make_parser(context).parse_args(words[1:])
     assert not left
     for parameter in command.params:
@@ -87,6 +87,7 @@ def test_a_script_takes_what_is_shown(
 ) -> None:
     assert words[0] == "-m", "scripts of the repository are run as modules"
     monkeypatch.setattr(sys, "argv", [words[1], "--help"])
+    monkeypatch.delitem(sys.modules, words[1], raising=False)  # which another test may have imported
     monkeypatch.setattr(sys, "path", [*sys.path])
     with mock.patch.dict(os.environ), pytest.raises(SystemExit) as ended:
         runpy.run_module(words[1], run_name="__main__")
