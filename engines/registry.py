@@ -33,12 +33,14 @@ def chosen_engine(bundle: ModelBundle, name: str | None, device: str | None = No
     if name is None and (usual := found_default(bundle)) is not None and _device(usual) == device:
         return usual
     built = bundle.engine_names()
+    if not (name or built):
+        return default_engine(bundle)  # says how to build one
     there = [one for one in ([name] if name else built) if _device(one) == device]
     if len(there) != 1:
         found = f"{name} is not" if name else f"{len(there) or 'none'} of its engines ({', '.join(built)}) are"
         raise BundleError(
-            f"{bundle.path}: {found} on the device {device!r}; expected one. Name one that `specbeam inspect` lists, "
-            f"or build it: specbeam build-engine {bundle.path} --device {device}"
+            f"{bundle.path}: {found} on the device {device!r}; expected one that is. Leave the device out, or name an "
+            "engine on it, as `specbeam inspect` lists them."
         )
     return there[0]
 

@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 from specbeam.catalog import HistoryRequest, read_histories
-from specbeam.runtime import Recommender
+from specbeam.runtime import Batching, EngineChoice, Recommender
 
 bundle, *files = sys.argv[1:]
-recommender = Recommender.open(bundle, batching=8)
+recommender = Recommender.open(bundle, engine=EngineChoice(threads=1), batching=Batching(8))
 if files:
     entries = [entry for entry in read_histories([Path(file) for file in files]) if isinstance(entry, HistoryRequest)]
     users, histories = [entry.user for entry in entries], [entry.items for entry in entries]

@@ -12,6 +12,7 @@ from ..pools.items.pool import ItemPool
 from .types import DrafterKind, DraftShape, Mode, ScoringKind
 
 Speculation = Literal["auto", "fixed"]
+Device = Literal["cpu", "cuda"]
 
 SAMPLING = ("relaxed", "sampled")
 COLDEST = 1e-6  # by then the best items are certain; colder, numbers overflow
@@ -109,13 +110,14 @@ class EngineChoice:
     """What runs: one of a bundle's engines. Raises `OptionError` for what cannot be a choice."""
 
     name: str | None = None  # that `specbeam inspect` lists, or torch-cpu-fp32; None: the bundle's default engine
-    device: str | None = None  # such as "cpu": of those that are built; None: any
+    device: Device | None = None  # of the engines that are built, one on it; None: on any
     threads: int | None = None  # of each engine, at most 1024; None: all processors of this process
 
     def __post_init__(self) -> None:
-        for name in ("name", "device"):
-            if (value := getattr(self, name)) is not None:
-                checks.text(value, f"an engine's {name}")
+        if self.name is not None:
+            checks.text(self.name, "an engine's name")
+        if self.device is not None:
+            checks.choice(self.device, "an engine's device", get_args(Device))
         if self.threads is not None:
             threads = checks.whole_number(self.threads, "threads", 1, checks.MOST_THREADS)
             object.__setattr__(self, "threads", threads)
@@ -128,4 +130,4 @@ class Batching:
     size: int = 8  # requests in one call, at most
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", checks.whole_number(self.size, "batch_size"))
+        object.__setattr__(self, "size", checks.whole_number(self.size, "a batch's size"))

@@ -1,5 +1,6 @@
 """A bundle's engines: build-engine."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import click
 from .options import PathType, bundle_argument, flags, format_option, threads_option, together
 from .output import Bars, claim_outputs
 from .overwrite import tell_losses
+from .values import collected
 
 if TYPE_CHECKING:
     from ..engines.backend import Backend
@@ -72,6 +74,17 @@ tensorrt_options = together(
 )
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is built, and how."""
+
+    backend: str
+    device: str | None
+    precision: Any
+    draft_precision: Any
+    threads: int | None
+
+
 @click.command("build-engine")
 @bundle_argument
 @click.option("--backend", default="onnxruntime", show_default=True, type=BACKENDS)
@@ -85,10 +98,8 @@ tensorrt_options = together(
 @threads_option
 @click.option("--default", is_flag=True, help=DEFAULT_HELP)
 @click.option("--overwrite", is_flag=True, help="Replace an existing engine.")
-def build_engine(
-    bundle: Path, backend: str, device: str | None, precision: Any, draft_precision: Any, threads: int | None,
-    default: bool, overwrite: bool, **options: Any,
-) -> None:  # fmt: skip
+@collected("asked", Asked)
+def build_engine(bundle: Path, asked: Asked, default: bool, overwrite: bool, **options: Any) -> None:
     """Make a bundle's graphs ready for this machine, check them and measure their latency.
 
     int8 is calibrated on the calls of real searches, tried in the ways that the backend offers, and kept only if
@@ -111,7 +122,8 @@ def build_engine(
 
     options = {name: value for name, value in options.items() if value not in (None, ())}
     opened = open_bundle(bundle)
-    order = Order.check(opened, _backend(backend, device, options), precision, draft_precision, threads)
+    backend = _backend(asked.backend, asked.device, options)
+    order = Order.check(opened, backend, asked.precision, asked.draft_precision, asked.threads)
     before = found_default(opened)
     if default and not overwrite and order.name in opened.engine_names():
         set_default(opened, order.name)

@@ -4,8 +4,9 @@ A target of 24 layers of 1,024 (about 300 million parameters) and a draft of 2 l
 trained and aligned on games in bf16, exported, and measured by the torch engine at batch 1. Smaller sizes
 and steps try the same on a CPU:
 
-    large_pair.py DIR
-    large_pair.py DIR --target 2x64 --draft 1x32 --steps 20 10 10 --places 500 --users 20 --device cpu
+    python -m benchmarks.alignment.large_pair DIR
+    python -m benchmarks.alignment.large_pair DIR --target 2x64 --draft 1x32 --steps 20 10 10 --places 500 \\
+      --users 20 --device cpu
 """
 
 from argparse import ArgumentParser

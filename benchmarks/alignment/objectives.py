@@ -6,9 +6,9 @@ as its own draft, which no alignment can better. Everything lies in one work fol
 (teacher/), drafts/ and results/. What is there is not made again, and processes may share the folder: each
 takes the runs that no other has begun. Three steps:
 
-    alignment.py --data beauty --work DIR            as often side by side as there are processors
-    alignment.py --data beauty --work DIR --speed    WS@K of the first seed's drafts, on a quiet machine
-    alignment.py --data beauty --work DIR --report   the tables, and a picture
+    python -m benchmarks.alignment.objectives --data beauty --work DIR   as often side by side as there are processors
+    ... --speed    WS@K of the first seed's drafts, on a quiet machine
+    ... --report   the tables, and a picture
 """
 
 import fcntl

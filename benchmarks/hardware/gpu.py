@@ -3,7 +3,8 @@
 Models are Llama-shaped with random weights, made on the device; no checkpoint is needed. The floor beside each
 time is that of reading the weights once a call. On a CPU, to see that it works:
 
-    gpu.py --device cpu --precision fp32 --targets tiny --draft tiny-draft --repeats 2 --prompt 30 --ort
+    python -m benchmarks.hardware.gpu --device cpu --precision fp32 --targets tiny --draft tiny-draft --repeats 2 \\
+      --prompt 30 --ort
 """
 
 import gc

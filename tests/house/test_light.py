@@ -3,6 +3,7 @@
 import pytest
 
 from loaded import HEAVY, loaded_by
+from tiny_bundle import Tiny
 
 
 @pytest.mark.parametrize(
@@ -14,6 +15,17 @@ from loaded import HEAVY, loaded_by
 def test_import_is_light(module: str) -> None:
     loaded = loaded_by(f"import {module}")
     assert "specbeam" in loaded
+    assert not loaded & HEAVY
+
+
+def test_recommending_is_light(tiny: Tiny) -> None:
+    """The engine that serves is loaded, and answers."""
+    loaded = loaded_by(
+        "from specbeam.runtime import EngineChoice, Recommender\n"
+        f"open_ = Recommender.open({str(tiny.bundle)!r}, engine=EngineChoice(threads=1))\n"
+        "assert len(open_.recommend([['1']], 3)[0].items) == 3"
+    )
+    assert "onnxruntime" in loaded
     assert not loaded & HEAVY
 
 

@@ -113,7 +113,7 @@ def test_arguments_that_look_right_are_refused() -> None:
     recommender = make()
     with pytest.raises(OptionError, match=r"history 1 \(from 0\) is '10', expected a list of item ids: put it into"):
         recommender.recommend([[CATALOG.item_ids[0]], "10"], 2)
-    with pytest.raises(ValueError, match="batch_size is 0"):
+    with pytest.raises(ValueError, match="a batch's size is 0"):
         make(batch_size=0)
 
 

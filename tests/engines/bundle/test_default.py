@@ -125,7 +125,7 @@ def test_an_engine_may_be_chosen_by_its_device(two: Path) -> None:
     """The default where it is on that device, else the only one there; several or none are told of."""
     opened, elsewhere = Bundle.open(two), two / "engines" / "onnxruntime-cuda-fp16"
     assert chosen_engine(opened, None, "cpu") == default_engine(opened)
-    with pytest.raises(BundleError, match=r"none of its engines \(.*\) are on the device 'cuda'; expected one"):
+    with pytest.raises(BundleError, match=r"none of its engines \(.*\) are on the device 'cuda'; expected one that is"):
         chosen_engine(opened, None, "cuda")
     shutil.copytree(two / "engines" / ENGINE, elsewhere)
     assert chosen_engine(opened, None, "cuda") == elsewhere.name
