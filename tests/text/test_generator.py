@@ -100,7 +100,7 @@ def test_stop_strings_are_not_written(bundle: Path) -> None:
 
 
 def test_options_that_mean_nothing(bundle: Path) -> None:
-    with pytest.raises(OptionError, match="batch_size is 0"):
+    with pytest.raises(OptionError, match="a batch's size is 0"):
         TextGenerator.open(bundle, batching=0)
     with pytest.raises(OptionError, match="empty stop string"):
         TextGenerator.open(bundle, stop=[""])
