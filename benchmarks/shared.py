@@ -1,4 +1,4 @@
-"""What the benchmarks and the tests share: what compares with `generate` as the truth, real users, and tables."""
+"""What the benchmarks and the tests share: what compares with `generate` as the truth, real users, turns, tables."""
 
 import argparse
 import json
@@ -6,12 +6,19 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
+from time import perf_counter, sleep
 
 import numpy as np
+from tqdm import tqdm
 
 from specbeam.catalog.trie import ItemTrie
 from specbeam.evaluate.generate import Ranked, TrieGenerate  # noqa: F401 (the truth, with what compares with it)
 from specbeam.runtime import Recommendation
+
+WARM_UP = 3
+PAUSE = 0.01  # seconds before each turn: the threads of the contestant before stop spinning meanwhile
+Contestant = Callable[[list[list[str]]], object]
 
 
 def shared_data() -> Path | None:
@@ -130,3 +137,29 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for row in rows:
         print("| " + " | ".join(f"{x:.2f}" if isinstance(x, float) else str(x) for x in row) + " |", flush=True)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Milliseconds that `work` takes."""
+    sleep(PAUSE)
+    start = perf_counter()
+    work()
+    return 1000 * (perf_counter() - start)
+
+
+def turns(contestants: dict[str, Contestant], groups: list[list[list[str]]], name: str) -> dict[str, float]:
+    """Median milliseconds a user of each contestant over the groups of users, taking turns."""
+    times: dict[str, list[float]] = {contestant: [] for contestant in contestants}
+    warm_up = groups[:WARM_UP]
+    for i, group in enumerate(tqdm([*warm_up, *groups], desc=name, disable=None, leave=False)):
+        for contestant, serve in contestants.items():
+            elapsed = timed(lambda serve=serve, group=group: serve(group)) / len(group)
+            if i >= len(warm_up):
+                times[contestant].append(elapsed)
+    return {contestant: median(measured) for contestant, measured in times.items()}
+
+
+def shape(text: str) -> tuple[int, int]:
+    """ "40x3" as (40, 3)."""
+    width, length = text.split("x")
+    return int(width), int(length)

@@ -15,11 +15,10 @@ from ..catalog.extras import install
 from ..engines.bundle.items import Bundle
 from ..engines.installed import backend_version
 from ..engines.machine.processors import available_threads, processor
-from ..engines.registry import chosen_engine, chosen_threads
 from ..runtime import Drafting, Recommender
 from ..runtime.loaded import Loaded
 from ..runtime.planning.from_options import drafter_for, planning_for
-from ..runtime.recommender import check_k, opened_pool
+from ..runtime.recommender import check_k
 from ..runtime.types import DrafterKind, Int64
 from .settings import Search, Settings, searches_of
 
@@ -63,15 +62,15 @@ class Bench:
         manifest = bundle.manifest
         for k in settings.top_k:
             check_k(k, manifest.max_top_k)
-        given, choice = settings.drafting, settings.engine
+        given = settings.drafting
         drafter = drafter_for(bundle, given.drafter, has_pool=given.pool is not None)
-        engine, threads = chosen_engine(bundle, choice.name, choice.device), chosen_threads(choice.threads)
+        engine, threads = settings.engine.of(bundle)
         searches = searches_of(
             settings, manifest.scoring, has_draft=drafter not in (None, "none"),
             planned=drafter != "none" and not engine.startswith("torch-"),
         )  # fmt: skip
         items = bundle.items()
-        drafting = Drafting(drafter, opened_pool(given.pool))
+        drafting = Drafting(drafter, given.opened_pool())
         loaded = Loaded.of(bundle, items, engine, drafting, threads=threads)
         return cls(bundle, settings, searches, engine, threads, drafting, loaded)
 

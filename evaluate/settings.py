@@ -46,6 +46,8 @@ class Settings(Checked, frozen=True):
                 raise OptionError(f"got the {name} {values}; expected at least one, and each once.")
         checks.within(self, 1, top_k=checks.LARGEST, users=checks.LARGEST)
         checks.within(self, 0, timed_users=checks.LARGEST, seed=checks.LARGEST_SEED)
+        if not self.drafting.reuse:
+            raise OptionError('evaluations are discarded by the rule "all-or-nothing". Leave reuse=False out.')
         if self.slack is not None and "tolerant" not in self.verify:
             raise OptionError("a slack is for tolerant verification, which is not asked for. Leave it out.")
         if self.temperature is not None and not set(SAMPLING) & set(self.verify):

@@ -12,7 +12,6 @@ from ..catalog import checks
 from ..catalog.errors import HistoryError, OptionError
 from ..engines.bundle.facts import LatencyPoint
 from ..engines.bundle.items import Bundle
-from ..engines.registry import chosen_engine, chosen_threads
 from ..runtime.answers import answered
 from ..runtime.arguments import checked_drafting, checked_engine, checked_verification, listed_histories
 from ..runtime.options import Drafting, EngineChoice, Verification
@@ -22,7 +21,7 @@ from ..runtime.planning.from_options import drafter_for
 from ..runtime.planning.planner import Expected
 from ..runtime.planning.policy import FixedPlanning, Planning
 from ..runtime.planning.tuning_file import TUNING_SCHEMA, CallFit, Tuning, graphs_of, planner_for, write_tuning
-from ..runtime.recommender import Recommender, check_k, opened_pool
+from ..runtime.recommender import Recommender, check_k
 from ..runtime.stats import DecodeStats
 from ..runtime.types import Bool, DrafterKind, DraftShape, DraftTree, Float64, Frontier, Int64, Mode, Request, Verdict
 
@@ -70,7 +69,6 @@ def tune(
     where the engine gives no numbers.
     """
     verification, choice, drafting = checked_verification(verification), checked_engine(engine), _drafting(drafting)
-    threads = chosen_threads(choice.threads)
     ks = [checks.whole_number(k, "top_k") for k in checks.listed(top_k, "top_k", "whole numbers")]
     if not ks:
         raise OptionError("top_k is empty; expected at least one length of lists to tune for.")
@@ -83,12 +81,12 @@ def tune(
         check_k(k, bundle.manifest.max_top_k)
     if not verification.lossless:
         raise OptionError(f"{verification.mode} verification drafts a fixed shape: there is nothing to tune.")
-    name = chosen_engine(bundle, choice.name, choice.device)
+    name, threads = choice.of(bundle)
     facts = bundle.engine_facts(name)
     if not os.access(bundle.path / "engines" / name, os.W_OK):  # before the work, not after it
         raise OptionError(f"{bundle.path} cannot be written to; the result is kept in it. Tune a copy, or change that.")
     drafter = drafter_for(bundle, drafting.drafter, has_pool=drafting.pool is not None)
-    pool, drafts = opened_pool(drafting.pool), drafter is not None
+    pool, drafts = drafting.opened_pool(), drafter is not None
     recommender = Recommender.open(
         bundle, engine=EngineChoice(name, threads=threads), verification=verification,
         drafting=Drafting(drafter or "none", pool, "fixed" if drafts else None),

@@ -8,7 +8,6 @@ from ..catalog.trie import ItemTrie
 from ..engines.base import Engine
 from ..engines.bundle.items import Bundle
 from ..engines.registry import load_engine, name_and_precision
-from ..pools.items.pool import ItemPool
 from .drafting.retrieval import CatalogPool
 from .options import Drafting
 
@@ -32,14 +31,14 @@ class Loaded:
     ) -> "Loaded":
         """Load a bundle's engines of one name.
 
-        items: the bundle's; drafting: with the drafter of `drafter_for`, and an opened pool.
+        items: the bundle's; drafting: with the drafter of `drafter_for`.
         """
-        catalog, trie = items
+        (catalog, trie), pool = items, drafting.opened_pool()
         target = load_engine(bundle, "target", engine, threads=threads)
         drafts = drafting.drafter in ("model", "both")
         return cls(
             catalog, trie, bundle.prompts(trie), target,
             load_engine(bundle, "draft", engine, threads=threads) if drafts else None,
-            CatalogPool(drafting.pool, catalog, trie) if isinstance(drafting.pool, ItemPool) else None,
+            None if pool is None else CatalogPool(pool, catalog, trie),
             bundle.manifest.max_top_k, name_and_precision(bundle, "target", engine),
         )  # fmt: skip

@@ -8,6 +8,8 @@ from typing import Literal, get_args
 
 from ..catalog import checks
 from ..catalog.errors import OptionError
+from ..engines.bundle.model import ModelBundle
+from ..engines.registry import chosen_engine, chosen_threads
 from ..pools.items.pool import ItemPool
 from .types import DrafterKind, DraftShape, Mode, ScoringKind
 
@@ -104,6 +106,10 @@ class Drafting:
         if self.speculation == "auto" and self.shape is not None:
             raise OptionError(f"auto decides how much to draft; got {self.shape} as well. Leave one of the two out.")
 
+    def opened_pool(self) -> ItemPool | None:
+        """The pool, opened. Raises `PoolError` where it cannot be used."""
+        return self.pool if self.pool is None or isinstance(self.pool, ItemPool) else ItemPool.open(self.pool)
+
 
 @dataclass(frozen=True)
 class EngineChoice:
@@ -121,6 +127,10 @@ class EngineChoice:
         if self.threads is not None:
             threads = checks.whole_number(self.threads, "threads", 1, checks.MOST_THREADS)
             object.__setattr__(self, "threads", threads)
+
+    def of(self, bundle: ModelBundle) -> tuple[str, int]:
+        """The engine's name in a bundle, and its threads. Raises `BundleError` where it is not known which is meant."""
+        return chosen_engine(bundle, self.name, self.device), chosen_threads(self.threads)
 
 
 @dataclass(frozen=True)

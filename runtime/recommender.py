@@ -12,8 +12,6 @@ from ..catalog import checks
 from ..catalog.errors import HistoryError, OptionError
 from ..catalog.hashing import text_key
 from ..engines.bundle.items import Bundle
-from ..engines.registry import chosen_engine, chosen_threads
-from ..pools.items.pool import ItemPool
 from .answers import answered, failure
 from .arguments import (
     checked_batching,
@@ -78,11 +76,11 @@ class Recommender:
         """
         choice, drafting = checked_engine(engine), checked_drafting(drafting)
         verification, batching = checked_verification(verification), checked_batching(batching)
-        threads, pool = chosen_threads(choice.threads), opened_pool(drafting.pool)
+        pool = drafting.opened_pool()
         bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         if verification.scoring is None and verification.mode != "sampled":
             verification = replace(verification, scoring=bundle.manifest.scoring)
-        name = chosen_engine(bundle, choice.name, choice.device)
+        name, threads = choice.of(bundle)
         drafter = drafter_for(bundle, drafting.drafter, has_pool=pool is not None)
         drafting, items = replace(drafting, drafter=drafter, pool=pool), bundle.items()
         planning = planning_for(bundle, name, items[1], verification, drafting, threads=threads)
@@ -207,11 +205,6 @@ class Recommender:
         rounds: list[Round] = []
         result = self._search.run([request], k, self.planning, DecodeStats(self.trie.length), rounds)[0]
         return answered([failure(0, request.user, self._engine) if result is None else result])[0], rounds
-
-
-def opened_pool(pool: str | Path | ItemPool | None) -> ItemPool | None:
-    """A pool by its path, or as it is. Raises `PoolError` where it cannot be used."""
-    return pool if pool is None or isinstance(pool, ItemPool) else ItemPool.open(pool)
 
 
 def check_k(k: int, most: int | None) -> int:

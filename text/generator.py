@@ -13,8 +13,6 @@ from ..catalog.identifiers import adds_special
 from ..engines.base import Engine
 from ..engines.bundle.texts import TextBundle, TextPrompt
 from ..engines.registry import (
-    chosen_engine,
-    chosen_threads,
     load_engine,
     name_and_precision,
 )
@@ -97,13 +95,13 @@ class TextGenerator:
         `PoolError` or `OptionError` with the remedy.
         """
         choice, live, verification = checked_engine(engine), checks.flag(live, "live"), _checked(verification)
-        threads, batch_size = chosen_threads(choice.threads), checked_batching(batching).size
+        batch_size = checked_batching(batching).size
         checks.instance(drafting, "drafting", (TextDrafting, type(None)), "such as TextDrafting(depth=8), or None")
         stop = checks.listed(stop, "stop", "strings")
         bundle = bundle if isinstance(bundle, TextBundle) else TextBundle.open(bundle)
         manifest = bundle.manifest
         opened = None if pool is None else _pool(pool, bundle, drafting)
-        name = chosen_engine(bundle, choice.name, choice.device)
+        name, threads = choice.of(bundle)
         planning = _planning(bundle, name, speculation, verification)
         loaded = load_engine(bundle, "target", name, threads=threads)
         drafter: TextDrafter = NoDrafter()

@@ -171,7 +171,6 @@ def generate(
     """
     from ..catalog.errors import SpecBeamError
     from ..engines.bundle.texts import TextBundle
-    from ..engines.registry import chosen_engine
     from ..runtime.runs.windows import Outcomes
     from ..text import TextGenerator
     from ..text.files import Generation
@@ -181,22 +180,15 @@ def generate(
     drafts.check(verification)
     run = LongRun(writing, [prompts])
     opened = TextBundle.open(bundle)
-    name = chosen_engine(opened, engine.name, engine.device)
+    name, _ = engine.of(opened)
     generator = TextGenerator.open(
         opened, engine=replace(engine, name=name), pool=drafts.pool, drafting=drafts.drafting, live=drafts.live,
         speculation=drafts.speculation, verification=verification, stop=texts.stop, batching=batching,
     )  # fmt: skip
     job = Generation(generator, max_new_tokens=texts.most, stats=texts.stats, ahead=not run.piped)
     with Bars() as bars:
-        facts = _facts(
-            opened,
-            name,
-            run.checksums({"prompts": prompts, **pool_files(drafts.pool)}, bars),
-            texts,
-            drafts,
-            verification,
-            batching,
-        )
+        read = run.checksums({"prompts": prompts, **pool_files(drafts.pool)}, bars)
+        facts = _facts(opened, name, read, texts, drafts, verification, batching)
         with run.sink(facts, Outcomes(), bars) as sink:
             earlier = sink.counts.served
             _learn(generator, sink, bars, earlier)

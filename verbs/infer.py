@@ -126,9 +126,8 @@ def infer(
       zcat histories.jsonl.gz | specbeam infer bundle - --output - --rejects bad.jsonl | gzip > recs.jsonl.gz
     """
     from ..engines.bundle.items import Bundle
-    from ..engines.registry import chosen_engine
     from ..runtime import Recommender
-    from ..runtime.recommender import check_k, opened_pool
+    from ..runtime.recommender import check_k
     from ..runtime.runs.inference import InferCounts, Inference
     from ..runtime.runs.item_lists import ItemList
     from ..runtime.runs.recheck import Recheck, least_overlap
@@ -140,7 +139,7 @@ def infer(
     allow, deny = (None if path is None else ItemList.read(path) for path in (lists.allow, lists.deny))
     opened = Bundle.open(bundle)
     check_k(lists.top_k, opened.manifest.max_top_k)
-    name, pool = chosen_engine(opened, engine.name, engine.device), opened_pool(drafting.pool)
+    (name, _), pool = engine.of(opened), drafting.opened_pool()
     recommender = Recommender.open(
         opened, engine=replace(engine, name=name), drafting=replace(drafting, pool=pool), verification=verification,
         batching=batching,

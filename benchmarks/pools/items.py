@@ -13,8 +13,7 @@ from tempfile import mkdtemp
 
 import numpy as np
 
-from benchmarks.shared import arguments, dump, print_table, real_users
-from benchmarks.speed.walltime import shape, turns
+from benchmarks.shared import arguments, dump, print_table, real_users, shape, turns
 from specbeam.catalog.histories.read import read_histories
 from specbeam.catalog.histories.requests import HistoryRequest
 from specbeam.engines.bundle.default import default_engine

@@ -5,8 +5,7 @@ from statistics import median
 
 from tqdm import tqdm
 
-from benchmarks.shared import arguments, dump, print_table, real_users
-from benchmarks.speed.walltime import WARM_UP, timed
+from benchmarks.shared import WARM_UP, arguments, dump, print_table, real_users, timed
 from specbeam.engines.bundle.items import Bundle
 from specbeam.runtime import EngineChoice, ItemFilter, Recommender
 

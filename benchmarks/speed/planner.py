@@ -13,8 +13,7 @@ from statistics import median
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.shared import arguments, dump, print_table, real_users
-from benchmarks.speed.walltime import timed
+from benchmarks.shared import arguments, dump, print_table, real_users, timed
 from specbeam.engines.bundle.default import default_engine
 from specbeam.engines.bundle.items import Bundle
 from specbeam.evaluate.tune import tune

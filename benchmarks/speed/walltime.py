@@ -6,43 +6,15 @@ their size).
 """
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
-from statistics import median
-from time import perf_counter, sleep
 
 import torch
-from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
-from benchmarks.shared import TrieGenerate, arguments, dump, print_table, real_users
+from benchmarks.shared import Contestant, TrieGenerate, arguments, dump, print_table, real_users, shape, turns
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.machine.processors import available_threads
 from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommender
-
-WARM_UP = 3
-PAUSE = 0.01  # seconds before each turn: the threads of the contestant before stop spinning meanwhile
-Contestant = Callable[[list[list[str]]], object]
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Milliseconds that `work` takes."""
-    sleep(PAUSE)
-    start = perf_counter()
-    work()
-    return 1000 * (perf_counter() - start)
-
-
-def turns(contestants: dict[str, Contestant], groups: list[list[list[str]]], name: str) -> dict[str, float]:
-    """Median milliseconds a user of each contestant over the groups of users, taking turns."""
-    times: dict[str, list[float]] = {contestant: [] for contestant in contestants}
-    warm_up = groups[:WARM_UP]
-    for i, group in enumerate(tqdm([*warm_up, *groups], desc=name, disable=None, leave=False)):
-        for contestant, serve in contestants.items():
-            elapsed = timed(lambda serve=serve, group=group: serve(group)) / len(group)
-            if i >= len(warm_up):
-                times[contestant].append(elapsed)
-    return {contestant: median(measured) for contestant, measured in times.items()}
 
 
 def recommenders(bundle: Bundle, options: Namespace, batch: int) -> dict[str, Recommender]:
@@ -70,12 +42,6 @@ def measure(
         contestants["generate"] = lambda group: generate(encode(group[0]).prompt, k)
     groups = [histories[i : i + batch] for i in range(0, len(histories) - batch + 1, batch)]
     return turns(contestants, groups, f"K={k}, batch {batch}")
-
-
-def shape(text: str) -> tuple[int, int]:
-    """ "40x3" as (40, 3)."""
-    width, length = text.split("x")
-    return int(width), int(length)
 
 
 def add_shapes(parser: ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 from ...catalog.errors import OptionError
 from ...catalog.trie import ItemTrie
 from ...engines.bundle.items import Bundle
-from ...pools.items.pool import ItemPool
 from ..options import Drafting, Verification
 from ..types import DrafterKind, DraftShape
 from .policy import FixedPlanning, Planning
@@ -36,9 +35,9 @@ def planning_for(
 ) -> Planning:
     """How much is drafted; raises `OptionError` for what cannot be combined.
 
-    drafting: with the drafter of `drafter_for` (None: there is nothing to draft by), and an opened pool.
+    drafting: with the drafter of `drafter_for` (None: there is nothing to draft by).
     """
-    drafter, speculation, shape, pool = drafting.drafter, drafting.speculation, drafting.shape, drafting.pool
+    drafter, speculation, shape, pool = drafting.drafter, drafting.speculation, drafting.shape, drafting.opened_pool()
     if drafter == "none":
         if speculation or shape:
             raise OptionError("without a drafter nothing is drafted. Leave the speculation, the width and length out.")
@@ -56,7 +55,7 @@ def planning_for(
     scoring = "constrained" if verification.mode == "sampled" else verification.scoring or "full"
     return planner_for(
         bundle, engine, trie, verification.mode, scoring, drafter=drafter,
-        pool=pool.checksum if isinstance(pool, ItemPool) else None, threads=threads,
+        pool=None if pool is None else pool.checksum, threads=threads,
     )  # fmt: skip
 
 

@@ -202,6 +202,7 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         ({"slack": 0.1}, "a slack is for tolerant"),
         ({"temperature": 2.0}, "a temperature is for relaxed and sampled"),
         ({"drafting": "auto"}, r"drafting is 'auto', expected such as Drafting\(\)"),
+        ({"drafting": Drafting(reuse=False)}, "discarded by the rule"),
         ({"batching": 8}, r"batching is 8, expected such as Batching\(\)"),
     ):
         with pytest.raises(OptionError, match=message):

@@ -12,14 +12,9 @@ from transformers import AutoModelForCausalLM
 from specbeam.catalog.errors import ExportError
 from specbeam.export import export_bundle
 from specbeam.export.checkpoint import Checkpoint
-from tiny_models import identifier_tokens, make_model, make_tokenizer, tiny_catalog
+from tiny_models import identifier_tokens, make_model, make_tokenizer
 
 IDENTIFIERS = identifier_tokens()
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Path:
-    return tiny_catalog(tmp_path / "index.json")
 
 
 def make_adapter(

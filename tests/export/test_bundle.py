@@ -33,11 +33,6 @@ from tiny_models import (
 IDENTIFIERS = identifier_tokens()
 
 
-@pytest.fixture
-def index(tmp_path: Path) -> Path:
-    return tiny_catalog(tmp_path / "index.json")
-
-
 def axes(values: Any) -> dict[str, tuple[str | int, ...]]:
     return {v.name: tuple(d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
 

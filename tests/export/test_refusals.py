@@ -24,11 +24,6 @@ from tiny_models import (
 IDENTIFIERS = identifier_tokens()
 
 
-@pytest.fixture
-def index(tmp_path: Path) -> Path:
-    return tiny_catalog(tmp_path / "index.json")
-
-
 def edit_config(directory: Path, **changes: Any) -> None:
     path = directory / "config.json"
     config = json.loads(path.read_text())
