@@ -17,9 +17,10 @@ from ..runtime.arguments import checked_drafting, checked_engine, checked_verifi
 from ..runtime.options import Drafting, EngineChoice, Verification
 from ..runtime.planning.acceptance import GRID, Acceptance
 from ..runtime.planning.costs import CallCosts, fit_nonnegative
+from ..runtime.planning.forecast import FARTHEST
 from ..runtime.planning.from_options import drafter_for
 from ..runtime.planning.planner import Expected
-from ..runtime.planning.policy import FixedPlanning, Planning
+from ..runtime.planning.policy import FixedPlanning
 from ..runtime.planning.tuning_file import TUNING_SCHEMA, CallFit, Tuning, graphs_of, planner_for, write_tuning
 from ..runtime.recommender import Recommender, check_k
 from ..runtime.stats import DecodeStats
@@ -34,16 +35,17 @@ TIMED_REQUESTS, FEWEST_BATCHES = 24, 5  # of each kind of batch: so many request
 Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
 
 
-class Probe(Planning):
+class Probe(FixedPlanning):
     """Drafts widely from one depth and nothing elsewhere, and counts what became of it."""
 
     def __init__(self, start: int, acceptance: Acceptance) -> None:
+        levels = min(acceptance.length - 1 - start, FARTHEST)
+        super().__init__(DraftShape(min(WIDEST, GRID[-1]), levels) if levels else None)
         self._start, self._acceptance = start, acceptance
-        self._widths = np.full(acceptance.length - 1 - start, min(WIDEST, GRID[-1]))
 
-    def plan(self, frontier: Frontier, prompt: int) -> tuple[Int64, Bool]:
-        here = frontier.active & (frontier.depth == self._start)
-        return np.where(here[:, None], self._widths, 0), np.zeros(len(here), bool)
+    def plan(self, frontier: Frontier) -> tuple[Int64, Bool]:
+        widths, every = super().plan(frontier)
+        return np.where((frontier.depth == self._start)[:, None], widths, 0), every
 
     def observe(self, before: Frontier, tree: DraftTree, verdict: Verdict) -> None:
         self._acceptance.observe(before, tree, verdict)

@@ -186,7 +186,7 @@ class Recommender:
         order = np.argsort([len(request.prompt) for request in requests], kind="stable").tolist()
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            stats = DecodeStats(self.trie.length, log=self.stats.log)
+            stats = DecodeStats(self.trie.length, log=[])
             with stats.timed("total"):
                 answers = self._search.run([requests[i] for i in chosen], k, self.planning, stats)
             with self._lock:

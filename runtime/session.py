@@ -1,9 +1,11 @@
 """The loop for one batch of requests: draft, verify, advance, until every frontier is at the leaves."""
 
+from time import perf_counter
+
 import numpy as np
 
 from .drafting.drafter import Drafter, empty_tree, enumerated, merged
-from .planning.policy import Planning
+from .planning.policy import Course, Planning
 from .search.evaluator import TreeEvaluator
 from .search.trie_view import TrieView
 from .search.verify import Verifier
@@ -39,13 +41,15 @@ class Session:
         keys [B]: what the roots are ranked by: 0, or where sampling any perturbed score. Requests whose scores are
         no numbers are given up at once (the target's `nodes.failed`) and get no leaves.
         """
+        start, earlier = perf_counter(), len(self._stats.log or ())
+        course = self._planning.begin(width, self._target.prompt_tokens)
         nothing = empty_tree(self._drafter.mode)
         verdict = self._verifier.verify(beginning(width, keys), self._target.nodes, nothing)
         while len(verdict.missing):
             before, missing = verdict.frontier, verdict.missing
             self._target.retain(before.active)
             self._drafter.retain(before.active)
-            tree, enumerate = self._drafted(before)
+            tree, enumerate = self._drafted(course, before)
             drafted = tree.nodes
             evaluated = self._target.evaluate(
                 NodeList(
@@ -53,22 +57,25 @@ class Session:
                 )
             )
             failed = self._target.nodes.failed
-            if before.active[failed].any():
-                before = without(before, failed)  # another frontier than was planned for: nothing is learned of it
+            as_planned = not before.active[failed].any()
+            if not as_planned:
+                before = without(before, failed)
             verdict = self._verifier.verify(before, self._target.nodes, tree)
             self._stats.count(verdict)
-            self._planning.observe(before, tree, verdict)
+            if as_planned:
+                course.observe(before, tree, verdict)
             if self._rounds is not None:
                 scores = self._target.nodes.path_scores(drafted)
                 self._rounds.append(Round(before, tree, scores, evaluated, verdict, enumerate))
             if not self._reuse:
                 self._target.nodes.forget()
                 verdict = self._verifier.verify(verdict.frontier, self._target.nodes, nothing)
+        course.end((self._stats.log or [])[earlier:], perf_counter() - start)
         return verdict.frontier
 
-    def _drafted(self, frontier: Frontier) -> tuple[DraftTree, Bool]:
+    def _drafted(self, course: Course, frontier: Frontier) -> tuple[DraftTree, Bool]:
         """What to evaluate ahead of need in this round, and the requests [B] for which that is all continuations."""
-        widths, enumerate = self._planning.plan(frontier, self._target.prompt_tokens)
+        widths, enumerate = course.plan(frontier)
         tree = empty_tree(self._drafter.mode)
         if widths.any():
             tree = self._drafter.propose(frontier, self._target.nodes, widths)

@@ -58,9 +58,11 @@ class DecodeStats(Timers):
             self.log.append(Call(role, batch, past, new, prompt, perf_counter() - start))
 
     def merge(self, other: "DecodeStats") -> None:
-        """Add another's counters and seconds."""
+        """Add another's counters and seconds, and its calls where they are wanted."""
         for name in (counter.name for counter in fields(self) if counter.name not in ("length", "log")):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        if self.log is not None:
+            self.log += other.log or []
 
     def count(self, verdict: Verdict) -> None:
         """Add what one round's verdict found."""

@@ -9,7 +9,7 @@ from ...catalog.errors import SpecBeamError
 from ...catalog.files import Frozen
 from ...catalog.trie import ItemTrie
 from ..types import Bool, DraftTree, Frontier, Int64, ScoringKind, Verdict
-from .estimates import GRID, PRIOR_REQUESTS, Census, Counts, Estimates
+from .estimates import GRID, PRIOR_REQUESTS, Census, Counts, Estimates, level_place
 
 __all__ = ["GRID", "PRIOR_REQUESTS", "Acceptance", "AcceptanceCounts", "DepthCounts", "LevelCounts", "WidthCounts"]
 _GRID = np.array(GRID)
@@ -19,7 +19,7 @@ class LevelCounts(Frozen, frozen=True):
     """One level of the drafts from one depth, for every width of the grid that drafts had at least."""
 
     start: Whole  # depth of the frontier that was drafted from
-    level: Positive  # 1, 2, ...
+    level: Positive  # 1, 2, ...; the last that is counted apart stands for those beyond
     trials: tuple[Size, ...]  # drafts whose level the target reached
     complete: tuple[Size, ...]  # of these, how many held every needed node among their first
     needed: tuple[Size, ...]  # needed nodes of the trials
@@ -98,7 +98,7 @@ class Acceptance:
         for k in np.unique(before.width[before.active]).tolist():
             counts, own, mine = Counts.empty(length), before.width[reached.request] == k, before.width == k
             request, depth = reached.request[own], reached.depth[own]
-            np.add.at(counts.levels, (before.depth[request], level[own] - 1), trials[own])
+            np.add.at(counts.levels, (before.depth[request], level_place(level[own])), trials[own])
             np.add.at(counts.depths, depth, depths[own])
             counts.depths[0, 0] = (mine & before.active & (before.depth == 0)).sum()
             last = verdict.frontier.depth[ended & mine]
@@ -235,7 +235,7 @@ def _unpacked(width: WidthCounts, length: int) -> Counts:
         inside = level.start >= 0 and level.level >= 1 and level.start + level.level < length
         sound = sound and inside and {len(part) for part in row} == {len(GRID)}
         if sound:
-            counts.levels[level.start, level.level - 1] = row
+            counts.levels[level.start, level_place(np.array(level.level))] += row
     if sound:
         counts.depths[:] = [(depth.requests, depth.idle, depth.needed, depth.children) for depth in width.depths]
         trials, complete, needed, found = np.moveaxis(counts.levels, 2, 0)

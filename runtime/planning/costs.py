@@ -3,14 +3,25 @@
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
+from typing import NamedTuple
 
 import numpy as np
 
 from ...catalog.files import Frozen
 from ...engines.bundle.facts import LatencyPoint
-from ..types import Float64
+from ..types import Float64, Int64
 
 FAR = 64.0  # how many times the largest measured value the grid is extended to, by straight lines
+
+
+class Pace(NamedTuple):
+    """How many times as long as was believed things take here and now."""
+
+    engine: float = 1.0
+    host: float = 1.0
+
+
+AS_BELIEVED = Pace()
 
 
 class CallCosts(Frozen, frozen=True, dict=True):
@@ -53,9 +64,26 @@ class CallCosts(Frozen, frozen=True, dict=True):
 
     def of_calls(self, batch: Float64, past: Float64, new: Float64, prompt: Float64 | float = 0.0) -> Float64:
         """As `milliseconds`, for n calls at once: all [n]."""
-        host = self.host_call_ms + self.host_node_ms * batch * (new - prompt)
-        milliseconds: Float64 = self.scale * self._grid.at(batch, past, new) + host
+        return self.of_engine(batch, past, new) + self.of_host(batch, new, prompt)
+
+    def of_engine(self, batch: Float64, past: Float64, new: Float64) -> Float64:
+        """[n] the engine's part of it."""
+        milliseconds: Float64 = self.scale * self._grid.at(batch, past, new)
         return milliseconds
+
+    def of_host(self, batch: Float64, new: Float64, prompt: Float64 | float) -> Float64:
+        """[n] the host's part of it."""
+        return self.host_call_ms + self.host_node_ms * batch * (new - prompt)
+
+    def engine_curves(self, batch: int, past: Float64) -> tuple[Float64, Float64]:
+        """Counts of new tokens [n], and the engine's milliseconds [p, n] at each, with `past` [p] cached tokens.
+
+        Between two counts a call's time is a straight line.
+        """
+        news = self._grid.axes[2]
+        places = np.repeat(past, len(news))
+        values = self._grid.at(np.full(len(places), float(batch)), places, np.tile(news, len(past)))
+        return news, self.scale * values.reshape(len(past), len(news))
 
     @cached_property
     def _grid(self) -> "_Grid":
@@ -83,6 +111,38 @@ class CallCosts(Frozen, frozen=True, dict=True):
         time = np.array([points[int(n)] for n in new])
         beyond: Float64 = np.interp(news, new, time) + np.maximum(news - new[-1], 0) * _slope(new, time)
         return beyond
+
+
+class BatchCosts:
+    """What calls of one batch cost, behind each of p counts of cached tokens.
+
+    A call's time is split into what it takes whoever has part in it, and what each request adds. One request alone
+    bears it all.
+    """
+
+    def __init__(self, costs: CallCosts, batch: int, past: Float64, pace: Pace = AS_BELIEVED) -> None:
+        """past [p]."""
+        self.most_tokens = costs.most_tokens
+        self._new, one = costs.engine_curves(1, past)
+        many = one if batch == 1 else costs.engine_curves(batch, past)[1]
+        each = one if batch == 1 else (many - one) / (batch - 1)
+        self._curves = pace.engine * np.stack([one - each, each])  # [2, p, n]
+        host = pace.host * costs.host_call_ms
+        self._host = np.array((0.0, host) if batch == 1 else (host, 0.0))
+        self._host_node = pace.host * costs.host_node_ms
+
+    def __call__(self, place: Int64 | int, new: Float64, prompt: Float64 | float = 0.0) -> Float64:
+        """[2, ...] milliseconds of calls behind the cached tokens at `place` [...] with `new` [...] tokens a request,
+        of which `prompt` are no work for the host: what they take at all, and what they take for each request."""
+        where = np.interp(new, self._new, np.arange(len(self._new)))
+        lower = np.minimum(where.astype(np.int64), len(self._new) - 2)
+        part = where - lower
+        curves = self._curves.reshape(2, -1)
+        lower = lower + place * len(self._new)
+        milliseconds = curves[:, lower] * (1 - part) + curves[:, lower + 1] * part
+        milliseconds += self._host.reshape(2, *(1 for _ in range(part.ndim)))
+        milliseconds[1] += self._host_node * (new - prompt)
+        return milliseconds
 
 
 def fit_nonnegative(work: Float64, time: Float64) -> Float64:

@@ -1,24 +1,35 @@
-"""What one batch will cost under a policy of drafting: the arithmetic of the planner, without an engine.
+"""What one batch will cost under a policy of drafting, and the policy that costs least: the planner's arithmetic.
 
-The model of a round. A request stands at depth s < L and lacks some nodes there. One target call evaluates
-these and what is drafted below (at s = 0: the prompt). The request then advances to s + 1, to s + 2 if level
-1 of the draft was complete, and so on; where a level was not, it lacks there only what was not drafted.
-Nodes that an earlier round drafted in vain are forgotten here, though not in the loop: a forecast errs on
-the dear side.
+The model of a round. A request stands at depth s < L. One target call evaluates the frontier and what is drafted
+below it (at s = 0 the prompt as well). The request then advances to s + 1, to s + 2 if level 1 of the draft was
+complete, and so on; depths that need no scores are passed over. What is left to do depends on the depth alone, and on
+whether the draft has read the prompt, so it is found from the leaves upwards, one depth after the other: time and
+memory grow with the levels and no faster. Nodes that an earlier round drafted in vain are forgotten here, though not
+in the loop: a forecast errs on the dear side.
+
+A batch shares its calls: what a call takes whoever has part in it is paid for as long as anybody needs rounds, and
+the slowest is taken to be as far above the mean as the largest of so many normal numbers.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, TypedDict, Unpack
+from functools import lru_cache
+from statistics import NormalDist
+from typing import NamedTuple, NotRequired, TypedDict, Unpack
 
 import numpy as np
 
 from ...catalog.finite import all_finite
 from ..types import Bool, Float64, Int64
 from .acceptance import Acceptance
-from .costs import CallCosts
+from .costs import BatchCosts, CallCosts, Pace
+from .estimates import GRID
 
-NEVER = 1e-9  # calls of less probability cost nothing
+NEVER = 1e-9  # a chance below this is none
 REACH = 2.0  # calls of more than so many times the tokens that were measured are not trusted
+FARTHEST = 16  # levels that a draft reaches ahead at most: depths farther apart are not planned for together
+WORTH = 0.01  # a plan must save this share of the time to be preferred to a simpler one
+NARROWEST, WIDEST, LEAST_WIDE = 0.5, 6, 16  # drafts' first levels: between these parts of K, or at least up to a number
+FURTHER = (1.0, 0.4)  # width of their further levels, in parts of the first's
+CALL, ROW, ROUNDS, SQUARES, NODES = range(5)  # what is known of the rest of a request's way; squares: of the rounds
 
 
 class Plan(NamedTuple):
@@ -32,6 +43,14 @@ Policy = tuple[Plan, ...]  # for a request that stands at depth 0, 1, ..., L - 1
 NOTHING, ENUMERATE = Plan(), Plan(enumerate=True)
 
 
+class Paces(NamedTuple):
+    """How many times as long as is believed each role's calls, and the host's work, are seen to take."""
+
+    target: float = 1.0
+    draft: float = 1.0
+    host: float = 1.0
+
+
 class Situation(TypedDict):
     """What is to be planned for."""
 
@@ -42,183 +61,317 @@ class Situation(TypedDict):
     target: CallCosts
     draft: CallCosts | None
     acceptance: Acceptance
+    paces: NotRequired[Paces]
+    perfect: NotRequired[bool]  # as if drafts held all that is needed wherever they are wide enough
 
 
-class Outcome(NamedTuple):
-    """What C plans do to a request that stands at one depth."""
+class Outlook(NamedTuple):
+    """What a policy is expected to bring a batch."""
 
-    lands: Float64  # [L, C] chance of standing at each depth afterwards; what is lacking to 1 is done
-    missing: Float64  # [L, C] nodes lacking there
-    nodes: Float64  # [C] nodes that the target evaluates ahead of need
-    asked: Float64  # [L, C] nodes that the draft evaluates in each call (but for the prompt)
-    drafts: Bool  # [L, C] whether it makes that call
+    milliseconds: float
+    plain: float  # where nothing is evaluated ahead of need
+    dose: float  # milliseconds that its drafts cost, whatever they are worth
+    drafted: float  # nodes, of one request
+
+
+class Weighed(NamedTuple):
+    """What a batch takes from one depth on under every kind of plan there, in milliseconds."""
+
+    nothing: float
+    enumerate: float | None
+    draft: tuple[float, Plan] | None  # the best
+    chosen: tuple[float, Plan]
+
+
+class _Drafts(NamedTuple):
+    """F shapes of drafts from every depth, each of its parts of 1 to M levels a plan: [L, F, M] if not said."""
+
+    shapes: Int64  # [L or 1, F, M] nodes at each level
+    lands: Float64  # chance of standing at the level afterwards: that it is the first incomplete one
+    through: Float64  # chance that all levels up to it are complete
+    spared: Float64  # ms that the next call takes less, as some nodes of the incomplete level were drafted
+    nodes: Float64  # drafted up to it
+    now: Float64  # [2, L, F, M] ms of the round, but for the draft's first call: at all, and for each request
+    possible: Bool  # that there is such a depth, and that calls of about this size were measured
+
+    def plan(self, s: int, number: int) -> Plan:
+        shape, levels = divmod(number, self.shapes.shape[2])
+        return Plan(tuple(self.shapes[s if len(self.shapes) > 1 else 0, shape, : levels + 1].tolist()))
+
+
+class _Kind(NamedTuple):
+    """One plan at one depth: what the batch takes from there on, and what is left then and now for a request."""
+
+    total: float
+    values: Float64  # [5]
+    plan: Plan
+    dose: float = 0.0
+
+
+class _Rest:
+    """What is left to do from every depth on."""
+
+    def __init__(self, length: int) -> None:
+        size = (5, length + FARTHEST + 2)
+        self.standing = np.zeros(size)  # of a request that stands there
+        self.arriving = np.zeros(size)  # of one that comes there, and passes on where it needs no scores
+        self.kinds: list[list[_Kind]] = [[] for _ in range(length)]  # what was weighed
+        self.chosen: list[_Kind] = [_Kind(0.0, np.zeros(5), NOTHING)] * length
+
+    def settle(self, s: int, idle: float, kinds: list[_Kind], chosen: _Kind) -> None:
+        self.standing[:, s] = chosen.values
+        self.arriving[:, s] = (1 - idle) * chosen.values + idle * self.arriving[:, s + 1]
+        self.kinds[s], self.chosen[s] = kinds, chosen
 
 
 class Forecast:
-    """The expected course of one batch, for many policies at once."""
+    """The course of one batch."""
 
     def __init__(self, **situation: Unpack[Situation]) -> None:
         self._batch, self._width = situation["batch"], situation["width"]
-        self._shared, self._prompt = situation["shared_prefix"], situation["prompt"]
-        self._target, self._draft = situation["target"], situation["draft"]
-        if min(self._batch, self._width) < 1 or not 0 <= self._shared < self._prompt:
+        shared, prompt = situation["shared_prefix"], situation["prompt"]
+        if min(self._batch, self._width) < 1 or not 0 <= shared < prompt:
             raise ValueError(
-                f"got batch {self._batch}, width {self._width}, {self._prompt} tokens of which {self._shared} are "
+                f"got batch {self._batch}, width {self._width}, {prompt} tokens of which {shared} are "
                 "shared; expected 1 or more, and a prompt longer than what is shared"
             )
-        self.length = situation["acceptance"].length
-        self._estimates = situation["acceptance"].estimates(self._width)
-        pairs = [(0, 0), *((s, d) for d in range(self.length) for s in range(d))]
-        self._from, self._to = np.array(pairs).T  # states: at a depth, come from another; (0, 0) is the beginning
-        self._first = np.searchsorted(self._to, np.arange(self.length))  # first state of every depth
-        self._outcomes: dict[tuple[int, tuple[Plan, ...]], Outcome] = {}
+        known, paces = situation["acceptance"].estimates(self._width), situation.get("paces", Paces())
+        self._known = known.with_perfect_drafts() if situation.get("perfect", False) else known
+        self.length = len(known.needed)
+        self._depths = np.arange(self.length)
+        self._need = np.array([0.0, *known.needed[1:]])  # [L] nodes of the frontier, the prompt's not counted
+        self._fresh = np.where(self._depths, 0.0, prompt - shared)  # [L] tokens of the prompt
+        past = np.array([shared, *(prompt + np.cumsum(self._need))[:-1]], np.float64)  # [L]
+        self._target = BatchCosts(situation["target"], self._batch, past, Pace(paces.target, paces.host))
+        draft = situation["draft"]
+        self._draft = draft and BatchCosts(draft, self._batch, past, Pace(paces.draft, paces.host))
+        tokens = self._need + self._fresh
+        call, row = self._target(self._depths, np.stack([tokens, tokens + known.children]), self._fresh)
+        one = np.ones_like(call)
+        # [2, L, 5] what a round adds in which nothing, or all children, are evaluated ahead
+        self._simple = np.stack([call, row, one, one, 0 * one], axis=2)
+        self._slowest = NormalDist().inv_cdf((self._batch - 0.375) / (self._batch + 0.25))  # Blom's approximation
 
     def can_enumerate(self, s: int) -> bool:
         """Whether all children of the frontier at depth s need a call near those that were measured."""
-        new = self._estimates.children[s] + (0 if s else self._prompt - self._shared)
+        new = self._known.children[s] + self._need[s] + self._fresh[s]
         return s < self.length - 1 and bool(new <= REACH * self._target.most_tokens)
 
-    def outcome(self, s: int, plans: tuple[Plan, ...]) -> Outcome:
-        """What plans do at depth s. Raises `ValueError` where one drafts and there is no draft."""
-        if (s, plans) not in self._outcomes:
-            self._outcomes[s, plans] = self._outcome(s, plans)
-        return self._outcomes[s, plans]
+    def best(self) -> tuple[Policy, Outlook]:
+        """The policy that should finish the batch soonest, and what it is expected to bring.
 
-    def _outcome(self, s: int, plans: tuple[Plan, ...]) -> Outcome:
-        known, length, count = self._estimates, self.length, len(plans)
-        levels = length - 1 - s
-        wanted = np.array([(*plan.widths, *(0,) * levels)[:levels] for plan in plans]).reshape(count, levels).T
-        drafts = np.logical_and.accumulate(wanted > 0, axis=0)
-        if self._draft is None and drafts.any():
-            raise ValueError("got a plan that drafts, but no costs of a draft; expected none, or a draft")
-        every = np.array([plan.enumerate for plan in plans]) & (levels > 0)
-        width = np.where(drafts, wanted, 0).astype(np.float64)
-        complete, share = np.ones((2, levels, count))
-        for j in range(levels):
-            complete[j], share[j] = known.p_complete(s, j + 1, width[j]), known.share_found(s, j + 1, width[j])
-        complete[:1, every] = share[:1, every] = 1.0
-        most = known.census.open[s + 1 :].astype(np.float64)
-        most[:1] = known.children[s]
-        drafted = np.minimum(width, most[:, None])
-        reached = np.concatenate([np.ones((1, count)), np.cumprod(complete, axis=0)])[:levels]
-        lands, missing, asked = np.zeros((3, length, count))
-        calls = np.zeros((length, count), bool)
-        lands[s + 1 :] = reached * (1 - complete)
-        lost = known.needed[s + 1 :, None] * (1 - share) / np.maximum(1 - complete, NEVER)
-        missing[s + 1 :] = np.clip(lost, 1, self._width)  # given that the level is not complete
-        asked[1:levels] = drafted[:-1]
-        asked[0] = known.needed[s] if s else 0.0
-        calls[:levels] = drafts
-        return Outcome(lands, missing, drafted.sum(axis=0) + every * known.children[s], asked, calls)
-
-    def drafted(self, policy: Policy) -> float:
-        """Nodes that are expected to be drafted for one request (evaluating all children is nobody's draft)."""
-        standing, nodes = np.zeros(self.length), 0.0
-        standing[0] = 1.0
-        for s, plan in enumerate(policy):
-            outcome = self.outcome(s, (plan,))
-            nodes += 0.0 if plan.enumerate else float(standing[s] * outcome.nodes[0])
-            standing += standing[s] * outcome.lands[:, 0]
-        return nodes
-
-    def milliseconds(self, outcomes: Sequence[Outcome]) -> Float64:
-        """[C] expected time of the batch; an outcome for every depth, of C plans or of one.
-
-        The requests are taken as independent of each other. A call costs what its neediest request needs.
+        A simpler plan is kept unless another saves the share `WORTH` of what is left.
         """
-        count, length = max(len(outcome.nodes) for outcome in outcomes), self.length
-        lands, missing, asked = np.zeros((3, length, length, count))
-        nodes, drafts = np.zeros((length, count)), np.zeros((length, length, count), bool)
-        for s, outcome in enumerate(outcomes):
-            lands[s], missing[s], nodes[s], asked[s], drafts[s] = outcome
-        new = missing[self._from, self._to] + nodes[self._to]
-        new[0] = self._prompt - self._shared + nodes[0]
-        lands = lands[self._from, self._to]
-        mass = np.zeros((len(self._to), count))  # by state
-        mass[0] = 1.0
-        past = np.full(mass.shape, float(self._shared))
-        course = []
-        for _ in range(length):
-            here = np.add.reduceat(mass, self._first)  # [L, C] by depth
-            before, after = (
-                np.add.reduceat(mass * slots, self._first) / np.maximum(here, NEVER) for slots in (past, past + new)
+        return self._best(forced=False)
+
+    def best_draft(self) -> tuple[Policy, Outlook] | None:
+        """As `best`, but beginning with a draft whether that pays or not; None where no draft can be."""
+        found = None if self._draft is None else self._best(forced=True)
+        return found if found is not None and found[0][0].widths else None
+
+    def _best(self, *, forced: bool) -> tuple[Policy, Outlook]:
+        drafts = None if self._draft is None else self._drafts(common_shapes(self._width))
+        read, unread = self._walked(drafts, None, forced=forced)
+        rests, policy = list[_Rest](), list[Plan]()
+        for s in range(self.length):
+            rests.append(read if any(plan.widths for plan in policy) else unread)
+            policy.append(rests[-1].chosen[s].plan)
+        return tuple(policy), self._outlook(unread, sum(rest.chosen[s].dose for s, rest in enumerate(rests)))
+
+    def of(self, policy: Policy) -> Outlook:
+        """What a policy is expected to bring; raises `ValueError` for one that does not fit."""
+        policy = self._fitting(policy)
+        read, unread = self._walked(None if self._draft is None else self._drafts(_own_shapes(policy)), policy)
+        first = next((s for s, plan in enumerate(policy) if plan.widths), self.length)
+        doses = [(unread if s <= first else read).chosen[s].dose for s in range(self.length)]
+        return self._outlook(unread, sum(doses))
+
+    def weighed(self, policy: Policy) -> list[Weighed]:
+        """What every kind of plan costs at each depth, those at depths below as they are in the policy."""
+        policy, drafts = self._fitting(policy), None
+        if self._draft is not None:
+            own = _own_shapes(policy)
+            shapes = np.concatenate([common_shapes(self._width).repeat(len(own), axis=0), own], axis=1)
+            drafts = self._drafts(shapes)
+        _, unread = self._walked(drafts, policy)
+        return [
+            Weighed(
+                nothing=kinds[0].total,
+                enumerate=kinds[1].total if self.can_enumerate(s) else None,
+                draft=(kinds[2].total, kinds[2].plan) if len(kinds) > 2 else None,
+                chosen=(unread.chosen[s].total, unread.chosen[s].plan),
             )
-            course.append((mass, past, here, before))
-            mass, past = here[self._from] * lands, after[self._from]
-        masses, pasts, standing, cached = (np.stack(part) for part in zip(*course, strict=True))
-        active = standing.sum(axis=1, keepdims=True)  # [rounds, 1, C]
-        rows = self._batch * active / np.maximum(1 - (1 - np.minimum(active, 1)) ** self._batch, NEVER)
-        prompt = np.zeros((length, 1, count))
-        prompt[0] = self._prompt - self._shared
-        total = self._cost(self._target, masses, rows, pasts, new, prompt)
-        if self._draft is not None and drafts.any():
-            drafts, asked = drafts.swapaxes(0, 1), asked.swapaxes(0, 1)  # by call, depth
-            total = total + self._drafting(self._draft, standing, rows, cached, asked, drafts)
-        all_finite(total, "The expected time of a batch", "Build and tune the engine again: its times are damaged.")
-        return total
+            for s, kinds in enumerate(unread.kinds)
+        ]
 
-    def _drafting(
-        self, costs: CallCosts, standing: Float64, rows: Float64, cached: Float64, asked: Float64, drafts: Bool
-    ) -> Float64:
-        """[C] time of the draft; standing and cached by [round, depth], asked and drafts by [call, depth].
+    def _fitting(self, policy: Policy) -> Policy:
+        """The policy without what no draft can do: levels behind the last depth, or below a level of no width."""
+        if len(policy) != self.length:
+            raise ValueError(f"got plans for {len(policy)} depths, expected {self.length}")
+        found = []
+        for s, (widths, every) in enumerate(policy):
+            widths = widths[: min(self.length - 1 - s, FARTHEST)]
+            widths = widths[: widths.index(0)] if 0 in widths else widths
+            if widths and self._draft is None:
+                raise ValueError("got a plan that drafts, but no costs of a draft; expected none, or a draft")
+            found.append(Plan(widths, every and s < self.length - 1))
+        return tuple(found)
 
-        The draft's cache is taken to be as long as the target's. Its first call of all brings the prompts.
-        Every active request has a row in each call, whether it has tokens or not.
+    def _drafts(self, shapes: Int64) -> _Drafts:
+        """What drafts of some shapes [L or 1, F, M] bring and cost."""
+        assert self._draft is not None
+        known, shapes = self._known, shapes[..., : max(min(self.length - 1, FARTHEST), 1)]
+        level = np.arange(1, shapes.shape[2] + 1)
+        depth = self._depths[:, None, None] + level  # [L, 1, M]
+        there, depth = depth < self.length, np.minimum(depth, self.length - 1)
+        complete, share = known.of_drafts(level, depth, shapes)
+        limit = known.census.open[depth].astype(np.float64)
+        limit[:, 0, 0] = known.children
+        nodes, need = np.minimum(shapes, limit), known.needed[depth]
+        through = np.cumprod(complete, axis=2)
+        lands = -np.diff(through, axis=2, prepend=1.0)
+        lost = need * (1 - share) / np.maximum(1 - complete, NEVER)
+        found = np.maximum(need - np.clip(lost, 1, self._width), 0)
+        spared = np.cumsum(lands * found * self._node_ms()[depth], axis=2)
+        total, place = np.cumsum(nodes, axis=2), self._depths[:, None, None]
+        fresh = self._fresh[:, None, None]
+        tokens = total + self._need[:, None, None] + fresh
+        now = self._target(place, tokens, fresh)
+        # The first level's call is of the frontier; the last level's nodes are evaluated by the target alone.
+        now[..., 1:] += np.cumsum(self._draft(place, nodes), axis=3)[..., :-1]
+        possible = there & (tokens <= REACH * self._target.most_tokens)
+        return _Drafts(shapes, lands, through, spared, total, now, possible)
+
+    def _walked(
+        self, drafts: _Drafts | None, policy: Policy | None, *, forced: bool = False
+    ) -> tuple[_Rest, _Rest]:  # fmt: skip
+        """What is left once the draft has read the prompt, and while it has not; from the deepest depth up.
+
+        policy: whose plans are taken; None: the best. forced: at the beginning a draft, if there is any.
         """
-        mass = standing[:, None] * drafts
-        begins = mass[:, :1].sum(axis=2, keepdims=True)  # [rounds, 1, 1, C] chance that a request's draft is called
-        # That nobody's was before. Mostly 1 or 0: where nothing was drafted yet, requests have gone the same way.
-        first = np.maximum(1 - (np.cumsum(begins, axis=0) - begins), 0) ** self._batch
-        first = np.concatenate([first, np.zeros_like(first).repeat(self.length - 1, axis=1)], axis=1)  # by call
-        prompt = first * (self._prompt - self._shared)
-        past = first * self._shared + (1 - first) * np.maximum(cached[:, None], self._prompt)
-        return self._cost(costs, mass, rows[:, None], past, asked + prompt, prompt, order=asked)
+        read, unread = _Rest(self.length), _Rest(self.length)
+        firsts = None if self._draft is None else self._first_draft_calls()
+        for s in reversed(range(self.length)):
+            draft = None if drafts is None or firsts is None else self._draft_kind(s, drafts, read, policy)
+            for own, state in ((read, 0), (unread, 1)):
+                kinds = [self._simple_kind(s, 0, own), self._simple_kind(s, 1, own)]
+                if draft is not None and firsts is not None:
+                    kinds.append(self._with_first_call(draft, firsts[:, state, s], s))
+                if policy is not None:
+                    taken = _planned(policy[s], kinds)
+                else:
+                    taken = kinds[-1] if forced and not s else self._simplest(s, kinds)
+                own.settle(s, float(self._known.idle[s]), kinds, taken)
+        return read, unread
 
-    def _cost(
-        self,
-        costs: CallCosts,
-        mass: Float64,
-        rows: Float64,
-        past: Float64,
-        new: Float64,
-        prompt: Float64,
-        order: Float64 | None = None,
-    ) -> Float64:
-        """[C] time of calls in which a request has part with the chances `mass` [..., states, C], having `new` tokens.
+    def _simple_kind(self, s: int, ahead: int, rest: _Rest) -> _Kind:
+        """Nothing, or all children (ahead: 1)."""
+        left, now = rest.arriving[:, min(s + 1 + ahead, self.length)], self._simple[ahead][s]
+        values = left + now
+        values[SQUARES] += 2 * left[ROUNDS]
+        total = self._batch * values[ROW] + now[CALL] + left[CALL] * self._slower(left[ROUNDS], left[SQUARES])
+        return _Kind(float(total), values, ENUMERATE if ahead else NOTHING)
 
-        order: what ranks the states by their tokens (default: new), [states, C].
-        """
-        weight = _neediest(mass, new if order is None else order, self._batch)
-        made = weight > NEVER
-        parts = (np.broadcast_to(part, mass.shape)[made] for part in (rows, past, new, prompt))
-        spent = np.zeros(mass.shape)
-        spent[made] = weight[made] * costs.of_calls(*parts)
-        total: Float64 = spent.reshape(-1, mass.shape[-1]).sum(axis=0)
-        return total
+    def _draft_kind(self, s: int, drafts: _Drafts, rest: _Rest, policy: Policy | None) -> _Kind | None:
+        """The best draft, or the policy's where it has one, but for the draft's first call; None where there is none."""
+        if not drafts.possible[s].any():
+            return None
+        lands, (call, row), most = drafts.lands[s], drafts.now[:, s], drafts.lands.shape[2]
+        left = np.cumsum(lands * rest.standing[:NODES, None, s + 1 : s + 1 + most], axis=2)  # [4, F, M]
+        left += drafts.through[s] * rest.arriving[:NODES, None, s + 2 : s + 2 + most]
+        left[ROW] += row - drafts.spared[s]
+        totals = self._batch * left[ROW] + call + left[CALL] * self._slower(left[ROUNDS], left[SQUARES])
+        if policy is not None and policy[s].widths:
+            number = (len(lands) - 1) * most + len(policy[s].widths) - 1
+        else:
+            number = int(np.where(drafts.possible[s], totals, np.inf).argmin())
+        shape, levels = divmod(number, most)
+        rounds = float(left[ROUNDS, shape, levels])
+        nodes = lands[shape, : levels + 1] @ rest.standing[NODES, s + 1 : s + 2 + levels]
+        nodes += (
+            drafts.nodes[s, shape, levels] + drafts.through[s, shape, levels] * rest.arriving[NODES, s + 2 + levels]
+        )
+        values = np.array([*left[:, shape, levels], nodes])
+        values += [call[shape, levels], 0.0, 1.0, 1 + 2 * rounds, 0.0]
+        dose = float(call[shape, levels] + self._batch * row[shape, levels])
+        return _Kind(float(totals[shape, levels]), values, drafts.plan(s, number), dose)
+
+    def _with_first_call(self, draft: _Kind, first: Float64, s: int) -> _Kind:
+        """A draft with its first call's milliseconds [2], and how much more it takes now than nothing does."""
+        values, extra = draft.values.copy(), float(first[0] + self._batch * first[1])
+        values[:ROUNDS] += first
+        nothing = float(self._simple[0, s, CALL] + self._batch * self._simple[0, s, ROW])
+        return _Kind(draft.total + extra, values, draft.plan, draft.dose + extra - nothing)
+
+    def _first_draft_calls(self) -> Float64:
+        """[2, 2, L] ms of the draft's call that evaluates the frontier; where it has read the prompt, and not."""
+        assert self._draft is not None
+        prompt = self._fresh[0]
+        read = self._draft(self._depths, self._need + self._fresh, self._fresh)
+        return np.stack([read, self._draft(0 * self._depths, self._need + prompt, prompt)], axis=1)
+
+    def _slower(self, rounds: Float64, squares: Float64) -> Float64 | float:
+        """How many times as many rounds as a request the slowest of the batch needs."""
+        if self._batch == 1:
+            return 1.0
+        rounds = np.maximum(rounds, NEVER)
+        spread = np.sqrt(np.maximum(squares - rounds * rounds, 0))
+        slower: Float64 = np.minimum(1 + self._slowest * spread / rounds, self.length / rounds)
+        return slower
+
+    def _simplest(self, s: int, kinds: list[_Kind]) -> _Kind:
+        """The best kind of plan, unless a simpler one costs hardly more."""
+        best = kinds[0]
+        for kind in kinds[1:]:
+            if kind.total < best.total * (1 - WORTH) and (not kind.plan.enumerate or self.can_enumerate(s)):
+                best = kind
+        return best
+
+    def _outlook(self, rest: _Rest, dose: float) -> Outlook:
+        plain = _Rest(self.length)
+        for s in reversed(range(self.length)):
+            kind = self._simple_kind(s, 0, plain)
+            plain.settle(s, float(self._known.idle[s]), [], kind)
+        outlook = Outlook(rest.chosen[0].total, plain.chosen[0].total, dose, float(rest.chosen[0].values[NODES]))
+        all_finite(
+            np.array(outlook), "The expected time of a batch",
+            "Build and tune the engine again: its times are damaged.",
+        )  # fmt: skip
+        return outlook
+
+    def _node_ms(self) -> Float64:
+        """[L] what a node of a call adds, for a request."""
+        need = np.maximum(self._need, 2.0)
+        call, row = self._target(self._depths, np.array([np.ones(self.length), need]))
+        each: Float64 = np.diff(call / self._batch + row, axis=0)[0] / (need - 1)
+        return each
 
 
-def _neediest(mass: Float64, tokens: Float64, batch: int) -> Float64:
-    """Chance that the request with the most tokens, of `batch` independent ones, is in each state.
+@lru_cache
+def common_shapes(k: int) -> Int64:
+    """[1, F, M] nodes at each level: around what lists of k need, the same at all or fewer at those behind the first."""
+    first = np.array([w for w in GRID if NARROWEST * k <= w <= max(WIDEST * k, LEAST_WIDE)] or GRID[-1:])
+    widths = first[:, None, None] * np.array(FURTHER)[:, None]
+    shapes = np.repeat(np.maximum(np.ceil(widths), 1), FARTHEST, axis=2).astype(np.int64)
+    shapes[:, :, 0] = first[:, None]
+    return shapes.reshape(1, -1, FARTHEST)
 
-    mass [..., states, C]: of one request, the rest to 1 being that it has no part; tokens [..., states, C].
-    """
-    if batch == 1:
-        return mass
-    order: Int64 = np.broadcast_to(np.argsort(tokens, axis=-2, kind="stable"), mass.shape)
-    upto = np.cumsum(np.take_along_axis(mass, order, axis=-2), axis=-2)
-    none = np.maximum(1 - upto[..., -1:, :], 0)
-    most = np.diff(np.concatenate([none, none + upto], axis=-2) ** batch, axis=-2)
-    weight = np.empty(mass.shape)
-    np.put_along_axis(weight, order, most, axis=-2)
-    return weight
+
+def _own_shapes(policy: Policy) -> Int64:
+    """[L, 1, M] the widths of a policy's plans."""
+    shapes = np.zeros((len(policy), 1, FARTHEST), np.int64)
+    for s, plan in enumerate(policy):
+        shapes[s, 0, : len(plan.widths)] = plan.widths
+    return shapes
+
+
+def _planned(plan: Plan, kinds: list[_Kind]) -> _Kind:
+    return kinds[1 if plan.enumerate else 2 if plan.widths else 0]
 
 
 def expected_milliseconds(policy: Policy, **situation: Unpack[Situation]) -> float:
-    """The expected time to finish one batch under a policy; exact for one request, if the model of a round is.
+    """The expected time to finish one batch under a policy.
 
     Raises `ValueError` for a policy that has not a plan for every depth, or drafts without a draft.
     """
-    forecast = Forecast(**situation)
-    if len(policy) != forecast.length:
-        raise ValueError(f"got plans for {len(policy)} depths, expected {forecast.length}")
-    return float(forecast.milliseconds([forecast.outcome(s, (plan,)) for s, plan in enumerate(policy)])[0])
+    return Forecast(**situation).of(policy).milliseconds

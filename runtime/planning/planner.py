@@ -1,141 +1,70 @@
 """How much to draft, decided by cost: the measured time of calls and the observed acceptance of drafts."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import log
 from threading import Lock
-from typing import NamedTuple, Unpack
-from weakref import WeakKeyDictionary
+from typing import NamedTuple, final
 
 import numpy as np
 
-from ..types import Bool, DraftTree, Float64, Frontier, Int64, Verdict
+from ..stats import Call
+from ..types import Bool, DraftTree, Frontier, Int64, Verdict
 from .acceptance import Acceptance
+from .budget import Account, Effort
 from .costs import CallCosts
-from .estimates import GRID, PRIOR_REQUESTS
-from .forecast import ENUMERATE, NOTHING, Forecast, Plan, Policy, Situation, expected_milliseconds
-from .policy import Planning
+from .estimates import PRIOR_REQUESTS
+from .forecast import ENUMERATE, NOTHING, Forecast, Outlook, Paces, Plan, Policy, Situation
+from .paces import PaceKeeper
+from .policy import Course, Planning
 
-__all__ = ["ENUMERATE", "NOTHING", "Plan", "Planner", "Policy", "choose", "expected_milliseconds", "rationale"]
-WORTH = 0.01  # a plan must save this share of the time to be preferred to a simpler one
-DOUBT, LEAST_MS = 0.03, 0.1  # and any, to be preferred to none, this share and so much a request: forecasts err
-SWEEPS = 2
-WELL_KNOWN, SOME = 200, 7  # once so many requests of a K were looked at, one round in so many is
-ROUNDING = 1.1  # prompts that differ by less than this factor are planned for as one
-
-
-def choose(**situation: Unpack[Situation]) -> Policy:
-    """The policy that should finish one batch soonest.
-
-    By coordinate descent from drafting nothing at all: the plan for each depth, the deepest first, is the
-    best of nothing, all children, and the same width at each of some levels; then each level's width is
-    chosen by itself. Where drafting pays only at several depths together (the draft reads the prompt once),
-    descent starts from one shape everywhere instead. Nothing is drafted unless that saves the share `DOUBT`
-    and `LEAST_MS` a request; what is drafted is no worse, by more than the share `WORTH`, than any one width
-    and length everywhere.
-    """
-    forecast = Forecast(**situation)
-    drafting = situation["draft"] is not None and forecast.length > 1
-    plain = (NOTHING,) * forecast.length
-    options = [plain, _descended(forecast, plain, drafting)]  # the simpler first
-    costs = [float(_costs(forecast, option, 0, option[:1])[0]) for option in options]
-    if drafting:
-        uniform = _uniform(forecast.length - 1)
-        everywhere = forecast.milliseconds([forecast.outcome(s, uniform) for s in range(forecast.length)])
-        best = int(everywhere.argmin())
-        if everywhere[best] < costs[1] * (1 - WORTH):
-            shape = (uniform[best],) * forecast.length
-            options += [_descended(forecast, shape, drafting), shape]
-            costs += [float(_costs(forecast, options[2], 0, options[2][:1])[0]), float(everywhere[best])]
-    least = min(costs)
-    if costs[0] - max(DOUBT * costs[0], LEAST_MS * situation["batch"]) <= least:
-        return plain
-    return next(option for option, cost in zip(options, costs, strict=True) if cost * (1 - WORTH) <= least)
+__all__ = ["ENUMERATE", "NOTHING", "Plan", "Planner", "Policy"]
+DOUBT, LEAST_MS = 0.03, 0.1  # evaluating ahead must save this share and so much a request: forecasts err
+WELL_KNOWN, SOME = 200, 7  # once so many requests of a K were looked at, one batch in so many is
+FIRST, SELDOM = 6, 16  # batches without drafts whose time is looked at: the first, and then one in so many
+PATIENCE = 32  # requests until drafts that did not seem to pay are tried again, and then twice as many each time
+MOVED = 1.15  # factor between paces that makes a policy worth choosing anew
+ROUNDING = 1.4  # prompts that differ by less than this factor are planned for as one
 
 
-def _descended(forecast: Forecast, policy: Policy, drafting: bool) -> Policy:
-    """What coordinate descent makes of a policy."""
-    for _ in range(SWEEPS):
-        before = policy
-        for s in reversed(range(forecast.length)):
-            policy = (*policy[:s], _chosen(forecast, policy, s, drafting), *policy[s + 1 :])
-        if policy == before:
-            break
-    return policy
+@dataclass(frozen=True)
+class Choice:
+    """What was decided for batches of about one size, prompts of about one length, and one K."""
+
+    policy: Policy
+    outlook: Outlook
+    simple: Policy  # the best that never drafts
+    trial: tuple[Policy, Outlook] | None  # what to try where the policy does not draft, but might
+    requests: int  # that its K's acceptance was known by
+    paces: Paces
+
+    @property
+    def drafts(self) -> bool:
+        return any(plan.widths for plan in self.policy)
 
 
-def _chosen(forecast: Forecast, policy: Policy, s: int, drafting: bool) -> Plan:
-    """The best plan at depth s, those of the other depths given."""
-    simple = (NOTHING, ENUMERATE) if forecast.can_enumerate(s) else (NOTHING,)
-    plans: tuple[Plan, ...] = (*simple, *(_uniform(forecast.length - 1 - s) if drafting else ()))
-    if len(plans) == 1:
-        return NOTHING
-    plan = plans[_simplest(_costs(forecast, policy, s, plans), len(simple))]
-    for level in range(len(plan.widths)):
-        plans = tuple(Plan((*plan.widths[:level], width, *plan.widths[level + 1 :])) for width in GRID)
-        plan = plans[int(_costs(forecast, policy, s, plans).argmin())]
-    return plan
+@dataclass
+class Trials:
+    """When drafts of one K are tried again, in requests served."""
+
+    served: int = 0
+    due: int = 0
+    wait: int = field(default=PATIENCE)
+
+    def start(self) -> None:
+        self.due, self.wait = self.served + self.wait, 2 * self.wait
 
 
-def _simplest(costs: Float64, simple: int) -> int:
-    """The best plan, unless a simpler one costs hardly more: the first `simple`, in this order, before all others."""
-    best = 0
-    for start in range(1, simple + 1):
-        rivals = costs[start : start + 1] if start < simple else costs[start:]
-        if len(rivals) and rivals.min() < costs[best] * (1 - WORTH):
-            best = start + int(rivals.argmin())
-    return best
+Key = tuple[int, int, int]  # batch, prompt, K
 
 
-def _costs(forecast: Forecast, policy: Policy, s: int, plans: tuple[Plan, ...]) -> Float64:
-    """[C] expected milliseconds with each of the plans at depth s."""
-    return forecast.milliseconds(
-        [forecast.outcome(d, plans if d == s else (policy[d],)) for d in range(forecast.length)]
-    )
-
-
-def _uniform(levels: int) -> tuple[Plan, ...]:
-    """The same width at each of 1 to `levels` levels; short ones first."""
-    return tuple(Plan((width,) * length) for length in range(1, levels + 1) for width in GRID)
-
-
-def rationale(policy: Policy, **situation: Unpack[Situation]) -> str:
-    """A policy as a table for people: at every depth, what its plan and the other kinds of plan cost.
-
-    Each row gives the expected milliseconds of the whole batch, the plans at other depths as they are.
-    """
-    forecast = Forecast(**situation)
-    rows: list[tuple[str, ...]] = [("depth", "nothing", "enumerate", "best draft", "chosen")]
-    for s in range(forecast.length):
-        plans = (NOTHING, ENUMERATE) if forecast.can_enumerate(s) else (NOTHING,)
-        drafts = _uniform(forecast.length - 1 - s) if situation["draft"] is not None else ()
-        costs = _costs(forecast, policy, s, (*plans, *drafts, policy[s]))
-        simple = [f"{cost:.2f}" for cost in costs[: len(plans)]] + ["-"] * (2 - len(plans))
-        best = "-"
-        if drafts:
-            at = int(costs[len(plans) : -1].argmin())
-            best = f"{costs[len(plans) + at]:.2f} ({_named(drafts[at])})"
-        rows.append((str(s), *simple, best, f"{costs[-1]:.2f} ({_named(policy[s])})"))
-    sizes = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.rjust(size) for cell, size in zip(row, sizes, strict=True)) for row in rows]
-    batch, prompt, width = situation["batch"], situation["prompt"], situation["width"]
-    return "\n".join([f"Expected ms: batch {batch}, prompt {prompt}, top {width}", *lines])
-
-
-def _named(plan: Plan) -> str:
-    drafted = "draft " + "+".join(map(str, plan.widths)) if plan.widths else "nothing"
-    return "enumerate" if plan.enumerate else drafted
-
-
-class Expected(NamedTuple):
-    """What a policy is expected to bring a request of a batch."""
-
-    drafted: float  # nodes
-    enumerated: bool  # all children are evaluated at some depth
-    milliseconds: float
-    plain: float  # milliseconds without drafting
-
-
+@final
 class Planner(Planning):
-    """Plans rounds by cost, and learns from what becomes of them. Safe to share between threads."""
+    """Chooses a policy for every kind of batch that comes, and learns from every round. Safe to share between threads.
+
+    What measured costs say beyond doubt is done. What depends on what drafts are worth is tried within an `Account`,
+    so that serving never takes noticeably longer than without drafts; planning keeps within an `Effort`.
+    """
 
     def __init__(
         self, target: CallCosts, draft: CallCosts | None, acceptance: Acceptance, *, shared_prefix: int = 0,
@@ -145,9 +74,11 @@ class Planner(Planning):
         whether `acceptance` begins with what was counted before."""
         self.target, self.draft, self.acceptance, self.shared_prefix = target, draft, acceptance, shared_prefix
         self.tuned = tuned
-        self._policies: dict[tuple[int, int, int], tuple[int, int, Policy]] = {}
-        self._enumerated: WeakKeyDictionary[Frontier, Bool] = WeakKeyDictionary()  # of rounds that are under way
-        self._turn = 0
+        self.account, self.effort = Account(proven=tuned), Effort()
+        self._keeper = PaceKeeper(target, draft)
+        self._choices: dict[Key, Choice] = {}
+        self._trials: dict[int, Trials] = {}
+        self._batches = 0
         self._lock = Lock()
 
     @property
@@ -155,85 +86,210 @@ class Planner(Planning):
         """Whether it could draft, and nobody has tuned it."""
         return self.draft is not None and not self.tuned
 
-    def policy(self, batch: int, prompt: int, width: int) -> Policy:
-        """The policy for batches of about this size, prompts of about this length and lists of this many.
+    def begin(self, width: Int64, prompt: int) -> Course:
+        """See `Planning`; where nothing pays, a course costs next to nothing."""
+        ks = set(width[width > 0].tolist())
+        if not ks or self.acceptance.length < 2:
+            return _Plain(self, None)
+        with self._lock:
+            choices = {k: self._current(_key(len(width), prompt, k)) for k in ks}
+            return self._decided(choices, len(width))
 
-        It is chosen anew when half as many requests again were observed as it was chosen by.
+    def _decided(self, choices: Mapping[int, Choice | None], batch: int) -> Course:
+        """What is done with a batch; the most that any of its Ks may lose is what must be afforded."""
+        self._batches += 1
+        known = {k: choice for k, choice in choices.items() if choice is not None}
+        if len(known) < len(choices):
+            return _Plain(self, None)
+        k = max(known)
+        plain, learning = self._keeper.plain * known[k].outlook.plain, self.acceptance.requests(k) < WELL_KNOWN
+        self.account.served(plain)
+        tried = {k: self._tried(k, choice, batch) for k, choice in known.items()}
+        dose, may_learn = max(outlook.dose for _, outlook in tried.values()), self.effort.allowed
+        if not self.account.affords(dose) or (learning and not may_learn):
+            tried = {k: (choice.simple, choice.outlook) for k, choice in known.items()}
+        policies = {k: policy for k, (policy, _) in tried.items()}
+        if not any(any(plan) for policy in policies.values() for plan in policy) or not self.account.affords(0):
+            looked = may_learn and (self._batches <= FIRST or self._batches % SELDOM == 0)
+            return _Plain(self, known[k] if looked else None)
+        for k in known:
+            if not known[k].drafts and any(plan.widths for plan in policies[k]):
+                self._trials[k].start()
+        weight = 1 if learning else SOME if self._batches % SOME == 0 else 0
+        return _Ahead(self, policies, known[k], weight)
+
+    def _tried(self, k: int, choice: Choice, batch: int) -> tuple[Policy, Outlook]:
+        """The policy, or where it drafts nothing what is to be tried now and then."""
+        trials = self._trials.setdefault(k, Trials())
+        trials.served += batch
+        if not choice.drafts and choice.trial is not None and trials.served >= trials.due:
+            return choice.trial
+        return choice.policy, choice.outlook
+
+    def _current(self, key: Key) -> Choice | None:
+        """The choice for such batches, made anew where much has been learned; None: there was no time to make it."""
+        choice = self._choices.get(key)
+        if choice is not None:
+            requests, then = self.acceptance.requests(key[2]), max(choice.requests, PRIOR_REQUESTS)
+            if choice.requests <= requests < 1.5 * then and not _moved(choice.paces, self._keeper.paces):
+                return choice
+        if self.effort.allowed:
+            with self.effort.spent():
+                choice = self._choices[key] = self._made(key)
+        return choice
+
+    def _made(self, key: Key) -> Choice:
+        situation = self._situation(*key)
+        requests, paces = self.acceptance.requests(key[2]), self._keeper.paces
+        simple, simple_outlook = Forecast(**situation | {"draft": None}).best()
+        if not _worth(simple_outlook, key[0]):
+            simple, simple_outlook = (NOTHING,) * len(simple), simple_outlook._replace(milliseconds=simple_outlook.plain)
+        if self.draft is None:
+            return Choice(simple, simple_outlook, simple, None, requests, paces)
+        forecast = Forecast(**situation)
+        policy, outlook = forecast.best()
+        best = Choice(policy, outlook, simple, None, requests, paces)
+        saved = simple_outlook.milliseconds - outlook.milliseconds
+        if best.drafts and _worth(outlook._replace(plain=simple_outlook.milliseconds), key[0]) and saved > 0:
+            return best
+        perfect = Forecast(**situation | {"perfect": True}).best()[1]
+        hopeless = not _worth(perfect._replace(plain=simple_outlook.milliseconds), key[0])
+        return Choice(simple, simple_outlook, simple, None if hopeless else forecast.best_draft(), requests, paces)
+
+    def ended(self, choice: Choice | None, weight: int, ahead: bool, calls: Sequence[Call], seconds: float) -> None:
+        """A batch is done, whose nodes were evaluated ahead of need or not.
+
+        choice: by which it was planned, None where nobody looks; weight: how many batches it stands for.
         """
-        key = _rounded(batch, 2.0), _rounded(prompt, ROUNDING), width
-        version, then, policy = self._policies.get(key, (-1, 0, ()))
-        if version == self.acceptance.version:
-            return policy
-        version = self.acceptance.version
-        requests = self.acceptance.requests(width)
-        if not policy or not then <= requests < 1.5 * max(then, PRIOR_REQUESTS):
-            policy, then = choose(**self._situation(*key)), requests
-        self._policies[key] = version, then, policy
-        return policy
-
-    def plan(self, frontier: Frontier, prompt: int) -> tuple[Int64, Bool]:
-        """See `Planning`: every request by its depth and K."""
-        batch, active, k = len(frontier.depth), frontier.active, int(frontier.width.max())
-        if (frontier.width == k).all():
-            policy = self.policy(batch, prompt, k)
-            if not any(map(any, policy)):  # where nothing pays, planning costs nothing
-                return np.zeros((batch, 0), np.int64), np.zeros(batch, bool)
-            depth = frontier.depth[active]
-            plans = [(active & (frontier.depth == s), policy[s]) for s in set(depth.tolist())]
-        else:
-            plans = self._plans(frontier, prompt)
-        widths = np.zeros((batch, max((len(plan.widths) for _, plan in plans), default=0)), np.int64)
-        every = np.zeros(batch, bool)
-        for mine, plan in plans:
-            every |= mine & plan.enumerate
-            widths[mine, : len(plan.widths)] = plan.widths
-        self._watch(frontier, every, k)
-        return widths, every
-
-    def _plans(self, frontier: Frontier, prompt: int) -> list[tuple[Bool, Plan]]:
-        """Which requests [B] have which plan."""
-        batch, plans = len(frontier.depth), list[tuple[Bool, Plan]]()
-        for k in set(frontier.width[frontier.active].tolist()):
-            policy = self.policy(batch, prompt, k)
-            mine = frontier.active & (frontier.width == k)
-            plans += [(mine & (frontier.depth == s), policy[s]) for s in set(frontier.depth[mine].tolist())]
-        return plans
-
-    def _watch(self, frontier: Frontier, enumerated: Bool, k: int) -> None:
-        """Take note of a round that is to be looked at; that costs as much as planning several, so once much is known
-        some are enough."""
         with self._lock:
-            self._turn += 1
-            if self._turn % SOME == 0 or self.acceptance.requests(k) < WELL_KNOWN:
-                self._enumerated[frontier] = enumerated
+            self.effort.serving += seconds
+            if choice is None or not weight:
+                return
+            with self.effort.spent():
+                work, foreseen = self._keeper.work(calls), choice.outlook.plain
+                took = work.at(choice.paces)
+                self._keeper.saw(work, 1000 * seconds, None if ahead else took / foreseen)
+                if ahead:
+                    plain = foreseen * self._keeper.plain
+                    self.account.lost(weight * (took - plain), plain)
 
-    def observe(self, before: Frontier, tree: DraftTree, verdict: Verdict) -> None:
-        """See `Planning`; rounds of policies that never draft anything are not looked at."""
-        if not self._enumerated:
-            return
-        with self._lock:
-            enumerated = self._enumerated.pop(before, None)
-            if enumerated is not None:
-                self.acceptance.observe(before, tree, verdict, enumerated)
+    def learn(self, before: Frontier, tree: DraftTree, verdict: Verdict, enumerated: Bool) -> None:
+        """Count what came of a round."""
+        with self._lock, self.effort.spent():
+            self.acceptance.observe(before, tree, verdict, enumerated)
+
+    def policy(self, batch: int, prompt: int, width: int) -> Policy:
+        """The policy for such batches, by what is known now."""
+        return self._made(_key(batch, prompt, width)).policy
 
     def rationale(self, batch: int, prompt: int, width: int) -> str:
         """The policy for such batches as a table for people; see `rationale`."""
-        situation = self._situation(_rounded(batch, 2.0), _rounded(prompt, ROUNDING), width)
-        return rationale(self.policy(batch, prompt, width), **situation)
+        return rationale(self.policy(batch, prompt, width), self._situation(*_key(batch, prompt, width)))
 
     def expected(self, batch: int, prompt: int, width: int) -> Expected:
         """What the policy for such batches is expected to bring."""
-        batch, prompt = _rounded(batch, 2.0), _rounded(prompt, ROUNDING)
-        situation, policy = self._situation(batch, prompt, width), self.policy(batch, prompt, width)
-        forecast, plain = Forecast(**situation), (NOTHING,) * self.acceptance.length
-        planned, without = (expected_milliseconds(each, **situation) / batch for each in (policy, plain))
-        return Expected(forecast.drafted(policy), any(plan.enumerate for plan in policy), planned, without)
+        choice = self._made(_key(batch, prompt, width))
+        every, found = any(plan.enumerate for plan in choice.policy), choice.outlook
+        return Expected(found.drafted, every, found.milliseconds / batch, found.plain / batch)
 
     def _situation(self, batch: int, prompt: int, width: int) -> Situation:
         return Situation(
             batch=batch, prompt=max(prompt, self.shared_prefix + 1), width=width, shared_prefix=self.shared_prefix,
-            target=self.target, draft=self.draft, acceptance=self.acceptance,
+            target=self.target, draft=self.draft, acceptance=self.acceptance, paces=self._keeper.paces,
         )  # fmt: skip
+
+
+class Expected(NamedTuple):
+    """What a policy is expected to bring a request of a batch."""
+
+    drafted: float  # nodes
+    enumerated: bool  # whether all children of some depth are evaluated
+    milliseconds: float
+    plain: float  # without evaluating anything ahead
+
+
+@final
+class _Plain(Course):
+    """Nothing is evaluated ahead of need."""
+
+    def __init__(self, planner: Planner, choice: Choice | None) -> None:
+        """choice: where the batch's time is looked at."""
+        self._planner, self._choice = planner, choice
+
+    def plan(self, frontier: Frontier) -> tuple[Int64, Bool]:
+        batch = len(frontier.depth)
+        return np.zeros((batch, 0), np.int64), np.zeros(batch, bool)
+
+    def observe(self, before: Frontier, tree: DraftTree, verdict: Verdict) -> None:
+        pass
+
+    def end(self, calls: Sequence[Call], seconds: float) -> None:
+        self._planner.ended(self._choice, 1, False, calls, seconds)
+
+
+@final
+class _Ahead(Course):
+    """A policy for every K."""
+
+    def __init__(self, planner: Planner, policies: Mapping[int, Policy], choice: Choice, weight: int) -> None:
+        """weight: how many batches what comes of this one stands for; 0: nobody looks."""
+        self._planner, self._policies, self._choice, self._weight = planner, policies, choice, weight
+        self._enumerated = np.zeros(0, bool)
+
+    def plan(self, frontier: Frontier) -> tuple[Int64, Bool]:
+        plans = []
+        for k, policy in self._policies.items():
+            mine = frontier.active & (frontier.width == k)
+            plans += [(mine & (frontier.depth == s), policy[s]) for s in set(frontier.depth[mine].tolist())]
+        batch = len(frontier.depth)
+        widths = np.zeros((batch, max((len(plan.widths) for _, plan in plans), default=0)), np.int64)
+        self._enumerated = np.zeros(batch, bool)
+        for mine, plan in plans:
+            self._enumerated |= mine & plan.enumerate
+            widths[mine, : len(plan.widths)] = plan.widths
+        return widths, self._enumerated
+
+    def observe(self, before: Frontier, tree: DraftTree, verdict: Verdict) -> None:
+        if self._weight:
+            self._planner.learn(before, tree, verdict, self._enumerated)
+
+    def end(self, calls: Sequence[Call], seconds: float) -> None:
+        self._planner.ended(self._choice, self._weight, True, calls, seconds)
+
+
+def rationale(policy: Policy, situation: Situation) -> str:
+    """A policy as a table for people: what a batch takes from every depth on under each kind of plan there.
+
+    The plans at depths below are those of the policy.
+    """
+    rows: list[tuple[str, ...]] = [("depth", "nothing", "enumerate", "best draft", "chosen")]
+    for s, weighed in enumerate(Forecast(**situation).weighed(policy)):
+        every = "-" if weighed.enumerate is None else f"{weighed.enumerate:.2f}"
+        draft, chosen = ("-" if one is None else f"{one[0]:.2f} ({_named(one[1])})" for one in weighed[2:])
+        rows.append((str(s), f"{weighed.nothing:.2f}", every, draft, chosen))
+    sizes = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(size) for cell, size in zip(row, sizes, strict=True)) for row in rows]
+    batch, prompt, width = situation["batch"], situation["prompt"], situation["width"]
+    return "\n".join([f"Expected ms from each depth on: batch {batch}, prompt {prompt}, top {width}", *lines])
+
+
+def _named(plan: Plan) -> str:
+    drafted = "draft " + "+".join(map(str, plan.widths)) if plan.widths else "nothing"
+    return "enumerate" if plan.enumerate else drafted
+
+
+def _worth(outlook: Outlook, batch: int) -> bool:
+    """Whether so much is saved that it is hardly an error of the forecast."""
+    return outlook.plain - max(DOUBT * outlook.plain, LEAST_MS * batch) > outlook.milliseconds
+
+
+def _moved(then: Paces, now: Paces) -> bool:
+    return any(max(a / b, b / a) > MOVED for a, b in zip(then, now, strict=True))
+
+
+def _key(batch: int, prompt: int, k: int) -> Key:
+    """Of batches that are planned for as one."""
+    return _rounded(batch, 2.0), _rounded(prompt, ROUNDING), k
 
 
 def _rounded(count: int, factor: float) -> int:

@@ -1,18 +1,20 @@
 """How much to draft in every round: the question, and the answer by hand."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 
+from ..stats import Call
 from ..types import Bool, DraftShape, DraftTree, Frontier, Int64, Verdict
 
 
-class Planning(ABC):
-    """Decides what to draft; one for all batches of a recommender, shared by its threads."""
+class Course(ABC):
+    """Decides what to draft for one batch, round by round."""
 
     @abstractmethod
-    def plan(self, frontier: Frontier, prompt: int) -> tuple[Int64, Bool]:
-        """What to draft in the coming round of a batch whose longest prompt has `prompt` tokens.
+    def plan(self, frontier: Frontier) -> tuple[Int64, Bool]:
+        """What to draft in the coming round.
 
         Returns how many nodes a model should draft for each request at each level [B, levels], and for which
         requests [B] all children of the frontier are to be evaluated instead. Zeros for requests that are done.
@@ -20,19 +22,40 @@ class Planning(ABC):
 
     @abstractmethod
     def observe(self, before: Frontier, tree: DraftTree, verdict: Verdict) -> None:
-        """What came of a round that began at `before`."""
+        """What came of the round that was planned last, which began at `before`."""
+
+    @abstractmethod
+    def end(self, calls: Sequence[Call], seconds: float) -> None:
+        """The batch is done: its calls, and how long it took in all."""
 
 
-class FixedPlanning(Planning):
-    """The same shape in every round; no shape: nothing is ever drafted."""
+class Planning(ABC):
+    """Decides what to draft; one for all batches of a recommender, shared by its threads."""
+
+    @abstractmethod
+    def begin(self, width: Int64, prompt: int) -> Course:
+        """The course of a batch whose requests ask for lists of `width` [B], the longest prompt having so many tokens.
+
+        A list of 0 asks for nothing.
+        """
+
+
+class FixedPlanning(Planning, Course):
+    """The same shape in every round of every batch; no shape: nothing is ever drafted."""
 
     def __init__(self, shape: DraftShape | None) -> None:
         self.shape = shape
         self._widths = np.zeros(0, np.int64) if shape is None else np.full(shape.length, shape.width)
 
-    def plan(self, frontier: Frontier, prompt: int) -> tuple[Int64, Bool]:
+    def begin(self, width: Int64, prompt: int) -> Course:
+        return self
+
+    def plan(self, frontier: Frontier) -> tuple[Int64, Bool]:
         active = frontier.active
         return np.where(active[:, None], self._widths, 0), np.zeros(len(active), bool)
 
     def observe(self, before: Frontier, tree: DraftTree, verdict: Verdict) -> None:
+        pass
+
+    def end(self, calls: Sequence[Call], seconds: float) -> None:
         pass

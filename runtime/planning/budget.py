@@ -1,0 +1,63 @@
+"""What may be risked and what may be spent: trying drafts, and planning itself, in shares of what serving takes.
+
+Trying is bounded as in "Conservative Bandits" (Wu et al., ICML 2016): at any time, all that was served may have taken
+at most a given share longer than without drafts.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import final
+
+LOAN = 0.4  # of a first batch's time, which may be lost at once
+DOSE = 0.008  # share of the time without drafts that may be lost to drafts that were worth nothing
+RESERVE = 4.0  # batches' time that gains are remembered for
+PLANNING = 0.007  # share of the time of serving that planning may take
+FIRST_PLANS = 0.004  # seconds of planning that need not have been earned yet
+
+
+@final
+class Account:
+    """Milliseconds that may be lost to drafts: every batch adds the share `DOSE` of its own time without drafts."""
+
+    def __init__(self, *, proven: bool = False) -> None:
+        """proven: whether it is known already what drafts are worth."""
+        self.milliseconds = 0.0
+        self._first = RESERVE if proven else LOAN
+
+    def served(self, plain: float) -> None:
+        """A batch begins that takes so many milliseconds without drafts."""
+        self.milliseconds = min(
+            self.milliseconds + (DOSE + self._first) * plain, max(self.milliseconds, RESERVE * plain)
+        )
+        self._first = 0.0
+
+    def affords(self, dose: float) -> bool:
+        """Whether drafts that cost so many milliseconds may turn out to be worth nothing."""
+        return dose <= self.milliseconds
+
+    def lost(self, milliseconds: float, plain: float) -> None:
+        """A batch took so many milliseconds more than without drafts (less: negative)."""
+        self.milliseconds = min(self.milliseconds - milliseconds, max(self.milliseconds, RESERVE * plain))
+
+
+@final
+class Effort:
+    """Seconds that planning took beside seconds that serving took."""
+
+    def __init__(self) -> None:
+        self.planning = self.serving = 0.0
+
+    @property
+    def allowed(self) -> bool:
+        """Whether more may be spent now."""
+        return self.planning <= FIRST_PLANS + PLANNING * self.serving
+
+    @contextmanager
+    def spent(self) -> Iterator[None]:
+        """Count what the block takes as planning."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.planning += perf_counter() - start
