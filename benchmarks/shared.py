@@ -98,10 +98,12 @@ def arguments(
     more: Callable[[argparse.ArgumentParser], object] = lambda parser: None,
     *,
     history_length: int = 20,
+    bundled: Callable[[argparse.Namespace], bool] = lambda options: True,
 ) -> argparse.Namespace:
     """The options that every benchmark has, and `more`; exits with the reason where the data is absent.
 
-    The result's `data` is the dataset's folder, `pair` that of the checkpoints, `bundle` what was made of them.
+    The result's `data` is the dataset's folder, `pair` that of the checkpoints, `bundle` what was made of them; all
+    three as they were given where, by these options, no bundle is `bundled`.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", default="beauty", choices=["beauty", "games"])
@@ -118,6 +120,8 @@ def arguments(
     parser.add_argument("--output", help="write the result as JSON")
     more(parser)
     options = parser.parse_args()
+    if not bundled(options):
+        return options
     shared = shared_data()
     if shared is None:
         parser.exit(2, "The data/ and models/ folders are absent: name the folder that holds them in SPECBEAM_DATA.\n")

@@ -64,6 +64,17 @@ class OrtEngine(Engine):
 
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
         assert isinstance(cache, OrtCache)
+        binding = self.bound(inputs, cache)
+        try:
+            self.run(binding)
+        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+            raise call_failed(error, *inputs.input_ids.shape) from error
+        logprobs, *cache.values = binding.get_outputs()
+        result: Float32 = logprobs.numpy()
+        return result
+
+    def bound(self, inputs: ForwardInputs, cache: OrtCache) -> ort.IOBinding:
+        """A call's inputs and outputs, as `run` takes them."""
         binding = self._session.io_binding()
         for name, array in dense_feed(inputs, cache.length, self._mask_type).items():
             binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
@@ -71,13 +82,11 @@ class OrtEngine(Engine):
             binding.bind_ortvalue_input(name, value)
         for name in self._outputs:
             binding.bind_output(name)
-        try:
-            self._session.run_with_iobinding(binding)
-        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-            raise call_failed(error, *inputs.input_ids.shape) from error
-        logprobs, *cache.values = binding.get_outputs()
-        result: Float32 = logprobs.numpy()
-        return result
+        return binding
+
+    def run(self, binding: ort.IOBinding) -> None:
+        """One run of the graph, and nothing else."""
+        self._session.run_with_iobinding(binding)
 
 
 def session_options(threads: int) -> ort.SessionOptions:
