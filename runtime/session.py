@@ -32,6 +32,7 @@ class Session:
     ) -> None:
         self._target, self._drafter, self._verifier, self._planning = target, drafter, verifier, planning
         self._view, self._stats, self._reuse, self._rounds = view, stats, reuse, rounds
+        self._nothing = empty_tree(drafter.mode)
 
     def run(self, width: Int64, keys: np.ndarray) -> Frontier:
         """The best `width` [B] leaves of each request, as the target's beam search finds them.
@@ -39,21 +40,16 @@ class Session:
         keys [B]: what the roots are ranked by: 0, or where sampling any perturbed score. Requests whose scores are
         no numbers are given up at once (the target's `nodes.failed`) and get no leaves.
         """
-        nothing = empty_tree(self._drafter.mode)
-        verdict = self._verifier.verify(beginning(width, keys), self._target.nodes, nothing)
+        verdict = self._verifier.verify(beginning(width, keys), self._target.nodes, self._nothing)
         while len(verdict.missing):
             before, missing = verdict.frontier, verdict.missing
             self._target.retain(before.active)
             self._drafter.retain(before.active)
             tree, enumerate = self._drafted(before)
             drafted = tree.nodes
-            evaluated = self._target.evaluate(
-                NodeList(
-                    np.concatenate([missing.request, drafted.request]), np.concatenate([missing.node, drafted.node])
-                )
-            )
+            evaluated = self._target.evaluate(_both(missing, drafted))
             failed = self._target.nodes.failed
-            if before.active[failed].any():
+            if len(failed) and before.active[failed].any():
                 before = without(before, failed)  # another frontier than was planned for: nothing is learned of it
             verdict = self._verifier.verify(before, self._target.nodes, tree)
             self._stats.count(verdict)
@@ -63,19 +59,26 @@ class Session:
                 self._rounds.append(Round(before, tree, scores, evaluated, verdict, enumerate))
             if not self._reuse:
                 self._target.nodes.forget()
-                verdict = self._verifier.verify(verdict.frontier, self._target.nodes, nothing)
+                verdict = self._verifier.verify(verdict.frontier, self._target.nodes, self._nothing)
         return verdict.frontier
 
     def _drafted(self, frontier: Frontier) -> tuple[DraftTree, Bool]:
         """What to evaluate ahead of need in this round, and the requests [B] for which that is all continuations."""
         widths, enumerate = self._planning.plan(frontier, self._target.prompt_tokens)
-        tree = empty_tree(self._drafter.mode)
+        tree = self._nothing
         if widths.any():
             tree = self._drafter.propose(frontier, self._target.nodes, widths)
             self._stats.nodes_drafted += len(tree.nodes)
         if enumerate.any():
             tree = merged(tree, enumerated(tree.mode, frontier, self._view, enumerate))
         return tree, enumerate
+
+
+def _both(a: NodeList, b: NodeList) -> NodeList:
+    """Both lists as one."""
+    if not len(b):
+        return a
+    return NodeList(np.concatenate([a.request, b.request]), np.concatenate([a.node, b.node]))
 
 
 def without(frontier: Frontier, requests: Int64) -> Frontier:
