@@ -20,8 +20,8 @@ class EvaluatedNodes:
     def __init__(self, view: TrieView, scoring: Scoring, noise: Noise | None = None) -> None:
         """noise: of stochastic beam search; children are then ranked by perturbed scores."""
         self._view, self._trie, self._scoring, self._noise = view, view.trie, scoring, noise
-        # key = request * stride + node: one sorted list serves the whole batch. A node of -1 has a key of its own, which
-        # is never entered; the last key is nobody's, so that a place can be looked up for any.
+        # key = request * stride + node: one sorted list serves the whole batch. A node of -1 has a key of its own,
+        # which is never entered; the last key is nobody's, so that a place can be looked up for any.
         self._stride = len(self._trie.parent) + 1
         self._keys = np.full(1, np.iinfo(np.int64).max)  # sorted
         self._entry = np.full(1, -1)  # entry of each key
@@ -83,7 +83,7 @@ class EvaluatedNodes:
         self._paths = np.concatenate([self._paths, np.full((count, self._trie.length), -1)])
         self._first = np.concatenate([self._first, np.zeros(count, np.int64)])
         depth = self._trie.depth[nodes.node]
-        parent = self.find(nodes.request, self._trie.parent[nodes.node])
+        parent = self._find(nodes.request * self._stride + self._trie.parent[nodes.node])
         new = self._paths[before:]
         for d in range(max(int(depth.min(initial=1)), 1), int(depth.max(initial=0)) + 1):
             here = np.flatnonzero(depth == d)

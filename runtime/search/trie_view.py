@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...catalog.trie import ItemTrie
 from ..types import Bool, Int64, ScoringKind
@@ -36,7 +37,7 @@ class TrieView:
         """As `children`, and where every node's children begin among them [n]."""
         which, child = self.trie.children(node)
         if self._live is None:
-            count: Int64 = self.trie.child_count[node]
+            count: NDArray[np.integer] = self.trie.child_count[node]
         else:
             alive = self._live[self._filter[request][which], child]
             which, child = which[alive], child[alive]

@@ -159,8 +159,9 @@ def _stepped(frontier: Frontier, kids: Beams, choice: Choice, ready: Bool) -> Fr
 
 def _replaced(hypotheses: Hypotheses, kids: Beams, chosen: Int64, where: Bool) -> Hypotheses:
     """The chosen kids [B, <= W] in place of the hypotheses of some requests [B]."""
-    index = np.full(hypotheses.nodes.shape, -1)
-    index[:, : chosen.shape[1]] = chosen[:, : index.shape[1]]
+    batch, width = hypotheses.nodes.shape
+    index = np.full((batch, width), -1)
+    index[:, : chosen.shape[1]] = chosen[:, :width]
     new = _picked(kids, index)
     if where.all():
         return new
