@@ -113,7 +113,7 @@ class _Rows:
 
 
 def _axes_of_operands(node: ir.Node, value: ir.Value, axis: int) -> dict[int, tuple[ir.Value, int]]:
-    """The operands with the tokens that a node's result has along `axis`, and their axes; none where it is not known."""
+    """The operands that have the tokens of a node's result, and along which axis; none where that is not known."""
     operands = {index: operand for index, operand in enumerate(node.inputs) if operand is not None}
     shapes = {index: operand.shape for index, operand in operands.items() if operand.shape is not None}
     own, kind = value.shape, node.op_type
