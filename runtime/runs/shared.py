@@ -1,5 +1,6 @@
 """Inference whose batches are served by several processes, each with engines of its own."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +81,17 @@ class SharedInference(Inference):
         self._batch_size, self._workers = chosen.batching.size, workers
 
     def batches(self, requests: list[Asked]) -> Iterator[dict[int, Served | RequestFailure]]:
-        together = batched([each.request for each in requests], self._batch_size)
-        results = self._workers.results([[requests[number].entry for number in batch] for batch in together])
-        for batch, served in zip(together, results, strict=True):
+        return self.answers(iter([requests]))
+
+    def answers(self, windows: Iterator[list[Asked]]) -> Iterator[dict[int, Served | RequestFailure]]:
+        given = deque[list[int]]()  # the requests' numbers in their windows, of batches that workers have
+
+        def pieces() -> Iterator[list[HistoryRequest]]:
+            for requests in windows:
+                for batch in batched([each.request for each in requests], self._batch_size):
+                    given.append(batch)
+                    yield [requests[number].entry for number in batch]
+
+        for served in self._workers.results(pieces()):
             self.stats.merge(served.stats)
-            yield dict(zip(batch, served.answers, strict=True))
+            yield dict(zip(given.popleft(), served.answers, strict=True))

@@ -11,9 +11,10 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing.connection import Connection, Pipe, wait
 from queue import SimpleQueue
 from threading import Thread
@@ -133,32 +134,34 @@ class Workers(Generic[Piece, Result]):
             for worker in workers:
                 worker.end()
 
-    def results(self, pieces: Sequence[Piece]) -> Iterator[Result]:
-        """Of every piece, in their order; who is free gets the next one.
+    def results(self, pieces: Iterable[Piece]) -> Iterator[Result]:
+        """Of every piece, in their order; who is free gets the next one, which is taken then and not before.
 
-        At most `WAITING` results for each worker are held back because an earlier one is not there. Raises what doing a
+        At most `WAITING` pieces for each worker are taken beyond the one whose result comes next. Raises what doing a
         piece raised, and `WorkerError` where a process has ended.
         """
         assert not any(worker.given for worker in self._workers)
-        waiting, done = deque(enumerate(pieces)), dict[int, Result]()
-        for number in range(len(pieces)):
-            self._give(waiting, number + WAITING * len(self._workers))
+        numbered, done = enumerate(pieces), dict[int, Result]()
+        for number in count():
+            self._give(numbered, done)
             while number not in done:
                 busy = {worker.connection: worker for worker in self._workers if worker.given}
+                if not busy:
+                    return
                 for connection in wait(list(busy)):
                     assert isinstance(connection, Connection)
-                    which, result = busy[connection].result()
-                    done[which] = result
-                self._give(waiting, number + WAITING * len(self._workers))
+                    done.update([busy[connection].result()])
+                self._give(numbered, done)
             yield done.pop(number)
 
-    def _give(self, waiting: deque[tuple[int, Piece]], end: int) -> None:
-        """Pieces below `end`, to the workers that have the fewest."""
-        while waiting and waiting[0][0] < end:
+    def _give(self, pieces: Iterator[tuple[int, Piece]], done: Sized) -> None:
+        """Pieces to the workers that have the fewest; done: results that wait for earlier ones."""
+        while sum(len(worker.given) for worker in self._workers) + len(done) < WAITING * len(self._workers):
             worker = min(self._workers, key=lambda worker: len(worker.given))
-            if len(worker.given) >= WAITING:
+            piece = next(pieces, None)
+            if piece is None:
                 return
-            worker.give(*waiting.popleft())
+            worker.give(*piece)
 
 
 def work(descriptor: str) -> None:
