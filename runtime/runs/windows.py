@@ -186,7 +186,8 @@ def serve(
     run = _Run(job, islice(entries, sink.entries, None), sink, stop)
     try:
         windows = run.read()
-        for answers in map(job.answers, [windows] if ahead else ([one] for one in windows)):
+        streams: Iterable[Iterator[list[Request]]] = [windows] if ahead else (iter([one]) for one in windows)
+        for answers in map(job.answers, streams):
             for batch in answers:
                 run.take(batch)
                 progress(sink.counts.tried)
