@@ -16,9 +16,9 @@ from ..engines.bundle.items import Bundle
 from ..engines.installed import backend_version
 from ..engines.machine.processors import available_threads, processor
 from ..runtime import Drafting, Recommender
+from ..runtime.encoding import check_k
 from ..runtime.loaded import Loaded
 from ..runtime.planning.from_options import drafter_for, planning_for
-from ..runtime.recommender import check_k
 from ..runtime.types import DrafterKind, Int64
 from .settings import Search, Settings, searches_of
 
