@@ -28,8 +28,9 @@ from specbeam.runtime.planning.costs import CallCosts
 from specbeam.runtime.planning.planner import Planner
 from specbeam.runtime.planning.policy import FixedPlanning, Planning
 
-ITEMS, CODES, LEVELS = 5000, 48, 4
+ITEMS, CODES, LEVELS = 60_000, 256, 4  # too many children of the first two levels to evaluate all of them
 TARGET_MS = 20.0
+MEASURED = 64  # tokens of the largest call whose time is known
 HISTORY = 3  # items
 SHAPES = [DraftShape(width, length) for length in (1, 2, 3) for width in (10, 20, 40)]
 
@@ -75,7 +76,7 @@ class Waiting(Engine):
 
 def constant(milliseconds: float) -> CallCosts:
     """What an engine's latency says of calls that take as long whatever their tokens."""
-    points = [(past, new) for past in (0, 256) for new in (1, 256)]
+    points = [(past, new) for past in (0, MEASURED) for new in (1, MEASURED)]
     return CallCosts(
         latency=tuple(LatencyPoint(batch=1, past=past, new=new, milliseconds=milliseconds) for past, new in points)
     )
@@ -83,7 +84,7 @@ def constant(milliseconds: float) -> CallCosts:
 
 def loaded(case: Case) -> Loaded:
     """The pair over a random catalog."""
-    rows = np.unique(np.random.default_rng(0).integers(0, CODES, (ITEMS, LEVELS)) + np.arange(LEVELS) * CODES, axis=0)
+    rows = np.unique(np.random.default_rng(0).integers(0, CODES, (ITEMS, LEVELS)), axis=0)
     trie = ItemTrie.build(rows)
     target, draft = (
         Waiting(ScriptedEngine(len(trie.vocabulary), seed=1, disagreement=distance, sharpness=2.0), milliseconds)
