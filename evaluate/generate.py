@@ -86,7 +86,9 @@ def isolated_generate(
     try:
         with torch.inference_mode():
             config = GenerationConfig(**settings)  # type: ignore[no-untyped-call]
-            return model.generate(ids, generation_config=config, attention_mask=torch.ones_like(ids) if real is None else real, **inputs)
+            return model.generate(
+                ids, generation_config=config, attention_mask=torch.ones_like(ids) if real is None else real, **inputs
+            )
     finally:
         model.generation_config = own
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tiny_models import WORDS, make_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from specbeam.engines.build import build_engine
 from specbeam.engines.bundle.items import Bundle
 from specbeam.export import export_bundle
+from tiny_models import WORDS, make_tokenizer
 
 ITEMS = 3000
 LONGEST = 400  # tokens of a prompt

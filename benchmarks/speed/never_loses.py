@@ -143,8 +143,8 @@ def report(times: dict[str, Float64], options: Namespace) -> None:
     if single:
         facts["first"], first_mean = ratio(list(single.values()))
         worst = max(single, key=lambda name: float(np.divide(*single[name].sum(axis=0)[::-1])))
-        print(f"first {FIRST} users at batch 1: pooled {shown(facts['first'])}, mean {shown(first_mean)}; worst {worst} "
-              f"{shown(ratio([single[worst]])[0])}")  # fmt: skip
+        told = f"pooled {shown(facts['first'])}, mean {shown(first_mean)}"
+        print(f"first {FIRST} users at batch 1: {told}; worst {worst} {shown(ratio([single[worst]])[0])}")
     dump(options.output, _plain({"threads": options.threads, **facts, "cells": cells}))
 
 

@@ -11,10 +11,10 @@ from time import perf_counter, sleep
 from typing import NamedTuple, final
 
 import numpy as np
-from scripted_recommender import SPEC, named
 from tqdm import tqdm
 
 from benchmarks.shared import dump, print_table
+from scripted_recommender import SPEC, named
 from specbeam.catalog.prompts.encoder import PromptEncoder
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.base import Engine, Float32, ForwardInputs
