@@ -37,8 +37,8 @@ def chart(evaluation: Evaluation) -> alt.VConcatChart:
     return framed([alt.hconcat(*panels, spacing=40, **warned(evaluation.setup))], title, _facts(evaluation))
 
 
-def framed(rows: Sequence[alt.HConcatChart], title: str, facts: Sequence[str]) -> alt.VConcatChart:
-    """Rows of panels under a title, and what was measured on what."""
+def framed(rows: Sequence[alt.HConcatChart], title: str, facts: Sequence[str], **more: Any) -> alt.VConcatChart:
+    """Rows of panels under a title, and what was measured on what; more: of the whole chart."""
     heading = alt.TitleParams(
         title, subtitle=[line for text in facts for line in wrap(text, LINE)], anchor="start",
         fontSize=18, offset=14, subtitleFontSize=12, subtitleColor=PALE, subtitlePadding=8, subtitleLineHeight=17,
@@ -47,7 +47,7 @@ def framed(rows: Sequence[alt.HConcatChart], title: str, facts: Sequence[str]) -
         font=FONT, background="white", view=alt.ViewConfig(stroke=None), title=alt.TitleConfig(color=INK),
         axis=alt.AxisConfig(labelColor=INK, titleColor=PALE, titleFontWeight="normal", gridColor="#EEEEEE"),
     )  # fmt: skip
-    return alt.vconcat(*rows, title=heading, padding=24, config=config)
+    return alt.vconcat(*rows, title=heading, padding=24, config=config, **more)
 
 
 def _facts(evaluation: Evaluation) -> list[str]:

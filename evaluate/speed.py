@@ -20,7 +20,8 @@ from ..runtime.types import Float64
 WARM_UP = 3  # rounds that do not count
 PAUSE = 0.01  # seconds before each turn: the threads of the contestant before stop spinning meanwhile
 FEWEST_TURNS = 3
-T, Group = TypeVar("T"), TypeVar("Group")
+T = TypeVar("T")
+Group = TypeVar("Group")
 Contestant = Callable[[Group], object]
 
 

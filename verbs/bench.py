@@ -1,5 +1,6 @@
 """bench: ways to serve the same histories, in turns."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,12 +134,8 @@ def _asked(
     if stored is not None:
         if asked or shape:
             raise OptionError("with --check everything is measured as it was stored: leave all other settings out.")
-        histories = files.histories or tuple(map(Path, stored.histories))
-        return (
-            bundle or Path(stored.setup.bundle),
-            HistoryFiles(histories, files.format, files.item_base),
-            stored.settings,
-        )
+        again = replace(files, histories=files.histories or tuple(map(Path, stored.histories)))
+        return bundle or Path(stored.setup.bundle), again, stored.settings
     if bundle is None or not files.histories:
         raise click.UsageError("Missing argument: expected BUNDLE and HISTORIES, or --check STORED.")
     unknown = [name for name in asked.get("contestants", ()) if name not in CONTESTANTS]
@@ -146,7 +143,9 @@ def _asked(
         raise OptionError(f"got the contestant {unknown[0]!r}; expected some of {', '.join(CONTESTANTS)}.")
     if "pool" in asked:
         asked["pool"] = str(asked["pool"])
-    return bundle, files, RaceSettings(**asked, **({"shape": DraftShape(**shape)} if shape else {}))
+    if shape:
+        asked["shape"] = DraftShape(**shape)
+    return bundle, files, RaceSettings(**asked)
 
 
 def _histories(files: HistoryFiles) -> list[tuple[str | None, list[str]]]:

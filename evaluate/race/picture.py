@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import altair as alt
 
 from ...runtime.metrics import Estimate
-from ..picture import COLOURS, HEIGHT, WIDTH, Row, framed, panel, point, warned
+from ..picture import HEIGHT, WIDTH, Row, framed, panel, point, warned
 from ..table import machine
 from .figures import PARTS, Lane, Race
 from .settings import FLOOR
 
+SHADES = ("#08519C", "#4292C6", "#9ECAE1", "#D55E00", "#BBBBBB")  # of a request's parts: other colours than contestants
+APART = alt.Resolve(scale=alt.ScaleResolveMap(color="independent", shape="independent"))
 USUAL = 20  # the K whose latency and time split are drawn, where it was measured
 
 
@@ -22,11 +24,12 @@ def chart(race: Race) -> alt.VConcatChart:
     speed = [panel(_speed(lanes, batch), f"Users a second (batch {batch})", names, None) for batch in batches]
     usual = [lane for lane in lanes if lane.k == k]
     latency = panel(_latency(usual), f"Milliseconds a batch, median to p95 (K = {k})", names, None, "batch")
+    splits = [_split(usual, batch, names) for batch in batches[:2]]
     rows = [
         alt.hconcat(*speed, spacing=40, **warned(race.setup)),
-        alt.hconcat(latency, *(_split(usual, batch, names) for batch in batches[:2]), spacing=40),
+        alt.hconcat(latency, *splits, spacing=40, resolve=APART),
     ]
-    return framed(rows, "Speed by contestant", _facts(race))
+    return framed(rows, "Speed by contestant", _facts(race), resolve=APART)
 
 
 def _facts(race: Race) -> list[str]:
@@ -59,7 +62,7 @@ def _split(lanes: Sequence[Lane], batch: int, names: Sequence[str]) -> alt.Chart
         for order, part in enumerate(PARTS)
     ]
     colour = alt.Color(
-        "part:N", scale=alt.Scale(domain=list(PARTS), range=list(COLOURS[: len(PARTS)])),
+        "part:N", scale=alt.Scale(domain=list(PARTS), range=list(SHADES)),
         legend=alt.Legend(title=None, orient="top", labelFontSize=12),
     )  # fmt: skip
     heading = alt.TitleParams(f"Milliseconds of a request (batch {batch})", anchor="start", frame="group", fontSize=13)
@@ -68,4 +71,5 @@ def _split(lanes: Sequence[Lane], batch: int, names: Sequence[str]) -> alt.Chart
         x=alt.X("value:Q", title="ms", stack="zero"), y=alt.Y("contestant:N", title=None, sort=list(names)),
         color=colour, order=alt.Order("order:Q"), tooltip=tips,
     )  # fmt: skip
-    return bars.properties(width=WIDTH, height=HEIGHT, title=heading)
+    drawn: alt.Chart = bars.properties(width=WIDTH, height=HEIGHT, title=heading)
+    return drawn

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ...runtime.metrics import FEWEST
 from ...runtime.planning.from_options import drafter_for, planning_for
 from ...runtime.search.prefix import SharedPrefix
 from ...runtime.search.scoring import Scoring
-from ...runtime.types import DrafterKind, Request
+from ...runtime.types import Request
 from ..bench import Bench
 from ..settings import Settings
 from ..speed import rounds_of, take_turns
@@ -32,9 +32,6 @@ from .settings import CONTESTANTS, FLOOR, Name, RaceSettings
 
 Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
 GENERATORS: dict[Name, Any] = {"generate": "function", "generate-arrays": "arrays"}
-DRAFTERS: dict[Name, tuple[DrafterKind, ...]] = {  # what must be there for it
-    "model": ("model", "both"), "retrieval": ("retrieval", "both"), "both": ("both",),
-}  # fmt: skip
 
 
 def race(
@@ -95,35 +92,34 @@ def _requests(
 
 
 def entrants(bench: Bench, settings: RaceSettings) -> tuple[dict[str, Racer], list[str]]:
-    """The contestants, and what there is to say of those that cannot take part.
+    """The contestants, and what there is to say of them.
 
-    Raises `OptionError` for those that were asked for by name.
+    Raises `OptionError` for those that were asked for by name and cannot take part.
     """
-    racers, absent = dict[str, Racer](), dict[str, str]()
-    checkpoint: Any = None
+    racers, notes, checkpoint = dict[str, Racer](), list[str](), cache(bench.checkpoint)
     for name in settings.contestants or CONTESTANTS:
-        if name in GENERATORS:
-            checkpoint = bench.checkpoint() if checkpoint is None else checkpoint
-            if isinstance(checkpoint, str):
-                absent[name] = checkpoint
-            else:
-                from .generating import GenerateRacer
-
-                generate = checkpoint.masked_by(GENERATORS[name])
-                racers[name] = GenerateRacer(generate, bench.loaded.trie, bench.threads, exact=_as_exported(bench))
-        elif name in DRAFTERS and bench.drafting.drafter not in DRAFTERS[name]:
-            absent[name] = "the bundle has no draft model" if name == "model" else "there is no pool, or no draft model"
-        elif not (name == "auto" and bench.engine.startswith("torch-")):  # which has no latency to plan by
-            racers[name] = _ours(bench, settings, name)
+        found = _generating(bench, name, checkpoint()) if name in GENERATORS else _ours(bench, settings, name)
+        if not isinstance(found, str):
+            racers[name] = found
+        elif settings.contestants:
+            raise OptionError(f"{name} cannot take part: {found}. Leave it out.")
+        else:
+            notes.append(f"{name} takes no part: {found}")
     if settings.oracle:
         racers[FLOOR] = FloorRacer(bench.loaded, _verification(bench))
-    if absent and settings.contestants:
-        name, reason = next(iter(absent.items()))
-        raise OptionError(f"{name} cannot take part: {reason}. Leave it out.")
-    wanted = [f"{name} takes no part: {reason}" for name, reason in absent.items() if name in GENERATORS]
     if set(GENERATORS) & set(racers) and not _as_exported(bench):
-        wanted.append(f"generate runs the checkpoint, not {bench.engine}: its lists are not compared")
-    return racers, wanted
+        notes.append(f"generate runs the checkpoint, not {bench.engine}: its lists are not compared")
+    return racers, notes
+
+
+def _generating(bench: Bench, name: Name, checkpoint: Any) -> Racer | str:
+    """`generate`, or why it takes no part; checkpoint: opened, or why it cannot be."""
+    if isinstance(checkpoint, str):
+        return checkpoint
+    from .generating import GenerateRacer
+
+    generate = checkpoint.masked_by(GENERATORS[name])
+    return GenerateRacer(generate, bench.loaded.trie, bench.threads, exact=_as_exported(bench))
 
 
 def _as_exported(bench: Bench) -> bool:
@@ -131,19 +127,25 @@ def _as_exported(bench: Bench) -> bool:
     return bench.engine.split("-")[2] == bench.bundle.manifest.precision
 
 
-def _ours(bench: Bench, settings: RaceSettings, name: Name) -> Racer:
-    """A contestant on the bundle's engines."""
-    if name == "beams":
-        loaded = bench.loaded
-        prefix = SharedPrefix(loaded.target, np.array(loaded.prompts.spec.prefix_ids, np.int64))
-        scoring = Scoring(_verification(bench).scoring or "full")
-        return BeamRacer(ReorderedBeams(prefix, loaded.trie, scoring), loaded.trie)
-    if name == "plain":
-        return LoopRacer(_recommender(bench, Drafting("none")))
-    if name == "auto":
-        return LoopRacer(_recommender(bench, replace(bench.drafting, speculation="auto")))
-    pool = None if name == "model" else bench.drafting.pool
-    return LoopRacer(_recommender(bench, Drafting(name, pool, shape=settings.shape)))  # type: ignore[arg-type]
+def _ours(bench: Bench, settings: RaceSettings, name: Name) -> Racer | str:
+    """A contestant on the bundle's engines, or why it takes no part."""
+    loaded, drafting = bench.loaded, Drafting("none")
+    match name:
+        case "beams":
+            prefix = SharedPrefix(loaded.target, np.array(loaded.prompts.spec.prefix_ids, np.int64))
+            scoring = Scoring(_verification(bench).scoring or "full")
+            return BeamRacer(ReorderedBeams(prefix, loaded.trie, scoring), loaded.trie)
+        case "auto":
+            if bench.engine.startswith("torch-"):
+                return f"{bench.engine} has no measured latency to plan by"
+            drafting = replace(bench.drafting, speculation="auto")
+        case "model" | "retrieval" | "both":
+            if name != "retrieval" and loaded.draft is None:
+                return "the bundle has no draft model"
+            if name != "model" and loaded.pool is None:
+                return "there is no pool"
+            drafting = Drafting(name, None if name == "model" else bench.drafting.pool, shape=settings.shape)
+    return LoopRacer(_recommender(bench, drafting))
 
 
 def _verification(bench: Bench) -> Verification:
