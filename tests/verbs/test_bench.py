@@ -68,7 +68,9 @@ def test_a_pool_brings_its_drafters(tiny: Tiny, histories: Path, tmp_path: Path)
     found = msgspec.json.decode(output.read_bytes(), type=Race)
     assert (found.settings.shape.width, found.settings.pool) == (3, str(pool))
     by_name = {lane.name: lane for lane in found.lanes if lane.k == 5}
-    assert by_name["retrieval"].work.draft_calls > 0
+    drafting = {name: lane.work.milliseconds["draft"] > 0 for name, lane in by_name.items()}
+    assert drafting == {"plain": False, "model": True, "retrieval": True, "both": True}
+    assert [by_name[name].work.draft_calls > 0 for name in ("model", "retrieval", "both")] == [True, False, True]
     assert {lane.differing for lane in found.lanes} == {0}
 
 

@@ -65,13 +65,11 @@ def test_it_is_the_same_from_json(raced: Race, tmp_path: Path) -> None:
 
 
 class Liar(LoopRacer):  # type: ignore[misc]
-    """Swaps the first two items of its second list."""
+    """Its second list is the wrong way round."""
 
     def lists(self, answer: object, k: int) -> list[Ranked]:
         lists = super().lists(answer, k)
-        first, second, *others = lists[1]
-        lists[1] = [second, first, *others]
-        return lists
+        return [lists[0], lists[1][::-1]]
 
     def ready(self, groups: Sequence[Sequence[Request]], k: int) -> Racer:
         return self
@@ -133,11 +131,8 @@ def test_the_slow_take_fewer_turns_spread_over_all_rounds(monkeypatch: pytest.Mo
 
         return serve
 
-    contestants = {
-        "slow": contestant("slow", 5.0),
-        "slower": contestant("slower", 99.0),
-        "quick": contestant("quick", 1),
-    }
+    paces = {"slow": 5.0, "slower": 99.0, "quick": 1.0}
+    contestants = {name: contestant(name, seconds) for name, seconds in paces.items()}
     seconds, answers = speed.take_turns(contestants, range(10), share=25.0)
     assert np.flatnonzero(~np.isnan(seconds["slow"])).tolist() == [0, 2, 4, 6, 8]
     assert (~np.isnan(seconds["slower"])).sum() == speed.FEWEST_TURNS
