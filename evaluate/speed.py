@@ -7,7 +7,7 @@ to be the faster as the slower in every round, which is all that the intervals o
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from math import inf
+from math import ceil, inf
 from time import perf_counter, sleep
 from typing import TypeVar
 
@@ -49,12 +49,12 @@ def take_turns(
     names, rng = list(contestants), np.random.default_rng(seed)
     seconds = {name: np.full(len(rounds), np.nan) for name in names}
     answers: dict[str, list[object]] = {name: [None] * len(rounds) for name in names}
-    turns = dict.fromkeys(names, len(rounds))
+    strides = dict.fromkeys(names, 1)
     warm_up = rounds[:WARM_UP]
     for number, group in enumerate([*warm_up, *rounds], -len(warm_up)):
         first = number == -len(warm_up)
         for name in rng.permutation(names).tolist():
-            if not first and not _takes_part(number, turns[name], len(rounds)):
+            if not first and (strides[name] > 1 if number < 0 else number % strides[name]):
                 continue
             sleep(PAUSE)
             with around(name, number):
@@ -63,15 +63,21 @@ def take_turns(
                 elapsed = perf_counter() - start
             if number >= 0:
                 seconds[name][number], answers[name][number] = elapsed, answer
-            elif first and elapsed * len(rounds) > share:
-                turns[name] = min(len(rounds), max(FEWEST_TURNS, int(share / elapsed)))
+            elif first:
+                strides[name] = _stride(share / elapsed if elapsed else inf, len(rounds))
         progress(max(0, number + 1))
     return seconds, answers
 
 
-def _takes_part(number: int, turns: int, rounds: int) -> bool:
-    """Whether so many turns, spread over the rounds, hold this one; below 0: a warm-up, for those that take all."""
-    return turns == rounds if number < 0 else number * turns % rounds < turns
+def _stride(turns: float, rounds: int) -> int:
+    """Every how many rounds to take part for so many turns, `FEWEST_TURNS` at least.
+
+    A power of two, so that whoever takes part less often has all its rounds in common with the others.
+    """
+    stride = 1
+    while rounds / stride > turns and ceil(rounds / (2 * stride)) >= FEWEST_TURNS:
+        stride *= 2
+    return stride
 
 
 def served_by(recommender: Recommender, k: int) -> Contestant[Sequence[Example]]:

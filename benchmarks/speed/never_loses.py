@@ -161,7 +161,12 @@ def parsed() -> Namespace:
     parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS), metavar="CELL",
                         help=f"some of: {', '.join(CELLS)}")  # fmt: skip
     parser.add_argument("--users", type=int, help="of a cell at most")
-    parser.add_argument("--seconds", type=float, default=15, help="of processor time a cell, at least six batches (default: %(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=15,
+        help="of processor time a cell, at least six batches (default: %(default)s)",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", help="write the result as JSON")
     return parser.parse_args()

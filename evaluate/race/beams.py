@@ -5,6 +5,8 @@ from typing import final
 
 import numpy as np
 
+from ...catalog.errors import EngineError
+from ...catalog.finite import are_logprobs
 from ...catalog.trie import ItemTrie
 from ...engines.base import ForwardInputs, causal
 from ...runtime.search.beam import best_per_request
@@ -100,6 +102,10 @@ class _Beams:
         at = rows[which] // width if len(logprobs) == batch else rows[which]
         first = np.flatnonzero(np.diff(which, prepend=-1))
         score = self.score.ravel()[rows][which] + scoring(logprobs[at, trie.column[child]].astype(np.float64), first)
+        if not are_logprobs(score):
+            raise EngineError(
+                "The target's engine gives NaN or infinity as a log-probability. Build it again, in bf16 or fp32."
+            )
         request, leaf = rows[which] // width, trie.child_count[child] == 0
         best = best_per_request(request, score, batch, np.full(batch, width))
         ends = np.zeros(len(child), bool)

@@ -47,7 +47,9 @@ def race(
     files: what the histories were read from, to be named. Raises `OptionError` for what the bundle cannot do, and
     `HistoryError` where no history can be used.
     """
-    settings = RaceSettings() if settings is None else instance(settings, "settings", RaceSettings, "RaceSettings()")
+    settings = (
+        RaceSettings() if settings is None else instance(settings, "settings", RaceSettings, "such as RaceSettings()")
+    )
     progress = function(progress, "progress")
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     bench = Bench.open(bundle, _as_of_evaluate(settings))

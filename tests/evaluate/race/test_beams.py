@@ -6,6 +6,7 @@ import pytest
 from benchmarks.shared import ranking_fault
 from scripted_recommender import make
 from scripted_search import naive_beam_search, ragged_catalog, random_catalog
+from specbeam.catalog.errors import EngineError
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.base import Float32, ForwardInputs
 from specbeam.engines.cache import KVCache
@@ -38,6 +39,14 @@ def test_reordered_beams_are_beam_search(scoring: ScoringKind, ragged: bool, k: 
     assert 3 * 2 <= spent.calls <= 3 * trie.length
     assert spent.nodes == width * (spent.calls - 3)
     assert spent.total_seconds >= spent.prompt_seconds + spent.target_seconds > 0
+
+
+def test_an_engine_that_gives_no_numbers_is_told_of() -> None:
+    trie = ItemTrie.build(np.array([[7, 1], [5, 6]]))
+    engine = ScriptedEngine(len(trie.vocabulary), sharpness=float("nan"))
+    search = ReorderedBeams(SharedPrefix(engine, np.zeros(0, np.int64)), trie, Scoring())
+    with pytest.raises(EngineError, match="NaN or infinity"):
+        search([np.array([1, 2])], 2, BeamSeconds())
 
 
 def test_items_that_share_a_leaf_are_all_there() -> None:
