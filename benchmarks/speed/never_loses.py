@@ -68,13 +68,11 @@ def nothing_kept() -> Iterator[None]:
                 os.environ["XDG_CACHE_HOME"] = before
 
 
-def opened(bundle: Bundle, cell: Cell, threads: int) -> dict[str, Recommender]:
+def opened(bundle: Bundle, cell: Cell, options: Namespace) -> dict[str, Recommender]:
     """Both arms, each with engines of its own."""
-    engine = EngineChoice(threads=threads)
-    return {
-        arm: Recommender.open(bundle, engine=engine, batching=cell.batch, drafting="none" if arm == "plain" else None)
-        for arm in ARMS
-    }
+    engine = EngineChoice(threads=options.threads)
+    drafters = {"plain": "none", "auto": "none" if options.noise else None}
+    return {arm: Recommender.open(bundle, engine=engine, batching=cell.batch, drafting=drafters[arm]) for arm in ARMS}
 
 
 def requests(recommender: Recommender, cell: Cell, rng: np.random.Generator) -> list[Request]:
@@ -86,7 +84,7 @@ def requests(recommender: Recommender, cell: Cell, rng: np.random.Generator) -> 
 
 def measure(bundle: Bundle, cell: Cell, options: Namespace) -> Float64:
     """[batches, 2] processor seconds of plain and of auto; raises SystemExit where their lists differ."""
-    arms, rng, seconds = opened(bundle, cell, options.threads), np.random.default_rng(0), list[list[float]]()
+    arms, rng, seconds = opened(bundle, cell, options), np.random.default_rng(0), list[list[float]]()
     most = max(1, (options.users or 10**9) // cell.batch)
     least = min(most, max(FEWEST, FIRST if cell.batch == 1 else 0))
     while len(seconds) < least or (len(seconds) < most and np.sum(seconds) < options.seconds):
@@ -168,6 +166,7 @@ def parsed() -> Namespace:
         help="of processor time a cell, at least six batches (default: %(default)s)",
     )
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--noise", action="store_true", help="the plain loop in both arms: what the method itself errs")
     parser.add_argument("--output", help="write the result as JSON")
     return parser.parse_args()
 
