@@ -1,6 +1,5 @@
 """bench: ways to serve the same histories, in turns."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from .values import HistoryFiles, collected, histories_value
 
 if TYPE_CHECKING:
     from ..evaluate.race import RaceOutputs, RaceSettings
-    from ..evaluate.race.figures import Race
+    from ..evaluate.race.figures import Race, Sources
 
 CHECK_HELP = "A file of --output: measure the same again and say which ratios moved beyond their intervals."
 
@@ -107,7 +106,7 @@ def bench(bundle: Path | None, files: HistoryFiles, check: Path | None, outputs:
     stored = None if check is None else read_race(check)
     bundle, files, settings = _asked(stored, bundle, files, options)
     with Bars() as bars:
-        found = race(bundle, _histories(files), settings, files=files.histories, progress=bars)
+        found = race(bundle, _histories(files), settings, sources=_sources(files), progress=bars)
     outputs.write(found)
     click.echo(described(found))
     faults = [f"{found.differing} lists are not what they must be"] if found.differing else []
@@ -134,8 +133,10 @@ def _asked(
     if stored is not None:
         if asked or shape:
             raise OptionError("with --check everything is measured as it was stored: leave all other settings out.")
-        again = replace(files, histories=files.histories or tuple(map(Path, stored.histories)))
-        return bundle or Path(stored.setup.bundle), again, stored.settings
+        if not files.histories:
+            kept = stored.sources
+            files = HistoryFiles(tuple(map(Path, kept.histories)), kept.format, kept.item_base)
+        return bundle or Path(stored.setup.bundle), files, stored.settings
     if bundle is None or not files.histories:
         raise click.UsageError("Missing argument: expected BUNDLE and HISTORIES, or --check STORED.")
     unknown = [name for name in asked.get("contestants", ()) if name not in CONTESTANTS]
@@ -146,6 +147,12 @@ def _asked(
     if shape:
         asked["shape"] = DraftShape(**shape)
     return bundle, files, RaceSettings(**asked)
+
+
+def _sources(files: HistoryFiles) -> "Sources":
+    from ..evaluate.race.figures import Sources
+
+    return Sources(histories=tuple(map(str, files.histories)), format=files.format, item_base=files.item_base)
 
 
 def _histories(files: HistoryFiles) -> list[tuple[str | None, list[str]]]:

@@ -44,8 +44,6 @@ class ReorderedBeams:
             cache = self._prefix.new_cache(batch)
             with spent.timed("prompt"):
                 logprobs = self._engine.forward(prompt_inputs(prompts, self._prefix.length), cache)[:, 0]
-            with spent.timed("target"):
-                cache.keep(np.repeat(np.arange(batch), width))
             spent.calls += batch
             beams, slots = _Beams(batch, width), list[int]()
             parent = beams.step(self._trie, self._scoring, logprobs)
@@ -53,7 +51,7 @@ class ReorderedBeams:
                 slots.append(cache.length)
                 inputs = self._step_inputs(beams.node, np.repeat(lengths, width), slots)
                 with spent.timed("target"):
-                    cache.keep(parent)
+                    cache.keep(parent if len(slots) > 1 else parent // width)  # the prompts' cache has a row a request
                     logprobs = self._engine.forward(inputs, cache)[:, 0]
                 spent.calls, spent.nodes = spent.calls + batch, spent.nodes + batch * width
                 parent = beams.step(self._trie, self._scoring, logprobs)

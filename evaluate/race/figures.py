@@ -61,13 +61,21 @@ class Lane(Frozen, frozen=True):
         return None if faster is None else Estimate(1 / faster.value, 1 / faster.high, 1 / faster.low)
 
 
+class Sources(Frozen, frozen=True):
+    """The files that histories were read from, and how; none: a program gave them."""
+
+    histories: tuple[str, ...] = ()
+    format: str | None = None
+    item_base: int = 0
+
+
 class Race(Frozen, frozen=True):
     """All that was measured."""
 
     schema: int
     setup: Setup
     settings: RaceSettings
-    histories: tuple[str, ...]
+    sources: Sources
     requests: int
     lanes: tuple[Lane, ...]
     peak_memory: float | None  # MB, of the process

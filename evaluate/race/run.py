@@ -24,7 +24,7 @@ from ..bench import Bench
 from ..settings import Settings
 from ..speed import rounds_of, take_turns
 from .beams import ReorderedBeams
-from .figures import SCHEMA, Lane, Race, lanes_of
+from .figures import SCHEMA, Lane, Race, Sources, lanes_of
 from .floor import FloorRacer
 from .memory import PeakMemory
 from .racers import BeamRacer, LoopRacer, Racer, Spent
@@ -39,13 +39,13 @@ def race(
     histories: Sequence[tuple[str | None, Sequence[str]]],
     settings: RaceSettings | None = None,
     *,
-    files: Sequence[str | Path] = (),
+    sources: Sources | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Race:
     """Let contestants serve the same histories (a user and item ids each) in turns, at every K and batch size.
 
-    files: what the histories were read from, to be named. Raises `OptionError` for what the bundle cannot do, and
-    `HistoryError` where no history can be used.
+    sources: what the histories were read from, to be read again by a check. Raises `OptionError` for what the bundle
+    cannot do, and `HistoryError` where no history can be used.
     """
     settings = (
         RaceSettings() if settings is None else instance(settings, "settings", RaceSettings, "such as RaceSettings()")
@@ -61,7 +61,7 @@ def race(
         notes.append(f"{left_out} histories are left out: no item of theirs is in the bundle's catalog")
     notes += [text for text in (busy(began, bench.setup(began).processors), _few(lanes)) if text]
     return Race(
-        schema=SCHEMA, setup=bench.setup(began), settings=settings, histories=tuple(map(str, files)),
+        schema=SCHEMA, setup=bench.setup(began), settings=settings, sources=sources or Sources(),
         requests=len(requests), lanes=tuple(lanes), peak_memory=memory, notes=tuple(notes),
     )  # fmt: skip
 

@@ -26,7 +26,7 @@ def described(race: Race) -> str:
     ours = [name for name in TOLD if any(lane.name == name for lane in race.lanes)]
     head = [
         f"{race.setup.bundle}: L = {race.setup.identifier_length}, {race.setup.engine}; {race.requests} requests of "
-        f"{', '.join(race.histories) or 'a program'}",
+        f"{', '.join(race.sources.histories) or 'a program'}",
         machine(race.setup),
         *(f"{name}: {TOLD[name]}" for name in ours),
     ]

@@ -29,7 +29,7 @@ def test_it_measures_writes_draws_and_checks(tiny: Tiny, histories: Path, tmp_pa
     assert [(lane.name, lane.k) for lane in found.lanes] == [
         (name, k) for k in (2, 5) for name in ("beams", "plain", "auto", "floor")
     ]
-    assert (found.requests, found.histories) == (4, (str(histories),))
+    assert (found.requests, found.sources.histories) == (4, (str(histories),))
     for said in ("x plain", "users/s", "planning", "(floor)", "36 of 36 lists are those of the plain loop"):
         assert said in told
     drawn = plot.read_text("utf-8")

@@ -28,7 +28,7 @@ def raced(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Race:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speed, "PAUSE", 0)
         settings = RaceSettings(top_k=(3, 12), batches=(1, 3), rounds=3, oracle=True, threads=1)
-        return race(tiny.bundle, [("lost", ["nowhere"]), *HISTORIES], settings, files=["h.jsonl"])
+        return race(tiny.bundle, [("lost", ["nowhere"]), *HISTORIES], settings)
 
 
 def test_all_that_there_is_takes_part_and_finds_the_same(raced: Race) -> None:
