@@ -1,5 +1,7 @@
 """The cells of never_loses, its ratios, and the catalogs that it makes up."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -39,4 +41,4 @@ def test_identifiers_branch_at_every_depth(levels: int) -> None:
     assert len({tuple(identifier) for identifier in named}) == ITEMS
     assert {len(identifier) for identifier in named} == {levels}
     prefixes = [len({tuple(identifier[:depth]) for identifier in named}) for depth in range(levels + 1)]
-    assert all(before < after for before, after in zip(prefixes, prefixes[1:], strict=False))
+    assert all(before < after for before, after in pairwise(prefixes))
