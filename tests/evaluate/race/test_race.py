@@ -47,6 +47,7 @@ def test_counts_and_times_are_told_of_everybody(raced: Race) -> None:
     for lane in raced.lanes:
         parts = lane.work.milliseconds
         assert list(parts) == list(PARTS)
+        assert parts["prompt"] > 0
         assert min(parts.values()) >= -1e-6
         assert lane.latency.median <= lane.latency.p95 <= lane.latency.p99
         assert lane.work.target_calls >= 1
