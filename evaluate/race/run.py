@@ -59,9 +59,11 @@ def race(
     lanes, memory = run_cells(racers, requests, settings, progress)
     if left_out:
         notes.append(f"{left_out} histories are left out: no item of theirs is in the bundle's catalog")
-    notes += [text for text in (busy(began, bench.setup(began).processors), _few(lanes)) if text]
+    setup, ended = bench.setup(began), load()
+    told = busy(began, setup.processors) or busy(ended, setup.processors, "ended")
+    notes += [text for text in (told, _few(lanes)) if text]
     return Race(
-        schema=SCHEMA, setup=bench.setup(began), settings=settings, sources=sources or Sources(),
+        schema=SCHEMA, setup=setup, settings=settings, sources=sources or Sources(),
         requests=len(requests), lanes=tuple(lanes), peak_memory=memory, notes=tuple(notes),
     )  # fmt: skip
 
