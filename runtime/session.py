@@ -53,7 +53,8 @@ class Session:
                 before = without(before, failed)  # another frontier than was planned for: nothing is learned of it
             verdict = self._verifier.verify(before, self._target.nodes, tree)
             self._stats.count(verdict)
-            self._planning.observe(before, tree, verdict)
+            with self._stats.timed("planning"):
+                self._planning.observe(before, tree, verdict)
             if self._rounds is not None:
                 scores = self._target.nodes.path_scores(drafted)
                 self._rounds.append(Round(before, tree, scores, evaluated, verdict, enumerate))
@@ -64,7 +65,8 @@ class Session:
 
     def _drafted(self, frontier: Frontier) -> tuple[DraftTree, Bool]:
         """What to evaluate ahead of need in this round, and the requests [B] for which that is all continuations."""
-        widths, enumerate = self._planning.plan(frontier, self._target.prompt_tokens)
+        with self._stats.timed("planning"):
+            widths, enumerate = self._planning.plan(frontier, self._target.prompt_tokens)
         tree = self._nothing
         if widths.any():
             tree = self._drafter.propose(frontier, self._target.nodes, widths)
