@@ -15,6 +15,7 @@ import click
 from specbeam import __version__
 from specbeam.catalog.errors import SpecBeamError, said
 from specbeam.catalog.extras import EXTRAS, install_module
+from specbeam.verbs.bench import bench
 from specbeam.verbs.build_engine import build_engine
 from specbeam.verbs.build_pool import build_pool
 from specbeam.verbs.doctor import doctor
@@ -121,7 +122,7 @@ def main() -> None:
 
 
 VERBS = (
-    export, build_engine, infer, tune, evaluate, inspect, train, align, demo, explain, generate, build_pool,
+    export, build_engine, infer, tune, evaluate, bench, inspect, train, align, demo, explain, generate, build_pool,
     group_users, group_items, doctor,
 )  # fmt: skip
 for verb in VERBS:

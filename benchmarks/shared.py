@@ -13,7 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from specbeam.catalog.trie import ItemTrie
-from specbeam.evaluate.generate import Ranked, TrieGenerate  # noqa: F401 (the truth, with what compares with it)
+from specbeam.evaluate.figures import ranking_fault  # noqa: F401 (what compares with the truth)
+from specbeam.evaluate.generate import Ranked, TrieGenerate  # noqa: F401 (the truth)
 from specbeam.runtime import Recommendation
 
 WARM_UP = 3
@@ -39,24 +40,6 @@ def real_users(folder: Path) -> tuple[list[str], list[list[str]], list[set[str]]
     users = [user for user, items in parts["test"].items() if items]
     histories = [parts["train"].get(user, []) + parts["valid"].get(user, []) for user in users]
     return users, histories, [set(parts["test"][user]) for user in users]
-
-
-def ranking_fault(got: Sequence[tuple[object, float]], expected: Sequence[tuple[object, float]]) -> str | None:
-    """Why two rankings are not the same, or None.
-
-    Scores must agree within 1e-3. Entries whose expected scores differ by less than 1e-4 may swap, the
-    last with one beyond the end as well.
-    """
-    if len(got) != len(expected):
-        return f"{len(got)} entries, expected {len(expected)}"
-    for rank, ((a, score_a), (b, score_b)) in enumerate(zip(got, expected, strict=True)):
-        if score_a != score_b and not abs(score_a - score_b) <= 1e-3:  # also NaN
-            return f"rank {rank + 1}: {a} scores {score_a:.6f}, expected {b} with {score_b:.6f}"
-        if a != b:
-            near = [entry for entry, score in expected if abs(score - score_b) < 1e-4]
-            if a not in near and abs(score_b - expected[-1][1]) >= 1e-4:
-                return f"rank {rank + 1}: {a} with {score_a:.6f}, expected {b} with {score_b:.6f}"
-    return None
 
 
 def as_ranked(result: Recommendation) -> list[tuple[tuple[str, ...], float]]:
@@ -98,10 +81,12 @@ def arguments(
     more: Callable[[argparse.ArgumentParser], object] = lambda parser: None,
     *,
     history_length: int = 20,
+    bundled: Callable[[argparse.Namespace], bool] = lambda options: True,
 ) -> argparse.Namespace:
     """The options that every benchmark has, and `more`; exits with the reason where the data is absent.
 
-    The result's `data` is the dataset's folder, `pair` that of the checkpoints, `bundle` what was made of them.
+    The result's `data` is the dataset's folder, `pair` that of the checkpoints, `bundle` what was made of them; all
+    three as they were given where, by these options, no bundle is `bundled`.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", default="beauty", choices=["beauty", "games"])
@@ -118,6 +103,8 @@ def arguments(
     parser.add_argument("--output", help="write the result as JSON")
     more(parser)
     options = parser.parse_args()
+    if not bundled(options):
+        return options
     shared = shared_data()
     if shared is None:
         parser.exit(2, "The data/ and models/ folders are absent: name the folder that holds them in SPECBEAM_DATA.\n")

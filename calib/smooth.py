@@ -33,36 +33,48 @@ def smooth(model: ir.Model, ranges: Ranges, *, alpha: float = ALPHA) -> Ranges:
         raise OptionError(f"got a smoothing strength of {alpha}; expected 0 to 1.")
     fold_weights(model)
     tensors, channels = dict(ranges.tensors), dict(ranges.channels)
-    for activation, scale, readers in list(_smoothable(model)):
-        name = str(activation.name)
-        largest = np.maximum(np.array(channels[name], np.float32), LEAST)
+    for scale, readers in list(_smoothable(model)):
+        names = list(dict.fromkeys(str(node.inputs[0].name) for node in readers if node.inputs[0] is not None))
+        largest = np.maximum(np.max([np.array(channels[name], np.float32) for name in names], axis=0), LEAST)
         weights = [_array(node.inputs[1]) for node in readers]
         if len(largest) != len(weights[0]):
             raise EngineError(
-                f"The ranges have {len(largest)} channels for {name}, the graph {len(weights[0])}: they were measured "
-                "on another graph. Calibrate again."
+                f"The ranges have {len(largest)} channels for {names[0]}, the graph {len(weights[0])}: they were "
+                "measured on another graph. Calibrate again."
             )
         rows = np.maximum(np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0), LEAST)
         factors = (largest**alpha / rows ** (1 - alpha)).astype(np.float32)
         _store(scale, _array(scale) / factors)  # of a norm [K], of a product [N, K]: the last axis
         for node, weight in zip(readers, weights, strict=True):
             _store(node.inputs[1], weight * factors[:, None])
-        smoothed = np.array(channels[name], np.float32) / factors
-        channels[name] = tuple(smoothed.tolist())
-        tensors[name] = (-float(smoothed.max()), float(smoothed.max()))
+        for name in names:
+            smoothed = np.array(channels[name], np.float32) / factors
+            channels[name] = tuple(smoothed.tolist())
+            tensors[name] = (-float(smoothed.max()), float(smoothed.max()))
     return replace(ranges, tensors=tensors, channels=channels)
 
 
-def _smoothable(model: ir.Model) -> Iterator[tuple[ir.Value, ir.Value, list[ir.Node]]]:
-    """Activations that only products read, with the weight that absorbs their division, and those products."""
+def _smoothable(model: ir.Model) -> Iterator[tuple[ir.Value, list[ir.Node]]]:
+    """Weights that absorb the division of an activation which only products read, and those products."""
     products = weighted_matmuls(model)
     for activation in dict.fromkeys(node.inputs[0] for node in products):
-        readers = [node for node in products if node.inputs[0] is activation]
         scale = None if activation is None else _absorber(activation)
-        if activation is None or scale is None or len(readers) < len(activation.uses()):
+        if activation is None or scale is None:
             continue
-        if all(_alone(value) for value in (scale, *(node.inputs[1] for node in readers))):
-            yield activation, scale, readers
+        readers = list(_readers(activation))
+        if all(node in products for node in readers) and all(
+            _alone(value) for value in (scale, *(node.inputs[1] for node in readers))
+        ):
+            yield scale, readers
+
+
+def _readers(activation: ir.Value) -> Iterator[ir.Node]:
+    """The nodes that compute with an activation, or with rows that are picked of it."""
+    for use in activation.uses():
+        if use.node.op_type in ("Flatten", "Gather") and use.idx == 0:
+            yield from _readers(use.node.outputs[0])
+        else:
+            yield use.node
 
 
 def _absorber(activation: ir.Value) -> ir.Value | None:

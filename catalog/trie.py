@@ -99,6 +99,16 @@ class ItemTrie:
         return int((self.child_count == 0).sum())
 
     @cached_property
+    def inner(self) -> Bool:
+        """[M + 1] nodes that have children; the last stands for a node of -1, which has none."""
+        return np.append(self.child_count > 0, False)
+
+    @cached_property
+    def forks(self) -> Bool:
+        """[M + 1] nodes that have several children, as `inner`."""
+        return np.append(self.child_count > 1, False)
+
+    @cached_property
     def leads_on(self) -> Bool:
         """[M] nodes with a child that is not a leaf: what is drafted below others needs no evaluation."""
         inner = np.flatnonzero(self.child_count[1:] > 0) + 1
@@ -157,6 +167,5 @@ class ItemTrie:
 
 def spans(start: NDArray[np.integer], count: NDArray[np.integer]) -> tuple[Int64, Int64]:
     """The numbers start[i], start[i] + 1, ... (count[i] of them), one span after another; and each one's i."""
-    count = count.astype(np.int64)
-    which = np.repeat(np.arange(len(count)), count)
-    return which, np.arange(len(which)) + (start - (np.cumsum(count) - count))[which]
+    which = np.arange(len(count)).repeat(count)
+    return which, np.arange(len(which)) + (start - count.cumsum() + count)[which]

@@ -25,7 +25,7 @@ class ForwardInputs:
     position_ids: Int64  # [B, T]
     visible_below: Int64  # [B, T]
     visible_slots: Int64  # [B, T, L]
-    logit_rows: Int64  # [B, R], indices into T
+    logit_rows: Int64  # [B, R], indices into T; R is at least 1
 
 
 def causal(past: int, new: int, batch: int = 1) -> tuple[Int64, Int64]:

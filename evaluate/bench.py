@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -16,11 +17,14 @@ from ..engines.bundle.items import Bundle
 from ..engines.installed import backend_version
 from ..engines.machine.processors import available_threads, processor
 from ..runtime import Drafting, Recommender
+from ..runtime.encoding import check_k
 from ..runtime.loaded import Loaded
 from ..runtime.planning.from_options import drafter_for, planning_for
-from ..runtime.recommender import check_k
 from ..runtime.types import DrafterKind, Int64
 from .settings import Search, Settings, searches_of
+
+if TYPE_CHECKING:
+    from .generate import TrieGenerate
 
 Generate = Callable[[Int64, int], list[tuple[int, float]]]  # prompt [P] and K in, ranked leaves and scores out
 
@@ -88,23 +92,29 @@ class Bench:
             reuse=search.rule == "reuse",
         )  # fmt: skip
 
-    def generate(self) -> Generate | str:
-        """`transformers` `generate` over the bundle's checkpoint with as many threads, or why it cannot be had."""
+    def checkpoint(self) -> "TrieGenerate | str":
+        """The bundle's checkpoint under `transformers` `generate`, or why it cannot be had."""
         try:
-            from ..engines.torch import torch_threads
             from .generate import TrieGenerate
 
             device = "cuda" if "-cuda-" in self.engine else "cpu"
             scoring = self.settings.scoring or self.bundle.manifest.scoring
-            generate = TrieGenerate.open(self.bundle, device=device, scoring=scoring)
+            return TrieGenerate.open(self.bundle, device=device, scoring=scoring)
         except ModuleNotFoundError as error:
             return f"{error.name} is not installed; run: {install('export')}"
         except (BundleError, EngineError, ValueError) as error:
             return str(error)
 
+    def generate(self) -> Generate | str:
+        """`generate` with as many threads, or why it cannot be had."""
+        checkpoint = self.checkpoint()
+        if isinstance(checkpoint, str):
+            return checkpoint
+        from ..engines.torch import torch_threads
+
         def run(prompt: Int64, k: int) -> list[tuple[int, float]]:
             with torch_threads(self.threads):
-                return generate(prompt, k)
+                return checkpoint(prompt, k)
 
         return run
 

@@ -192,13 +192,39 @@ def same_list(
     return True
 
 
+def ranking_fault(got: Sequence[tuple[object, float]], expected: Sequence[tuple[object, float]]) -> str | None:
+    """Why two rankings are not the same, or None.
+
+    Scores must agree within 1e-3. Entries whose expected scores differ by less than 1e-4 may swap, the
+    last with one beyond the end as well.
+    """
+    if len(got) != len(expected):
+        return f"{len(got)} entries, expected {len(expected)}"
+    for rank, ((a, score_a), (b, score_b)) in enumerate(zip(got, expected, strict=True)):
+        if score_a != score_b and not abs(score_a - score_b) <= 1e-3:  # also NaN
+            return f"rank {rank + 1}: {a} scores {score_a:.6f}, expected {b} with {score_b:.6f}"
+        if a != b:
+            near = [entry for entry, score in expected if abs(score - score_b) < 1e-4]
+            if a not in near and abs(score_b - expected[-1][1]) >= 1e-4:
+                return f"rank {rank + 1}: {a} with {score_a:.6f}, expected {b} with {score_b:.6f}"
+    return None
+
+
 def paces(seconds: Mapping[str, Float64], baselines: Sequence[str], k: int, batch: int) -> list[Pace]:
-    """Every contestant's pace from its rounds' seconds [R], and its speed-up over each baseline that took part."""
+    """Every contestant's pace from its rounds' seconds [R], and its speed-up over each baseline that took part.
+
+    NaN: it sat that round out; ratios are those of the rounds of both.
+    """
     result = []
     for name, own in seconds.items():
-        speedup = {base: median_estimate(seconds[base] / own) for base in baselines if base in seconds and base != name}
-        result.append(Pace(name, k, batch, len(own), median_estimate(1000 * own / batch), speedup))
+        speedup = {base: _median(seconds[base] / own) for base in baselines if base in seconds and base != name}
+        result.append(Pace(name, k, batch, int((~np.isnan(own)).sum()), _median(1000 * own / batch), speedup))
     return result
+
+
+def _median(values: Float64) -> Estimate:
+    """Of those that are there."""
+    return median_estimate(values[~np.isnan(values)])
 
 
 def told_once(found: Sequence[Pace], same: AbstractSet[str], base: str) -> list[Pace]:

@@ -1,6 +1,6 @@
 """The files that an evaluation writes, each whole or absent."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +29,7 @@ class Outputs:
 
     def check(self) -> None:
         """Raise `SpecBeamError`, before any work, for what could not be written."""
-        if len({path.resolve() for path in self.paths}) < len(self.paths):
-            raise OptionError(f"got {', '.join(map(str, self.paths))}; expected another name for every output.")
-        if self.plots:
-            from .tree_picture import check_kind
-
-            for plot in self.plots:
-                check_kind(plot)
-        for path in self.paths:
-            check_outputs(path, None, [], self.overwrite)
+        check_files(self.paths, self.plots, overwrite=self.overwrite)
 
     @contextmanager
     def lines(self) -> Iterator[Callable[[UserLine], object]]:
@@ -61,3 +53,16 @@ class Outputs:
             picture = chart(evaluation)
             for plot in self.plots:
                 save(picture, plot, overwrite=self.overwrite)
+
+
+def check_files(paths: Sequence[Path], plots: Sequence[Path], *, overwrite: bool) -> None:
+    """Raise `SpecBeamError` for outputs that could not be written; plots: those of them that are pictures."""
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise OptionError(f"got {', '.join(map(str, paths))}; expected another name for every output.")
+    if plots:
+        from .tree_picture import check_kind
+
+        for plot in plots:
+            check_kind(plot)
+    for path in paths:
+        check_outputs(path, None, [], overwrite)

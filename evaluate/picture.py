@@ -32,18 +32,22 @@ def chart(evaluation: Evaluation) -> alt.VConcatChart:
     """
     names = [mode.search.name for mode in evaluation.modes]
     told = (_speed(evaluation), _calls(evaluation))
-    panels = [_panel(rows, said, names, level) for rows, said, level in told if rows]
-    title = alt.TitleParams(
-        "Speed and target calls by list length" if evaluation.paces else "Target calls by list length",
-        subtitle=[line for text in _facts(evaluation) for line in wrap(text, LINE)], anchor="start",
+    panels = [panel(rows, said, names, level) for rows, said, level in told if rows]
+    title = "Speed and target calls by list length" if evaluation.paces else "Target calls by list length"
+    return framed([alt.hconcat(*panels, spacing=40, **warned(evaluation.setup))], title, _facts(evaluation))
+
+
+def framed(rows: Sequence[alt.HConcatChart], title: str, facts: Sequence[str], **more: Any) -> alt.VConcatChart:
+    """Rows of panels under a title, and what was measured on what; more: of the whole chart."""
+    heading = alt.TitleParams(
+        title, subtitle=[line for text in facts for line in wrap(text, LINE)], anchor="start",
         fontSize=18, offset=14, subtitleFontSize=12, subtitleColor=PALE, subtitlePadding=8, subtitleLineHeight=17,
     )  # fmt: skip
     config = alt.Config(
         font=FONT, background="white", view=alt.ViewConfig(stroke=None), title=alt.TitleConfig(color=INK),
         axis=alt.AxisConfig(labelColor=INK, titleColor=PALE, titleFontWeight="normal", gridColor="#EEEEEE"),
     )  # fmt: skip
-    both = alt.hconcat(*panels, spacing=40, **_warned(evaluation.setup))
-    return alt.vconcat(both, title=title, padding=24, config=config)
+    return alt.vconcat(*rows, title=heading, padding=24, config=config, **more)
 
 
 def _facts(evaluation: Evaluation) -> list[str]:
@@ -61,7 +65,7 @@ def _facts(evaluation: Evaluation) -> list[str]:
     return facts
 
 
-def _warned(setup: Setup) -> dict[str, Any]:
+def warned(setup: Setup) -> dict[str, Any]:
     """A title for the panels where times are not to be trusted."""
     told = busy(setup.load, setup.processors)
     return (
@@ -78,34 +82,37 @@ def _speed(evaluation: Evaluation) -> tuple[list[Row], str, float | None]:
     if base is None:
         return [], "", None
     said = "generate" if base == GENERATE else "plain beam search"
-    rows = [_row(p.name, p.k, p.speedup[base]) for p in paces if base in p.speedup and p.name != GENERATE]
+    rows = [point(p.name, p.k, p.speedup[base]) for p in paces if base in p.speedup and p.name != GENERATE]
     return rows, f"Speed-up WS@K over {said} (batch 1)", 1.0
 
 
 def _calls(evaluation: Evaluation) -> tuple[list[Row], str, float | None]:
-    rows = [_row(mode.search.name, at.k, at.target_calls) for mode in evaluation.modes for at in mode.at]
+    rows = [point(mode.search.name, at.k, at.target_calls) for mode in evaluation.modes for at in mode.at]
     return rows, "Target calls a request", None
 
 
-def _row(name: str, k: int, number: Estimate) -> Row:
+def point(name: str, k: int, number: Estimate) -> Row:
+    """A mode's number at one place of the axis."""
     return {"mode": name, "k": k, "value": number.value, "low": number.low, "high": number.high}
 
 
-def _panel(rows: Sequence[Row], title: str, names: Sequence[str], level: float | None) -> alt.LayerChart:
-    """A line and its intervals for every mode; `level`: a dashed line there."""
+def panel(
+    rows: Sequence[Row], title: str, names: Sequence[str], level: float | None, across: str = "K"
+) -> alt.LayerChart:
+    """A line and its intervals for every mode against `across`; `level`: a dashed line there."""
     top = 1.06 * max(row["high"] for row in rows)
     lengths = sorted({row["k"] for row in rows})
     aside = {name: SHIFT * (i - (len(names) - 1) / 2) for i, name in enumerate(names)}
     data = _data([row | {"x": lengths.index(row["k"]) + aside[row["mode"]]} for row in rows])
     ticks = alt.Axis(values=list(range(len(lengths))), labelExpr=f"{lengths}[datum.value]", grid=False)
-    x = alt.X("x:Q", title="K", axis=ticks, scale=alt.Scale(domain=[-0.5, len(lengths) - 0.5], nice=False))
+    x = alt.X("x:Q", title=across, axis=ticks, scale=alt.Scale(domain=[-0.5, len(lengths) - 0.5], nice=False))
     y, low = (alt.Y(f"{name}:Q", title=None, scale=alt.Scale(domain=[0, top], nice=False)) for name in ("value", "low"))
     legend = alt.Legend(title=None, orient="top", columns=3, labelLimit=0, labelFontSize=12, labelColor=INK)
     colour, shape = (
         kind("mode:N", scale=alt.Scale(domain=names, range=looks[: len(names)]), legend=legend)
         for kind, looks in ((alt.Color, COLOURS), (alt.Shape, SHAPES))
     )
-    tips = [alt.Tooltip("mode:N"), alt.Tooltip("k:O", title="K")]
+    tips = [alt.Tooltip("mode:N"), alt.Tooltip("k:O", title=across)]
     tips += [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("value", "low", "high")]
     layers = [
         _data([] if level is None else [{"value": level}]).mark_rule(color=PALE, strokeDash=[4, 3]).encode(y=y),

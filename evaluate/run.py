@@ -173,7 +173,7 @@ def _timed(
     return found, notes
 
 
-def _generating(generate: Generate, recommenders: Mapping[str, Recommender], k: int) -> Contestant:
+def _generating(generate: Generate, recommenders: Mapping[str, Recommender], k: int) -> Contestant[Sequence[Example]]:
     encode = next(iter(recommenders.values())).encode
     return lambda users: generate(encode(users[0].history).prompt, k)
 

@@ -87,7 +87,7 @@ def _quality(evaluation: Evaluation) -> str:
     def cells(at: AtK) -> Row:
         return _of(at.recall, ".4"), _of(at.ndcg, ".4"), _recall(at.warm), _recall(at.cold), f"{at.coverage:.2%}"
 
-    return _table("Ranking quality", heads, _by_mode(evaluation, cells), QUALITY_TOLD)
+    return table("Ranking quality", heads, _by_mode(evaluation, cells), QUALITY_TOLD)
 
 
 def _work(evaluation: Evaluation) -> str:
@@ -101,7 +101,7 @@ def _work(evaluation: Evaluation) -> str:
         return _of(at.target_calls, ".2"), f"{steps:.2f}", calls, f"{nodes:.0f}", rates
 
     told = WORK_TOLD.format(length=evaluation.setup.identifier_length)
-    return _table("Work, means of a request", heads, _by_mode(evaluation, cells), told)
+    return table("Work, means of a request", heads, _by_mode(evaluation, cells), told)
 
 
 def _differences(evaluation: Evaluation) -> str:
@@ -113,7 +113,7 @@ def _differences(evaluation: Evaluation) -> str:
         return None if gap is None else (_of(gap.recall, "+.4"), _of(gap.ndcg, "+.4"), _of(gap.target_calls, "+.2"))
 
     title = f"Differences to {first}, request by request"
-    return _table(title, heads, _by_mode(evaluation, cells), DIFFERENCE_TOLD.format(first=first))
+    return table(title, heads, _by_mode(evaluation, cells), DIFFERENCE_TOLD.format(first=first))
 
 
 def _paces(evaluation: Evaluation) -> str:
@@ -132,7 +132,7 @@ def _paces(evaluation: Evaluation) -> str:
             rows.append([name if i == 0 else "", str(batch), str(pace.k), spent, *ratios])
     heads = ["mode", "batch", "K", "ms a request", *(f"WS@K, {base}" for base in bases)]
     told = PACE_TOLD + SAME_TOLD * any(pace.same_as for pace in evaluation.paces)
-    return _table(f"Walltime, medians of {evaluation.paces[0].rounds} rounds", heads, rows, told)
+    return table(f"Walltime, medians of {evaluation.paces[0].rounds} rounds", heads, rows, told)
 
 
 def _by_mode(evaluation: Evaluation, cells: Callable[[AtK], Row | None]) -> Iterator[Row]:
@@ -155,7 +155,7 @@ def _of(number: Estimate, form: str) -> str:
     return "{:{form}f} [{:{form}f}, {:{form}f}]".format(number.value, number.low, number.high, form=form)
 
 
-def _table(title: str, heads: Row, rows: Iterator[Row] | Sequence[Row], told: str) -> str:
+def table(title: str, heads: Row, rows: Iterator[Row] | Sequence[Row], told: str) -> str:
     """told: what the headings mean."""
     filled = [list(heads), *map(list, rows)]
     widths = [max(len(row[i]) for row in filled) for i in range(len(heads))]

@@ -14,6 +14,7 @@ from ..engines.bundle.facts import LatencyPoint
 from ..engines.bundle.items import Bundle
 from ..runtime.answers import answered
 from ..runtime.arguments import checked_drafting, checked_engine, checked_verification, listed_histories
+from ..runtime.encoding import check_k
 from ..runtime.options import Drafting, EngineChoice, Verification
 from ..runtime.planning.acceptance import GRID, Acceptance
 from ..runtime.planning.costs import CallCosts, fit_nonnegative
@@ -22,7 +23,7 @@ from ..runtime.planning.from_options import drafter_for
 from ..runtime.planning.planner import Expected
 from ..runtime.planning.policy import FixedPlanning
 from ..runtime.planning.tuning_file import TUNING_SCHEMA, CallFit, Tuning, graphs_of, planner_for, write_tuning
-from ..runtime.recommender import Recommender, check_k
+from ..runtime.recommender import Recommender
 from ..runtime.stats import DecodeStats
 from ..runtime.types import Bool, DrafterKind, DraftShape, DraftTree, Float64, Frontier, Int64, Mode, Request, Verdict
 

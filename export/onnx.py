@@ -14,6 +14,7 @@ from ..catalog.errors import ExportError
 from ..engines.torch import GraphModule, head_dim
 from ..graphs import EXTERNAL_BYTES as EXTERNAL_BYTES
 from ..graphs.files import save_graph
+from ..graphs.wanted_rows import pick_rows_early
 from ..graphs.write import forget_shapes
 from .quiet import quiet
 
@@ -50,6 +51,8 @@ def export_graph(
         _name_axes(graph.graph.inputs, inputs)
         _name_axes(graph.graph.outputs, outputs)
         _store_once(graph)
+        passes.CommonSubexpressionEliminationPass()(graph)
+        pick_rows_early(graph)
         _tidy(graph)
         save_graph(graph, path, external_bytes=external_bytes)
 
@@ -140,8 +143,7 @@ def _is_turned(value: ir.Value, other: ir.Value) -> bool:
 
 
 def _tidy(model: ir.Model) -> None:
-    """Merge repeated nodes; drop traces of this machine's files and the shapes in the exporter's own symbols."""
-    passes.CommonSubexpressionEliminationPass()(model)
+    """Drop traces of this machine's files and the shapes in the exporter's own symbols."""
     passes.ClearMetadataAndDocStringPass()(model)
     model.graph.name = "specbeam"
     forget_shapes(model)

@@ -17,13 +17,13 @@ SMALLEST_SCALE = 2.0**-24  # float16's smallest positive number
 
 # Computed in half precision. RMSNormalization is: its `stash_type` asks for float32 inside.
 ROUNDED = {
-    "Add", "Attention", "Concat", "DequantizeLinear", "Div", "Erf", "Expand", "Gather", "Gelu", "Gemm", "Identity",
-    "MatMul", "Mul", "Neg", "QuantizeLinear", "Relu", "Reshape", "RMSNormalization", "RotaryEmbedding", "Shape",
-    "Sigmoid", "Slice", "Split", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze", "Where",
+    "Add", "Attention", "Concat", "DequantizeLinear", "Div", "Erf", "Expand", "Flatten", "Gather", "Gelu", "Gemm",
+    "Identity", "MatMul", "Mul", "Neg", "QuantizeLinear", "Relu", "Reshape", "RMSNormalization", "RotaryEmbedding",
+    "Shape", "Sigmoid", "Slice", "Split", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
 # Computed in float32 where all they read is: the angles of the positions, and what picks from the log-probabilities.
 CARRIED = {
-    "Add", "Concat", "Cos", "Expand", "Gather", "MatMul", "Mul", "Reshape", "Sin", "Slice", "Squeeze", "Sub",
+    "Add", "Concat", "Cos", "Expand", "Flatten", "Gather", "MatMul", "Mul", "Reshape", "Sin", "Slice", "Squeeze", "Sub",
     "Transpose", "Unsqueeze",
 }  # fmt: skip
 # What follows the mean of squares in a norm, up to its scale.

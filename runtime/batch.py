@@ -43,10 +43,11 @@ class Assembled:
 class BatchSearch:
     """How batches are searched. What all of them share is kept here; safe to share between threads."""
 
-    def __init__(self, loaded: Loaded, verification: Verification, *, reuse: bool) -> None:
-        self.filters = FilterCompiler(loaded.catalog, loaded.trie)
+    def __init__(
+        self, loaded: Loaded, verification: Verification, filters: FilterCompiler, *, reuse: bool
+    ) -> None:  # fmt: skip
         self.scoring = scoring_of(verification)
-        self._loaded, self._verification, self._reuse = loaded, verification, reuse
+        self._loaded, self._verification, self._filters, self._reuse = loaded, verification, filters, reuse
         self._hashes = prefix_hashes(loaded.trie)
         beginning = np.array(loaded.prompts.spec.prefix_ids, np.int64)
         self._target = SharedPrefix(loaded.target, beginning)
@@ -70,7 +71,7 @@ class BatchSearch:
         """What one batch takes, in the order in which one needs the other."""
         prompts = [request.prompt for request in requests]
         # Masks of one request only are made for its batch: those of all that wait would be large.
-        filters = [self.filters.without(request.filter, request.excluded) for request in requests]
+        filters = [self._filters.without(request.filter, request.excluded) for request in requests]
         view = TrieView(self._loaded.trie, self.scoring.kind, [None if f is None else f.live for f in filters])
         keys = np.array([request.key for request in requests], np.uint64)
         noise = Noise(self._verification.seed or 0, keys, self._hashes)

@@ -2,35 +2,28 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
-from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
-
 from ..catalog import checks
-from ..catalog.errors import HistoryError, OptionError
-from ..catalog.hashing import text_key
+from ..catalog.errors import HistoryError
 from ..engines.bundle.items import Bundle
 from .answers import answered, failure
 from .arguments import (
     checked_batching,
-    checked_drafting,
-    checked_engine,
     checked_verification,
     listed_histories,
     listed_requests,
 )
 from .batch import BatchSearch
+from .chosen import Chosen
+from .encoding import RequestEncoder, batched, check_k
 from .loaded import Loaded
 from .options import Batching, Drafting, EngineChoice, Verification
-from .planning.from_options import drafter_for, planning_for
 from .planning.policy import Planning
 from .search.filters import ItemFilter
 from .stats import DecodeStats
-from .types import Bool, DrafterKind, Mode, Recommendation, Request, RequestFailure, Round, ScoringKind
-
-LONGEST = 2**63 - 1  # list that can be asked for where nobody says another one
+from .types import DrafterKind, Mode, Recommendation, Request, RequestFailure, Round, ScoringKind
 
 
 class Recommender:
@@ -54,8 +47,10 @@ class Recommender:
         self.max_k = None if loaded.max_k is None else checks.whole_number(loaded.max_k, "max_k")
         self.batch_size = checked_batching(batching).size
         self.stats, self.planning = DecodeStats(self.trie.length), planning
-        self._search = BatchSearch(loaded, self.verification, reuse=checks.flag(reuse, "reuse"))
-        self._prompts, self._engine, self._lock = loaded.prompts, loaded.engine, Lock()
+        self.encoder = RequestEncoder(loaded.catalog, loaded.trie, loaded.prompts, self.max_k)
+        filters, reuse = self.encoder.filters, checks.flag(reuse, "reuse")
+        self._search = BatchSearch(loaded, self.verification, filters, reuse=reuse)
+        self._engine, self._lock = loaded.engine, Lock()
 
     @classmethod
     def open(
@@ -74,18 +69,15 @@ class Recommender:
         there is). verification: a mode, with settings of its own or without (default: strict). batching: requests in
         one call. Raises `BundleError`, `EngineError`, `PoolError` or `OptionError` with the remedy.
         """
-        choice, drafting = checked_engine(engine), checked_drafting(drafting)
-        verification, batching = checked_verification(verification), checked_batching(batching)
-        pool = drafting.opened_pool()
-        bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        if verification.scoring is None and verification.mode != "sampled":
-            verification = replace(verification, scoring=bundle.manifest.scoring)
-        name, threads = choice.of(bundle)
-        drafter = drafter_for(bundle, drafting.drafter, has_pool=pool is not None)
-        drafting, items = replace(drafting, drafter=drafter, pool=pool), bundle.items()
-        planning = planning_for(bundle, name, items[1], verification, drafting, threads=threads)
-        loaded = Loaded.of(bundle, items, name, drafting, threads=threads)
-        return cls(loaded, planning=planning, verification=verification, batching=batching, reuse=drafting.reuse)
+        return cls.of(Chosen.of(bundle, engine=engine, drafting=drafting, verification=verification, batching=batching))
+
+    @classmethod
+    def of(cls, chosen: Chosen) -> "Recommender":
+        """Load the engines that were chosen; see `open`."""
+        return cls(
+            chosen.loaded(), planning=chosen.planning, verification=chosen.verification, batching=chosen.batching,
+            reuse=chosen.drafting.reuse,
+        )  # fmt: skip
 
     @property
     def scoring(self) -> ScoringKind:
@@ -142,29 +134,7 @@ class Recommender:
 
         k: items wanted (default: what `run` is asked for). Items that the catalog lacks are dropped and counted.
         """
-        items = checks.history(history)
-        if k is not None:
-            k = check_k(k, self.max_k)
-        if item_filter is not None:
-            checks.instance(item_filter, "item_filter", ItemFilter, "such as ItemFilter(deny={'8'})")
-        position = self.catalog.position
-        known = [position[item] for item in items if item in position]
-        if not known:
-            sample = ", ".join(repr(item) for item in items[:3])
-            reason = f"none of its {len(items)} items is in the catalog (e.g. {sample})" if items else "it is empty"
-            raise HistoryError(f"A history cannot be used: {reason}. Expected item ids that are keys of the catalog.")
-        prompt = self._prompts.encode(known)
-        user = None if user is None else checks.as_id(user, "user")
-        key = text_key("\0".join(items) if user is None else user)
-        excluded = np.array(known if checks.flag(exclude_history, "exclude_history") else (), np.int64)
-        allowed, kept = self._search.filters.compile(item_filter), np.array(known, np.int64)
-        unknown = len(items) - len(known)
-        return Request(prompt.ids, kept, user, unknown, prompt.shortened, key, k, allowed, excluded, self.trie)
-
-    def allowed(self, item_filter: ItemFilter | None) -> Bool | None:
-        """[I] the items of the catalog that a filter allows; None: all."""
-        compiled = self._search.filters.compile(item_filter)
-        return None if compiled is None else compiled.items
+        return self.encoder.encode(history, k=k, user=user, item_filter=item_filter, exclude_history=exclude_history)
 
     def run(
         self, requests: Iterable[Request], k: int = 20, *, progress: Callable[[int], None] = lambda done: None
@@ -183,9 +153,7 @@ class Recommender:
     def batches(self, requests: Iterable[Request], k: int = 20) -> Iterator[dict[int, Recommendation | RequestFailure]]:
         """As `run`, batch by batch as they are done: requests of about the same length, by their numbers."""
         k, requests = check_k(k, self.max_k), listed_requests(requests, self.trie)
-        order = np.argsort([len(request.prompt) for request in requests], kind="stable").tolist()
-        for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
+        for chosen in batched(requests, self.batch_size):
             stats = DecodeStats(self.trie.length, log=[])
             with stats.timed("total"):
                 answers = self._search.run([requests[i] for i in chosen], k, self.planning, stats)
@@ -205,13 +173,3 @@ class Recommender:
         rounds: list[Round] = []
         result = self._search.run([request], k, self.planning, DecodeStats(self.trie.length), rounds)[0]
         return answered([failure(0, request.user, self._engine) if result is None else result])[0], rounds
-
-
-def check_k(k: int, most: int | None) -> int:
-    """Raise `OptionError` for a list's length that cannot be asked for."""
-    if most is not None and isinstance(k, int | np.integer) and k > most:
-        raise OptionError(
-            f"k is {k}, but this bundle serves lists of at most {most} items. Ask for fewer, or export it again with "
-            f"--max-top-k {k}."
-        )
-    return checks.whole_number(k, "k", most=LONGEST)

@@ -34,6 +34,7 @@ class Session:
     ) -> None:
         self._target, self._drafter, self._verifier, self._planning = target, drafter, verifier, planning
         self._view, self._stats, self._reuse, self._rounds = view, stats, reuse, rounds
+        self._nothing = empty_tree(drafter.mode)
 
     def run(self, width: Int64, keys: np.ndarray) -> Frontier:
         """The best `width` [B] leaves of each request, as the target's beam search finds them.
@@ -42,47 +43,53 @@ class Session:
         no numbers are given up at once (the target's `nodes.failed`) and get no leaves.
         """
         start, earlier = perf_counter(), len(self._stats.log or ())
-        course = self._planning.begin(width, self._target.prompt_tokens)
-        nothing = empty_tree(self._drafter.mode)
-        verdict = self._verifier.verify(beginning(width, keys), self._target.nodes, nothing)
+        with self._stats.timed("planning"):
+            course = self._planning.begin(width, self._target.prompt_tokens)
+        verdict = self._verifier.verify(beginning(width, keys), self._target.nodes, self._nothing)
         while len(verdict.missing):
             before, missing = verdict.frontier, verdict.missing
             self._target.retain(before.active)
             self._drafter.retain(before.active)
             tree, enumerate = self._drafted(course, before)
             drafted = tree.nodes
-            evaluated = self._target.evaluate(
-                NodeList(
-                    np.concatenate([missing.request, drafted.request]), np.concatenate([missing.node, drafted.node])
-                )
-            )
+            evaluated = self._target.evaluate(_both(missing, drafted))
             failed = self._target.nodes.failed
-            as_planned = not before.active[failed].any()
-            if not as_planned:
+            failing = len(failed) > 0 and bool(before.active[failed].any())
+            if failing:
                 before = without(before, failed)
             verdict = self._verifier.verify(before, self._target.nodes, tree)
             self._stats.count(verdict)
-            if as_planned:
-                course.observe(before, tree, verdict)
+            if not failing:  # else it is another frontier than was planned for
+                with self._stats.timed("planning"):
+                    course.observe(before, tree, verdict)
             if self._rounds is not None:
                 scores = self._target.nodes.path_scores(drafted)
                 self._rounds.append(Round(before, tree, scores, evaluated, verdict, enumerate))
             if not self._reuse:
                 self._target.nodes.forget()
-                verdict = self._verifier.verify(verdict.frontier, self._target.nodes, nothing)
-        course.end((self._stats.log or [])[earlier:], perf_counter() - start)
+                verdict = self._verifier.verify(verdict.frontier, self._target.nodes, self._nothing)
+        with self._stats.timed("planning"):
+            course.end((self._stats.log or [])[earlier:], perf_counter() - start)
         return verdict.frontier
 
     def _drafted(self, course: Course, frontier: Frontier) -> tuple[DraftTree, Bool]:
         """What to evaluate ahead of need in this round, and the requests [B] for which that is all continuations."""
-        widths, enumerate = course.plan(frontier)
-        tree = empty_tree(self._drafter.mode)
+        with self._stats.timed("planning"):
+            widths, enumerate = course.plan(frontier)
+        tree = self._nothing
         if widths.any():
             tree = self._drafter.propose(frontier, self._target.nodes, widths)
             self._stats.nodes_drafted += len(tree.nodes)
         if enumerate.any():
             tree = merged(tree, enumerated(tree.mode, frontier, self._view, enumerate))
         return tree, enumerate
+
+
+def _both(a: NodeList, b: NodeList) -> NodeList:
+    """Both lists as one."""
+    if not len(b):
+        return a
+    return NodeList(np.concatenate([a.request, b.request]), np.concatenate([a.node, b.node]))
 
 
 def without(frontier: Frontier, requests: Int64) -> Frontier:

@@ -34,8 +34,10 @@ class DecodeStats(Timers):
     nodes_evaluated: int = 0
     nodes_drafted: int = 0  # by a model or a pool; children that were all evaluated are nobody's draft
     target_seconds: float = 0.0  # inside the target engine
+    prompt_seconds: float = 0.0  # of these, in calls that bring the prompts
     draft_seconds: float = 0.0
     pool_seconds: float = 0.0  # guessing from a pool
+    planning_seconds: float = 0.0  # deciding how much to draft, and learning from what came of it
     log: list[Call] | None = None  # every call, where somebody wants to know
     total_seconds: float = 0.0  # inside `Recommender.recommend`, engines included
     failed_drafts: int = 0  # requests for which the draft's engine gave NaN or infinity: no draft of its own
@@ -54,8 +56,11 @@ class DecodeStats(Timers):
         start = perf_counter()
         with self.timed(role):
             yield
+        seconds = perf_counter() - start
+        if prompt and role == "target":
+            self.prompt_seconds += seconds
         if self.log is not None:
-            self.log.append(Call(role, batch, past, new, prompt, perf_counter() - start))
+            self.log.append(Call(role, batch, past, new, prompt, seconds))
 
     def merge(self, other: "DecodeStats") -> None:
         """Add another's counters and seconds, and its calls where they are wanted."""

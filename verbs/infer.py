@@ -1,5 +1,7 @@
 """Top-K lists for histories from files: infer."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,25 +29,29 @@ from .options import (
     strict_option,
     threads_option,
     verify_option,
+    workers_option,
 )
 from .output import Bars, conclude, summary
 from .values import (
     HistoryFiles,
+    Running,
     Writing,
     batching_value,
     collected,
     drafting_value,
-    engine_value,
     histories_value,
+    running_value,
     verification_value,
     writing_value,
 )
 
 if TYPE_CHECKING:
     from ..engines.bundle.items import Bundle
-    from ..runtime import Batching, Drafting, EngineChoice, Recommender, Verification
-    from ..runtime.runs.inference import InferCounts
+    from ..runtime import Batching, Drafting, Verification
+    from ..runtime.chosen import Chosen
+    from ..runtime.runs.inference import InferCounts, Inference
     from ..runtime.runs.log import RunFacts
+    from ..runtime.runs.shared import Serving
 
 TOP_K_HELP = "Items for each request that does not ask for a number of its own."
 WHEN_EMPTY, SHARE = click.Choice(["reject", "popular"]), Share(0, 1, min_open=True)
@@ -83,6 +89,7 @@ SLACK_HELP = "tolerant (which needs it): how much lower than the node it replace
 @engine_option
 @batch_option
 @threads_option
+@workers_option
 @format_options
 @click.option("--limit", type=click.IntRange(1), help="Read only the first LIMIT requests.")
 @click.option("--stats", is_flag=True, help="Write each request's target calls, draft calls and evaluated nodes.")
@@ -97,12 +104,12 @@ SLACK_HELP = "tolerant (which needs it): how much lower than the node it replace
 @collected("lists", Lists)
 @verification_value
 @drafting_value
-@engine_value
+@running_value
 @batching_value
 @writing_value
 def infer(
     bundle: Path, files: HistoryFiles, lists: Lists, verification: "Verification", drafting: "Drafting",
-    engine: "EngineChoice", batching: "Batching", writing: Writing,
+    running: Running, batching: "Batching", writing: Writing,
 ) -> None:  # fmt: skip
     """Write the top-K items for every history: one JSON line a request, in the input's order.
 
@@ -123,14 +130,16 @@ def infer(
       specbeam infer bundle histories.jsonl -o recs.jsonl --pool item-pool --drafter retrieval
       specbeam infer bundle histories.jsonl -o recs.jsonl --when-empty popular --popular bestsellers.txt
       specbeam infer bundle histories.jsonl -o recs.jsonl --engine onnxruntime-cpu-int8 --verify-sample 0.01
+      specbeam infer bundle histories.jsonl -o recs.jsonl --workers 2
       zcat histories.jsonl.gz | specbeam infer bundle - --output - --rejects bad.jsonl | gzip > recs.jsonl.gz
     """
     from ..engines.bundle.items import Bundle
-    from ..runtime import Recommender
-    from ..runtime.recommender import check_k
-    from ..runtime.runs.inference import InferCounts, Inference
+    from ..runtime.chosen import Chosen
+    from ..runtime.encoding import check_k
+    from ..runtime.runs.inference import InferCounts
     from ..runtime.runs.item_lists import ItemList
-    from ..runtime.runs.recheck import Recheck, least_overlap
+    from ..runtime.runs.recheck import least_overlap, reference_engine
+    from ..runtime.runs.shared import Serving
 
     start, warn = perf_counter(), partial(click.echo, err=True)
     lists.check(drafting)
@@ -139,28 +148,38 @@ def infer(
     allow, deny = (None if path is None else ItemList.read(path) for path in (lists.allow, lists.deny))
     opened = Bundle.open(bundle)
     check_k(lists.top_k, opened.manifest.max_top_k)
-    (name, _), pool = engine.of(opened), drafting.opened_pool()
-    recommender = Recommender.open(
-        opened, engine=replace(engine, name=name), drafting=replace(drafting, pool=pool), verification=verification,
-        batching=batching,
-    )  # fmt: skip
-    wanted = lists.wanted(recommender.catalog, allow, deny, pool, warn)
-    recheck = lists.verify_sample and Recheck.open(
-        opened, lists.verify_sample, recommender.verification, batching=batching, threads=engine.threads
+    (name, _), pool = running.engine.of(opened), drafting.opened_pool()
+    engine = replace(running.engine, name=name)
+    chosen = Chosen.of(
+        opened, engine=engine, drafting=replace(drafting, pool=pool), verification=verification, batching=batching
     )
-    job = Inference(recommender, wanted, recheck=recheck or None, warn=warn)
-    with Bars() as bars:
+    wanted = lists.wanted(chosen.items[0], allow, deny, pool, warn)
+    serving = Serving(opened.path, engine, drafting, verification, batching, wanted, lists.verify_sample)
+    with Bars() as bars, _opened(serving, chosen, running.workers, warn) as job:
         read = run.checksums(lists.read(files.histories, drafting), bars)
         facts = _facts(opened, name, read, files, lists, verification, drafting, batching)
         with run.sink(facts, InferCounts(), bars) as sink:
             earlier = sink.counts.served
             run.perform(job, entries, sink, bars, Progress("requests", files.limit))
-    _conclude(recommender, run, sink.counts, earlier, perf_counter() - start, files.histories)
-    if recheck:
+    _conclude(job, chosen, run, sink.counts, earlier, perf_counter() - start, files.histories)
+    if lists.verify_sample:
         least = least_overlap(opened, name) if lists.verify_overlap is None else lists.verify_overlap
-        _conclude_sample(sink.counts, recheck.engine, least, run.piped)
+        _conclude_sample(sink.counts, reference_engine(opened), least, run.piped)
     done = f"{sink.counts.served} were served{f': see {run.output}' if sink.counts.served else ''}."
     conclude(sink.counts, done, strict=writing.strict_input)
+
+
+@contextmanager
+def _opened(serving: "Serving", chosen: "Chosen", workers: int, warn: Callable[[str], None]) -> Iterator["Inference"]:
+    """What serves, its engines loaded: in this process, or in several; chosen: of it."""
+    from ..runtime.runs.shared import SharedInference
+    from ..runtime.runs.workers import Workers
+
+    if workers == 1:
+        yield serving.here(chosen, warn)
+        return
+    with Workers.started(workers, serving) as started:
+        yield SharedInference(chosen, serving.options, started, warn)
 
 
 def _facts(
@@ -184,7 +203,7 @@ def _facts(
 
 
 def _conclude(
-    recommender: "Recommender", run: LongRun, counts: "InferCounts", earlier: int, seconds: float,
+    job: "Inference", chosen: "Chosen", run: LongRun, counts: "InferCounts", earlier: int, seconds: float,
     histories: tuple[Path, ...],
 ) -> None:  # fmt: skip
     """Tell what a run did; raise `SpecBeamError` where there was nothing to do, or not all could be read."""
@@ -193,7 +212,7 @@ def _conclude(
         raise SpecBeamError(f"No request could be served: {told}.")
     if not counts.tried:
         raise SpecBeamError(f"{', '.join(map(str, histories))}: no request in it. Expected at least one history.")
-    click.echo(summary(recommender, counts, earlier, seconds, run.rejects), err=run.piped)
+    click.echo(summary(job.stats, chosen.planning, counts, earlier, seconds, run.rejects), err=run.piped)
     if counts.cut_files:
         raise SpecBeamError(
             f"{counts.cut_files} of the files could not be read to the end: {told}. What was read is "

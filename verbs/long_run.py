@@ -56,7 +56,7 @@ class LongRun:
         from ..runtime.runs.inference import beside, check_outputs
         from ..runtime.runs.log import JournalFiles, may_replace
 
-        output, overwrite = writing.output, writing.overwrite
+        output, overwrite, self._inputs = writing.output, writing.overwrite, inputs
         self.piped = str(output) == "-"
         self.output, self._overwrite = output, overwrite
         self.rejects = writing.rejects or (None if self.piped else beside(output, ".rejects.jsonl"))
@@ -126,6 +126,7 @@ class LongRun:
         bars: Bars, progress: Progress,
     ) -> None:  # fmt: skip
         """Do all of it; ends the process where that is asked for, between two batches."""
+        from ..catalog.records import is_regular
         from ..runtime.runs.journal import Journal
         from ..runtime.runs.windows import serve
 
@@ -133,11 +134,11 @@ class LongRun:
         if journal is not None and journal.complete:
             journal.finish(self._named_rejects)
             return
-        earlier = sink.counts.tried
+        earlier, ahead = sink.counts.tried, all(map(is_regular, self._inputs))
         try:
             with stopped_by_signals() as (stop, signals):
                 ending = serve(
-                    job, _passed(entries, sink.entries, bars), sink, stop=stop,
+                    job, _passed(entries, sink.entries, bars), sink, stop=stop, ahead=ahead,
                     progress=lambda tried: bars(progress.unit, tried, progress.total, start=earlier),
                 )  # fmt: skip
         except BaseException:

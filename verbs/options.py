@@ -96,6 +96,10 @@ batch_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(1, MOST_THREADS), help="Threads of each engine. Default: all processors."
 )
+workers_option = click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(1, MOST_THREADS),
+    help="Processes that share the batches, each with engines of one thread unless --threads says another number.",
+)  # fmt: skip
 strict_option = click.option(
     "--strict-input", is_flag=True, help="Exit with status 3 if lines were rejected, although the rest was done."
 )

@@ -15,9 +15,10 @@ from ..catalog.errors import SpecBeamError
 
 if TYPE_CHECKING:
     from ..catalog.records import RejectLine
-    from ..runtime import Recommender
+    from ..runtime.planning.policy import Planning
     from ..runtime.runs.inference import InferCounts
     from ..runtime.runs.windows import Outcomes
+    from ..runtime.stats import DecodeStats
 
 REJECTED = 3  # exit status
 
@@ -133,12 +134,13 @@ def refuse_rejects(rejected: int, *, strict: bool) -> None:
 
 
 def summary(
-    recommender: "Recommender", counts: "InferCounts", earlier: int, seconds: float, rejects: Path | None
-) -> str:
+    stats: "DecodeStats", planning: "Planning", counts: "InferCounts", earlier: int, seconds: float,
+    rejects: Path | None,
+) -> str:  # fmt: skip
     """What a run did, in a few lines; earlier: requests that were served before it was interrupted."""
     from ..runtime.planning.planner import Planner
 
-    stats, now = recommender.stats, counts.served - earlier
+    now = counts.served - earlier
     served = max(now, 1)
     lines = [f"{now} requests in {seconds:.1f} s: {now / seconds:.1f} requests/s"]
     if earlier:
@@ -152,13 +154,8 @@ def summary(
         lines.append(
             f"acceptance (of the nodes that were needed, the share drafted before) by depth: {', '.join(rates)}"
         )
-    if (
-        stats.target_calls
-        and not stats.nodes_drafted
-        and isinstance(recommender.planning, Planner)
-        and recommender.planning.draft
-    ):
-        known = "as tuned" if recommender.planning.tuned else "by the engine's latency (`specbeam tune` measures it)"
+    if stats.target_calls and not stats.nodes_drafted and isinstance(planning, Planner) and planning.draft:
+        known = "as tuned" if planning.tuned else "by the engine's latency (`specbeam tune` measures it)"
         lines.append(f"auto drafted nothing: {known}, it does not pay here")
     if stats.stand_ins:
         lines.append(f"{stats.stand_ins} nodes stood in for better ones that had not been drafted")

@@ -55,6 +55,18 @@ def _engine(engine: str | None, threads: int | None) -> "EngineChoice":
     return EngineChoice(engine, threads=threads)
 
 
+@dataclass(frozen=True)
+class Running:
+    """What serves a long run: engines, in so many processes."""
+
+    engine: "EngineChoice"
+    workers: int
+
+
+def _running(engine: str | None, threads: int | None, workers: int) -> Running:
+    return Running(_engine(engine, threads or (1 if workers > 1 else None)), workers)
+
+
 def _batching(batch_size: int) -> "Batching":
     from ..runtime import Batching
 
@@ -64,6 +76,7 @@ def _batching(batch_size: int) -> "Batching":
 verification_value = collected("verification", _verification)
 drafting_value = collected("drafting", _drafting)
 engine_value = collected("engine", _engine)
+running_value = collected("running", _running)
 batching_value = collected("batching", _batching)
 
 

@@ -1,6 +1,6 @@
 """Runs of `infer` that are ended at random times, and by a full disk: every line is there in the end, once.
 
-Run: python -m benchmarks.reliability.kills [--users 20000] [--kills 200] [--seed 0] [--bundle DIR]
+Run: python -m benchmarks.reliability.kills [--users 20000] [--kills 200] [--seed 0] [--workers 1] [--bundle DIR]
 A run of its own process, without interruption, says what the output and the rejects must be. Then runs are begun, ended
 after a random time (by SIGKILL, SIGTERM or SIGINT), and begun again until they end by themselves, as often as it takes
 for so many kills. The last run meets a full disk in the middle (needs the right to mount a small file system).
@@ -157,7 +157,10 @@ def meets_full_disk(command: list[str], folder: Path, expected: Path, found: Fou
 @click.option("--seed", default=0, show_default=True)
 @click.option("--bundle", type=click.Path(path_type=Path), help="With an engine; default: a tiny random pair.")
 @click.option("--batch-size", default=8, show_default=True)
-def main(users: int, kills: int, seed: int, bundle: Path | None, batch_size: int) -> None:
+@click.option(
+    "--workers", default=1, show_default=True, help="Of the runs that are ended; what must be is made by one."
+)
+def main(users: int, kills: int, seed: int, bundle: Path | None, batch_size: int, workers: int) -> None:
     """Count lines that are lost or doubled."""
     from specbeam.engines.bundle.items import Bundle
 
@@ -172,6 +175,7 @@ def main(users: int, kills: int, seed: int, bundle: Path | None, batch_size: int
         start = time.monotonic()
         assert ended(begun([*command, "-o", str(expected)], log), None, None) == 0, log.read_text()
         whole = time.monotonic() - start
+        command += ["--workers", str(workers)]
         with tqdm(total=kills, desc="kills", disable=None) as bar:
             while found.kills.total() < kills:
                 output = folder / f"out-{found.runs}"

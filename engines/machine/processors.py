@@ -83,15 +83,15 @@ def load() -> float:
     return os.getloadavg()[0]
 
 
-def busy(load: float | None, processors: int) -> str | None:
+def busy(load: float | None, processors: int, when: str = "began") -> str | None:
     """What to say where others compute on this machine: torch's threads then spin for processors that they do not get.
 
-    load: when timing began; None: nothing was timed.
+    load: when timing began (or, as `when` says, ended); None: nothing was timed.
     """
     if load is None or load <= processors + 0.5:
         return None
     return (
-        f"the machine was busy when timing began (load {load:.1f} on {processors} processors): do not trust walltimes"
+        f"the machine was busy when timing {when} (load {load:.1f} on {processors} processors): do not trust walltimes"
     )
 
 

@@ -16,6 +16,7 @@ from .cpu import check_provider, load_ort_engine, open_session, session_options
 from .device import GATHER
 
 GRAPH = "model.onnx"
+SHARED_BYTES = 8 << 20  # weights beyond this lie beside a CPU's graph, where processes share them
 
 
 class OrtBackend(Backend):
@@ -63,15 +64,20 @@ class OrtBackend(Backend):
 
 
 def optimise(source: Path, graph: Path, device: str, threads: int) -> None:
-    """Write ONNX Runtime's optimised form of `source` to `graph` (its documentation: "Graph Optimizations")."""
+    """Write ONNX Runtime's optimised form of `source` to `graph` (its documentation: "Graph Optimizations").
+
+    On the CPU, large weights are written a second time as the kernels of this processor read them: what is opened maps
+    them, so that processes share one copy. Where another processor's kernels want another form, each makes its own.
+    """
     graph.parent.mkdir(parents=True, exist_ok=True)
     options = session_options(threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.optimized_model_filepath = str(graph)
     weights = sum(file.stat().st_size for file in source.parent.iterdir() if file.is_file())
-    if weights > EXTERNAL_BYTES:
-        options.add_session_config_entry(
-            "session.optimized_model_external_initializers_file_name", f"{graph.name}.data"
-        )
-        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    if weights > (SHARED_BYTES if device == "cpu" else EXTERNAL_BYTES):
+        prefix = "session.optimized_model_external_initializers"
+        options.add_session_config_entry(f"{prefix}_file_name", f"{graph.name}.data")
+        options.add_session_config_entry(f"{prefix}_min_size_in_bytes", "1024")
+        packed = "1" if device == "cpu" else "0"
+        options.add_session_config_entry("session.save_external_prepacked_constant_initializers", packed)
     open_session(source, device, options)

@@ -14,6 +14,7 @@ from ..cache import KVCache
 from ..contract import check_gather, check_model
 from .bound import call_failed
 from .device import GATHER, DeviceEngine
+from .threads import REFUSED, threads_are_shared
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 DENSE = ("fp32", "fp16")  # caches that NumPy can hold, which lacks bfloat16
@@ -64,6 +65,17 @@ class OrtEngine(Engine):
 
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
         assert isinstance(cache, OrtCache)
+        binding = self.bound(inputs, cache)
+        try:
+            self.run(binding)
+        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+            raise call_failed(error, *inputs.input_ids.shape) from error
+        logprobs, *cache.values = binding.get_outputs()
+        result: Float32 = logprobs.numpy()
+        return result
+
+    def bound(self, inputs: ForwardInputs, cache: OrtCache) -> ort.IOBinding:
+        """A call's inputs and outputs, as `run` takes them."""
         binding = self._session.io_binding()
         for name, array in dense_feed(inputs, cache.length, self._mask_type).items():
             binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
@@ -71,23 +83,24 @@ class OrtEngine(Engine):
             binding.bind_ortvalue_input(name, value)
         for name in self._outputs:
             binding.bind_output(name)
-        try:
-            self._session.run_with_iobinding(binding)
-        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-            raise call_failed(error, *inputs.input_ids.shape) from error
-        logprobs, *cache.values = binding.get_outputs()
-        result: Float32 = logprobs.numpy()
-        return result
+        return binding
+
+    def run(self, binding: ort.IOBinding) -> None:
+        """One run of the graph, and nothing else."""
+        self._session.run_with_iobinding(binding)
 
 
 def session_options(threads: int) -> ort.SessionOptions:
-    """Options of every session: `threads` of its own, warnings to nobody."""
+    """Options of every session: `threads` of its own, unless all share theirs; warnings to nobody."""
     options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads_are_shared():
+        options.use_per_session_threads = False
+        return options
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Two engines take turns in one process: a pool that spins after its call takes the other's processors.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.log_severity_level = 3
     return options
 
 
@@ -118,6 +131,11 @@ def open_session(
         # Without a fallback: that would be another engine, and is told of on standard output.
         session = ort.InferenceSession(str(graph), options, providers=[(provider, settings)], enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        if REFUSED in str(error):
+            raise EngineError(
+                "This process has one pool of threads for all its ONNX Runtime sessions, made by somebody else. To let "
+                "engines use it, call share_threads(None) of specbeam.engines.onnxruntime.threads before any is opened."
+            ) from error
         raise EngineError(
             f"ONNX Runtime {ort.__version__} cannot load {graph} on {device}: {error}. If it was made elsewhere, or "
             "changed since: build the engine again, or export again if it is the bundle's own graph."

@@ -38,7 +38,11 @@ class Account:
 
     def lost(self, milliseconds: float, plain: float) -> None:
         """A batch took so many milliseconds more than without drafts (less: negative)."""
-        self.milliseconds = min(self.milliseconds - milliseconds, max(self.milliseconds, RESERVE * plain))
+        self._gain(-milliseconds, plain)
+
+    def _gain(self, milliseconds: float, plain: float) -> None:
+        """No more is remembered than the reserve."""
+        self.milliseconds = min(self.milliseconds + milliseconds, max(self.milliseconds, RESERVE * plain))
 
 
 @final

@@ -90,8 +90,10 @@ class Estimates:
         return self._at(self.share, s, j, w)
 
     def of_drafts(self, level: Int64, depth: Int64, widths: Int64) -> tuple[Float64, Float64]:
-        """[L, F, M] both at once, of `widths` [L or 1, F, M] nodes drafted at levels [M] from every depth; depth [L, 1, M]:
-        that of each level."""
+        """[L, F, M] both at once, of `widths` [L or 1, F, M] nodes drafted at levels [M] from every depth.
+
+        depth [L, 1, M]: that of each level.
+        """
         where = np.interp(widths, self.widths, np.arange(len(self.widths)))
         lower = np.minimum(where.astype(np.int64), len(self.widths) - 2)
         part, whole = where - lower, widths >= self.census.inner[depth]

@@ -144,7 +144,8 @@ class Forecast:
         past = np.array([shared, *(prompt + np.cumsum(self._need))[:-1]], np.float64)  # [L]
         self._target = BatchCosts(situation["target"], self._batch, past, Pace(paces.target, paces.host))
         draft = situation["draft"]
-        self._draft = draft and BatchCosts(draft, self._batch, past, Pace(paces.draft, paces.host))
+        pace = Pace(paces.draft, paces.host)
+        self._draft = None if draft is None else BatchCosts(draft, self._batch, past, pace)
         tokens = self._need + self._fresh
         call, row = self._target(self._depths, np.stack([tokens, tokens + known.children]), self._fresh)
         one = np.ones_like(call)
@@ -227,7 +228,7 @@ class Forecast:
         complete, share = known.of_drafts(level, depth, shapes)
         limit = known.census.open[depth].astype(np.float64)
         limit[:, 0, 0] = known.children
-        nodes, need = np.minimum(shapes, limit), known.needed[depth]
+        nodes, need = np.minimum(shapes.astype(np.float64), limit), known.needed[depth]
         through = np.cumprod(complete, axis=2)
         lands = -np.diff(through, axis=2, prepend=1.0)
         lost = need * (1 - share) / np.maximum(1 - complete, NEVER)
@@ -273,7 +274,7 @@ class Forecast:
         return _Kind(float(total), values, ENUMERATE if ahead else NOTHING)
 
     def _draft_kind(self, s: int, drafts: _Drafts, rest: _Rest, policy: Policy | None) -> _Kind | None:
-        """The best draft, or the policy's where it has one, but for the draft's first call; None where there is none."""
+        """The best draft, or the policy's if it has one, but for the draft's first call; None where there is none."""
         if not drafts.possible[s].any():
             return None
         lands, (call, row), most = drafts.lands[s], drafts.now[:, s], drafts.lands.shape[2]
@@ -349,7 +350,7 @@ class Forecast:
 
 @lru_cache
 def common_shapes(k: int) -> Int64:
-    """[1, F, M] nodes at each level: around what lists of k need, the same at all or fewer at those behind the first."""
+    """[1, F, M] nodes at each level, around what lists of k need: the same at all, or fewer behind the first."""
     first = np.array([w for w in GRID if NARROWEST * k <= w <= max(WIDEST * k, LEAST_WIDE)] or GRID[-1:])
     widths = first[:, None, None] * np.array(FURTHER)[:, None]
     shapes = np.repeat(np.maximum(np.ceil(widths), 1), FARTHEST, axis=2).astype(np.int64)

@@ -55,6 +55,15 @@ class Trials:
         self.due, self.wait = self.served + self.wait, 2 * self.wait
 
 
+class Expected(NamedTuple):
+    """What a policy is expected to bring a request of a batch."""
+
+    drafted: float  # nodes
+    enumerated: bool  # whether all children of some depth are evaluated
+    milliseconds: float
+    plain: float  # without evaluating anything ahead
+
+
 Key = tuple[int, int, int]  # batch, prompt, K
 
 
@@ -143,7 +152,8 @@ class Planner(Planning):
         requests, paces = self.acceptance.requests(key[2]), self._keeper.paces
         simple, simple_outlook = Forecast(**situation | {"draft": None}).best()
         if not _worth(simple_outlook, key[0]):
-            simple, simple_outlook = (NOTHING,) * len(simple), simple_outlook._replace(milliseconds=simple_outlook.plain)
+            simple = (NOTHING,) * len(simple)
+            simple_outlook = simple_outlook._replace(milliseconds=simple_outlook.plain)
         if self.draft is None:
             return Choice(simple, simple_outlook, simple, None, requests, paces)
         forecast = Forecast(**situation)
@@ -197,15 +207,6 @@ class Planner(Planning):
             batch=batch, prompt=max(prompt, self.shared_prefix + 1), width=width, shared_prefix=self.shared_prefix,
             target=self.target, draft=self.draft, acceptance=self.acceptance, paces=self._keeper.paces,
         )  # fmt: skip
-
-
-class Expected(NamedTuple):
-    """What a policy is expected to bring a request of a batch."""
-
-    drafted: float  # nodes
-    enumerated: bool  # whether all children of some depth are evaluated
-    milliseconds: float
-    plain: float  # without evaluating anything ahead
 
 
 @final

@@ -2,6 +2,7 @@
 
 import json
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ from ...catalog.errors import HistoryError, OptionError, SpecBeamError
 from ...catalog.histories.requests import EmptyHistory, HistoryRequest
 from ...catalog.items import Catalog
 from ...catalog.records import Reject, RejectLine
-from ..recommender import Recommender, check_k
+from ..encoding import RequestEncoder, check_k
+from ..recommender import Recommender
 from ..search.filters import ItemFilter
+from ..stats import DecodeStats
 from ..types import PopularItem, Recommendation, RecommendedItem, Request, RequestFailure, RequestStats
 from .log import output_kept_in
 from .popular import PopularItems
@@ -72,57 +75,60 @@ class ListOptions:
     popular: PopularItems | None = None  # for requests without a usable history; None: they are rejects
 
 
+class Asked(NamedTuple):
+    """A request, and the line it comes from."""
+
+    entry: HistoryRequest
+    request: Request
+
+
 class Served(NamedTuple):
     """A list, and how it compares with that of the reference, if it was compared."""
 
     answer: Recommendation
-    agreement: "Agreement | None"
+    agreement: Agreement | None
 
 
-@final
-class Inference(Job[HistoryRequest, Request, Served, InferCounts]):
+class Inference(Job[HistoryRequest, Asked, Served, InferCounts]):
     """A list for each history."""
 
+    stats: DecodeStats  # of all lists that were made
+
     def __init__(
-        self, recommender: Recommender, options: ListOptions, *, recheck: Recheck | None = None,
-        warn: Callable[[str], None] = lambda message: None,
-    ) -> None:  # fmt: skip
-        """recheck: ranks a share of the lists again. `warn` is told of requests that allow nothing, because the catalog
-        has none of the items they allow."""
-        self.ahead = BATCHES_PER_WINDOW * recommender.batch_size
-        self._recommender, self._options, self._recheck, self._warn = recommender, options, recheck, warn
+        self, encoder: RequestEncoder, batch_size: int, options: ListOptions, warn: Callable[[str], None]
+    ) -> None:
+        """`warn` is told of requests that allow nothing, because the catalog has none of the items they allow."""
+        self.ahead = BATCHES_PER_WINDOW * batch_size
+        self._encoder, self._options, self._warn = encoder, options, warn
+
+    @abstractmethod
+    def batches(self, requests: list[Asked]) -> Iterator[dict[int, Served | RequestFailure]]:
+        """See `Job.batches`: as `batched` says."""
 
     def counts(self) -> InferCounts:
         return InferCounts()
 
-    def encode(self, entry: HistoryRequest | Reject, counts: InferCounts) -> Request | Reject | Ready:
+    def encode(self, entry: HistoryRequest | Reject, counts: InferCounts) -> Asked | Reject | Ready:
         if isinstance(entry, Reject):
             empty = entry.request if isinstance(entry, EmptyHistory) else None
             return self._popular(empty, counts) if empty is not None and self._options.popular else entry
-        if self._options.popular and not any(item in self._recommender.catalog.position for item in entry.items):
+        if self._options.popular and not any(item in self._encoder.catalog.position for item in entry.items):
             return self._popular(entry, counts)
         try:
-            return self._recommender.encode(
+            request = self._encoder.encode(
                 entry.items, k=entry.k, user=entry.user, item_filter=self._filter(entry),
                 exclude_history=self._options.exclude_history or entry.exclude_history,
             )  # fmt: skip
+            return Asked(entry, request)
         except (HistoryError, OptionError) as error:
             return Reject(entry.line, str(error), _raw(entry), entry.source)
-
-    def batches(self, requests: list[Request]) -> Iterator[dict[int, Served | RequestFailure]]:
-        for batch in self._recommender.batches(requests, self._options.k):
-            found = self._recheck.agreements(requests, batch, self._options.k) if self._recheck else {}
-            yield {
-                number: answer if isinstance(answer, RequestFailure) else Served(answer, found.get(number))
-                for number, answer in batch.items()
-            }
 
     def line(self, entry: HistoryRequest, answer: Served, counts: InferCounts) -> ResultLine:
         list_, agreement = answer
         counts.unknown_items += list_.unknown_items
         counts.shortened += list_.shortened
         counts.short_lists += list_.available is not None
-        counts.unknown_listed += _unknown_listed(entry, self._recommender.catalog, self._warn)
+        counts.unknown_listed += _unknown_listed(entry, self._encoder.catalog, self._warn)
         if agreement is not None:
             counts.agree(agreement)
         stats = list_.stats if self._options.stats else None
@@ -139,16 +145,44 @@ class Inference(Job[HistoryRequest, Request, Served, InferCounts]):
         """What others have, for a request without a usable history."""
         assert self._options.popular is not None
         try:
-            k = self._options.k if entry.k is None else check_k(entry.k, self._recommender.max_k)
+            k = self._options.k if entry.k is None else check_k(entry.k, self._encoder.max_k)
         except OptionError as error:
             return Reject(entry.line, str(error), _raw(entry), entry.source)
-        items = self._options.popular.best(k, self._recommender.allowed(self._filter(entry)))
+        items = self._options.popular.best(k, self._encoder.allowed(self._filter(entry)))
         counts.popular += 1
         counts.short_lists += len(items) < k
-        counts.unknown_listed += _unknown_listed(entry, self._recommender.catalog, self._warn)
+        counts.unknown_listed += _unknown_listed(entry, self._encoder.catalog, self._warn)
         return Ready(
             ResultLine(entry.user, entry.line, items, None, len(items) if len(items) < k else None, popular=True)
         )
+
+
+@final
+class OwnInference(Inference):
+    """By engines of this process."""
+
+    def __init__(
+        self, recommender: Recommender, options: ListOptions, *, recheck: Recheck | None = None,
+        warn: Callable[[str], None] = lambda message: None,
+    ) -> None:  # fmt: skip
+        """recheck: ranks a share of the lists again."""
+        super().__init__(recommender.encoder, recommender.batch_size, options, warn)
+        self._recommender, self._recheck = recommender, recheck
+        self.stats = recommender.stats
+
+    def alike(self) -> "OwnInference":
+        """The same with statistics of its own."""
+        recommender = self._recommender.variant(self._recommender.planning, self._recommender.batch_size)
+        return OwnInference(recommender, self._options, recheck=self._recheck, warn=self._warn)
+
+    def batches(self, requests: list[Asked]) -> Iterator[dict[int, Served | RequestFailure]]:
+        k, asked = self._options.k, [each.request for each in requests]
+        for batch in self._recommender.batches(asked, k):
+            found = self._recheck.agreements(asked, batch, k) if self._recheck else {}
+            yield {
+                number: answer if isinstance(answer, RequestFailure) else Served(answer, found.get(number))
+                for number, answer in batch.items()
+            }
 
 
 def write_line(file: IO[bytes], line: msgspec.Struct) -> None:

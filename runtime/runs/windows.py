@@ -1,11 +1,12 @@
 """A run over a stream of requests: window by window, so that those of one length share a batch."""
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
-from typing import Generic, Literal, Self, TypeVar
+from itertools import chain, islice
+from typing import Generic, Literal, Self, TypeVar, final
 
 import msgspec
 
@@ -104,6 +105,11 @@ class Job(ABC, Generic[Entry, Request, Answer, Counts]):
         """The answers by the requests' numbers, batch by batch. What shares a batch depends on `requests` alone, and
         is the same without the requests of whole batches."""
 
+    def answers(self, windows: Iterator[list[Request]]) -> Iterator[dict[int, Answer | RequestFailure]]:
+        """The batches of all windows, in order. Who serves several batches at a time takes the next window before the
+        one at hand is done."""
+        return chain.from_iterable(map(self.batches, windows))
+
     @abstractmethod
     def line(self, entry: Entry, answer: Answer, counts: Counts) -> msgspec.Struct:
         """An answer as a line of the output; what is to be counted of it is added."""
@@ -166,80 +172,125 @@ def serve(
     *,
     progress: Callable[[int], None] = lambda tried: None,
     stop: Stop | None = None,
+    ahead: bool = False,
 ) -> Ending:
     """Do a job for a stream of entries, from the first on that the sink lacks.
 
     An entry for which the engine gives no numbers becomes a reject; where whole batches do, of at least `HOPELESS`
     requests in succession, `HopelessError` is raised, and they are not among them. `progress` is told how many
     requests have been tried, after every batch; where `stop` was asked for meanwhile it ends ("stopped"). A sink that
-    keeps lines lets another run go on from there.
+    keeps lines lets another run go on from there. ahead: the next window may be read before the one at hand is done;
+    not for entries that come once somebody has the answers to earlier ones.
     """
     stop = stop or Stop()
+    run = _Run(job, islice(entries, sink.entries, None), sink, stop)
     try:
-        return _served(job, islice(entries, sink.entries, None), sink, progress, stop)
+        windows = run.read()
+        streams: Iterable[Iterator[list[Request]]] = [windows] if ahead else (iter([one]) for one in windows)
+        for answers in map(job.answers, streams):
+            for batch in answers:
+                run.take(batch)
+                progress(sink.counts.tried)
+                if stop.asked:
+                    return "stopped"
     except StopAsked:
         return "stopped"
+    return "end"
 
 
-def _served(
-    job: Job[Entry, Request, Answer, Counts], entries: Iterator[Entry | Reject], sink: Sink[Counts],
-    progress: Callable[[int], None], stop: Stop,
-) -> Ending:  # fmt: skip
-    while True:
-        with stop.waiting():
-            window = dict(enumerate(islice(entries, job.ahead), sink.entries))
-        if not window:
-            return "end"
-        asked = _encoded(job, {n: entry for n, entry in window.items() if not sink.has(n)}, sink)
-        numbers, failed = list(asked), list[tuple[dict[int, msgspec.Struct], Counts]]()
-        for batch in job.batches(list(asked.values())):
-            counts, lines = job.counts(), dict[int, msgspec.Struct]()
-            for n, answer in ((numbers[place], answer) for place, answer in batch.items()):
-                entry = window[n]
-                assert not isinstance(entry, Reject)
-                if isinstance(answer, RequestFailure):
-                    counts.failed, counts.reason = counts.failed + 1, answer.reason
-                    lines[n] = job.failed(entry, answer.reason)
-                else:
-                    counts.served += 1
-                    lines[n] = job.line(entry, answer, counts)
-            failed.append((lines, counts))
-            if counts.served:  # or else the engine may be at fault, and another run do better
-                _keep(failed, sink)
-            elif (succession := sum(one.failed for _, one in failed)) >= HOPELESS:
-                raise HopelessError(
-                    f"Stopped, because whole batches failed: {succession} requests in succession could not be "
-                    f"answered: {counts.reason}."
-                )
-            progress(sink.counts.tried)
-            if stop.asked:
-                return "stopped"
-        _keep(failed, sink)
-        sink.close_window(sink.entries + len(window))
+class _Window(Generic[Entry, Counts]):
+    """Entries that were read together, and what there is of them."""
+
+    def __init__(self, entries: dict[int, Entry | Reject]) -> None:
+        self.entries = entries  # by their numbers
+        self.asked: list[int] = []  # the numbers of those that are requests, in their order
+        self.left = 0  # of these, that have no answer yet
+        self.lines: list[tuple[dict[int, msgspec.Struct], Counts]] = []  # that the sink has not got yet
 
 
-def _keep(batches: list[tuple[dict[int, msgspec.Struct], Counts]], sink: Sink[Counts]) -> None:
-    for lines, counts in batches:
-        sink.keep(lines, counts)
-    batches.clear()
+@final
+class _Run(Generic[Entry, Request, Answer, Counts]):
+    """The windows that are not done; the sink has lines of the first one only."""
 
+    def __init__(
+        self, job: Job[Entry, Request, Answer, Counts], entries: Iterator[Entry | Reject], sink: Sink[Counts],
+        stop: Stop,
+    ) -> None:  # fmt: skip
+        self._job, self._entries, self._sink, self._stop = job, entries, sink, stop
+        self._windows = deque[_Window[Entry, Counts]]()
 
-def _encoded(
-    job: Job[Entry, Request, Answer, Counts], window: Mapping[int, Entry | Reject], sink: Sink[Counts]
-) -> dict[int, Request]:
-    """The requests of a window; the lines of entries that are none go to the sink."""
-    requests, lines = dict[int, Request](), dict[int, msgspec.Struct]()
-    counts = job.counts()
-    for number, entry in window.items():
-        request = job.encode(entry, counts)
-        if isinstance(request, Reject):
-            counts.rejected, counts.cut_files = counts.rejected + 1, counts.cut_files + request.rest
-            lines[number] = RejectLine.of(request)
-        elif isinstance(request, Ready):
-            counts.served += 1
-            lines[number] = request.line
-        else:
-            requests[number] = request
-    if lines:
-        sink.keep(lines, counts)
-    return requests
+    def read(self) -> Iterator[list[Request]]:
+        """The requests of each window."""
+        end = self._sink.entries
+        while True:
+            with self._stop.waiting():
+                entries = dict(enumerate(islice(self._entries, self._job.ahead), end))
+            if not entries:
+                return
+            end += len(entries)
+            window = _Window[Entry, Counts](entries)
+            requests = self._encoded(window)
+            self._windows.append(window)
+            if len(self._windows) == 1:
+                self._keep(window)
+            self._close()
+            yield requests
+
+    def take(self, batch: Mapping[int, Answer | RequestFailure]) -> None:
+        """One batch of the first window. Raises `HopelessError`."""
+        window, counts, lines = self._windows[0], self._job.counts(), dict[int, msgspec.Struct]()
+        for place, answer in batch.items():
+            number = window.asked[place]
+            entry = window.entries[number]
+            assert not isinstance(entry, Reject)
+            if isinstance(answer, RequestFailure):
+                counts.failed, counts.reason = counts.failed + 1, answer.reason
+                lines[number] = self._job.failed(entry, answer.reason)
+            else:
+                counts.served += 1
+                lines[number] = self._job.line(entry, answer, counts)
+        window.lines.append((lines, counts))
+        window.left -= len(batch)
+        if counts.served:  # or else the engine may be at fault, and another run do better
+            self._keep(window)
+        elif (succession := sum(one.failed for _, one in window.lines)) >= HOPELESS:
+            raise HopelessError(
+                f"Stopped, because whole batches failed: {succession} requests in succession could not be answered: "
+                f"{counts.reason}."
+            )
+        self._close()
+
+    def _encoded(self, window: _Window[Entry, Counts]) -> list[Request]:
+        """What an engine is to be asked of a window; the lines of entries that are no requests are there."""
+        requests, lines, counts = list[Request](), dict[int, msgspec.Struct](), self._job.counts()
+        for number, entry in window.entries.items():
+            if self._sink.has(number):
+                continue
+            request = self._job.encode(entry, counts)
+            if isinstance(request, Reject):
+                counts.rejected, counts.cut_files = counts.rejected + 1, counts.cut_files + request.rest
+                lines[number] = RejectLine.of(request)
+            elif isinstance(request, Ready):
+                counts.served += 1
+                lines[number] = request.line
+            else:
+                window.asked.append(number)
+                requests.append(request)
+        window.left = len(requests)
+        if lines:
+            window.lines.append((lines, counts))
+        return requests
+
+    def _keep(self, window: _Window[Entry, Counts]) -> None:
+        for lines, counts in window.lines:
+            self._sink.keep(lines, counts)
+        window.lines.clear()
+
+    def _close(self) -> None:
+        """Whatever is complete; the next window is the first then."""
+        while self._windows and not self._windows[0].left:
+            window = self._windows.popleft()
+            self._keep(window)
+            self._sink.close_window(self._sink.entries + len(window.entries))
+            if self._windows:
+                self._keep(self._windows[0])

@@ -5,6 +5,15 @@ import numpy as np
 from ..types import Beams, Bool, Float64, Int64
 
 
+def numbered(request: Int64, batch: int) -> tuple[Int64, Int64]:
+    """How many there are of every request [B], and each one's number [m] among its request's.
+
+    request [m], grouped: all of one request side by side, in ascending order.
+    """
+    count = np.bincount(request, minlength=batch)
+    return count, np.arange(len(request)) - (count.cumsum() - count)[request]
+
+
 def best_per_request(request: Int64, key: Float64, batch: int, width: Int64) -> Int64:
     """The `width` [B] best candidates of every request.
 
@@ -12,21 +21,18 @@ def best_per_request(request: Int64, key: Float64, batch: int, width: Int64) -> 
     where a request has fewer. Equal keys keep the candidates' order: with candidates listed by parent
     rank and then token id, that is the better parent first, then the smaller token id.
     """
-    count = np.bincount(request, minlength=batch)
-    start = np.cumsum(count) - count
+    count, place = numbered(request, batch)
     most, widest = int(count.max(initial=0)), int(width.max(initial=0))
     chosen = np.arange(len(request))
     if most > widest > 0:  # drop all below the widest-th best of their request, so that only few are sorted
         dense = np.full((batch, most), np.inf)
-        dense[request, chosen - start[request]] = -key
-        threshold = np.partition(dense, widest - 1, axis=1)[:, widest - 1]
-        chosen = np.flatnonzero(-key <= threshold[request])
-        count = np.bincount(request[chosen], minlength=batch)
-        start = np.cumsum(count) - count
+        dense[request, place] = -key
+        dense.partition(widest - 1, axis=1)
+        chosen = (-key <= dense[request, widest - 1]).nonzero()[0]
     chosen = chosen[np.lexsort((-key[chosen], request[chosen]))]
     owner = request[chosen]
-    rank = np.arange(len(chosen)) - start[owner]
-    best = np.full((batch, widest), -1, np.int64)
+    _, rank = numbered(owner, batch)
+    best = np.full((batch, widest), -1)
     inside = rank < width[owner]
     best[owner[inside], rank[inside]] = chosen[inside]
     return best

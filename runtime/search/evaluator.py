@@ -7,6 +7,7 @@ import numpy as np
 from ...engines.base import ForwardInputs
 from ..stats import DecodeStats
 from ..types import Bool, Int64, NodeList
+from .beam import numbered
 from .nodes import EvaluatedNodes
 from .prefix import SharedPrefix
 from .trie_view import TrieView
@@ -59,47 +60,58 @@ class TreeEvaluator:
 
         Returns what was evaluated, in the first call every request's root included.
         """
-        lacking = self.nodes.lacks(nodes.request, nodes.node)
-        nodes = NodeList(nodes.request[lacking], nodes.node[lacking])
+        needed = self._view.needs_scores(nodes.request, nodes.node)
+        if not needed.all():
+            nodes = NodeList(nodes.request[needed], nodes.node[needed])
         if not len(nodes):
             return nodes
         prompt = 0 if len(self.nodes) else self._prompts.shape[1]
         if prompt:  # the root of every request: its logits are those of the prompt's last token
             everyone = np.arange(len(self._row))
             nodes = NodeList(np.concatenate([everyone, nodes.request]), np.concatenate([everyone * 0, nodes.node]))
-        nodes = self.nodes.with_ancestors(nodes)
-        count = np.bincount(nodes.request, minlength=len(self._row))
-        rank = np.arange(len(nodes)) - (np.cumsum(count) - count)[nodes.request]  # [n] among its request's nodes
-        where = prompt - 1 + rank if prompt else rank  # [n] where in the call each node's logits are
-        below = nodes.node > 0
-        where[~below] = self._lengths[nodes.request[~below]] - 1 - self._cache.length
+        nodes = self.nodes.with_ancestors(nodes)  # those whose scores are lacking, and what these need
+        if not len(nodes):
+            return nodes
+        count, where = numbered(nodes.request, len(self._row))  # [n] where in the call each node's logits are
+        tokens, query = nodes, where
+        if prompt:
+            where += prompt - 1
+            below = nodes.node > 0
+            where[~below] = self._lengths[nodes.request[~below]] - 1 - self._cache.length
+            tokens, query = NodeList(nodes.request[below], nodes.node[below]), where[below]
         paths = self.nodes.add(nodes, self._cache.length + where)
-        # A node that is there for its descendants only needs no row of logits.
-        scored = self._view.needs_scores(nodes.request, nodes.node)
-        parents, where_scored = NodeList(nodes.request[scored], nodes.node[scored]), where[scored]
-        count_scored = np.bincount(parents.request, minlength=len(self._row))
-        place = np.arange(len(parents)) - (np.cumsum(count_scored) - count_scored)[parents.request]
-        row = self._row[parents.request]
-        rows = np.zeros((self._cache.batch, int(count_scored.max())), np.int64)
-        rows[row, place] = where_scored
-        tokens = NodeList(nodes.request[below], nodes.node[below])
-        inputs = self._inputs(tokens, where[below], paths[below], prompt, rows)
+        parents, rows, place = self._scored(nodes, where)
+        inputs = self._inputs(tokens, query, paths[below] if prompt else paths, prompt, rows)
         batch, new = inputs.input_ids.shape
         with self._stats.call(self._timer, batch, self._cache.length, new, prompt):
             logprobs = self._engine.forward(inputs, self._cache)
-        self.nodes.add_scores(parents, row * logprobs.shape[1] + place, logprobs.reshape(-1, logprobs.shape[2]))
+        self.nodes.add_scores(parents, place, logprobs.reshape(-1, logprobs.shape[2]))
         self.calls += count > 0
         self.evaluated += count - (1 if prompt else 0)
         return nodes
 
+    def _scored(self, nodes: NodeList, where: Int64) -> tuple[NodeList, Int64, Int64]:
+        """Which of a call's nodes take a row of logits: not those that are there for their descendants only.
+
+        where [n]: the nodes' places in the call. Returns these m nodes, the call's `logit_rows` [cache rows, R] and
+        the row of each node [m] among all of these.
+        """
+        scored = self._view.needs_scores(nodes.request, nodes.node)
+        if not scored.all():
+            nodes, where = NodeList(nodes.request[scored], nodes.node[scored]), where[scored]
+        count, place = numbered(nodes.request, len(self._row))
+        row, most = self._row[nodes.request], int(count.max())
+        rows = np.zeros((self._cache.batch, most), np.int64)
+        rows[row, place] = where
+        return nodes, rows, row * most + place
+
     def retain(self, active: Bool) -> None:
         """Drop the cache rows of requests that are not active [B] and never will be again, where that pays."""
-        active = active & (self._row >= 0)
-        rows = self._row[active]
         # Dropping copies what stays, once; keeping an idle row costs its share of every call. The first call, which
         # brings the prompts, is everybody's.
-        if not len(self.nodes) or not len(rows) or len(rows) > 0.75 * self._cache.batch:
+        if not 0 < np.count_nonzero(active) <= 0.75 * self._cache.batch or not len(self.nodes):
             return
+        rows = self._row[active]
         with self._stats.timed(self._timer):
             self._cache.keep(rows)
         self._row_lengths = self._lengths[active]

@@ -20,32 +20,35 @@ class EvaluatedNodes:
     def __init__(self, view: TrieView, scoring: Scoring, noise: Noise | None = None) -> None:
         """noise: of stochastic beam search; children are then ranked by perturbed scores."""
         self._view, self._trie, self._scoring, self._noise = view, view.trie, scoring, noise
-        self._stride = len(self._trie.parent)  # key = request * stride + node: one sorted list serves the whole batch
-        self._keys = np.empty(0, np.int64)  # sorted
-        self._entry = np.empty(0, np.int64)  # entry of each key
+        # key = request * stride + node: one sorted list serves the whole batch. A node of -1 has a key of its own,
+        # which is never entered; the last key is nobody's, so that a place can be looked up for any.
+        self._stride = len(self._trie.parent) + 1
+        self._keys = np.full(1, np.iinfo(np.int64).max)  # sorted
+        self._entry = np.full(1, -1)  # entry of each key
         self._paths = np.empty((0, self._trie.length), np.int64)  # slot of each ancestor and itself, by depth; or -1
         self._first = np.empty(0, np.int64)  # where an entry's children begin in _logprobs
         self._logprobs = np.zeros(1)  # the first stands for every only child whose parent needs no scores
         self.failed = np.empty(0, np.int64)  # requests for which the engine gave what is no log-probability
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._keys) - 1
 
     def forget(self) -> None:
         """Forget every node but the root; the slots they had become holes."""
-        root = self._keys % self._stride == 0
-        self._keys, self._entry = self._keys[root], self._entry[root]
+        kept = self._keys % self._stride == 0
+        kept[-1] = True
+        self._keys, self._entry = self._keys[kept], self._entry[kept]
 
     def find(self, request: Int64, node: Int64) -> Int64:
-        """Entry of each pair, or -1; any shape. A node of -1 is not found."""
-        return np.where(node >= 0, self._find(request * self._stride + node), -1)
+        """Entry of each pair, or -1; any shapes that go together. A node of -1 is not found."""
+        return self._find(request * self._stride + node)
 
     def listed(self) -> NodeList:
         """All evaluated nodes, sorted by request and then by trie node, so parents first."""
-        return NodeList(*np.divmod(self._keys, self._stride))
+        return NodeList(*np.divmod(self._keys[:-1], self._stride))
 
     def lacks(self, request: Int64, node: Int64) -> Bool:
-        """Whether nodes have children whose scores are not known yet; any shape (node may be -1)."""
+        """Whether nodes have children whose scores are not known yet; any shapes, as `find` (node may be -1)."""
         needs = self._view.needs_scores(request, node)
         lacking: Bool = needs & (self.find(request, node) < 0)
         return lacking
@@ -55,43 +58,39 @@ class EvaluatedNodes:
 
         They come sorted by request and then by trie node, so parents first, and once each.
         """
-        keys = np.sort(nodes.request * self._stride + nodes.node)
+        keys = _distinct(nodes.request * self._stride + nodes.node)
+        keys = keys[self._find(keys) < 0]  # whose ancestors are evaluated, too, where it is
         while True:
-            first = np.ones(len(keys), bool)
-            np.not_equal(keys[1:], keys[:-1], out=first[1:])
-            keys = keys[first]
-            request, node = np.divmod(keys, self._stride)
-            parent = self._trie.parent[node].astype(np.int64)
-            above = request * self._stride + parent
-            lacking = (parent >= 0) & (keys[np.searchsorted(keys, above, side="right") - 1] != above)
-            lacking &= self._find(above) < 0
-            if not lacking.any():
-                break
-            keys = np.sort(np.concatenate([keys, above[lacking]]))
-        new = self._find(keys) < 0
-        return NodeList(request[new], node[new])
+            node = keys % self._stride
+            above = keys - node + self._trie.parent[node]
+            above = above[(self._find(above) < 0) & (node > 0)]
+            if len(above):
+                above = above[keys[keys.searchsorted(above, side="right") - 1] != above]
+            if not len(above):
+                return NodeList(keys // self._stride, node)
+            keys = _distinct(np.concatenate([keys, above]))
 
     def add(self, nodes: NodeList, slots: Int64) -> Int64:
         """Enter nodes in the order of `with_ancestors`; slots [n] (the root's is ignored).
 
         Returns their paths [n, L]. The children's log-probabilities follow by `add_scores`.
         """
-        before = len(self._paths)
-        keys = nodes.request * self._stride + nodes.node
-        self._keys = np.concatenate([self._keys, keys])
-        self._entry = np.concatenate([self._entry, np.arange(before, before + len(keys))])
-        order = np.argsort(self._keys, kind="stable")  # two sorted runs: a merge
-        self._keys, self._entry = self._keys[order], self._entry[order]
-        self._paths = np.concatenate([self._paths, np.full((len(keys), self._trie.length), -1)])
-        self._first = np.concatenate([self._first, np.zeros(len(keys), np.int64)])
+        before, count = len(self._paths), len(nodes)
+        keys = np.concatenate([self._keys, nodes.request * self._stride + nodes.node])
+        entry = np.concatenate([self._entry, np.arange(before, before + count)])
+        order = keys.argsort(kind="stable")  # two sorted runs: a merge
+        self._keys, self._entry = keys[order], entry[order]
+        self._paths = np.concatenate([self._paths, np.full((count, self._trie.length), -1)])
+        self._first = np.concatenate([self._first, np.zeros(count, np.int64)])
         depth = self._trie.depth[nodes.node]
         parent = self._find(nodes.request * self._stride + self._trie.parent[nodes.node])
-        for d in range(1, int(depth.max(initial=0)) + 1):
+        new = self._paths[before:]
+        for d in range(max(int(depth.min(initial=1)), 1), int(depth.max(initial=0)) + 1):
             here = np.flatnonzero(depth == d)
             path = self._paths[parent[here]]
             path[:, d - 1] = slots[here]
-            self._paths[before + here] = path
-        return self._paths[before:]
+            new[here] = path
+        return new
 
     def add_scores(self, nodes: NodeList, rows: Int64, logprobs: NDArray[np.float32]) -> None:
         """Store the children's scores of nodes that were entered and that need scores.
@@ -99,9 +98,7 @@ class EvaluatedNodes:
         rows [n] index the first axis of logprobs [rows, C]. What is no log-probability (NaN, infinity) counts as a
         probability of 0, and its request as `failed`.
         """
-        which, child = self._view.children(nodes.request, nodes.node)
-        count = np.bincount(which, minlength=len(nodes))
-        first = np.cumsum(count) - count
+        which, child, first = self._view.families(nodes.request, nodes.node)
         flat = logprobs.ravel()[rows[which] * logprobs.shape[1] + self._trie.column[child]]
         self._first[self.find(nodes.request, nodes.node)] = len(self._logprobs) + first
         scores = self._scoring(flat.astype(np.float64), first)
@@ -117,12 +114,10 @@ class EvaluatedNodes:
         Returns (position in `nodes` of each child's parent, child, log-probability), all [m]; parents in the order
         given.
         """
-        which, child = self._view.children(nodes.request, nodes.node)
-        count = np.bincount(which, minlength=len(nodes))
-        rank = np.arange(len(which)) - (np.cumsum(count) - count)[which]
+        which, child, start = self._view.families(nodes.request, nodes.node)
         entry = self.find(nodes.request, nodes.node)
         first = np.where(entry >= 0, self._first[entry], 0) if len(self._first) else np.zeros(len(nodes), np.int64)
-        return which, child, self._logprobs[first[which] + rank]
+        return which, child, self._logprobs[np.arange(len(which)) + (first - start)[which]]
 
     def children(self, beams: Beams) -> tuple[Int64, Beams]:
         """The scored children of nodes whose scores are known, or that need none.
@@ -156,7 +151,13 @@ class EvaluatedNodes:
 
     def _find(self, keys: Int64) -> Int64:
         """Entry of each key, or -1."""
-        if not len(self._keys):
-            return np.full(keys.shape, -1)
-        at = np.searchsorted(self._keys, keys, side="right") - 1  # -1 finds the last key, which is not equal
+        at = self._keys.searchsorted(keys)
         return np.where(self._keys[at] == keys, self._entry[at], -1)
+
+
+def _distinct(keys: Int64) -> Int64:
+    """Sorted, once each."""
+    keys.sort()
+    first = np.ones(len(keys), bool)
+    np.not_equal(keys[1:], keys[:-1], out=first[1:])
+    return keys[first]

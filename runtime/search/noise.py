@@ -4,6 +4,8 @@ The draft and the target see the same noise, a batch changes nothing, and a cata
 reduced has the noise of one rebuilt without the forbidden items: trie numbers play no part.
 """
 
+from functools import cached_property
+
 import numpy as np
 
 from ...catalog.hashing import UInt64, mix, uniform
@@ -29,9 +31,13 @@ class Noise:
 
     def __init__(self, seed: int, keys: UInt64, hashes: UInt64) -> None:
         """keys [B]: one for every request's user; hashes: of `prefix_hashes`."""
-        once = mix(np.full(1, seed % 2**64, np.uint64))
-        self._requests = mix(mix(once) ^ mix(keys))  # twice, so that a seed and a key that change places differ
-        self._hashes = hashes
+        self._seed, self._keys, self._hashes = seed, keys, hashes
+
+    @cached_property
+    def _requests(self) -> UInt64:
+        """[B] a hash of the seed and every key; most searches never ask for it."""
+        once = mix(np.full(1, self._seed % 2**64, np.uint64))
+        return mix(mix(once) ^ mix(self._keys))  # twice, so that a seed and a key that change places differ
 
     def uniform(self, request: Int64, node: Int64, stream: int | Int64) -> Float64:
         """Between 0 and 1 for every (request, node) [n]; `stream` may differ from node to node."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...catalog.trie import ItemTrie
 from ..types import Bool, Int64, ScoringKind
@@ -19,7 +20,7 @@ class TrieView:
         self.constrained = scoring == "constrained"
         self._live: Bool | None = None
         # Under constrained scoring an only child has probability 1, which no engine need be asked for.
-        self._open = trie.child_count > (1 if self.constrained else 0)
+        self._open = trie.forks if self.constrained else trie.inner
         if live is not None and any(mask is not None for mask in live):
             rows = {id(mask): mask for mask in live}  # requests often share a filter
             place = {mask: i for i, mask in enumerate(rows)}
@@ -29,11 +30,19 @@ class TrieView:
 
     def children(self, request: Int64, node: Int64) -> tuple[Int64, Int64]:
         """Children that each request allows of its node, both [n]; see `ItemTrie.children`."""
+        which, child, _ = self.families(request, node)
+        return which, child
+
+    def families(self, request: Int64, node: Int64) -> tuple[Int64, Int64, Int64]:
+        """As `children`, and where every node's children begin among them [n]."""
         which, child = self.trie.children(node)
         if self._live is None:
-            return which, child
-        alive = self._live[self._filter[request][which], child]
-        return which[alive], child[alive]
+            count: NDArray[np.integer] = self.trie.child_count[node]
+        else:
+            alive = self._live[self._filter[request][which], child]
+            which, child = which[alive], child[alive]
+            count = np.bincount(which, minlength=len(node))
+        return which, child, count.cumsum() - count
 
     def allows(self, request: Int64, node: Int64) -> Bool:
         """Whether each request may be recommended an item below its node, both [n]."""
@@ -47,7 +56,7 @@ class TrieView:
 
         Any shape, the same for both; a node of -1 needs nothing.
         """
-        needs: Bool = self._open[node] & (node >= 0)
+        needs: Bool = self._open[node]
         if self.constrained and self._live is not None and needs.any():
             place = np.nonzero(needs)
             which, _ = self.children(np.broadcast_to(request, node.shape)[place], node[place])
@@ -57,7 +66,7 @@ class TrieView:
 
     def is_leaf(self, node: Int64) -> Bool:
         """Whether nodes are whole identifiers."""
-        leaf: Bool = self.trie.child_count[node] == 0
+        leaf: Bool = ~self.trie.inner[node]
         return leaf
 
     def leaves(self, batch: int) -> Int64:

@@ -122,7 +122,7 @@ def best(kids: Beams, frontier: Frontier, view: TrieView) -> Choice:
 def advance(frontier: Frontier, known: EvaluatedNodes, view: TrieView, choose: Chooser) -> Verdict:
     """Step every frontier as far as all of its nodes are evaluated, by a rule."""
     request = np.arange(len(frontier.depth))[:, None]
-    lacking = known.lacks(np.broadcast_to(request, frontier.running.nodes.shape), frontier.running.nodes)
+    lacking = known.lacks(request, frontier.running.nodes)
     steps = []
     while (ready := frontier.active & ~lacking.any(axis=1)).any():
         running = frontier.running
@@ -131,10 +131,9 @@ def advance(frontier: Frontier, known: EvaluatedNodes, view: TrieView, choose: C
         choice = choose(kids, frontier, ready)
         frontier = _stepped(frontier, kids, choice, ready)
         nodes = frontier.running.nodes
-        everyone = np.broadcast_to(request, nodes.shape)
-        lacking = known.lacks(everyone, nodes)
+        lacking = known.lacks(request, nodes)
         moved = ready & frontier.active
-        needed = view.needs_scores(everyone, nodes) & moved[:, None]
+        needed = view.needs_scores(request, nodes) & moved[:, None]
         stand_ins = np.zeros(nodes.shape, bool)
         if choice.stand_ins is not None:
             stand_ins[:, : choice.stand_ins.shape[1]] = choice.stand_ins
@@ -151,7 +150,7 @@ def _stepped(frontier: Frontier, kids: Beams, choice: Choice, ready: Bool) -> Fr
         finished = _with(finished, kids, choice.finished, frontier.width)
     if (finished.nodes >= 0).any():
         # A key never rises along a path: what ranks behind K finished ones cannot become one of them.
-        worst = np.take_along_axis(finished.keys, frontier.width[:, None] - 1, axis=1)[:, 0]
+        worst = finished.keys[np.arange(len(ready)), frontier.width - 1]
         hopeless = ready & (running.keys[:, 0] <= worst)
         nothing = np.full(choice.running.shape, -1)
         running = _replaced(running, kids, nothing, hopeless)
@@ -163,24 +162,36 @@ def _replaced(hypotheses: Hypotheses, kids: Beams, chosen: Int64, where: Bool) -
     batch, width = hypotheses.nodes.shape
     index = np.full((batch, width), -1)
     index[:, : chosen.shape[1]] = chosen[:, :width]
-    picked, there = index[where], index[where] >= 0
-    nodes, scores, keys = hypotheses.nodes.copy(), hypotheses.scores.copy(), hypotheses.keys.copy()
-    for array, source, empty in ((nodes, kids.node, -1), (scores, kids.score, -np.inf), (keys, kids.key, -np.inf)):
-        array[where] = np.where(there, source[picked], empty) if len(source) else empty
-    return Hypotheses(nodes, scores, keys)
+    new = _picked(kids, index)
+    if where.all():
+        return new
+    stepped = where[:, None]
+    return Hypotheses(
+        np.where(stepped, new.nodes, hypotheses.nodes),
+        np.where(stepped, new.scores, hypotheses.scores),
+        np.where(stepped, new.keys, hypotheses.keys),
+    )
+
+
+def _picked(kids: Beams, chosen: Int64) -> Hypotheses:
+    """The chosen kids [B, w] as hypotheses."""
+    if not len(kids.node):
+        nothing = np.full(chosen.shape, -np.inf)
+        return Hypotheses(np.full(chosen.shape, -1), nothing, nothing)
+    there = chosen >= 0
+    scores = np.where(there, kids.score[chosen], -np.inf)
+    keys = scores if kids.key is kids.score else np.where(there, kids.key[chosen], -np.inf)
+    return Hypotheses(np.where(there, kids.node[chosen], -1), scores, keys)
 
 
 def _with(finished: Hypotheses, kids: Beams, chosen: Int64, width: Int64) -> Hypotheses:
     """The best `width` [B] of the finished hypotheses and the chosen kids [B, <= W]."""
-    there = chosen >= 0
-    nodes = np.concatenate([finished.nodes, np.where(there, kids.node[chosen], -1)], axis=1)
-    scores = np.concatenate([finished.scores, np.where(there, kids.score[chosen], -np.inf)], axis=1)
-    keys = np.concatenate([finished.keys, np.where(there, kids.key[chosen], -np.inf)], axis=1)
-    order = np.argsort(-keys, axis=1, kind="stable")[:, : finished.nodes.shape[1]]
-    order_nodes, order_scores, order_keys = (np.take_along_axis(part, order, axis=1) for part in (nodes, scores, keys))
-    beyond = np.arange(order.shape[1]) >= width[:, None]
+    new = _picked(kids, chosen)
+    keys = np.concatenate([finished.keys, new.keys], axis=1)
+    order = (-keys).argsort(axis=1, kind="stable")[:, : finished.nodes.shape[1]]
+    row, beyond = np.arange(len(order))[:, None], np.arange(order.shape[1]) >= width[:, None]
     return Hypotheses(
-        np.where(beyond, -1, order_nodes),
-        np.where(beyond, -np.inf, order_scores),
-        np.where(beyond, -np.inf, order_keys),
+        np.where(beyond, -1, np.concatenate([finished.nodes, new.nodes], axis=1)[row, order]),
+        np.where(beyond, -np.inf, np.concatenate([finished.scores, new.scores], axis=1)[row, order]),
+        np.where(beyond, -np.inf, keys[row, order]),
     )

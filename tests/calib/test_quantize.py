@@ -142,7 +142,7 @@ def test_what_cannot_be_quantized(tmp_path: Path) -> None:
         quantize(graph, output, "dynamic", ranges=measured)
     with pytest.raises(OptionError, match="has no nodes nothing"):
         quantize(graph, output, "dynamic", exclude=["nothing"])
-    with pytest.raises(EngineError, match=r"lack [1-5] of 5 activations"):
+    with pytest.raises(EngineError, match=r"lack [1-6] of 6 activations"):
         quantize(tiny_graph("qwen2"), output, "static", ranges=replaced(measured))
     with pytest.raises(EngineError, match="expected float32"):
         quantize(tiny_graph("qwen2", "fp16"), output, "dynamic")

@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 
 from benchmarks.shared import Ranked, TrieGenerate, leaf_identifiers, ranking_fault
 from specbeam.catalog.trie import PAD, ItemTrie
+from specbeam.evaluate.generate import Mask
 from tiny_models import make_model
 
 END, ROWS = 3, 24
@@ -85,6 +86,19 @@ def test_identifiers_of_unequal_length(seed: int, k: int, scoring: Scoring) -> N
         assert ranking_fault(got, expected) is None, (got, expected)
         lengths |= {len(path) for path, _ in got}
     assert k < 5 or len(lengths) > 1
+
+
+@pytest.mark.parametrize("scoring", SCORINGS)
+@pytest.mark.parametrize("mask", ["function", "arrays"])
+@pytest.mark.parametrize("k", [1, 5, 99])
+def test_prompts_of_unequal_length_in_one_call(k: int, mask: Mask, scoring: Scoring) -> None:
+    identifiers = ragged(3)
+    model, trie = make_model(rows=ROWS, seed=3), trie_of(identifiers)
+    generate = TrieGenerate(model, trie, end_token=END, scoring=scoring).masked_by(mask)
+    prompts = [np.random.default_rng(length).integers(4, ROWS, length) for length in (9, 2, 5)]
+    for prompt, ranked in zip(prompts, generate.batch(prompts, k), strict=True):
+        expected = NaiveSearch(model, prompt.tolist(), identifiers, scoring)(k)
+        assert ranking_fault(named(trie, identifiers, ranked), expected) is None
 
 
 @pytest.mark.parametrize("scoring", SCORINGS)

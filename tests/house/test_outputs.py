@@ -100,6 +100,7 @@ def verbs(tiny: Tiny, histories: Path) -> dict[str, list[object]]:
         "explain": ["explain", tiny.bundle, "--history", "1,2", "--threads", 1],
         "evaluate": ["evaluate", tiny.bundle, shop, "-k", 2, "--timed-users", 0, "--users", 2, "--threads", 1],
         "evaluate plot": ["evaluate", tiny.bundle, shop, "-k", 2, "--timed-users", 0, "--users", 2, "--threads", 1],
+        "bench": ["bench", tiny.bundle, histories, "-k", 2, "--batches", 1, "--contestants", "plain", "--rounds", 1],
         "build-pool": ["build-pool", "--items", histories],
         "group-users": ["group-users", histories, "--method", "random", "--groups", 2],
         "group-items": ["group-items", items, "--min-size", 1],
@@ -111,8 +112,8 @@ def verbs(tiny: Tiny, histories: Path) -> dict[str, list[object]]:
 
 
 VERBS = [
-    "infer", "explain", "evaluate", "evaluate plot", "build-pool", "group-users", "group-items", "export", "train",
-    "align",
+    "infer", "explain", "evaluate", "evaluate plot", "bench", "build-pool", "group-users", "group-items", "export",
+    "train", "align",
 ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Runs that are cut short at a call."""
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,18 @@ class Task(Job[int, int, Line, Outcomes]):
         return RejectLine("numbers", entry, reason, str(entry))
 
 
+class AheadTask(Task):
+    """Takes the next window before the one at hand is done, as who serves several batches at a time does."""
+
+    def answers(self, windows: Iterator[list[int]]) -> Iterator[dict[int, Line | RequestFailure]]:
+        waiting = deque[dict[int, Line | RequestFailure]]()
+        for requests in windows:
+            waiting += self.batches(requests)
+            while len(waiting) > 2:
+                yield waiting.popleft()
+        yield from waiting
+
+
 def facts(**changes: Any) -> RunFacts:
     told: dict[str, Any] = {"verb": "count", "bundle": "b", "engine": "e", "read": {"input": "i"}, "options": {"k": 3}}
     return RunFacts(**(told | changes))
@@ -83,7 +96,7 @@ def run(
         assert len(list(journal.results())) == journal.counts.served  # wherever they are by now
         if not journal.complete:
             job = job or Task()
-            ending = serve(job, entries(number), journal, stop=job.stop)
+            ending = serve(job, entries(number), journal, stop=job.stop, ahead=isinstance(job, AheadTask))
         if ending != "stopped":
             journal.finish(output.with_name("rejects"))
         return ending, journal.counts

@@ -21,12 +21,12 @@ NOISY = """
 import ctypes
 from specbeam.cli import main
 from specbeam.runtime import Recommender
-opened = Recommender.open
+opened = Recommender.of
 def noisy(*arguments, **options):
     print("said in Python")
     ctypes.CDLL(None).puts(b"said in C")
     return opened(*arguments, **options)
-Recommender.open = noisy
+Recommender.of = noisy
 main()
 """
 

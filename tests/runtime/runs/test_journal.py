@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from journal_cases import Calls, Killed, Task, interrupted, made, run
+from journal_cases import AheadTask, Calls, Killed, Task, interrupted, made, run
 from specbeam.catalog.errors import SpecBeamError
 from specbeam.runtime.runs.log import JournalFiles
+from specbeam.runtime.runs.windows import HopelessError
 
 
 def test_a_run_in_one_go(tmp_path: Path, whole: tuple[bytes, bytes]) -> None:
@@ -122,3 +123,29 @@ def test_one_that_was_edited_is_refused(
         path.write_bytes(before)  # nothing was lost
         run(out)
         assert made(out) == whole
+
+
+@pytest.mark.parametrize("broken", [frozenset(), frozenset({16, 46, 56, 66}), frozenset(range(12, 36))])
+def test_windows_that_are_read_ahead_change_nothing(tmp_path: Path, broken: frozenset[int]) -> None:
+    """Wherever it is stopped; broken: entries without an answer, the last of them a whole window's."""
+    (tmp_path / "whole").mkdir()
+    kinds = (Task, AheadTask)
+    ends = [ended(tmp_path / f"{kind.__name__}/out", kind(broken)) for kind in kinds]
+    assert ends[0] == ends[1]
+    for stopping in range(1, 26):
+        out = tmp_path / f"{stopping}/out"
+        while (found := ended(out, AheadTask(broken, stopping)))[0] == "stopped":
+            stopping += 1000  # the second one goes on to the end
+        assert found == ends[0]
+
+
+def ended(out: Path, job: Task) -> tuple[str, bytes, bytes]:
+    """How a run ended, and what it left: results and rejects, finished or not."""
+    out.parent.mkdir(exist_ok=True)
+    try:
+        ending = run(out, job=job)[0]
+    except HopelessError as error:
+        ending = str(error)
+    kept = JournalFiles.of(out)
+    files = (out, out.with_name("rejects")) if ending == "end" else (kept.results, kept.rejects)
+    return ending, *(file.read_bytes() for file in files)
