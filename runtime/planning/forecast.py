@@ -230,7 +230,7 @@ class Forecast:
         limit[:, 0, 0] = known.children
         nodes, need = np.minimum(shapes.astype(np.float64), limit), known.needed[depth]
         through = np.cumprod(complete, axis=2)
-        lands = -np.diff(through, axis=2, prepend=1.0)
+        lands: Float64 = -np.diff(through, axis=2, prepend=1.0)
         lost = need * (1 - share) / np.maximum(1 - complete, NEVER)
         found = np.maximum(need - np.clip(lost, 1, self._width), 0)
         spared = np.cumsum(lands * found * self._node_ms()[depth], axis=2)

@@ -20,7 +20,7 @@ from .policy import Course, Planning
 
 __all__ = ["ENUMERATE", "NOTHING", "Plan", "Planner", "Policy"]
 DOUBT, LEAST_MS = 0.03, 0.1  # evaluating ahead must save this share and so much a request: forecasts err
-WELL_KNOWN, SOME = 200, 7  # once so many requests of a K were looked at, one batch in so many is
+WELL_KNOWN, SOME = 200, 7  # once drafts of so many requests of a K were looked at, one batch in so many is
 FIRST, SELDOM = 6, 16  # batches without drafts whose time is looked at: the first, and then one in so many
 PATIENCE = 32  # requests until drafts that did not seem to pay are tried again, and then twice as many each time
 MOVED = 1.15  # factor between paces that makes a policy worth choosing anew
@@ -87,7 +87,7 @@ class Planner(Planning):
         self._keeper = PaceKeeper(target, draft)
         self._choices: dict[Key, Choice] = {}
         self._trials: dict[int, Trials] = {}
-        self._batches = 0
+        self._batches, self._unlooked = 0, 0  # in all, and those evaluated ahead since one was looked at
         self._lock = Lock()
 
     @property
@@ -111,20 +111,21 @@ class Planner(Planning):
         if len(known) < len(choices):
             return _Plain(self, None)
         k = max(known)
-        plain, learning = self._keeper.plain * known[k].outlook.plain, self.acceptance.requests(k) < WELL_KNOWN
-        self.account.served(plain)
+        self.account.served(self._keeper.plain * known[k].outlook.plain)
         tried = {k: self._tried(k, choice, batch) for k, choice in known.items()}
-        dose, may_learn = max(outlook.dose for _, outlook in tried.values()), self.effort.allowed
-        if not self.account.affords(dose) or (learning and not may_learn):
+        if not self.account.affords((1 + self._unlooked) * max(outlook.dose for _, outlook in tried.values())):
             tried = {k: (choice.simple, choice.outlook) for k, choice in known.items()}
         policies = {k: policy for k, (policy, _) in tried.items()}
         if not any(any(plan) for policy in policies.values() for plan in policy) or not self.account.affords(0):
-            looked = may_learn and (self._batches <= FIRST or self._batches % SELDOM == 0)
+            looked = self.effort.allowed and (self._batches <= FIRST or self._batches % SELDOM == 0)
             return _Plain(self, known[k] if looked else None)
-        for k in known:
-            if not known[k].drafts and any(plan.widths for plan in policies[k]):
-                self._trials[k].start()
-        weight = 1 if learning else SOME if self._batches % SOME == 0 else 0
+        drafting = {k for k, policy in policies.items() if any(plan.widths for plan in policy)}
+        for k in drafting - {k for k, choice in known.items() if choice.drafts}:
+            self._trials[k].start()
+        self._unlooked += 1
+        often = bool(drafting) and self.acceptance.requests(k) < WELL_KNOWN
+        weight = self._unlooked if self.effort.allowed and (often or self._unlooked >= SOME) else 0
+        self._unlooked -= weight
         return _Ahead(self, policies, known[k], weight)
 
     def _tried(self, k: int, choice: Choice, batch: int) -> tuple[Policy, Outlook]:
