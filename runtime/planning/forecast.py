@@ -27,7 +27,7 @@ NEVER = 1e-9  # a chance below this is none
 REACH = 2.0  # calls of more than so many times the tokens that were measured are not trusted
 FARTHEST = 16  # levels that a draft reaches ahead at most: depths farther apart are not planned for together
 WORTH = 0.01  # a plan must save this share of the time to be preferred to a simpler one
-NARROWEST, WIDEST, LEAST_WIDE = 0.5, 6, 16  # drafts' first levels: between these parts of K, or at least up to a number
+NARROWEST, WIDEST, LEAST_WIDE = 0.5, 8, 16  # drafts' first levels: between these parts of K, or at least up to a number
 FURTHER = (1.0, 0.4)  # width of their further levels, in parts of the first's
 CALL, ROW, ROUNDS, SQUARES, NODES = range(5)  # what is known of the rest of a request's way; squares: of the rounds
 
@@ -229,7 +229,7 @@ class Forecast:
         limit = known.census.open[depth].astype(np.float64)
         limit[:, 0, 0] = known.children
         nodes, need = np.minimum(shapes.astype(np.float64), limit), known.needed[depth]
-        through = np.cumprod(complete, axis=2)
+        through: Float64 = np.multiply.accumulate(complete, axis=2)
         lands: Float64 = -np.diff(through, axis=2, prepend=1.0)
         lost = need * (1 - share) / np.maximum(1 - complete, NEVER)
         found = np.maximum(need - np.clip(lost, 1, self._width), 0)

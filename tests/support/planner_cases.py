@@ -1,8 +1,6 @@
 """Planners on costs by hand."""
 
-from specbeam.runtime.planning.planner import (
-    Policy,
-)
+from specbeam.runtime.planning.forecast import Policy
 
 
 def drafts(policy: Policy) -> bool:
