@@ -23,7 +23,7 @@ def test_minmax_covers_what_the_products_take(kind: str) -> None:
     ranges = compute_ranges(graph, calls, source_sha256="x")
     names = activations(load_graph(graph))
     assert list(ranges.tensors) == list(ranges.channels) == names
-    assert len(names) == 5  # what q, k and v share; o; what gate and up share; down; head
+    assert len(names) == 6  # what k and v share; q, of picked rows; o; what gate and up share; down; head
     seen = list(Observer(graph, names, threads=1).run(calls))
     assert len(seen) == calls.count == ranges.calls == 13
     for i, name in enumerate(names):

@@ -193,7 +193,7 @@ def test_a_failure_leaves_no_engine_and_an_older_one_alone(
 
 
 def test_large_weights_lie_beside_the_graph(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ort_backend, "EXTERNAL_BYTES", 0)
+    monkeypatch.setattr(ort_backend, "SHARED_BYTES", 0)
     build_engine(bare, threads=1)
     bundle = Bundle.open(bare)
     assert {"target/model.onnx", "target/model.onnx.data"} <= set(bundle.engine_facts(ENGINE).files)

@@ -69,7 +69,7 @@ def test_the_floor_repeats_the_plain_loop_s_calls() -> None:
     """The same log-probabilities in the same order, also where requests leave the batch, and every time it is asked."""
     recommender = make(ragged_catalog(np.random.default_rng(2), 60, 5, 4), shape=None)
     engine = Watched(len(recommender.trie.vocabulary), seed=1)
-    loaded = Loaded(recommender.catalog, recommender.trie, recommender._prompts, engine)
+    loaded = Loaded(recommender.catalog, recommender.trie, recommender.encoder._prompts, engine)
     racer = FloorRacer(loaded, Verification(scoring="full"))
     groups = [[recommender.encode([f"i{i + j}"] * (1 + i % 3)) for i in range(5)] for j in (0, 20)]
     before = len(engine.__dict__.get("said", []))
