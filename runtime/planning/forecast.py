@@ -44,7 +44,11 @@ NOTHING, ENUMERATE = Plan(), Plan(enumerate=True)
 
 
 class Paces(NamedTuple):
-    """How many times as long as is believed each role's calls, and the host's work, are seen to take."""
+    """How many times as long as is believed each role's calls, and the host's work, are seen to take.
+
+    The host's pace makes drafts dearer, but not the target's calls: of what the host does for these, much is done once
+    a batch, and is not saved with a call.
+    """
 
     target: float = 1.0
     draft: float = 1.0
@@ -142,7 +146,7 @@ class Forecast:
         self._need = np.array([0.0, *known.needed[1:]])  # [L] nodes of the frontier, the prompt's not counted
         self._fresh = np.where(self._depths, 0.0, prompt - shared)  # [L] tokens of the prompt
         past = np.array([shared, *(prompt + np.cumsum(self._need))[:-1]], np.float64)  # [L]
-        self._target = BatchCosts(situation["target"], self._batch, past, Pace(paces.target, paces.host))
+        self._target = BatchCosts(situation["target"], self._batch, past, Pace(paces.target))
         draft = situation["draft"]
         pace = Pace(paces.draft, paces.host)
         self._draft = None if draft is None else BatchCosts(draft, self._batch, past, pace)

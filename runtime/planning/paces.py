@@ -13,6 +13,7 @@ from .costs import CallCosts
 from .forecast import Paces
 
 REMEMBERED = 15  # batches whose median is the pace: one that was disturbed says nothing
+SLOWEST_HOST = 4.0  # a clock counts what other processes take as well, and the host is where it shows most
 LEAST_MS = 1e-6  # of believed work, below which a ratio says nothing
 
 
@@ -21,12 +22,12 @@ class Work(NamedTuple):
 
     believed: dict[str, float]  # by role
     real: dict[str, float]
-    host: float  # believed, beside all of them
+    host: dict[str, float]  # believed, beside each role's
 
     def at(self, paces: Paces) -> float:
-        """What it should take at some paces."""
+        """What it should take at some paces; the host's is the draft's alone, see `Paces`."""
         engines = sum(getattr(paces, role) * milliseconds for role, milliseconds in self.believed.items())
-        return float(engines + paces.host * self.host)
+        return float(engines + self.host.get("target", 0.0) + paces.host * self.host.get("draft", 0.0))
 
 
 @final
@@ -41,7 +42,7 @@ class PaceKeeper:
 
     def work(self, calls: Sequence[Call]) -> Work:
         """What the calls of one batch are believed to take."""
-        believed, real, host = dict[str, float](), dict[str, float](), 0.0
+        believed, real, host = dict[str, float](), dict[str, float](), dict[str, float]()
         for role, costs in self._costs.items():
             mine = [call for call in calls if call.role == role]
             pool = [call for call in calls if call.role == "pool"] if role == "draft" else []
@@ -49,18 +50,19 @@ class PaceKeeper:
                 batch, past, new, prompt, _ = _columns(mine or pool)
                 believed[role] = float(costs.of_engine(batch, past, new).sum())
                 real[role] = 1000 * sum(call.seconds for call in (*mine, *pool))
-                host += float(costs.of_host(batch, new, prompt).sum())
+                host[role] = float(costs.of_host(batch, new, prompt).sum())
         return Work(believed, real, host)
 
     def saw(self, work: Work, milliseconds: float, plain: float | None) -> None:
         """A batch took so long in all; plain: its work over what was foreseen, if nothing was evaluated ahead."""
         for role, believed in work.believed.items():
             self._add(role, work.real[role], believed)
-        self._add("host", milliseconds - sum(work.real.values()), work.host)
+        self._add("host", milliseconds - sum(work.real.values()), sum(work.host.values()))
         if plain is not None:
             self._add("plain", plain, 1.0)
         known = {name: median(ratios) for name, ratios in self._ratios.items()}
         self.plain = known.pop("plain", 1.0)
+        known["host"] = min(known.get("host", 1.0), SLOWEST_HOST)
         self.paces = Paces(**known)
 
     def _add(self, name: str, real: float, believed: float) -> None:

@@ -131,7 +131,7 @@ def test_the_verb(bundle: Path, tmp_path: Path) -> None:
     histories.write_text("".join(json.dumps({"user": str(i), "items": h}) + "\n" for i, h in enumerate(HISTORIES)))
     shown = good("tune", bundle, histories, "--top-k", 3, "--threads", 1).output
     assert "24 requests, strict verification, full scoring" in shown
-    assert "Expected ms: batch 8" in shown
+    assert "Expected ms from each depth on: batch 8" in shown
     for batch in (1, 8):
         assert f"At batch {batch}, on these histories, drafting " in shown
     assert "(K = 3)" in shown.splitlines()[-1]

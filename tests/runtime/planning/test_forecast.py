@@ -161,7 +161,7 @@ def test_one_request_costs_what_it_does_on_average(seed: int, plans: list[Plan],
     draft = priced(lambda b, p, n: float(bends[NEW.index(n)]) / 7 + 0.0003 * p)
     case = situation(acceptance, target, draft, prompt=90, shared_prefix=shared)
     runs = simulated(rng, tuple(plans), case, 2000)
-    error = 5 * runs.std() / np.sqrt(len(runs)) + 0.05 * runs.mean()  # what is cached is taken to be the mean
+    error = 5 * runs.std() / np.sqrt(len(runs)) + 0.1 * runs.mean()  # of what is cached, only what is needed counts
     assert abs(expected_milliseconds(tuple(plans), **case) - runs.mean()) < error
 
 
