@@ -56,7 +56,7 @@ def test_a_run_that_fails_in_the_middle_keeps_what_was_done(
 ) -> None:
     with histories.open("a") as file:
         file.write("malformed\n")
-    options = ["--batch-size", 2, "--threads", 1]
+    options = ["--batch-size", 2, "--threads", 1, "--speculation", "fixed"]
     good("infer", tiny.bundle, histories, "-o", tmp_path / "whole", *options)
     keep, kept = Journal.keep, list[int]()
 
