@@ -18,7 +18,7 @@ from ..runtime.encoding import check_k
 from ..runtime.options import Drafting, EngineChoice, Verification
 from ..runtime.planning.acceptance import GRID, Acceptance
 from ..runtime.planning.costs import CallCosts, fit_nonnegative
-from ..runtime.planning.forecast import FARTHEST
+from ..runtime.planning.draft_shapes import FARTHEST
 from ..runtime.planning.from_options import drafter_for
 from ..runtime.planning.planner import Expected
 from ..runtime.planning.policy import FixedPlanning

@@ -27,9 +27,7 @@ class Account:
 
     def served(self, plain: float) -> None:
         """A batch begins that takes so many milliseconds without drafts."""
-        self.milliseconds = min(
-            self.milliseconds + (DOSE + self._first) * plain, max(self.milliseconds, RESERVE * plain)
-        )
+        self._gain((DOSE + self._first) * plain, plain)
         self._first = 0.0
 
     def affords(self, dose: float) -> bool:

@@ -11,80 +11,21 @@ A batch shares its calls: what a call takes whoever has part in it is paid for a
 the slowest is taken to be as far above the mean as the largest of so many normal numbers.
 """
 
-from functools import lru_cache
 from statistics import NormalDist
-from typing import NamedTuple, NotRequired, TypedDict, Unpack
+from typing import NamedTuple, Unpack
 
 import numpy as np
 
 from ...catalog.finite import all_finite
 from ..types import Bool, Float64, Int64
-from .acceptance import Acceptance
-from .costs import BatchCosts, CallCosts, Pace
-from .estimates import GRID
+from .costs import BatchCosts, Pace
+from .draft_shapes import FARTHEST, common_shapes, own_shapes
+from .plans import ENUMERATE, NOTHING, Outlook, Paces, Plan, Policy, Situation, Weighed
 
 NEVER = 1e-9  # a chance below this is none
 REACH = 2.0  # calls of more than so many times the tokens that were measured are not trusted
-FARTHEST = 16  # levels that a draft reaches ahead at most: depths farther apart are not planned for together
 WORTH = 0.01  # a plan must save this share of the time to be preferred to a simpler one
-NARROWEST, WIDEST, LEAST_WIDE = 0.5, 8, 16  # drafts' first levels: between these parts of K, or at least up to a number
-FURTHER = (1.0, 0.4)  # width of their further levels, in parts of the first's
 CALL, ROW, ROUNDS, SQUARES, NODES = range(5)  # what is known of the rest of a request's way; squares: of the rounds
-
-
-class Plan(NamedTuple):
-    """What to evaluate ahead of need in a round."""
-
-    widths: tuple[int, ...] = ()  # nodes that the draft proposes at each level
-    enumerate: bool = False  # instead: all children of the frontier
-
-
-Policy = tuple[Plan, ...]  # for a request that stands at depth 0, 1, ..., L - 1
-NOTHING, ENUMERATE = Plan(), Plan(enumerate=True)
-
-
-class Paces(NamedTuple):
-    """How many times as long as is believed each role's calls, and the host's work, are seen to take.
-
-    The host's pace makes drafts dearer, but not the target's calls: of what the host does for these, much is done once
-    a batch, and is not saved with a call.
-    """
-
-    target: float = 1.0
-    draft: float = 1.0
-    host: float = 1.0
-
-
-class Situation(TypedDict):
-    """What is to be planned for."""
-
-    batch: int  # requests in one call
-    prompt: int  # tokens of the longest
-    width: int  # K
-    shared_prefix: int  # tokens of the prompt that both engines have cached already
-    target: CallCosts
-    draft: CallCosts | None
-    acceptance: Acceptance
-    paces: NotRequired[Paces]
-    perfect: NotRequired[bool]  # as if drafts held all that is needed wherever they are wide enough
-
-
-class Outlook(NamedTuple):
-    """What a policy is expected to bring a batch."""
-
-    milliseconds: float
-    plain: float  # where nothing is evaluated ahead of need
-    dose: float  # milliseconds that its drafts cost, whatever they are worth
-    drafted: float  # nodes, of one request
-
-
-class Weighed(NamedTuple):
-    """What a batch takes from one depth on under every kind of plan there, in milliseconds."""
-
-    nothing: float
-    enumerate: float | None
-    draft: tuple[float, Plan] | None  # the best
-    chosen: tuple[float, Plan]
 
 
 class _Drafts(NamedTuple):
@@ -96,6 +37,7 @@ class _Drafts(NamedTuple):
     spared: Float64  # ms that the next call takes less, as some nodes of the incomplete level were drafted
     nodes: Float64  # drafted up to it
     now: Float64  # [2, L, F, M] ms of the round, but for the draft's first call: at all, and for each request
+    first: Float64  # [2, 2, L] ms of that call, where the draft has read the prompt, and where it has not
     possible: Bool  # that there is such a depth, and that calls of about this size were measured
 
     def plan(self, s: int, number: int) -> Plan:
@@ -186,7 +128,7 @@ class Forecast:
     def of(self, policy: Policy) -> Outlook:
         """What a policy is expected to bring; raises `ValueError` for one that does not fit."""
         policy = self._fitting(policy)
-        read, unread = self._walked(None if self._draft is None else self._drafts(_own_shapes(policy)), policy)
+        read, unread = self._walked(None if self._draft is None else self._drafts(own_shapes(policy)), policy)
         first = next((s for s, plan in enumerate(policy) if plan.widths), self.length)
         doses = [(unread if s <= first else read).chosen[s].dose for s in range(self.length)]
         return self._outlook(unread, sum(doses))
@@ -195,7 +137,7 @@ class Forecast:
         """What every kind of plan costs at each depth, those at depths below as they are in the policy."""
         policy, drafts = self._fitting(policy), None
         if self._draft is not None:
-            own = _own_shapes(policy)
+            own = own_shapes(policy)
             shapes = np.concatenate([common_shapes(self._width).repeat(len(own), axis=0), own], axis=1)
             drafts = self._drafts(shapes)
         _, unread = self._walked(drafts, policy)
@@ -245,7 +187,7 @@ class Forecast:
         # The first level's call is of the frontier; the last level's nodes are evaluated by the target alone.
         now[..., 1:] += np.cumsum(self._draft(place, nodes), axis=3)[..., :-1]
         possible = there & (tokens <= REACH * self._target.most_tokens)
-        return _Drafts(shapes, lands, through, spared, total, now, possible)
+        return _Drafts(shapes, lands, through, spared, total, now, self._first_draft_calls(), possible)
 
     def _walked(
         self, drafts: _Drafts | None, policy: Policy | None, *, forced: bool = False
@@ -255,13 +197,12 @@ class Forecast:
         policy: whose plans are taken; None: the best. forced: at the beginning a draft, if there is any.
         """
         read, unread = _Rest(self.length), _Rest(self.length)
-        firsts = None if self._draft is None else self._first_draft_calls()
         for s in reversed(range(self.length)):
-            draft = None if drafts is None or firsts is None else self._draft_kind(s, drafts, read, policy)
+            draft = None if drafts is None else self._draft_kind(s, drafts, read, policy)
             for own, state in ((read, 0), (unread, 1)):
                 kinds = [self._simple_kind(s, 0, own), self._simple_kind(s, 1, own)]
-                if draft is not None and firsts is not None:
-                    kinds.append(self._with_first_call(draft, firsts[:, state, s], s))
+                if drafts is not None and draft is not None:
+                    kinds.append(self._with_first_call(draft, drafts.first[:, state, s], s))
                 if policy is not None:
                     taken = _planned(policy[s], kinds)
                 else:
@@ -352,31 +293,5 @@ class Forecast:
         return each
 
 
-@lru_cache
-def common_shapes(k: int) -> Int64:
-    """[1, F, M] nodes at each level, around what lists of k need: the same at all, or fewer behind the first."""
-    first = np.array([w for w in GRID if NARROWEST * k <= w <= max(WIDEST * k, LEAST_WIDE)] or GRID[-1:])
-    widths = first[:, None, None] * np.array(FURTHER)[:, None]
-    shapes = np.repeat(np.maximum(np.ceil(widths), 1), FARTHEST, axis=2).astype(np.int64)
-    shapes[:, :, 0] = first[:, None]
-    return shapes.reshape(1, -1, FARTHEST)
-
-
-def _own_shapes(policy: Policy) -> Int64:
-    """[L, 1, M] the widths of a policy's plans."""
-    shapes = np.zeros((len(policy), 1, FARTHEST), np.int64)
-    for s, plan in enumerate(policy):
-        shapes[s, 0, : len(plan.widths)] = plan.widths
-    return shapes
-
-
 def _planned(plan: Plan, kinds: list[_Kind]) -> _Kind:
     return kinds[1 if plan.enumerate else 2 if plan.widths else 0]
-
-
-def expected_milliseconds(policy: Policy, **situation: Unpack[Situation]) -> float:
-    """The expected time to finish one batch under a policy.
-
-    Raises `ValueError` for a policy that has not a plan for every depth, or drafts without a draft.
-    """
-    return Forecast(**situation).of(policy).milliseconds

@@ -10,7 +10,7 @@ import numpy as np
 from ..stats import Call
 from ..types import Float64
 from .costs import CallCosts
-from .forecast import Paces
+from .plans import Paces
 
 REMEMBERED = 15  # batches whose median is the pace: one that was disturbed says nothing
 SLOWEST_HOST = 4.0  # a clock counts what other processes take as well, and the host is where it shows most
@@ -47,7 +47,7 @@ class PaceKeeper:
             mine = [call for call in calls if call.role == role]
             pool = [call for call in calls if call.role == "pool"] if role == "draft" else []
             if mine or pool:  # where both guess, a level's cost is that of both, told of once
-                batch, past, new, prompt, _ = _columns(mine or pool)
+                batch, past, new, prompt = _columns(mine or pool)
                 believed[role] = float(costs.of_engine(batch, past, new).sum())
                 real[role] = 1000 * sum(call.seconds for call in (*mine, *pool))
                 host[role] = float(costs.of_host(batch, new, prompt).sum())
@@ -71,6 +71,5 @@ class PaceKeeper:
 
 
 def _columns(calls: Sequence[Call]) -> Float64:
-    """[5, n] batch, cached tokens, new ones, those of the prompt, and seconds."""
-    rows = [(call.batch, call.past, call.new, call.prompt, call.seconds) for call in calls]
-    return np.array(rows, np.float64).T
+    """[4, n] batch, cached tokens, new ones, and those of the prompt."""
+    return np.array([(call.batch, call.past, call.new, call.prompt) for call in calls], np.float64).T

@@ -14,11 +14,12 @@ from .acceptance import Acceptance
 from .budget import Account, Effort
 from .costs import CallCosts
 from .estimates import PRIOR_REQUESTS
-from .forecast import ENUMERATE, NOTHING, Forecast, Outlook, Paces, Plan, Policy, Situation
+from .forecast import Forecast
 from .paces import PaceKeeper
+from .plans import NOTHING, Outlook, Paces, Policy, Situation
 from .policy import Course, Planning
+from .rationale import rationale
 
-__all__ = ["ENUMERATE", "NOTHING", "Plan", "Planner", "Policy"]
 DOUBT, LEAST_MS = 0.03, 0.1  # evaluating ahead must save this share and so much a request: forecasts err
 WELL_KNOWN, SOME = 200, 7  # once drafts of so many requests of a K were looked at, one batch in so many is
 FIRST, SELDOM = 6, 16  # batches without drafts whose time is looked at: the first, and then one in so many
@@ -160,12 +161,12 @@ class Planner(Planning):
         forecast = Forecast(**situation)
         policy, outlook = forecast.best()
         best = Choice(policy, outlook, simple, None, requests, paces)
-        saved = simple_outlook.milliseconds - outlook.milliseconds
-        if best.drafts and _worth(outlook._replace(plain=simple_outlook.milliseconds), key[0]) and saved > 0:
+        if best.drafts and _worth(outlook._replace(plain=simple_outlook.milliseconds), key[0]):
             return best
         perfect = Forecast(**situation | {"perfect": True}).best()[1]
-        hopeless = not _worth(perfect._replace(plain=simple_outlook.milliseconds), key[0])
-        return Choice(simple, simple_outlook, simple, None if hopeless else forecast.best_draft(), requests, paces)
+        promising = _worth(perfect._replace(plain=simple_outlook.milliseconds), key[0])
+        trial = forecast.best_draft() if promising else None
+        return Choice(simple, simple_outlook, simple, trial, requests, paces)
 
     def ended(self, choice: Choice | None, weight: int, ahead: bool, calls: Sequence[Call], seconds: float) -> None:
         """A batch is done, whose nodes were evaluated ahead of need or not.
@@ -257,27 +258,6 @@ class _Ahead(Course):
 
     def end(self, calls: Sequence[Call], seconds: float) -> None:
         self._planner.ended(self._choice, self._weight, True, calls, seconds)
-
-
-def rationale(policy: Policy, situation: Situation) -> str:
-    """A policy as a table for people: what a batch takes from every depth on under each kind of plan there.
-
-    The plans at depths below are those of the policy.
-    """
-    rows: list[tuple[str, ...]] = [("depth", "nothing", "enumerate", "best draft", "chosen")]
-    for s, weighed in enumerate(Forecast(**situation).weighed(policy)):
-        every = "-" if weighed.enumerate is None else f"{weighed.enumerate:.2f}"
-        draft, chosen = ("-" if one is None else f"{one[0]:.2f} ({_named(one[1])})" for one in weighed[2:])
-        rows.append((str(s), f"{weighed.nothing:.2f}", every, draft, chosen))
-    sizes = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.rjust(size) for cell, size in zip(row, sizes, strict=True)) for row in rows]
-    batch, prompt, width = situation["batch"], situation["prompt"], situation["width"]
-    return "\n".join([f"Expected ms from each depth on: batch {batch}, prompt {prompt}, top {width}", *lines])
-
-
-def _named(plan: Plan) -> str:
-    drafted = "draft " + "+".join(map(str, plan.widths)) if plan.widths else "nothing"
-    return "enumerate" if plan.enumerate else drafted
 
 
 def _worth(outlook: Outlook, batch: int) -> bool:

@@ -10,7 +10,8 @@ from specbeam.catalog.errors import BundleError, HistoryError, OptionError
 from specbeam.engines.bundle.items import Bundle
 from specbeam.evaluate.tune import tune, verdict
 from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommender, Verification
-from specbeam.runtime.planning.planner import NOTHING, Expected, Planner
+from specbeam.runtime.planning.planner import Expected, Planner
+from specbeam.runtime.planning.plans import NOTHING
 from specbeam.runtime.planning.policy import FixedPlanning
 from specbeam.runtime.planning.tuning_file import UNTUNED, tuning_file
 from tiny_bundle import ENGINE, edit_engine

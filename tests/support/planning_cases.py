@@ -16,7 +16,7 @@ from specbeam.runtime.planning.acceptance import (
     WidthCounts,
 )
 from specbeam.runtime.planning.costs import CallCosts
-from specbeam.runtime.planning.forecast import ENUMERATE, NOTHING, Plan, Situation
+from specbeam.runtime.planning.plans import ENUMERATE, NOTHING, Plan, Situation
 
 NEW = (1, 8, 20, 40, 80, 120, 160, 240, 480)
 MANY = 10**9  # counts so many that the belief says nothing beside them

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner_cases import expected_milliseconds
 from planning_cases import NEW, PLANS, accepting, catalog, linear, priced, situation, situations
-from specbeam.runtime.planning.forecast import ENUMERATE, NOTHING, Plan, Policy, Situation, expected_milliseconds
+from specbeam.runtime.planning.plans import ENUMERATE, NOTHING, Plan, Policy, Situation
 
 
 def test_nothing_is_a_call_a_depth() -> None:

@@ -6,21 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from planner_cases import drafts
+from planner_cases import drafts, expected_milliseconds
 from planning_cases import accepting, catalog, linear, situation, situations
 from specbeam.runtime.planning.acceptance import GRID, Acceptance
-from specbeam.runtime.planning.forecast import (
-    ENUMERATE,
-    FURTHER,
-    NOTHING,
-    WORTH,
-    Forecast,
-    Plan,
-    Policy,
-    Situation,
-    expected_milliseconds,
-)
-from specbeam.runtime.planning.planner import Planner, rationale
+from specbeam.runtime.planning.draft_shapes import FURTHER
+from specbeam.runtime.planning.forecast import WORTH, Forecast
+from specbeam.runtime.planning.planner import Planner
+from specbeam.runtime.planning.plans import ENUMERATE, NOTHING, Plan, Policy, Situation
+from specbeam.runtime.planning.rationale import rationale
 
 
 def choose(**case: Unpack[Situation]) -> Policy:

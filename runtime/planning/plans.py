@@ -1,0 +1,61 @@
+"""What can be planned, for whom, and what it is expected to bring: the words of the planner, without its arithmetic."""
+
+from typing import NamedTuple, NotRequired, TypedDict
+
+from .acceptance import Acceptance
+from .costs import CallCosts
+
+
+class Plan(NamedTuple):
+    """What to evaluate ahead of need in a round."""
+
+    widths: tuple[int, ...] = ()  # nodes that the draft proposes at each level
+    enumerate: bool = False  # instead: all children of the frontier
+
+
+Policy = tuple[Plan, ...]  # for a request that stands at depth 0, 1, ..., L - 1
+NOTHING, ENUMERATE = Plan(), Plan(enumerate=True)
+
+
+class Paces(NamedTuple):
+    """How many times as long as is believed each role's calls, and the host's work, are seen to take.
+
+    The host's pace makes drafts dearer, but not the target's calls: of what the host does for these, much is done once
+    a batch, and is not saved with a call.
+    """
+
+    target: float = 1.0
+    draft: float = 1.0
+    host: float = 1.0
+
+
+class Situation(TypedDict):
+    """What is to be planned for."""
+
+    batch: int  # requests in one call
+    prompt: int  # tokens of the longest
+    width: int  # K
+    shared_prefix: int  # tokens of the prompt that both engines have cached already
+    target: CallCosts
+    draft: CallCosts | None
+    acceptance: Acceptance
+    paces: NotRequired[Paces]
+    perfect: NotRequired[bool]  # as if drafts held all that is needed wherever they are wide enough
+
+
+class Outlook(NamedTuple):
+    """What a policy is expected to bring a batch."""
+
+    milliseconds: float
+    plain: float  # where nothing is evaluated ahead of need
+    dose: float  # milliseconds that its drafts cost, whatever they are worth
+    drafted: float  # nodes, of one request
+
+
+class Weighed(NamedTuple):
+    """What a batch takes from one depth on under every kind of plan there, in milliseconds."""
+
+    nothing: float
+    enumerate: float | None
+    draft: tuple[float, Plan] | None  # the best
+    chosen: tuple[float, Plan]
