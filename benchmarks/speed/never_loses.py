@@ -1,16 +1,12 @@
 """`auto`, cold and never tuned, beside the plain loop: 24 cells that hold every extreme, from the first user on.
 
-Every cell opens both anew, with an empty cache folder, so that nothing is known of an earlier one. They take turns
+Every cell opens both anew, so that nothing is known of an earlier one. They take turns
 batch by batch in one process. What is compared is processor time, which other work on the machine hardly changes; by
 default of one thread, because threads that wait for another call spin. The pooled ratio weighs every cell by its time,
 the mean ratio (geometric) counts cells alike; intervals are bootstrapped over the batches of each cell.
 """
 
-import os
-import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -52,20 +48,6 @@ BETWEEN = [
     Cell(20, 8, 20, 8), Cell(10, 32, 80, 16), Cell(1, 8, 400, 4),
 ]  # fmt: skip
 CELLS = {cell.name: cell for cell in CORNERS + BETWEEN}
-
-
-@contextmanager
-def nothing_kept() -> Iterator[None]:
-    """The user's cache folder is an empty one."""
-    before = os.environ.get("XDG_CACHE_HOME")
-    with tempfile.TemporaryDirectory(prefix="specbeam-cold-") as folder:
-        os.environ["XDG_CACHE_HOME"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["XDG_CACHE_HOME"]
-            if before is not None:
-                os.environ["XDG_CACHE_HOME"] = before
 
 
 def opened(bundle: Bundle, cell: Cell, options: Namespace) -> dict[str, Recommender]:
@@ -178,12 +160,11 @@ def main() -> None:
         levels: made_pair(options.work, levels, options.threads)
         for levels in tqdm(sorted({cell.levels for cell in chosen}), desc="pairs", disable=None)
     }
-    with nothing_kept():  # what a process does once is nobody's share
-        measure(bundles[chosen[0].levels], chosen[0], Namespace(**{**vars(options), "users": 2 * chosen[0].batch}))
+    # What a process does once is nobody's share.
+    measure(bundles[chosen[0].levels], chosen[0], Namespace(**{**vars(options), "users": 2 * chosen[0].batch}))
     times = dict[str, Float64]()
     for cell in tqdm(chosen, desc="cells", disable=None):
-        with nothing_kept():
-            times[cell.name] = measure(bundles[cell.levels], cell, options)
+        times[cell.name] = measure(bundles[cell.levels], cell, options)
     report(times, options)
 
 
