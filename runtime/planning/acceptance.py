@@ -66,17 +66,21 @@ class Acceptance:
     A trial is one level of one request's draft that the target reached. A draft of D nodes is a trial
     for all widths up to D, so that narrow drafts say nothing of wide ones. What is not observed is
     believed (see `Estimates.of`), mildly hopefully, so that a planner tries to draft and learns; the
-    belief weighs `PRIOR_REQUESTS` requests. A K with fewer requests than that is spoken for by the nearest
-    one that has more. Reading needs no lock while another thread adds; two must not add at once.
+    belief weighs `PRIOR_REQUESTS` requests. What the target's own search needs is counted of batches without drafts,
+    too. A K with fewer requests than the belief's is spoken for by the nearest one that has more. Reading needs no
+    lock while another thread adds; two must not add at once.
     """
 
     def __init__(self, trie: ItemTrie, scoring: ScoringKind = "full") -> None:
         self.length = trie.length
         needs = trie.child_count > (1 if scoring == "constrained" else 0)
         self._children = np.bincount(trie.parent[1:][needs[1:]], minlength=len(trie.parent))  # [M] that need scores
-        starts = trie.level_start[:-2]
-        inner, needing = (np.add.reduceat(n.astype(np.int64), starts) for n in (trie.child_count > 0, needs))
-        self._census = Census(inner, needing)
+        every = trie.child_count.astype(np.float64)
+        inner, needing, one, more = (
+            np.add.reduceat(values, trie.level_start[:-2])
+            for values in ((every > 0).astype(np.int64), needs.astype(np.int64), every, every * self._children)
+        )
+        self._census = Census(inner, needing, more / np.maximum(one, 1))
         self._counts: dict[int, Counts] = {}
         self.version = 0  # grows with every count
         self._cache: dict[int, tuple[Counts | None, Estimates]] = {}
@@ -116,6 +120,11 @@ class Acceptance:
         """How many requests speak for K: its own, or those of the K that stands in for it."""
         counts = self._counts.get(self._nearest(k))
         return 0 if counts is None else int(counts.depths[0, 0])
+
+    def drafted(self, k: int) -> int:
+        """Of these requests, how many drafts were made for, from any depth."""
+        counts = self._counts.get(self._nearest(k))
+        return 0 if counts is None else int(counts.levels[:, 0, 0, 0].sum())
 
     def p_complete(self, k: int, s: int, j: int, w: float) -> float:
         """Chance that the first w nodes drafted at level j from depth s are all that the target needs there.

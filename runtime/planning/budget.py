@@ -14,6 +14,7 @@ DOSE = 0.008  # share of the time without drafts that may be lost to drafts that
 RESERVE = 4.0  # batches' time that gains are remembered for
 PLANNING = 0.007  # share of the time of serving that planning may take
 FIRST_PLANS = 0.01  # seconds of planning that need not have been earned yet
+PLANS = 0.6  # of planning, the part that may be spent before what came of it is looked at
 
 
 @final
@@ -51,9 +52,14 @@ class Effort:
         self.planning = self.serving = 0.0
 
     @property
-    def allowed(self) -> bool:
-        """Whether more may be spent now."""
+    def may_look(self) -> bool:
+        """Whether there is time to look at what came of a batch."""
         return self.planning <= FIRST_PLANS + PLANNING * self.serving
+
+    @property
+    def may_plan(self) -> bool:
+        """Whether there is time to plan, and some is left to look at what comes of it."""
+        return self.planning <= PLANS * (FIRST_PLANS + PLANNING * self.serving)
 
     @contextmanager
     def spent(self) -> Iterator[None]:

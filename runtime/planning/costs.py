@@ -14,14 +14,29 @@ from ..types import Float64, Int64
 FAR = 64.0  # how many times the largest measured value the grid is extended to, by straight lines
 
 
+SIZES = 17  # of calls, by the tokens of all their requests: 1, 2, 4, 8, ...
+Sized = tuple[float, ...]  # [SIZES] a number for calls of each size
+EVEN: Sized = (1.0,) * SIZES
+
+
 class Pace(NamedTuple):
     """How many times as long as was believed things take here and now."""
 
-    engine: float = 1.0
+    engine: Sized = EVEN
     host: float = 1.0
+
+    def of_engine(self, tokens: Float64) -> Float64:
+        """[...] for calls of so many tokens [...] in all; between two sizes by a straight line."""
+        return np.interp(sizes(tokens), np.arange(SIZES), self.engine)
 
 
 AS_BELIEVED = Pace()
+
+
+def sizes(tokens: Float64) -> Float64:
+    """[...] the size of calls of so many tokens [...], between two sizes a fraction."""
+    found: Float64 = np.minimum(np.log2(np.maximum(tokens, 1)), SIZES - 1)
+    return found
 
 
 class CallCosts(Frozen, frozen=True, dict=True):
@@ -123,10 +138,10 @@ class BatchCosts:
     def __init__(self, costs: CallCosts, batch: int, past: Float64, pace: Pace = AS_BELIEVED) -> None:
         """past [p]."""
         self.most_tokens = costs.most_tokens
-        self._new, one = costs.engine_curves(1, past)
-        many = one if batch == 1 else costs.engine_curves(batch, past)[1]
+        self._new, one = _at_pace(costs, 1, past, pace)
+        many = one if batch == 1 else np.maximum(_at_pace(costs, batch, past, pace)[1], one)
         each = one if batch == 1 else (many - one) / (batch - 1)
-        self._curves = pace.engine * np.stack([one - each, each])  # [2, p, n]
+        self._curves = np.stack([one - each, each])  # [2, p, n]
         host = pace.host * costs.host_call_ms
         self._host = np.array((0.0, host) if batch == 1 else (host, 0.0))
         self._host_node = pace.host * costs.host_node_ms
@@ -143,6 +158,13 @@ class BatchCosts:
         milliseconds += self._host.reshape(2, *(1 for _ in range(part.ndim)))
         milliseconds[1] += self._host_node * (new - prompt)
         return milliseconds
+
+
+def _at_pace(costs: CallCosts, batch: int, past: Float64, pace: Pace) -> tuple[Float64, Float64]:
+    """As `CallCosts.engine_curves`, at a pace; more tokens never take less."""
+    news, curves = costs.engine_curves(batch, past)
+    paced: Float64 = np.maximum.accumulate(curves * pace.of_engine(batch * news), axis=1)
+    return news, paced
 
 
 def fit_nonnegative(work: Float64, time: Float64) -> Float64:

@@ -8,7 +8,8 @@ from ..types import Float64, Int64
 
 GRID = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 120)  # widths of a drafted level that are counted
 LEVELS_APART = 8  # levels of a draft that are counted apart; those beyond are counted with the last
-PRIOR_REQUESTS = 20.0  # what is believed before anything is observed weighs as much as this many requests
+PRIOR_REQUESTS = 20.0  # what is believed of drafts before any is observed weighs as much as this many requests
+CENSUS_REQUESTS = 4.0  # and what the trie says of the target's own search
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +30,11 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Census:
-    """Nodes of the trie by depth, [L] each."""
+    """The trie by depth, [L] each."""
 
-    inner: Int64  # those that have children
+    inner: Int64  # nodes that have children
     open: Int64  # of these, those whose children need scores
+    branching: Float64  # children that need scores, of a node that is in a beam the likelier the more it has
 
 
 def level_place(level: Int64) -> Int64:
@@ -61,10 +63,10 @@ class Estimates:
         all of them with the chance share^sqrt(n), as misses come together.
         """
         requests, idle, needed, children = counts.depths.T.astype(np.float64)
-        weight, below = requests + PRIOR_REQUESTS, np.append(census.open[1:], 0)
-        need = (needed + PRIOR_REQUESTS * np.minimum(k, census.open)) / weight
-        kids = np.minimum(need * below / np.maximum(census.inner, 1), below)
-        kids = (children + PRIOR_REQUESTS * kids) / weight
+        weight, below = requests + CENSUS_REQUESTS, np.append(census.open[1:], 0)
+        need = (needed + CENSUS_REQUESTS * np.minimum(k, census.open)) / weight
+        kids = np.minimum(need * census.branching, below)
+        kids = (children + CENSUS_REQUESTS * kids) / weight
         idle = np.where(census.open > 0, idle / weight, 1.0)
         need[0], idle[0] = 1.0, 0.0
         complete, share = _smoothed(counts.levels, need, idle)

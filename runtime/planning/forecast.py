@@ -111,14 +111,20 @@ class Forecast:
         """
         return self._best(forced=False)
 
+    def best_simple(self) -> tuple[Policy, Outlook]:
+        """As `best`, without drafts."""
+        rest, _ = self._walked(None, None)
+        return tuple(kind.plan for kind in rest.chosen), self._outlook(rest, 0.0)
+
     def best_draft(self) -> tuple[Policy, Outlook] | None:
         """As `best`, but beginning with a draft whether that pays or not; None where no draft can be."""
         found = None if self._draft is None else self._best(forced=True)
         return found if found is not None and found[0][0].widths else None
 
     def _best(self, *, forced: bool) -> tuple[Policy, Outlook]:
-        drafts = None if self._draft is None else self._drafts(common_shapes(self._width))
-        read, unread = self._walked(drafts, None, forced=forced)
+        if self._draft is None:
+            return self.best_simple()
+        read, unread = self._walked(self._drafts(common_shapes(self._width)), None, forced=forced)
         rests, policy = list[_Rest](), list[Plan]()
         for s in range(self.length):
             rests.append(read if any(plan.widths for plan in policy) else unread)

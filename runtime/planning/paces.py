@@ -1,6 +1,6 @@
 """How long calls and the host's work really take, seen while serving, beside what is believed of them."""
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple, final
@@ -9,65 +9,97 @@ import numpy as np
 
 from ..stats import Call
 from ..types import Float64
-from .costs import CallCosts
+from .costs import EVEN, SIZES, CallCosts, Sized, sizes
 from .plans import Paces
 
 REMEMBERED = 15  # batches whose median is the pace: one that was disturbed says nothing
+FEWEST = 2  # batches that a pace of calls is known by
 SLOWEST_HOST = 4.0  # a clock counts what other processes take as well, and the host is where it shows most
 LEAST_MS = 1e-6  # of believed work, below which a ratio says nothing
 
 
-class Work(NamedTuple):
-    """What a batch's calls are believed to take, in milliseconds, and what their engines really took."""
+class RoleWork(NamedTuple):
+    """What the calls of one role are believed to take, and took, in milliseconds."""
 
-    believed: dict[str, float]  # by role
-    real: dict[str, float]
-    host: dict[str, float]  # believed, beside each role's
+    believed: Float64  # [SIZES] in the engine, by the size of the calls
+    real: Float64  # [SIZES]
+    host: float  # believed, beside the engine
+
+
+class Work(NamedTuple):
+    """What the calls of one batch are believed to take, and took."""
+
+    roles: dict[str, RoleWork]
 
     def at(self, paces: Paces) -> float:
-        """What it should take at some paces; the host's is the draft's alone, see `Paces`."""
-        engines = sum(getattr(paces, role) * milliseconds for role, milliseconds in self.believed.items())
-        return float(engines + self.host.get("target", 0.0) + paces.host * self.host.get("draft", 0.0))
+        """Milliseconds it should take at some paces; the host's is the draft's alone, see `Paces`."""
+        engines = sum(float(np.dot(work.believed, getattr(paces, role))) for role, work in self.roles.items())
+        hosts = (work.host * (paces.host if role == "draft" else 1.0) for role, work in self.roles.items())
+        return engines + sum(hosts)
 
 
 @final
 class PaceKeeper:
-    """Keeps the median, over some batches, of real over believed time."""
+    """Keeps the median, over some batches, of real over believed time.
+
+    Of calls, one for every size: where an engine was timed on a busy machine, or with other threads, some sizes are
+    further from what is believed than others, and what pays depends on that.
+    """
 
     def __init__(self, target: CallCosts, draft: CallCosts | None) -> None:
         self._costs = {"target": target} | ({} if draft is None else {"draft": draft})
-        self._ratios: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
+        self._calls = {role: [_ratios() for _ in range(SIZES)] for role in self._costs}
+        self._host, self._plain = _ratios(), _ratios()
         self.paces = Paces()
         self.plain = 1.0  # plain batches' calls over those that were foreseen
 
     def work(self, calls: Sequence[Call]) -> Work:
         """What the calls of one batch are believed to take."""
-        believed, real, host = dict[str, float](), dict[str, float](), dict[str, float]()
+        found = dict[str, RoleWork]()
         for role, costs in self._costs.items():
             mine = [call for call in calls if call.role == role]
             pool = [call for call in calls if call.role == "pool"] if role == "draft" else []
             if mine or pool:  # where both guess, a level's cost is that of both, told of once
                 batch, past, new, prompt = _columns(mine or pool)
-                believed[role] = float(costs.of_engine(batch, past, new).sum())
-                real[role] = 1000 * sum(call.seconds for call in (*mine, *pool))
-                host[role] = float(costs.of_host(batch, new, prompt).sum())
-        return Work(believed, real, host)
+                real = _by_size([*mine, *pool], 1000 * np.array([call.seconds for call in (*mine, *pool)]))
+                believed = _by_size(mine or pool, costs.of_engine(batch, past, new))
+                found[role] = RoleWork(believed, real, float(costs.of_host(batch, new, prompt).sum()))
+        return Work(found)
 
-    def saw(self, work: Work, milliseconds: float, plain: float | None) -> None:
-        """A batch took so long in all; plain: its work over what was foreseen, if nothing was evaluated ahead."""
-        for role, believed in work.believed.items():
-            self._add(role, work.real[role], believed)
-        self._add("host", milliseconds - sum(work.real.values()), sum(work.host.values()))
+    def saw(self, work: Work, milliseconds: float, plain: Work | None) -> None:
+        """A batch took so long in all; plain: what was foreseen, if nothing was evaluated ahead."""
+        for role, (believed, real, _) in work.roles.items():
+            for size in np.flatnonzero((believed > LEAST_MS) & (real > 0)).tolist():
+                self._calls[role][size].append(float(real[size] / believed[size]))
+        engines = float(sum(each.real.sum() for each in work.roles.values()))
+        host = sum(each.host for each in work.roles.values())
+        if host > LEAST_MS and milliseconds > engines:
+            self._host.append((milliseconds - engines) / host)
+        host = min(median(self._host or [1.0]), SLOWEST_HOST)
+        self.paces = Paces(**{role: _known(ratios) for role, ratios in self._calls.items()}, host=host)
         if plain is not None:
-            self._add("plain", plain, 1.0)
-        known = {name: median(ratios) for name, ratios in self._ratios.items()}
-        self.plain = known.pop("plain", 1.0)
-        known["host"] = min(known.get("host", 1.0), SLOWEST_HOST)
-        self.paces = Paces(**known)
+            self._plain.append(work.at(self.paces) / plain.at(self.paces))
+        self.plain = median(self._plain or [1.0])
 
-    def _add(self, name: str, real: float, believed: float) -> None:
-        if believed > LEAST_MS and real > 0:
-            self._ratios[name].append(real / believed)
+
+def _ratios() -> deque[float]:
+    return deque(maxlen=REMEMBERED)
+
+
+def _known(ratios: Sequence[Sequence[float]]) -> Sized:
+    """The median of every size; of sizes that nobody saw, what those next to them say."""
+    seen = [size for size, each in enumerate(ratios) if len(each) >= FEWEST]
+    if not seen:
+        return EVEN
+    return tuple(np.interp(np.arange(SIZES), seen, [median(ratios[size]) for size in seen]).tolist())
+
+
+def _by_size(calls: Sequence[Call], values: Float64) -> Float64:
+    """[SIZES] sums of values [n] of calls."""
+    tokens = np.array([call.batch * call.new for call in calls], np.float64)
+    found = np.zeros(SIZES)
+    np.add.at(found, np.rint(sizes(tokens)).astype(np.int64), values)
+    return found
 
 
 def _columns(calls: Sequence[Call]) -> Float64:

@@ -13,7 +13,7 @@ from ..types import Bool, DraftTree, Frontier, Int64, Verdict
 from .acceptance import Acceptance
 from .budget import Account, Effort
 from .costs import CallCosts
-from .estimates import PRIOR_REQUESTS
+from .estimates import CENSUS_REQUESTS
 from .forecast import Forecast
 from .paces import PaceKeeper
 from .plans import NOTHING, Outlook, Paces, Policy, Situation
@@ -22,10 +22,11 @@ from .rationale import rationale
 
 DOUBT, LEAST_MS = 0.03, 0.1  # evaluating ahead must save this share and so much a request: forecasts err
 WELL_KNOWN, SOME = 200, 7  # once drafts of so many requests of a K were looked at, one batch in so many is
-FIRST, SELDOM = 6, 16  # batches without drafts whose time is looked at: the first, and then one in so many
+BEFORE = 2  # batches that are looked at before anything is planned by beliefs that nobody tuned
+FIRST, SELDOM = 6, 16  # batches, with drafts and without, whose time is looked at: the first; then one plain in so many
 PATIENCE = 32  # requests until drafts that did not seem to pay are tried again, and then twice as many each time
 MOVED = 1.15  # factor between paces that makes a policy worth choosing anew
-ROUNDING = 1.4  # prompts that differ by less than this factor are planned for as one
+ROUNDING = 2.0  # batches and prompts whose sizes differ by less than this factor are planned for as one
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,6 @@ class Choice:
     policy: Policy
     outlook: Outlook
     simple: Policy  # the best that never drafts
-    trial: tuple[Policy, Outlook] | None  # what to try where the policy does not draft, but might
     requests: int  # that its K's acceptance was known by
     paces: Paces
 
@@ -68,6 +68,14 @@ class Expected(NamedTuple):
 Key = tuple[int, int, int]  # batch, prompt, K
 
 
+class Look(NamedTuple):
+    """At what came of a batch."""
+
+    key: Key
+    weight: int  # how many batches it stands for
+    ahead: bool  # whether something was evaluated ahead of need
+
+
 @final
 class Planner(Planning):
     """Chooses a policy for every kind of batch that comes, and learns from every round. Safe to share between threads.
@@ -87,8 +95,11 @@ class Planner(Planning):
         self.account, self.effort = Account(proven=tuned), Effort()
         self._keeper = PaceKeeper(target, draft)
         self._choices: dict[Key, Choice] = {}
+        self._settled: dict[Key, int] = {}  # those that fit the paces, and the version of the acceptance that they fit
         self._trials: dict[int, Trials] = {}
-        self._batches, self._unlooked = 0, 0  # in all, and those evaluated ahead since one was looked at
+        self._tries: dict[Key, tuple[Policy, Outlook] | None] = {}  # what to try where the choice does not draft
+        self._batches, self._ahead = 0, 0  # in all, and those in which something was evaluated ahead
+        self._unlooked = 0  # of the latter, since one was looked at
         self._lock = Lock()
 
     @property
@@ -102,88 +113,112 @@ class Planner(Planning):
         if not ks or self.acceptance.length < 2:
             return _Plain(self, None)
         with self._lock:
-            choices = {k: self._current(_key(len(width), prompt, k)) for k in ks}
-            return self._decided(choices, len(width))
+            keys = {k: _key(len(width), prompt, k) for k in ks}
+            self._batches += 1
+            if self._batches <= BEFORE and not self.tuned:
+                return _Plain(self, Look(keys[max(ks)], 1, ahead=False))
+            return self._decided(keys, {k: self._current(key) for k, key in keys.items()}, len(width))
 
-    def _decided(self, choices: Mapping[int, Choice | None], batch: int) -> Course:
+    def _decided(self, keys: Mapping[int, Key], choices: Mapping[int, Choice | None], batch: int) -> Course:
         """What is done with a batch; the most that any of its Ks may lose is what must be afforded."""
-        self._batches += 1
         known = {k: choice for k, choice in choices.items() if choice is not None}
         if len(known) < len(choices):
             return _Plain(self, None)
         k = max(known)
         self.account.served(self._keeper.plain * known[k].outlook.plain)
-        tried = {k: self._tried(k, choice, batch) for k, choice in known.items()}
+        tried = {k: self._tried(keys[k], choice, batch) for k, choice in known.items()}
         if not self.account.affords((1 + self._unlooked) * max(outlook.dose for _, outlook in tried.values())):
             tried = {k: (choice.simple, choice.outlook) for k, choice in known.items()}
         policies = {k: policy for k, (policy, _) in tried.items()}
         if not any(any(plan) for policy in policies.values() for plan in policy) or not self.account.affords(0):
-            looked = self.effort.allowed and (self._batches <= FIRST or self._batches % SELDOM == 0)
-            return _Plain(self, known[k] if looked else None)
+            looked = self.effort.may_look and (self._batches <= FIRST or self._batches % SELDOM == 0)
+            return _Plain(self, Look(keys[k], 1, ahead=False) if looked else None)
         drafting = {k for k, policy in policies.items() if any(plan.widths for plan in policy)}
         for k in drafting - {k for k, choice in known.items() if choice.drafts}:
             self._trials[k].start()
-        self._unlooked += 1
-        often = bool(drafting) and self.acceptance.requests(k) < WELL_KNOWN
-        weight = self._unlooked if self.effort.allowed and (often or self._unlooked >= SOME) else 0
+        self._unlooked, self._ahead = self._unlooked + 1, self._ahead + 1
+        often = self._ahead <= FIRST or (bool(drafting) and self.acceptance.drafted(k) < WELL_KNOWN)
+        weight = self._unlooked if self.effort.may_look and (often or self._unlooked >= SOME) else 0
         self._unlooked -= weight
-        return _Ahead(self, policies, known[k], weight)
+        return _Ahead(self, policies, Look(keys[k], weight, ahead=True) if weight else None)
 
-    def _tried(self, k: int, choice: Choice, batch: int) -> tuple[Policy, Outlook]:
+    def _tried(self, key: Key, choice: Choice, batch: int) -> tuple[Policy, Outlook]:
         """The policy, or where it drafts nothing what is to be tried now and then."""
-        trials = self._trials.setdefault(k, Trials())
+        trials = self._trials.setdefault(key[2], Trials())
         trials.served += batch
-        if not choice.drafts and choice.trial is not None and trials.served >= trials.due:
-            return choice.trial
-        return choice.policy, choice.outlook
+        if choice.drafts or self.draft is None or trials.served < trials.due:
+            return choice.policy, choice.outlook
+        if key not in self._tries and self.effort.may_plan:
+            with self.effort.spent():
+                self._tries[key] = self._promising(key, choice)
+        trial = self._tries.get(key)
+        return (choice.policy, choice.outlook) if trial is None else trial
 
     def _current(self, key: Key) -> Choice | None:
-        """The choice for such batches, made anew where much has been learned; None: there was no time to make it."""
-        choice = self._choices.get(key)
-        if choice is not None:
-            requests, then = self.acceptance.requests(key[2]), max(choice.requests, PRIOR_REQUESTS)
-            if choice.requests <= requests < 1.5 * then and not _moved(choice.paces, self._keeper.paces):
-                return choice
-        if self.effort.allowed:
+        """The choice for such batches, made anew where much has been learned.
+
+        None: there was no time to make it.
+        """
+        choice, version = self._choices.get(key), self.acceptance.version
+        if choice is not None and self._settled.get(key) == version:
+            return choice
+        if choice is not None and self._fits(key, choice):
+            self._settled[key] = version
+        elif self.effort.may_plan:
             with self.effort.spent():
                 choice = self._choices[key] = self._made(key)
+            self._settled[key] = version
+            self._tries.pop(key, None)
         return choice
+
+    def _fits(self, key: Key, choice: Choice) -> bool:
+        """Whether about as much was known when a choice was made as is now."""
+        requests, then = self.acceptance.requests(key[2]), max(choice.requests, CENSUS_REQUESTS)
+        return choice.requests <= requests < 1.5 * then and not _moved(choice.paces, self._keeper.paces)
 
     def _made(self, key: Key) -> Choice:
         situation = self._situation(*key)
         requests, paces = self.acceptance.requests(key[2]), self._keeper.paces
-        simple, simple_outlook = Forecast(**situation | {"draft": None}).best()
+        forecast = Forecast(**situation)
+        simple, simple_outlook = forecast.best_simple()
         if not _worth(simple_outlook, key[0]):
             simple = (NOTHING,) * len(simple)
             simple_outlook = simple_outlook._replace(milliseconds=simple_outlook.plain)
-        if self.draft is None:
-            return Choice(simple, simple_outlook, simple, None, requests, paces)
-        forecast = Forecast(**situation)
-        policy, outlook = forecast.best()
-        best = Choice(policy, outlook, simple, None, requests, paces)
-        if best.drafts and _worth(outlook._replace(plain=simple_outlook.milliseconds), key[0]):
-            return best
+        if self.draft is not None:
+            policy, outlook = forecast.best()
+            best = Choice(policy, outlook, simple, requests, paces)
+            if best.drafts and _worth(outlook._replace(plain=simple_outlook.milliseconds), key[0]):
+                return best
+        return Choice(simple, simple_outlook, simple, requests, paces)
+
+    def _promising(self, key: Key, choice: Choice) -> tuple[Policy, Outlook] | None:
+        """The best policy that drafts, where one could pay if drafts held all that is needed."""
+        situation = self._situation(*key)
         perfect = Forecast(**situation | {"perfect": True}).best()[1]
-        promising = _worth(perfect._replace(plain=simple_outlook.milliseconds), key[0])
-        trial = forecast.best_draft() if promising else None
-        return Choice(simple, simple_outlook, simple, trial, requests, paces)
+        promising = _worth(perfect._replace(plain=choice.outlook.milliseconds), key[0])
+        return Forecast(**situation).best_draft() if promising else None
 
-    def ended(self, choice: Choice | None, weight: int, ahead: bool, calls: Sequence[Call], seconds: float) -> None:
-        """A batch is done, whose nodes were evaluated ahead of need or not.
-
-        choice: by which it was planned, None where nobody looks; weight: how many batches it stands for.
-        """
+    def ended(self, look: Look | None, calls: Sequence[Call], seconds: float) -> None:
+        """A batch is done; look: where somebody wants to know what came of it."""
         with self._lock:
             self.effort.serving += seconds
-            if choice is None or not weight:
+            if look is None:
                 return
             with self.effort.spent():
-                work, foreseen = self._keeper.work(calls), choice.outlook.plain
-                took = work.at(choice.paces)
-                self._keeper.saw(work, 1000 * seconds, None if ahead else took / foreseen)
-                if ahead:
-                    plain = foreseen * self._keeper.plain
-                    self.account.lost(weight * (took - plain), plain)
+                work, plain = self._keeper.work(calls), self._keeper.work(self._plain_calls(look.key))
+                self._keeper.saw(work, 1000 * seconds, None if look.ahead else plain)
+                self._settled.clear()
+                if look.ahead:
+                    paces, foreseen = self._keeper.paces, self._keeper.plain * plain.at(self._keeper.paces)
+                    self.account.lost(look.weight * (work.at(paces) - foreseen), foreseen)
+
+    def _plain_calls(self, key: Key) -> list[Call]:
+        """The calls of such a batch if nothing is evaluated ahead; nobody knows how long they take."""
+        batch, prompt, k = key
+        known, fresh = self.acceptance.estimates(k), max(prompt - self.shared_prefix, 1)
+        later = [need for need, idle in zip(known.needed[1:], known.idle[1:], strict=True) if idle < 0.5]
+        first = Call("target", batch, self.shared_prefix, fresh, fresh, 0.0)
+        return [first, *(Call("target", batch, prompt, round(need), 0, 0.0) for need in later)]
 
     def learn(self, before: Frontier, tree: DraftTree, verdict: Verdict, enumerated: Bool) -> None:
         """Count what came of a round."""
@@ -215,28 +250,27 @@ class Planner(Planning):
 class _Plain(Course):
     """Nothing is evaluated ahead of need."""
 
-    def __init__(self, planner: Planner, choice: Choice | None) -> None:
-        """choice: where the batch's time is looked at."""
-        self._planner, self._choice = planner, choice
+    def __init__(self, planner: Planner, look: Look | None) -> None:
+        self._planner, self._look = planner, look
 
     def plan(self, frontier: Frontier) -> tuple[Int64, Bool]:
         batch = len(frontier.depth)
         return np.zeros((batch, 0), np.int64), np.zeros(batch, bool)
 
     def observe(self, before: Frontier, tree: DraftTree, verdict: Verdict) -> None:
-        pass
+        if self._look is not None:
+            self._planner.learn(before, tree, verdict, np.zeros(len(before.depth), bool))
 
     def end(self, calls: Sequence[Call], seconds: float) -> None:
-        self._planner.ended(self._choice, 1, False, calls, seconds)
+        self._planner.ended(self._look, calls, seconds)
 
 
 @final
 class _Ahead(Course):
     """A policy for every K."""
 
-    def __init__(self, planner: Planner, policies: Mapping[int, Policy], choice: Choice, weight: int) -> None:
-        """weight: how many batches what comes of this one stands for; 0: nobody looks."""
-        self._planner, self._policies, self._choice, self._weight = planner, policies, choice, weight
+    def __init__(self, planner: Planner, policies: Mapping[int, Policy], look: Look | None) -> None:
+        self._planner, self._policies, self._look = planner, policies, look
         self._enumerated = np.zeros(0, bool)
 
     def plan(self, frontier: Frontier) -> tuple[Int64, Bool]:
@@ -253,11 +287,11 @@ class _Ahead(Course):
         return widths, self._enumerated
 
     def observe(self, before: Frontier, tree: DraftTree, verdict: Verdict) -> None:
-        if self._weight:
+        if self._look is not None:
             self._planner.learn(before, tree, verdict, self._enumerated)
 
     def end(self, calls: Sequence[Call], seconds: float) -> None:
-        self._planner.ended(self._choice, self._weight, True, calls, seconds)
+        self._planner.ended(self._look, calls, seconds)
 
 
 def _worth(outlook: Outlook, batch: int) -> bool:
@@ -266,14 +300,15 @@ def _worth(outlook: Outlook, batch: int) -> bool:
 
 
 def _moved(then: Paces, now: Paces) -> bool:
-    return any(max(a / b, b / a) > MOVED for a, b in zip(then, now, strict=True))
+    pairs = zip((*then.target, *then.draft, then.host), (*now.target, *now.draft, now.host), strict=True)
+    return any(max(a / b, b / a) > MOVED for a, b in pairs)
 
 
 def _key(batch: int, prompt: int, k: int) -> Key:
     """Of batches that are planned for as one."""
-    return _rounded(batch, 2.0), _rounded(prompt, ROUNDING), k
+    return _rounded(batch), _rounded(prompt), k
 
 
-def _rounded(count: int, factor: float) -> int:
-    """The nearest power of the factor, the same for all counts near it."""
-    return round(float(factor ** round(log(count, factor))))
+def _rounded(count: int) -> int:
+    """The nearest power of `ROUNDING`, the same for all counts near it."""
+    return round(float(ROUNDING ** round(log(count, ROUNDING))))

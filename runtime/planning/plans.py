@@ -3,7 +3,7 @@
 from typing import NamedTuple, NotRequired, TypedDict
 
 from .acceptance import Acceptance
-from .costs import CallCosts
+from .costs import EVEN, CallCosts, Sized
 
 
 class Plan(NamedTuple):
@@ -18,14 +18,14 @@ NOTHING, ENUMERATE = Plan(), Plan(enumerate=True)
 
 
 class Paces(NamedTuple):
-    """How many times as long as is believed each role's calls, and the host's work, are seen to take.
+    """How many times as long as is believed each role's calls, by their size, and the host's work are seen to take.
 
     The host's pace makes drafts dearer, but not the target's calls: of what the host does for these, much is done once
     a batch, and is not saved with a call.
     """
 
-    target: float = 1.0
-    draft: float = 1.0
+    target: Sized = EVEN
+    draft: Sized = EVEN
     host: float = 1.0
 
 
