@@ -41,7 +41,7 @@ class FileFacts(Frozen, frozen=True):
 
 
 class LatencyPoint(Frozen, frozen=True):
-    """Median time of one call of an engine."""
+    """How long one call of an engine takes at least."""
 
     batch: Positive
     past: Whole  # slots cached before the call

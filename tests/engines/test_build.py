@@ -18,7 +18,7 @@ from specbeam.engines.build import build_engine
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.cache import KVCache
 from specbeam.engines.compare import Refusal, cases, difference
-from specbeam.engines.latency import BATCHES
+from specbeam.engines.latency import BATCHES, PASSES
 from specbeam.engines.onnxruntime import backend as ort_backend
 from specbeam.engines.onnxruntime.cpu import load_ort_engine
 from specbeam.engines.registry import find_backend
@@ -57,7 +57,9 @@ def test_what_is_built(bare: Path) -> None:
         assert 0 <= built.max_difference < 1e-4
         assert built.source_sha256 == bundle.graph_sha256("target" if role == "target" else "draft")
     assert facts.roles["target"].source_sha256 != facts.roles["draft"].source_sha256
-    assert [step for step in seen if step[0] == "timing draft"] == [("timing draft", i, 9) for i in range(10)]
+    assert [step for step in seen if step[0] == "timing draft"] == [
+        ("timing draft", i, 9 * PASSES) for i in range(9 * PASSES + 1)
+    ]
     assert [step[0] for step in seen if "optimising" in step[0]] == ["optimising target", "optimising draft"]
     assert len(Recommender.open(bare).recommend([["3"]], 4)[0].items) == 4
 

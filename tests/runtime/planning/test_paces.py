@@ -14,17 +14,8 @@ COSTS = priced(lambda batch, past, new: 2 + 0.1 * batch * new, host_call_ms=0.5)
 
 def calls(times: float, *news: int, role: str = "target", batch: int = 1) -> list[Call]:
     """Calls that take so many times what is believed of them."""
-    return [
-        Call(
-            role,
-            batch,
-            80,
-            n,
-            0,
-            times * COSTS.of_engine(*(np.array([x]) for x in (1.0 * batch, 80.0, 1.0 * n)))[0] / 1000,
-        )
-        for n in news
-    ]
+    believed = [COSTS.milliseconds(batch, 80, n) - COSTS.host_call_ms for n in news]
+    return [Call(role, batch, 80, n, 0, times * each / 1000) for n, each in zip(news, believed, strict=True)]
 
 
 def seen(keeper: PaceKeeper, *batches: list[Call]) -> Paces:
