@@ -12,7 +12,7 @@ from typing import final
 LOAN = 0.25  # of a first batch's time, which may be lost at once
 DOSE = 0.008  # share of the time without drafts that may be lost to drafts that were worth nothing
 RESERVE = 4.0  # batches' time that gains are remembered for
-PLANNING = 0.007  # share of the time of serving that planning may take
+PLANNING = 0.006  # share of the time of serving that planning may take
 FIRST_PLANS = 0.01  # seconds of planning that need not have been earned yet
 PLANS = 0.6  # of planning, the part that may be spent before what came of it is looked at
 

@@ -25,7 +25,7 @@ WELL_KNOWN, SOME = 200, 7  # once drafts of so many requests of a K were looked 
 BEFORE = 2  # batches that are looked at before anything is planned by beliefs that nobody tuned
 FIRST, SELDOM = 6, 16  # batches, with drafts and without, whose time is looked at: the first; then one plain in so many
 PATIENCE = 32  # requests until drafts that did not seem to pay are tried again, and then twice as many each time
-MOVED = 1.15  # factor between paces that makes a policy worth choosing anew
+MOVED = 1.25  # factor between paces that makes a policy worth choosing anew
 ROUNDING = 2.0  # batches and prompts whose sizes differ by less than this factor are planned for as one
 
 
