@@ -58,9 +58,10 @@ class _Columns:
 
     def narrowed(self) -> bool:
         """Let the columns be picked from the head's weights, not from the log-probabilities of all rows."""
-        pick = self._makers["logprobs"]
-        softmax = self._makers.get(pick.input[0])
-        indices = self._stored.get(pick.input[1]) if pick.op_type == "Gather" else None
+        pick = self._makers.get("logprobs")
+        if pick is None or pick.op_type != "Gather":
+            return False
+        softmax, indices = self._makers.get(pick.input[0]), self._stored.get(pick.input[1])
         if softmax is None or softmax.op_type != "LogSoftmax" or indices is None or self._uses[softmax.output[0]] > 1:
             return False
         self._columns = self._array(indices)

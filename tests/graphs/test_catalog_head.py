@@ -94,6 +94,22 @@ def test_graphs_for_gpus(kind: str, precision: Precision, tmp_path: Path) -> Non
     assert np.array_equal(before[:, FIRST:].view(np.uint16), after.view(np.uint16))
 
 
+def test_a_head_with_a_bias(tmp_path: Path) -> None:
+    path = optimised("llama", "fp32", tmp_path)
+    model = onnx.load(path)
+    (softmax,) = (node for node in model.graph.node if node.op_type == "LogSoftmax")
+    place = list(model.graph.node).index(softmax)
+    model.graph.node.insert(place, onnx.helper.make_node("Add", ["bias", softmax.input[0]], ["biased"]))
+    softmax.input[0] = "biased"
+    bias = np.random.default_rng(0).normal(size=ROWS).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(bias, "bias"))
+    onnx.save(model, path)
+    assert write_catalog_head(path, path.with_name(CONSTRAINED), rows=ROWS)
+    one, other = open_graph(path), open_graph(path.with_name(CONSTRAINED))
+    full, few = (session.run(["logprobs"], CALLS[-1].feed(session))[0] for session in (one, other))
+    assert np.ptp(full - few, axis=-1).max() < 1e-5
+
+
 def renamed(graph: onnx.GraphProto) -> None:
     (node,) = (node for node in graph.node if node.output[0] == graph.node[-1].input[0])
     node.op_type = "Softmax"
