@@ -98,6 +98,7 @@ def parsed() -> Namespace:
     parser.add_argument("--bundle", type=Path, nargs="*", default=[], help="bundles to measure as well")
     parser.add_argument("--rows", type=int, nargs="*", default=[32_000, 152_000], help="of the vocabulary")
     parser.add_argument("--columns", type=int, nargs="*", default=[1024], help="about so many tokens in the catalog")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--top-k", type=int, default=20)
     parser.add_argument("--prompt", type=int, default=80, help="tokens (default: %(default)s)")
@@ -112,9 +113,9 @@ def main() -> None:
     rows, result = list[list[object]](), list[dict[str, object]]()
     for name, bundle in bundles(options).items():
         engines, columns = opened(bundle, options.threads), bundle.manifest.columns
-        for way, shape in WAYS.items():
+        for way in options.ways:
             for batch in options.batch_size:
-                times = measure(searches(engines, shape, batch), batch, options)
+                times = measure(searches(engines, WAYS[way], batch), batch, options)
                 sliced, whole = (1000 * times.mean(axis=0) / batch).tolist()
                 gain, _ = ratio([times])
                 rows.append([name, columns, way, batch, len(times), f"{whole:.1f}", f"{sliced:.1f}", shown(gain)])
