@@ -68,9 +68,13 @@ class Backend(ABC):
 
     @abstractmethod
     def load(
-        self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str
-    ) -> Engine:
-        """Open what `build` wrote. rebuild: the command that an error names."""
+        self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str,
+        *, catalog_head: bool = False,
+    ) -> Engine:  # fmt: skip
+        """Open what `build` wrote.
+
+        rebuild: the command that an error names; catalog_head: open `CONSTRAINED`, which `build` wrote as well.
+        """
 
     def limits(self, bundle: ModelBundle) -> Limits | None:
         """The largest calls that engines take; None: any."""

@@ -50,6 +50,6 @@ class Engine(ABC):
 
         An engine may append more than T slots (holes that nobody sees): `cache.length` says where the next call begins.
 
-        Returns log-probabilities [B, R, C] over the catalog's tokens, normalised over the whole
-        vocabulary; valid until the next call on the same cache.
+        Returns log-probabilities [B, R, C] of the catalog's tokens, normalised over the whole vocabulary (over these
+        columns alone where the engine was loaded for constrained scoring); valid until the next call on the same cache.
         """

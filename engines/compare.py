@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from ..catalog.errors import EngineError
 from ..catalog.finite import are_logprobs, largest_difference
-from .base import Engine, Int64
+from .base import Engine, Float32, ForwardInputs, Int64
 from .bundle.facts import EnginePrecision, Limits, ModelFacts, Role
 from .bundle.model import ModelBundle, Sample
 from .cache import KVCache
@@ -58,6 +60,24 @@ def difference(exported: Engine, engine: Engine, found: Iterable[Case], refuse: 
                 raise refuse.built(case.what)
             worst = max(worst, largest_difference(a, b))
     return worst
+
+
+class OverColumns(Engine):
+    """An engine whose log-probabilities are renormalised over its columns, as those of `CONSTRAINED` graphs are."""
+
+    def __init__(self, inner: Engine) -> None:
+        super().__init__(columns=inner.columns)
+        self._inner = inner
+
+    def new_cache(self, batch: int) -> KVCache:
+        return self._inner.new_cache(batch)
+
+    def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
+        logprobs = self._inner.forward(inputs, cache)
+        with np.errstate(invalid="ignore"):  # infinite ones become NaN, which is refused as well
+            shifted = logprobs - logprobs.max(axis=-1, keepdims=True)
+            result: Float32 = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+        return result
 
 
 class Refusal(NamedTuple):

@@ -10,7 +10,7 @@ from ..catalog.extras import EXTRAS, install_module
 from .backend import Backend
 from .base import Engine
 from .bundle.default import default_engine, found_default
-from .bundle.facts import Role
+from .bundle.facts import Role, Scoring
 from .bundle.model import ModelBundle
 from .installed import backend_version, installed_package
 from .machine.processors import available_threads
@@ -49,9 +49,10 @@ def _device(name: str) -> str:
     return name.split("-")[1] if "-" in name else ""
 
 
-def load_engine(bundle: ModelBundle, role: Role, name: str, *, threads: int) -> Engine:
+def load_engine(bundle: ModelBundle, role: Role, name: str, *, threads: int, scoring: Scoring = "full") -> Engine:
     """Open one engine of a bundle by name: `<backend>-<device>-<precision>`.
 
+    scoring: what it is for; one for "full" serves both, one for "constrained" may know the catalog's columns alone.
     Engines of the torch backend need no building: the bundle's checkpoint is their graph. Raises
     `BundleError` or `EngineError`, saying what to run, where the engine is absent, damaged, or was built
     by another version.
@@ -75,7 +76,10 @@ def load_engine(bundle: ModelBundle, role: Role, name: str, *, threads: int) -> 
             f"Run: {bundle.rebuild(name)}"
         )
     folder = bundle.engine_folder(name, role)
-    return backend.load(bundle, role, folder, engine.roles[role], threads, bundle.rebuild(name, engine))
+    catalog_head = scoring == "constrained" and engine.has_catalog_head(role)
+    return backend.load(
+        bundle, role, folder, engine.roles[role], threads, bundle.rebuild(name, engine), catalog_head=catalog_head
+    )
 
 
 def name_and_precision(bundle: ModelBundle, role: Role, name: str) -> str:

@@ -64,7 +64,10 @@ def beside(bundle: ModelBundle, name: str, reference: str, *, threads: int) -> B
         return None
     if max(map(sum, zip(*recorded.values(), strict=True))) <= SLOWEST_MS:
         with suppress(SpecBeamError):  # of another machine, or another version
-            engines = [load_engine(bundle, "target", each, threads=threads) for each in (name, reference)]
+            scoring = bundle.manifest.scoring
+            engines = [
+                load_engine(bundle, "target", each, threads=threads, scoring=scoring) for each in (name, reference)
+            ]
             rows = min([ROWS, *(most.max_nodes for facts in both if (most := _limits(facts)))])
             return Beside(name, reference, _timed(engines, bundle.facts("target"), list(recorded), rows), True)
     return Beside(name, reference, recorded, False)

@@ -20,7 +20,7 @@ from ..runtime import Drafting, Recommender
 from ..runtime.encoding import check_k
 from ..runtime.loaded import Loaded
 from ..runtime.planning.from_options import drafter_for, planning_for
-from ..runtime.types import DrafterKind, Int64
+from ..runtime.types import DrafterKind, Int64, ScoringKind
 from .settings import Search, Settings, searches_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class Bench:
         )  # fmt: skip
         items = bundle.items()
         drafting = Drafting(drafter, given.opened_pool())
-        loaded = Loaded.of(bundle, items, engine, drafting, threads=threads)
+        scoring: ScoringKind = "full" if any(search.scoring == "full" for search in searches) else "constrained"
+        loaded = Loaded.of(bundle, items, engine, drafting, threads=threads, scoring=scoring)
         return cls(bundle, settings, searches, engine, threads, drafting, loaded)
 
     def recommender(self, search: Search) -> Recommender:

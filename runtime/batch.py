@@ -6,6 +6,7 @@ from typing import final
 
 import numpy as np
 
+from ..catalog.errors import OptionError
 from .answers import recommendation
 from .drafting.drafter import Drafter
 from .drafting.guesses import Guesses, MixedGuesses, ModelGuesses
@@ -47,6 +48,11 @@ class BatchSearch:
         self, loaded: Loaded, verification: Verification, filters: FilterCompiler, *, reuse: bool
     ) -> None:  # fmt: skip
         self.scoring = scoring_of(verification)
+        if loaded.scoring != "full" and self.scoring.kind == "full":
+            raise OptionError(
+                f"got engines that were loaded for {loaded.scoring} scoring, which know the catalog's columns alone; "
+                "full scoring takes the whole vocabulary's. Load them for full scoring, which serves both."
+            )
         self._loaded, self._verification, self._filters, self._reuse = loaded, verification, filters, reuse
         self._hashes = prefix_hashes(loaded.trie)
         beginning = np.array(loaded.prompts.spec.prefix_ids, np.int64)

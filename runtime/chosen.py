@@ -9,6 +9,7 @@ from ..engines.bundle.items import Bundle
 from .arguments import checked_batching, checked_drafting, checked_engine, checked_verification
 from .encoding import RequestEncoder
 from .loaded import Loaded
+from .modes import scoring_of
 from .options import Batching, Drafting, EngineChoice, Verification
 from .planning.from_options import drafter_for, planning_for
 from .planning.policy import Planning
@@ -49,7 +50,10 @@ class Chosen:
 
     def loaded(self) -> Loaded:
         """With the engines."""
-        return Loaded.of(self.bundle, self.items, self.engine, self.drafting, threads=self.threads)
+        return Loaded.of(
+            self.bundle, self.items, self.engine, self.drafting, threads=self.threads,
+            scoring=scoring_of(self.verification).kind,
+        )  # fmt: skip
 
     def encoder(self) -> RequestEncoder:
         """Without them."""

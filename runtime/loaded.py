@@ -10,6 +10,7 @@ from ..engines.bundle.items import Bundle
 from ..engines.registry import load_engine, name_and_precision
 from .drafting.retrieval import CatalogPool
 from .options import Drafting
+from .types import ScoringKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,21 +25,23 @@ class Loaded:
     pool: CatalogPool | None = None
     max_k: int | None = None  # the longest list that a request may ask for; None: any
     engine: str = "given"  # how errors name the target's
+    scoring: ScoringKind = "full"  # that the engines are for: those for full serve both
 
     @classmethod
     def of(
-        cls, bundle: Bundle, items: tuple[Catalog, ItemTrie], engine: str, drafting: Drafting, *, threads: int
-    ) -> "Loaded":
+        cls, bundle: Bundle, items: tuple[Catalog, ItemTrie], engine: str, drafting: Drafting, *, threads: int,
+        scoring: ScoringKind = "full",
+    ) -> "Loaded":  # fmt: skip
         """Load a bundle's engines of one name.
 
-        items: the bundle's; drafting: with the drafter of `drafter_for`.
+        items: the bundle's; drafting: with the drafter of `drafter_for`; scoring: what they are for, see `load_engine`.
         """
         (catalog, trie), pool = items, drafting.opened_pool()
-        target = load_engine(bundle, "target", engine, threads=threads)
+        target = load_engine(bundle, "target", engine, threads=threads, scoring=scoring)
         drafts = drafting.drafter in ("model", "both")
         return cls(
             catalog, trie, bundle.prompts(trie), target,
-            load_engine(bundle, "draft", engine, threads=threads) if drafts else None,
+            load_engine(bundle, "draft", engine, threads=threads, scoring=scoring) if drafts else None,
             None if pool is None else CatalogPool(pool, catalog, trie),
-            bundle.manifest.max_top_k, name_and_precision(bundle, "target", engine),
+            bundle.manifest.max_top_k, name_and_precision(bundle, "target", engine), scoring,
         )  # fmt: skip

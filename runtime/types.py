@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..catalog import checks
 from ..catalog.trie import ItemTrie
-from ..engines.bundle.items import Scoring
+from ..engines.bundle.facts import Scoring
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]

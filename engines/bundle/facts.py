@@ -10,10 +10,12 @@ from .sealed import Sealed
 
 ENGINE_FACTS = "engine.json"
 ENGINE_SCHEMA = 3
+CONSTRAINED = "constrained.onnx"  # beside an engine's graph: the same, its head with the catalog's columns alone
 MOST_CALLS = 1 << 16  # places in the grid of sizes that an engine's calls are timed for
 Precision = Literal["fp32", "fp16", "bf16"]  # of a graph's weights, caches and mask
 EnginePrecision = Literal["fp32", "fp16", "bf16", "int8"]
 Role = Literal["target", "draft"]
+Scoring = Literal["full", "constrained"]
 
 
 class ModelFacts(Frozen, frozen=True):
@@ -159,6 +161,10 @@ class EngineFacts(Sealed, frozen=True, kw_only=True):
     files: dict[str, FileFacts]  # path in the engine's folder
     gate: Gate | None = None  # None: not quantized, or not compared
     drafting: Drafting | None = None  # None: the draft's precision is the bundle's
+
+    def has_catalog_head(self, role: Role) -> bool:
+        """Whether there is a graph for `constrained` scoring alone."""
+        return f"{role}/{CONSTRAINED}" in self.files
 
     def __post_init__(self) -> None:
         check_names(self.files)

@@ -1,7 +1,7 @@
 """Bundles of items: models that write identifiers, with their catalog, its trie and the prompts of histories."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -22,12 +22,12 @@ from .facts import (
     FileFacts,
     ModelFacts,
     Precision,
+    Scoring,
 )
 from .model import MANIFEST, ModelBundle, Sample, bundle_kind
 from .sealed import Sealed, read_sealed
 
 TRIE_FILE = "catalog/trie.safetensors"
-Scoring = Literal["full", "constrained"]
 SAMPLES = 4
 
 

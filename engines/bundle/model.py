@@ -24,6 +24,7 @@ from .facts import (
     Precision,
     Role,
     RoleFacts,
+    Scoring,
 )
 from .sealed import read_sealed
 
@@ -57,6 +58,8 @@ class ModelManifest(Protocol):
     def target(self) -> ModelFacts: ...
     @property
     def draft(self) -> ModelFacts | None: ...
+    @property
+    def scoring(self) -> Scoring: ...
     @property
     def files(self) -> dict[str, FileFacts]: ...
     @property

@@ -10,7 +10,7 @@ from ...catalog.bounds import Positive, Whole, check_names
 from ...catalog.errors import BundleError
 from ...catalog.files import Frozen
 from .export_command import export_command
-from .facts import FileFacts, ModelFacts, Precision
+from .facts import FileFacts, ModelFacts, Precision, Scoring
 from .model import MANIFEST, ModelBundle, Sample, bundle_kind
 from .sealed import Sealed, read_sealed
 
@@ -52,6 +52,11 @@ class TextManifest(Sealed, frozen=True, kw_only=True, tag_field="kind", tag="tex
     def draft(self) -> None:
         """There is none: pools draft."""
         return None
+
+    @property
+    def scoring(self) -> Scoring:
+        """By all rows of the head."""
+        return "full"
 
     @property
     def columns(self) -> int:

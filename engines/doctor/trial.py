@@ -110,7 +110,7 @@ def try_engine(path: Path, name: str, threads: int) -> tuple[str, ...]:
     bundle = open_bundle(path)
     roles: tuple[Role, ...] = ("target",) if bundle.manifest.draft is None else ("target", "draft")
     for role in roles:
-        engine = load_engine(bundle, role, name, threads=threads)
+        engine = load_engine(bundle, role, name, threads=threads, scoring=bundle.manifest.scoring)
         plan = bundle.engine_facts(name).roles[role].tensorrt
         _call(engine, bundle, role, name, None if plan is None else plan.limits)
     return roles

@@ -5,10 +5,9 @@ from typing import ClassVar
 
 import onnxruntime as ort  # type: ignore[import-untyped]
 
-from ...graphs import EXTERNAL_BYTES
 from ..backend import Backend, GraphToBuild, Progress
 from ..base import Engine
-from ..bundle.facts import EnginePrecision, Precision, Role, RoleFacts, TensorRTFacts
+from ..bundle.facts import CONSTRAINED, EnginePrecision, Precision, Role, RoleFacts, TensorRTFacts
 from ..bundle.model import ModelBundle
 from ..installed import backend_version
 from ..prepare import prepare_graph
@@ -16,7 +15,8 @@ from .cpu import check_provider, load_ort_engine, open_session, session_options
 from .device import GATHER
 
 GRAPH = "model.onnx"
-SHARED_BYTES = 8 << 20  # weights beyond this lie beside a CPU's graph, where processes share them
+SHARED_BYTES = 8 << 20  # weights beyond this lie beside the graph, where processes and graphs share them
+MOST_COLUMNS = 0.9  # of the vocabulary's rows: what a head of its own must leave out at least
 
 
 class OrtBackend(Backend):
@@ -52,15 +52,32 @@ class OrtBackend(Backend):
             write_gather(graph.folder / GATHER, graph.bundle.facts(graph.role).layers, graph.cache)
         progress(f"optimising {graph.role}", 0, 1)
         optimise(prepared, graph.folder / GRAPH, self.device, graph.threads)
+        narrow_head(graph)
         return None
 
     def load(
-        self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str
-    ) -> Engine:
+        self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str,
+        *, catalog_head: bool = False,
+    ) -> Engine:  # fmt: skip
         return load_ort_engine(
-            folder / GRAPH, bundle.facts(role), device=self.device, precision=facts.cache, threads=threads,
-            columns=bundle.manifest.columns,
+            folder / (CONSTRAINED if catalog_head else GRAPH), bundle.facts(role), device=self.device,
+            precision=facts.cache, threads=threads, columns=bundle.manifest.columns,
         )  # fmt: skip
+
+
+def narrow_head(graph: GraphToBuild) -> None:
+    """Write `CONSTRAINED` beside an optimised graph, where that pays and can be done.
+
+    Without onnx, which float32 on the CPU needs for nothing else, the whole head serves `constrained` scoring as well.
+    """
+    rows = graph.bundle.facts(graph.role).vocabulary
+    if graph.bundle.manifest.columns > MOST_COLUMNS * rows:
+        return
+    try:
+        from ...graphs.catalog_head import write_catalog_head
+    except ModuleNotFoundError:
+        return
+    write_catalog_head(graph.folder / GRAPH, graph.folder / CONSTRAINED, rows=rows)
 
 
 def optimise(source: Path, graph: Path, device: str, threads: int) -> None:
@@ -73,8 +90,7 @@ def optimise(source: Path, graph: Path, device: str, threads: int) -> None:
     options = session_options(threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.optimized_model_filepath = str(graph)
-    weights = sum(file.stat().st_size for file in source.parent.iterdir() if file.is_file())
-    if weights > (SHARED_BYTES if device == "cpu" else EXTERNAL_BYTES):
+    if sum(file.stat().st_size for file in source.parent.iterdir() if file.is_file()) > SHARED_BYTES:
         prefix = "session.optimized_model_external_initializers"
         options.add_session_config_entry(f"{prefix}_file_name", f"{graph.name}.data")
         options.add_session_config_entry(f"{prefix}_min_size_in_bytes", "1024")

@@ -74,8 +74,9 @@ class TensorRTBackend(Backend):
         )  # fmt: skip
 
     def load(
-        self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str
-    ) -> Engine:
+        self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str,
+        *, catalog_head: bool = False,
+    ) -> Engine:  # fmt: skip
         from .engine import load_trt_engine
 
         assert facts.tensorrt is not None

@@ -48,7 +48,9 @@ def test_what_is_built(bare: Path) -> None:
     facts = bundle.engine_facts(ENGINE)
     assert (facts.backend, facts.device, facts.precision, facts.threads) == ("onnxruntime", "cpu", "fp32", 1)
     assert facts.versions == {"onnxruntime": onnxruntime.__version__}
-    assert set(facts.files) == {"target/model.onnx", "draft/model.onnx"}
+    assert set(facts.files) == {
+        f"{role}/{name}.onnx" for role in ("target", "draft") for name in ("model", "constrained")
+    }
     grid = {(batch, 0, new) for batch in BATCHES for new in (1, 8, 20)}  # what a context of 32 holds
     for role in ("target", "draft"):
         built = facts.roles[role]

@@ -85,7 +85,8 @@ def break_embedding(path: Path, rows: slice | list[int]) -> None:
 def break_rows(bundle: Path, rows: slice | list[int], role: str = "target") -> None:
     """Make NaN of some rows of the embedding in the engine's graph, and seal the engine anew."""
     folder = bundle / "engines" / ENGINE
-    break_embedding(folder / role / "model.onnx", rows)
+    for graph in (folder / role).glob("*.onnx"):
+        break_embedding(graph, rows)
     seal_engine(folder)
 
 

@@ -77,7 +77,7 @@ def test_an_engine_that_lacks_a_role(bundle: Path) -> None:
     edit_engine(bundle, lambda facts: facts["roles"].pop("draft"))
     with pytest.raises(BundleError, match=rf"has no draft\. {REBUILD}"):
         Recommender.open(bundle)
-    edit_engine(bundle, lambda facts: facts["files"].pop("target/model.onnx"))
+    edit_engine(bundle, lambda facts: [facts["files"].pop(f"target/{name}.onnx") for name in ("model", "constrained")])
     with pytest.raises(BundleError, match=r"has no file of the target\. Write it again with: specbeam"):
         Recommender.open(bundle, drafting="none")
 
