@@ -11,6 +11,7 @@ from .encoding import RequestEncoder
 from .loaded import Loaded
 from .options import Batching, Drafting, EngineChoice, Verification
 from .planning.from_options import drafter_for, planning_for
+from .planning.kept import Memory
 from .planning.policy import Planning
 from .types import DrafterKind, Mode
 
@@ -27,6 +28,7 @@ class Chosen:
     verification: Verification  # with its scoring
     batching: Batching
     planning: Planning
+    memory: Memory | None  # of what earlier processes learned; None: nothing is kept
 
     @classmethod
     def of(
@@ -45,7 +47,8 @@ class Chosen:
         drafter = drafter_for(bundle, drafting.drafter, has_pool=pool is not None)
         drafting, items = replace(drafting, drafter=drafter, pool=pool), bundle.items()
         planning = planning_for(bundle, name, items[1], verification, drafting, threads=threads)
-        return cls(bundle, items, name, threads, drafting, verification, batching, planning)
+        memory = Memory.of(planning, bundle, name, verification, drafting, threads=threads)
+        return cls(bundle, items, name, threads, drafting, verification, batching, planning, memory)
 
     def loaded(self) -> Loaded:
         """With the engines."""

@@ -1,7 +1,7 @@
 """How long calls and the host's work really take, seen while serving, beside what is believed of them."""
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import NamedTuple, final
 
@@ -14,6 +14,7 @@ from .plans import Paces
 
 REMEMBERED = 15  # batches whose median is the pace: one that was disturbed says nothing
 SLOWEST_HOST = 4.0  # a clock counts what other processes take as well, and the host is where it shows most
+RECALLED = 3  # batches that paces of an earlier process stand for: four new ones outvote them
 LEAST_MS = 1e-6  # of believed work, below which a ratio says nothing
 
 
@@ -60,8 +61,21 @@ class PaceKeeper:
         self._add("host", milliseconds - sum(work.real.values()), sum(work.host.values()))
         if plain is not None:
             self._add("plain", plain, 1.0)
-        known = {name: median(ratios) for name, ratios in self._ratios.items()}
-        self.plain = known.pop("plain", 1.0)
+        self.plain = median(self._ratios.get("plain", [1.0]))
+        self._settle()
+
+    def known(self) -> dict[str, float]:
+        """What is kept for another process: the paces that were seen."""
+        return {name: median(ratios) for name, ratios in self._ratios.items() if name != "plain"}
+
+    def recall(self, known: Mapping[str, float]) -> None:
+        """Begin with what an earlier process knew."""
+        for name in known.keys() & {*self._costs, "host"}:
+            self._ratios[name].extend([known[name]] * RECALLED)
+        self._settle()
+
+    def _settle(self) -> None:
+        known = self.known()
         known["host"] = min(known.get("host", 1.0), SLOWEST_HOST)
         self.paces = Paces(**known)
 

@@ -1,7 +1,7 @@
 """How much to draft, decided by cost: the measured time of calls and the observed acceptance of drafts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import log
 from threading import Lock
 from typing import NamedTuple, final
@@ -11,19 +11,18 @@ import numpy as np
 from ..stats import Call
 from ..types import Bool, DraftTree, Frontier, Int64, Verdict
 from .acceptance import Acceptance
-from .budget import Account, Effort
+from .budget import Account, Effort, Trials
 from .costs import CallCosts
 from .estimates import PRIOR_REQUESTS
 from .forecast import Forecast
 from .paces import PaceKeeper
-from .plans import NOTHING, Outlook, Paces, Policy, Situation
+from .plans import NOTHING, Learned, Outlook, Paces, Policy, Situation
 from .policy import Course, Planning
 from .rationale import rationale
 
 DOUBT, LEAST_MS = 0.03, 0.1  # evaluating ahead must save this share and so much a request: forecasts err
 WELL_KNOWN, SOME = 200, 7  # once drafts of so many requests of a K were looked at, one batch in so many is
 FIRST, SELDOM = 6, 16  # batches without drafts whose time is looked at: the first, and then one in so many
-PATIENCE = 32  # requests until drafts that did not seem to pay are tried again, and then twice as many each time
 MOVED = 1.15  # factor between paces that makes a policy worth choosing anew
 ROUNDING = 1.4  # prompts that differ by less than this factor are planned for as one
 
@@ -42,18 +41,6 @@ class Choice:
     @property
     def drafts(self) -> bool:
         return any(plan.widths for plan in self.policy)
-
-
-@dataclass
-class Trials:
-    """When drafts of one K are tried again, in requests served."""
-
-    served: int = 0
-    due: int = 0
-    wait: int = field(default=PATIENCE)
-
-    def start(self) -> None:
-        self.due, self.wait = self.served + self.wait, 2 * self.wait
 
 
 class Expected(NamedTuple):
@@ -203,6 +190,19 @@ class Planner(Planning):
         choice = self._made(_key(batch, prompt, width))
         every, found = any(plan.enumerate for plan in choice.policy), choice.outlook
         return Expected(found.drafted, every, found.milliseconds / batch, found.plain / batch)
+
+    def learned(self) -> Learned:
+        """What is known by now, what was tuned included."""
+        with self._lock:
+            trials = {k: each.waiting for k, each in self._trials.items()}
+            return Learned(self.acceptance.counts, self._keeper.known(), trials, self.account.standing)
+
+    def recall(self, earlier: Learned) -> None:
+        """Begin where another one ended, which served the same by the same. Before anything is planned."""
+        self.acceptance.add(earlier.counts)
+        self._keeper.recall(earlier.paces)
+        self._trials |= {k: Trials.after(waiting) for k, waiting in earlier.trials.items()}
+        self.account.resume(earlier.standing)
 
     def _situation(self, batch: int, prompt: int, width: int) -> Situation:
         return Situation(
