@@ -39,8 +39,7 @@ class Counts:
         """The same shares, by no more than so many requests."""
         if self.requests <= most:
             return self
-        part = most / self.requests  # rounding down keeps parts of a count below it
-        return Counts((part * self.levels).astype(np.int64), (part * self.depths).astype(np.int64))
+        return Counts(*(most * each // self.requests for each in (self.levels, self.depths)))  # parts stay below wholes
 
 
 @dataclass(frozen=True, eq=False)

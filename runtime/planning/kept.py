@@ -29,14 +29,14 @@ from .policy import Planning
 KEPT_SCHEMA = 1
 ENDING = ".learned.json"
 MOST_FILES = 64  # in the cache: those written last
-WEIGHT = 100  # requests of a K that what was learned earlier stands for at most: a change is found out by as many more
-FIRST_S, SELDOM_S = 2.0, 60.0  # seconds of serving until it is written: first, then twice as many each time, up to
-FURTHEST = 50.0  # from what is believed, that a pace may be
+WEIGHT = 40  # requests of a K that what was learned earlier stands for at most: a change is found out by as many more
+FIRST_S, SELDOM_S = 5.0, 60.0  # seconds of serving until it is written: first, then twice as many each time, up to
+FURTHEST = 4.0  # from what is believed, that a pace may be
 
 REMEDY = f"{VARIABLE} names another folder, or says {OFF}"
 
 Pace = Annotated[float, msgspec.Meta(ge=1 / FURTHEST, le=FURTHEST)]
-Standing = Annotated[float, msgspec.Meta(ge=-RESERVE, le=RESERVE)]
+Standing = Annotated[float, msgspec.Meta(ge=0, le=RESERVE)]
 
 
 class Subject(Frozen, frozen=True):
@@ -110,10 +110,10 @@ class Memory:
         self.path, self.fault = folder / subject.file, ""
         self._planner, self._subject, self._lock = planner, subject, Lock()
         earlier = self._earlier()
-        self.requests = 0 if earlier is None else max((c.requests for c in earlier.counts.values()), default=0)
+        self.requests = 0 if earlier is None else sum(each.requests for each in earlier.counts.values())
         if earlier is not None:
             planner.recall(earlier)
-        self._written = planner.learned().counts
+        self._kept = planner.learned()
         self._wait, self._due = FIRST_S, monotonic() + FIRST_S
 
     @classmethod
@@ -148,24 +148,24 @@ class Memory:
         return self.fault
 
     def _write(self, learned: Learned) -> None:
-        new = {k: each - self._written[k] if k in self._written else each for k, each in learned.counts.items()}
-        new = {k: each for k, each in new.items() if each.requests}
-        if not new:
+        if learned == self._kept:  # counts are replaced, never changed
             return
         earlier = self._earlier()
-        before = {} if earlier is None else earlier.counts
-        counts = {**before, **{k: each + before[k] if k in before else each for k, each in new.items()}}
+        counts = {} if earlier is None else dict(earlier.counts)
+        for k, each in learned.counts.items():
+            new = each - self._kept.counts[k] if k in self._kept.counts else each
+            counts[k] = (counts[k] + new if k in counts else new).capped(WEIGHT)
         with whole_file(self.path, replace=True) as file:
-            file.write(sealed(self._file(learned, {k: each.capped(WEIGHT) for k, each in counts.items()})))
+            file.write(sealed(self._file(learned, counts)))
         prune(self.path.parent, ENDING, MOST_FILES)
-        self._written = learned.counts
+        self._kept = learned
 
     def _file(self, learned: Learned, counts: Mapping[int, Counts]) -> Kept:
         return Kept(
             schema_version=KEPT_SCHEMA, subject=self._subject, acceptance=packed(counts),
             paces={name: min(max(pace, 1 / FURTHEST), FURTHEST) for name, pace in learned.paces.items()},
             trials=tuple(KeptTrials(k=k, left=left, wait=wait) for k, (left, wait) in learned.trials.items()),
-            standing=min(max(learned.standing, -RESERVE), RESERVE),
+            standing=min(max(learned.standing, 0.0), RESERVE),
         )  # fmt: skip
 
     def _earlier(self) -> Learned | None:
@@ -176,5 +176,5 @@ class Memory:
             kept = read_sealed(self.path, Kept, "specbeam infer, which does so by itself", KEPT_SCHEMA)
             return kept.learned(self._planner.acceptance.length) if kept.subject == self._subject else None
         except (SpecBeamError, OSError) as error:
-            self.fault = f"what earlier runs learned of drafts is not used: {error} ({REMEDY})"
+            self.fault = f"what earlier runs learned of drafts is not used: {self.path}: {error} ({REMEDY})"
             return None

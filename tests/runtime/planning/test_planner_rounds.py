@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kept_cases import DEAR, calls_of, frontier
 from planner_cases import drafts
 from planning_cases import TRIE, accepting, catalog, linear
 from scripted_search import random_catalog, search
@@ -15,18 +16,9 @@ from specbeam.runtime.planning.acceptance import Acceptance
 from specbeam.runtime.planning.budget import DOSE, LOAN
 from specbeam.runtime.planning.planner import SOME, Planner
 from specbeam.runtime.search.trie_view import TrieView
-from specbeam.runtime.stats import Call
 from specbeam.runtime.types import DraftTree, Frontier, Hypotheses, NodeList, Step, Verdict
 
-COSTS, DEAR = (linear(10, 0.08), linear(0.5, 0.001)), (linear(10, 0.08), linear(3, 0.02))
-
-
-def frontier(depth: list[int], width: list[int], active: list[bool] | None = None) -> Frontier:
-    batch = len(depth)
-    nodes = np.full((batch, 10), -1)
-    nodes[:, 0] = np.where(active or [True] * batch, 0, -1)
-    some = Hypotheses(nodes, np.zeros(nodes.shape), np.zeros(nodes.shape))
-    return Frontier(some, some, np.array(depth), np.array(width))
+COSTS = linear(10, 0.08), linear(0.5, 0.001)
 
 
 def knowing(**more: Any) -> Planner:
@@ -93,16 +85,6 @@ def test_there_is_no_time_for_planning_while_it_takes_more_than_its_share() -> N
     assert widths.size == every.sum() == 0
     plans.effort.serving = 1000.0
     assert plans.begin(k_of(1), 80).plan(frontier([0], [10]))[0].any()
-
-
-def calls_of(target: int, draft: int) -> list[Call]:
-    """Calls that take what they are believed to."""
-    costs = {"target": DEAR[0], "draft": DEAR[1]}
-    return [
-        Call(role, 1, 80, 40, 0, costs[role].milliseconds(1, 80, 40) / 1000)
-        for role, count in (("target", target), ("draft", draft))
-        for _ in range(count)
-    ]
 
 
 @pytest.mark.parametrize("useless", [True, False])
