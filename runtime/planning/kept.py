@@ -110,9 +110,10 @@ class Memory:
         self.path, self.fault = folder / subject.file, ""
         self._planner, self._subject, self._lock = planner, subject, Lock()
         earlier = self._earlier()
-        self.requests = 0 if earlier is None else sum(each.requests for each in earlier.counts.values())
+        self.requests: int | None = None  # that are known from earlier processes; None: there was no file
         if earlier is not None:
             planner.recall(earlier)
+            self.requests = sum(each.requests for each in earlier.counts.values())
         self._kept = planner.learned()
         self._wait, self._due = FIRST_S, monotonic() + FIRST_S
 
