@@ -154,14 +154,13 @@ def summary(
         lines.append(
             f"acceptance (of the nodes that were needed, the share drafted before) by depth: {', '.join(rates)}"
         )
-    planning, found = chosen.planning, None
-    if chosen.memory is not None and (found := chosen.memory.requests) is not None:
-        lines.append(f"auto began with what earlier runs found (of {found} requests, in {chosen.memory.path})")
+    planning, known = chosen.planning, "by the engine's latency (`specbeam tune` measures it)"
+    if chosen.memory is not None and chosen.memory.requests is not None:
+        known, path = "as earlier runs found", chosen.memory.path
+        lines.append(f"auto began with what earlier runs found (of {chosen.memory.requests} requests, in {path})")
     if stats.target_calls and not stats.nodes_drafted and isinstance(planning, Planner) and planning.draft:
-        latency = (
-            "as earlier runs found" if found is not None else "by the engine's latency (`specbeam tune` measures it)"
-        )
-        lines.append(f"auto drafted nothing: {'as tuned' if planning.tuned else latency}, it does not pay here")
+        known = "as tuned" if planning.tuned else known
+        lines.append(f"auto drafted nothing: {known}, it does not pay here")
     if stats.stand_ins:
         lines.append(f"{stats.stand_ins} nodes stood in for better ones that had not been drafted")
     if counts.popular:
