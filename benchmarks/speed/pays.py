@@ -125,17 +125,22 @@ def served(parts: Loaded, case: Case, planning: Planning, users: range, k: int) 
     return Spent(np.array(calls), np.array(wall))
 
 
-def measure(case: Case, options: Namespace) -> tuple[list[list[object]], dict[str, object]]:
-    """The lines of one case, and the same as JSON."""
-    parts, after = loaded(case), range(options.after, options.after + options.users)
+def processes(case: Case, parts: Loaded, options: Namespace) -> tuple[Spent, Spent]:
+    """`auto` from the first user on; and for the first users again, by one that begins with what the other kept."""
     first, second = planner(case, parts), planner(case, parts)
     with TemporaryDirectory() as folder:
         memory = Memory(first, SUBJECT, Path(folder))
-        auto = served(parts, case, first, range(options.after + options.users), options.k)
+        spent = served(parts, case, first, range(options.after + options.users), options.k)
         if fault := memory.keep():
             raise SystemExit(fault)
         Memory(second, SUBJECT, Path(folder))
-    again = served(parts, case, second, range(options.after), options.k)
+    return spent, served(parts, case, second, range(options.after), options.k)
+
+
+def measure(case: Case, options: Namespace) -> tuple[list[object], dict[str, object]]:
+    """The line of one case, and the same as JSON."""
+    parts, after = loaded(case), range(options.after, options.after + options.users)
+    auto, again = processes(case, parts, options)
     fixed = {"plain": served(parts, case, FixedPlanning(None), after, options.k)}
     if case.disagreement < 1:
         fixed |= {
@@ -145,21 +150,17 @@ def measure(case: Case, options: Namespace) -> tuple[list[list[object]], dict[st
     best = min(fixed, key=lambda name: float(fixed[name].calls.mean()))
     late, rival = (Spent(*(each[-options.users :] for each in spent)) for spent in (auto, fixed[best]))
     ratios = [float(own.mean() / other.mean()) for own, other in zip(late, rival, strict=True)]
-    begins = [float(each.calls[: options.after].mean()) for each in (auto, again)]
-    until = [within(each.calls[: options.after], rival.calls.mean()) for each in (auto, again)]
-    row = [
-        case.name,
-        *(f"{mean:.1f} ({users})" for mean, users in zip(begins, until, strict=True)),
-        f"{late.calls.mean():.1f}",
-        f"{best}: {rival.calls.mean():.1f}",
-    ]
-    row += [f"{fixed['plain'].calls.mean():.1f}", *(f"{ratio:.3f}" for ratio in ratios)]
-    row.append("yes" if ratios[0] <= 1.05 else "NO")
+    firsts = [each.calls[: options.after] for each in (auto, again)]
+    until = [within(calls, float(rival.calls.mean())) for calls in firsts]
+    row: list[object] = [case.name, *(f"{calls.mean():.1f} ({n})" for calls, n in zip(firsts, until, strict=True))]
+    row += [f"{late.calls.mean():.1f}", f"{best}: {rival.calls.mean():.1f}", f"{fixed['plain'].calls.mean():.1f}"]
+    row += [*(f"{ratio:.3f}" for ratio in ratios), "yes" if ratios[0] <= 1.05 else "NO"]
     facts = {
-        "case": case._asdict(), "first": begins[0], "second": begins[1], "until": until, "auto": float(late.calls.mean()), "best": best, "ratio": ratios[0],
-        "wall_ratio": ratios[1], "fixed": {name: float(spent.calls.mean()) for name, spent in fixed.items()},
+        "case": case._asdict(), "first": [float(calls.mean()) for calls in firsts], "until": until,
+        "auto": float(late.calls.mean()), "best": best, "ratio": ratios[0], "wall_ratio": ratios[1],
+        "fixed": {name: float(spent.calls.mean()) for name, spent in fixed.items()},
     }  # fmt: skip
-    return [row], facts
+    return row, facts
 
 
 def main() -> None:
@@ -171,21 +172,12 @@ def main() -> None:
     options = parser.parse_args()
     rows, result = list[list[object]](), list[object]()
     for case in CASES:
-        lines, facts = measure(case, options)
-        rows += lines
+        row, facts = measure(case, options)
+        rows.append(row)
         result.append(facts)
     print(f"K = {options.k}, a target of {TARGET_MS:g} ms a call, ms a user; at most 1.05 times the best other:\n")
-    heads = [
-        "",
-        f"auto, first {options.after} (until)",
-        "second process (until)",
-        "auto then",
-        "best fixed",
-        "plain",
-        "calls",
-        "wall",
-        "within",
-    ]
+    begins = [f"{which}, first {options.after} (until)" for which in ("auto", "second process")]
+    heads = ["", *begins, "auto then", "best fixed", "plain", "calls", "wall", "within"]
     print_table(heads, rows)
     dump(options.output, result)
 
