@@ -2,9 +2,10 @@
 
 Engines do nothing but wait (their hashes are worked out meanwhile), so that every call costs what it is said to. After
 so many users, `auto` is held against the best of some fixed shapes on the users that follow, one at a time; where the
-draft guesses at random, against the plain loop. A second process, which begins with what the first kept, serves the
-first users again: told is after how many users ten in a row are within 5 % of the best. "calls" are milliseconds a user inside engines by the number of calls,
-which nothing disturbs; "wall" is what a clock says, the host's work included.
+draft guesses at random, against the plain loop. The first users are served again by one that begins with what was kept,
+as another process would; "until" is after how many of them ten in a row are within 5 % of the best. "calls" are
+milliseconds a user inside engines by the number of calls, which nothing disturbs; "wall" is what a clock says, the
+host's work included.
 """
 
 from argparse import ArgumentParser, Namespace
