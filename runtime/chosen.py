@@ -12,6 +12,7 @@ from .loaded import Loaded
 from .modes import scoring_of
 from .options import Batching, Drafting, EngineChoice, Verification
 from .planning.from_options import drafter_for, planning_for
+from .planning.kept import Memory
 from .planning.policy import Planning
 from .types import DrafterKind, Mode
 
@@ -28,6 +29,7 @@ class Chosen:
     verification: Verification  # with its scoring
     batching: Batching
     planning: Planning
+    memory: Memory | None  # of what earlier processes learned; None: nothing is kept
 
     @classmethod
     def of(
@@ -46,7 +48,8 @@ class Chosen:
         drafter = drafter_for(bundle, drafting.drafter, has_pool=pool is not None)
         drafting, items = replace(drafting, drafter=drafter, pool=pool), bundle.items()
         planning = planning_for(bundle, name, items[1], verification, drafting, threads=threads)
-        return cls(bundle, items, name, threads, drafting, verification, batching, planning)
+        memory = Memory.of(planning, bundle, name, verification, drafting, threads=threads)
+        return cls(bundle, items, name, threads, drafting, verification, batching, planning, memory)
 
     def loaded(self) -> Loaded:
         """With the engines."""

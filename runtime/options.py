@@ -92,6 +92,7 @@ class Drafting:
     speculation: Speculation | None = None
     shape: DraftShape | None = None  # of fixed drafts; None: `DraftShape()`
     reuse: bool = True  # False: a missing node discards its round's evaluations, as AtSpeed does; to compare with
+    keep: bool = False  # what auto learns, in the user's cache, for the next process (`catalog.user_cache`)
 
     def __post_init__(self) -> None:
         if self.drafter is not None:
@@ -103,6 +104,7 @@ class Drafting:
         if self.shape is not None:
             checks.instance(self.shape, "shape", DraftShape, "such as DraftShape(40, 3)")
         checks.flag(self.reuse, "reuse")
+        checks.flag(self.keep, "keep")
         if self.speculation == "auto" and self.shape is not None:
             raise OptionError(f"auto decides how much to draft; got {self.shape} as well. Leave one of the two out.")
 

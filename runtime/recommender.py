@@ -20,6 +20,7 @@ from .chosen import Chosen
 from .encoding import RequestEncoder, batched, check_k
 from .loaded import Loaded
 from .options import Batching, Drafting, EngineChoice, Verification
+from .planning.kept import Memory
 from .planning.policy import Planning
 from .search.filters import ItemFilter
 from .stats import DecodeStats
@@ -40,8 +41,9 @@ class Recommender:
         verification: Verification | Mode | None = None,
         batching: Batching | int | None = None,
         reuse: bool = True,
+        memory: Memory | None = None,
     ) -> None:
-        """planning: how much to draft; the rest as of `open`."""
+        """planning: how much to draft; memory: of the planning; the rest as of `open`."""
         self.verification = checked_verification(verification)
         self.catalog, self.trie = loaded.catalog, loaded.trie
         self.max_k = None if loaded.max_k is None else checks.whole_number(loaded.max_k, "max_k")
@@ -50,7 +52,7 @@ class Recommender:
         self.encoder = RequestEncoder(loaded.catalog, loaded.trie, loaded.prompts, self.max_k)
         filters, reuse = self.encoder.filters, checks.flag(reuse, "reuse")
         self._search = BatchSearch(loaded, self.verification, filters, reuse=reuse)
-        self._engine, self._lock = loaded.engine, Lock()
+        self._engine, self._lock, self._memory = loaded.engine, Lock(), memory
 
     @classmethod
     def open(
@@ -76,7 +78,7 @@ class Recommender:
         """Load the engines that were chosen; see `open`."""
         return cls(
             chosen.loaded(), planning=chosen.planning, verification=chosen.verification, batching=chosen.batching,
-            reuse=chosen.drafting.reuse,
+            reuse=chosen.drafting.reuse, memory=chosen.memory,
         )  # fmt: skip
 
     @property
@@ -89,7 +91,16 @@ class Recommender:
         other = copy(self)
         other.planning, other.batch_size, other.stats = planning, batch_size, DecodeStats(self.trie.length)
         other._lock = Lock()
+        other._memory = self._memory if planning is self.planning else None
         return other
+
+    def keep(self) -> str:
+        """Keep what was learned of drafts for the next process, if that was asked for (`Drafting.keep`).
+
+        It is done now and then while serving; at the end, this keeps the rest. Returns what went wrong, if anything
+        did: it is no error, as what is not kept is learned anew.
+        """
+        return "" if self._memory is None else self._memory.keep()
 
     def recommend(
         self,
@@ -159,6 +170,8 @@ class Recommender:
                 answers = self._search.run([requests[i] for i in chosen], k, self.planning, stats)
             with self._lock:
                 self.stats.merge(stats)
+            if self._memory is not None:
+                self._memory.now_and_then()
             yield {
                 i: failure(i, requests[i].user, self._engine) if answer is None else answer
                 for i, answer in zip(chosen, answers, strict=True)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from commands import user, write
+from specbeam.catalog.user_cache import OFF, VARIABLE
 from tiny_bundle import Tiny
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 # Before anything imports torch, here or in a subprocess: models this small are slower on several threads, and far
 # slower where the processors are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Nothing is kept from one test, or from the user's own runs, for another.
+os.environ[VARIABLE] = OFF
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("untimed", deadline=None)

@@ -141,7 +141,7 @@ def infer(
     from ..runtime.runs.recheck import least_overlap, reference_engine
     from ..runtime.runs.shared import Serving
 
-    start, warn = perf_counter(), partial(click.echo, err=True)
+    start, warn, drafting = perf_counter(), partial(click.echo, err=True), replace(drafting, keep=True)
     lists.check(drafting)
     run = LongRun(writing, [*files.histories, *lists.files])
     entries = files.entries(keep_read=True)
@@ -171,15 +171,29 @@ def infer(
 
 @contextmanager
 def _opened(serving: "Serving", chosen: "Chosen", workers: int, warn: Callable[[str], None]) -> Iterator["Inference"]:
-    """What serves, its engines loaded: in this process, or in several; chosen: of it."""
+    """What serves, its engines loaded: in this process, or in several; chosen: of it.
+
+    In the end it keeps for the next run what it learned.
+    """
     from ..runtime.runs.shared import SharedInference
     from ..runtime.runs.workers import Workers
 
     if workers == 1:
-        yield serving.here(chosen, warn)
+        own = serving.here(chosen, warn)
+        try:
+            yield own
+        finally:
+            _tell(own.keep(), warn)
         return
     with Workers.started(workers, serving) as started:
-        yield SharedInference(chosen, serving.options, started, warn)
+        shared = SharedInference(chosen, serving.options, started, warn)
+        yield shared
+        _tell(shared.keep(), warn)
+
+
+def _tell(fault: str, warn: Callable[[str], None]) -> None:
+    if fault:
+        warn(fault)
 
 
 def _facts(
@@ -212,7 +226,7 @@ def _conclude(
         raise SpecBeamError(f"No request could be served: {told}.")
     if not counts.tried:
         raise SpecBeamError(f"{', '.join(map(str, histories))}: no request in it. Expected at least one history.")
-    click.echo(summary(job.stats, chosen.planning, counts, earlier, seconds, run.rejects), err=run.piped)
+    click.echo(summary(job.stats, chosen, counts, earlier, seconds, run.rejects), err=run.piped)
     if counts.cut_files:
         raise SpecBeamError(
             f"{counts.cut_files} of the files could not be read to the end: {told}. What was read is "

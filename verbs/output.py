@@ -15,7 +15,7 @@ from ..catalog.errors import SpecBeamError
 
 if TYPE_CHECKING:
     from ..catalog.records import RejectLine
-    from ..runtime.planning.policy import Planning
+    from ..runtime.chosen import Chosen
     from ..runtime.runs.inference import InferCounts
     from ..runtime.runs.windows import Outcomes
     from ..runtime.stats import DecodeStats
@@ -134,7 +134,7 @@ def refuse_rejects(rejected: int, *, strict: bool) -> None:
 
 
 def summary(
-    stats: "DecodeStats", planning: "Planning", counts: "InferCounts", earlier: int, seconds: float,
+    stats: "DecodeStats", chosen: "Chosen", counts: "InferCounts", earlier: int, seconds: float,
     rejects: Path | None,
 ) -> str:  # fmt: skip
     """What a run did, in a few lines; earlier: requests that were served before it was interrupted."""
@@ -154,8 +154,12 @@ def summary(
         lines.append(
             f"acceptance (of the nodes that were needed, the share drafted before) by depth: {', '.join(rates)}"
         )
+    planning, known = chosen.planning, "by the engine's latency (`specbeam tune` measures it)"
+    if chosen.memory is not None and chosen.memory.requests is not None:
+        known, path = "as earlier runs found", chosen.memory.path
+        lines.append(f"auto began with what earlier runs found (of {chosen.memory.requests} requests, in {path})")
     if stats.target_calls and not stats.nodes_drafted and isinstance(planning, Planner) and planning.draft:
-        known = "as tuned" if planning.tuned else "by the engine's latency (`specbeam tune` measures it)"
+        known = "as tuned" if planning.tuned else known
         lines.append(f"auto drafted nothing: {known}, it does not pay here")
     if stats.stand_ins:
         lines.append(f"{stats.stand_ins} nodes stood in for better ones that had not been drafted")

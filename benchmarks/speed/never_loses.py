@@ -1,9 +1,10 @@
 """`auto`, cold and never tuned, beside the plain loop: 24 cells that hold every extreme, from the first user on.
 
-Every cell opens both anew, so that nothing is known of an earlier one. They take turns
-batch by batch in one process. What is compared is processor time, which other work on the machine hardly changes; by
-default of one thread, because threads that wait for another call spin. The pooled ratio weighs every cell by its time,
-the mean ratio (geometric) counts cells alike; intervals are bootstrapped over the batches of each cell.
+Every cell opens both anew, so that nothing is known of an earlier one; nor is anything kept in the user's cache, or
+taken from there (`Drafting.keep` is off). They take turns batch by batch in one process. What is compared is processor
+time, which other work on the machine hardly changes; by default of one thread, because threads that wait for another
+call spin. The pooled ratio weighs every cell by its time, the mean ratio (geometric) counts cells alike; intervals are
+bootstrapped over the batches of each cell.
 """
 
 from argparse import ArgumentParser, Namespace

@@ -1,5 +1,6 @@
 """What became of the nodes that were drafted: how often a draft of so many nodes held all that the target needed."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -113,13 +114,22 @@ class Acceptance:
         """Add another's counts. Raises `ValueError` where they are of identifiers of another length."""
         if other.length != self.length:
             raise ValueError(f"got counts for identifiers of {other.length} tokens, expected {self.length}")
-        for k, counts in list(other._counts.items()):
-            self._add(k, counts)
+        self.add(other.counts)
+
+    def add(self, counts: Mapping[int, Counts]) -> None:
+        """Add counts, by K, of identifiers of the same length."""
+        for k, each in counts.items():
+            self._add(k, each)
+
+    @property
+    def counts(self) -> dict[int, Counts]:
+        """By K, as they are now."""
+        return dict(self._counts)
 
     def requests(self, k: int) -> int:
         """How many requests speak for K: its own, or those of the K that stands in for it."""
         counts = self._counts.get(self._nearest(k))
-        return 0 if counts is None else int(counts.depths[0, 0])
+        return 0 if counts is None else counts.requests
 
     def drafted(self, k: int) -> int:
         """Of these requests, how many drafts were made for, from any depth."""
@@ -186,19 +196,30 @@ class Acceptance:
 
     def snapshot(self) -> AcceptanceCounts:
         """All counts, to be kept in a file."""
-        return AcceptanceCounts(grid=GRID, widths=tuple(_packed(k, c) for k, c in sorted(self._counts.items())))
+        return packed(self._counts)
 
     @classmethod
     def from_snapshot(cls, counts: AcceptanceCounts, trie: ItemTrie, scoring: ScoringKind = "full") -> "Acceptance":
         """The counts of a file; raises `SpecBeamError` where they are damaged or of another catalog's shape."""
         acceptance = cls(trie, scoring)
-        if counts.grid != GRID:
-            raise SpecBeamError(
-                f"The acceptance counts are of draft widths {counts.grid}, expected {GRID}. Count anew."
-            )
-        for width in counts.widths:
-            acceptance._add(width.k, _unpacked(width, trie.length))
+        acceptance.add(unpacked(counts, trie.length))
         return acceptance
+
+
+def packed(counts: Mapping[int, Counts]) -> AcceptanceCounts:
+    """Counts by K, to be kept in a file."""
+    return AcceptanceCounts(grid=GRID, widths=tuple(_packed(k, each) for k, each in sorted(counts.items())))
+
+
+def unpacked(counts: AcceptanceCounts, length: int) -> dict[int, Counts]:
+    """The counts of a file by K, for identifiers of so many tokens; raises as `Acceptance.from_snapshot` does."""
+    if counts.grid != GRID:
+        raise SpecBeamError(f"The acceptance counts are of draft widths {counts.grid}, expected {GRID}. Count anew.")
+    found = dict[int, Counts]()
+    for width in counts.widths:
+        each = _unpacked(width, length)
+        found[width.k] = each + found[width.k] if width.k in found else each
+    return found
 
 
 def _ranks(request: Int64, node: Int64, tree: DraftTree, stride: int) -> Int64:

@@ -27,6 +27,21 @@ class Counts:
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(self.levels + other.levels, self.depths + other.depths)
 
+    def __sub__(self, earlier: "Counts") -> "Counts":
+        """What was counted since."""
+        return Counts(self.levels - earlier.levels, self.depths - earlier.depths)
+
+    @property
+    def requests(self) -> int:
+        """That were counted."""
+        return int(self.depths[0, 0])
+
+    def capped(self, most: int) -> "Counts":
+        """The same shares, by no more than so many requests."""
+        if self.requests <= most:
+            return self
+        return Counts(*(most * each // self.requests for each in (self.levels, self.depths)))  # parts stay below wholes
+
 
 @dataclass(frozen=True, eq=False)
 class Census:

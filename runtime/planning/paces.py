@@ -15,6 +15,7 @@ from .plans import Paces
 REMEMBERED = 15  # batches whose median is the pace: one that was disturbed says nothing
 FEWEST = 2  # batches that a pace of calls is known by
 SLOWEST_HOST = 4.0  # a clock counts what other processes take as well, and the host is where it shows most
+RECALLED = 3  # batches that paces of an earlier process stand for: four new ones outvote them
 LEAST_MS = 1e-6  # of believed work, below which a ratio says nothing
 
 
@@ -75,11 +76,22 @@ class PaceKeeper:
         host = sum(each.host for each in work.roles.values())
         if host > LEAST_MS and milliseconds > engines:
             self._host.append((milliseconds - engines) / host)
-        host = min(median(self._host or [1.0]), SLOWEST_HOST)
-        self.paces = Paces(**{role: _known(ratios) for role, ratios in self._calls.items()}, host=host)
+        self._settle()
         if plain is not None:
             self._plain.append(work.at(self.paces) / plain.at(self.paces))
         self.plain = median(self._plain or [1.0])
+
+    def recall(self, known: Paces) -> None:
+        """Begin with what an earlier process knew."""
+        for role, ratios in self._calls.items():
+            for size, pace in zip(ratios, getattr(known, role), strict=True):
+                size.extend([pace] * RECALLED)
+        self._host.extend([known.host] * RECALLED)
+        self._settle()
+
+    def _settle(self) -> None:
+        host = min(median(self._host or [1.0]), SLOWEST_HOST)
+        self.paces = Paces(**{role: _known(ratios) for role, ratios in self._calls.items()}, host=host)
 
 
 def _ratios() -> deque[float]:

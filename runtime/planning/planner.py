@@ -1,22 +1,21 @@
 """How much to draft, decided by cost: the measured time of calls and the observed acceptance of drafts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import log
 from threading import Lock
 from typing import NamedTuple, final
 
-import numpy as np
-
 from ..stats import Call
 from ..types import Bool, DraftTree, Frontier, Int64, Verdict
 from .acceptance import Acceptance
-from .budget import Account, Effort
+from .budget import Account, Effort, Trials
 from .costs import CallCosts
+from .courses import Ahead, Key, Look, Plain, Watcher
 from .estimates import CENSUS_REQUESTS
 from .forecast import Forecast
 from .paces import PaceKeeper
-from .plans import NOTHING, Outlook, Paces, Policy, Situation
+from .plans import NOTHING, Learned, Outlook, Paces, Policy, Situation
 from .policy import Course, Planning
 from .rationale import rationale
 
@@ -24,7 +23,6 @@ DOUBT, LEAST_MS = 0.03, 0.1  # evaluating ahead must save this share and so much
 WELL_KNOWN, SOME = 200, 7  # once drafts of so many requests of a K were looked at, one batch in so many is
 BEFORE = 2  # batches that are looked at before anything is planned by beliefs that nobody tuned
 FIRST, SELDOM = 6, 16  # batches, with drafts and without, whose time is looked at: the first; then one plain in so many
-PATIENCE = 32  # requests until drafts that did not seem to pay are tried again, and then twice as many each time
 MOVED = 1.25  # factor between paces that makes a policy worth choosing anew
 ROUNDING = 2.0  # batches and prompts whose sizes differ by less than this factor are planned for as one
 
@@ -44,18 +42,6 @@ class Choice:
         return any(plan.widths for plan in self.policy)
 
 
-@dataclass
-class Trials:
-    """When drafts of one K are tried again, in requests served."""
-
-    served: int = 0
-    due: int = 0
-    wait: int = field(default=PATIENCE)
-
-    def start(self) -> None:
-        self.due, self.wait = self.served + self.wait, 2 * self.wait
-
-
 class Expected(NamedTuple):
     """What a policy is expected to bring a request of a batch."""
 
@@ -65,19 +51,8 @@ class Expected(NamedTuple):
     plain: float  # without evaluating anything ahead
 
 
-Key = tuple[int, int, int]  # batch, prompt, K
-
-
-class Look(NamedTuple):
-    """At what came of a batch."""
-
-    key: Key
-    weight: int  # how many batches it stands for
-    ahead: bool  # whether something was evaluated ahead of need
-
-
 @final
-class Planner(Planning):
+class Planner(Planning, Watcher):
     """Chooses a policy for every kind of batch that comes, and learns from every round. Safe to share between threads.
 
     What measured costs say beyond doubt is done. What depends on what drafts are worth is tried within an `Account`,
@@ -93,6 +68,7 @@ class Planner(Planning):
         self.target, self.draft, self.acceptance, self.shared_prefix = target, draft, acceptance, shared_prefix
         self.tuned = tuned
         self.account, self.effort = Account(proven=tuned), Effort()
+        self._before = 0 if tuned else BEFORE
         self._keeper = PaceKeeper(target, draft)
         self._choices: dict[Key, Choice] = {}
         self._settled: dict[Key, int] = {}  # those that fit the paces, and the version of the acceptance that they fit
@@ -111,19 +87,19 @@ class Planner(Planning):
         """See `Planning`; where nothing pays, a course costs next to nothing."""
         ks = set(width[width > 0].tolist())
         if not ks or self.acceptance.length < 2:
-            return _Plain(self, None)
+            return Plain(self, None)
         with self._lock:
             keys = {k: _key(len(width), prompt, k) for k in ks}
             self._batches += 1
-            if self._batches <= BEFORE and not self.tuned:
-                return _Plain(self, Look(keys[max(ks)], 1, ahead=False))
+            if self._batches <= self._before:
+                return Plain(self, Look(keys[max(ks)], 1, ahead=False))
             return self._decided(keys, {k: self._current(key) for k, key in keys.items()}, len(width))
 
     def _decided(self, keys: Mapping[int, Key], choices: Mapping[int, Choice | None], batch: int) -> Course:
         """What is done with a batch; the most that any of its Ks may lose is what must be afforded."""
         known = {k: choice for k, choice in choices.items() if choice is not None}
         if len(known) < len(choices):
-            return _Plain(self, None)
+            return Plain(self, None)
         k = max(known)
         self.account.served(self._keeper.plain * known[k].outlook.plain)
         tried = {k: self._tried(keys[k], choice, batch) for k, choice in known.items()}
@@ -132,7 +108,7 @@ class Planner(Planning):
         policies = {k: policy for k, (policy, _) in tried.items()}
         if not any(any(plan) for policy in policies.values() for plan in policy) or not self.account.affords(0):
             looked = self.effort.may_look and (self._batches <= FIRST or self._batches % SELDOM == 0)
-            return _Plain(self, Look(keys[k], 1, ahead=False) if looked else None)
+            return Plain(self, Look(keys[k], 1, ahead=False) if looked else None)
         drafting = {k for k, policy in policies.items() if any(plan.widths for plan in policy)}
         for k in drafting - {k for k, choice in known.items() if choice.drafts}:
             self._trials[k].start()
@@ -140,7 +116,7 @@ class Planner(Planning):
         often = self._ahead <= FIRST or (bool(drafting) and self.acceptance.drafted(k) < WELL_KNOWN)
         weight = self._unlooked if self.effort.may_look and (often or self._unlooked >= SOME) else 0
         self._unlooked -= weight
-        return _Ahead(self, policies, Look(keys[k], weight, ahead=True) if weight else None)
+        return Ahead(self, policies, Look(keys[k], weight, ahead=True) if weight else None)
 
     def _tried(self, key: Key, choice: Choice, batch: int) -> tuple[Policy, Outlook]:
         """The policy, or where it drafts nothing what is to be tried now and then."""
@@ -199,7 +175,7 @@ class Planner(Planning):
         return Forecast(**situation).best_draft() if promising else None
 
     def ended(self, look: Look | None, calls: Sequence[Call], seconds: float) -> None:
-        """A batch is done; look: where somebody wants to know what came of it."""
+        """See `Watcher`; of what was evaluated ahead it is booked what it cost."""
         with self._lock:
             self.effort.serving += seconds
             if look is None:
@@ -239,59 +215,25 @@ class Planner(Planning):
         every, found = any(plan.enumerate for plan in choice.policy), choice.outlook
         return Expected(found.drafted, every, found.milliseconds / batch, found.plain / batch)
 
+    def learned(self) -> Learned:
+        """What is known by now, what was tuned included."""
+        with self._lock:
+            trials = {k: each.waiting for k, each in self._trials.items()}
+            return Learned(self.acceptance.counts, self._keeper.paces, trials, self.account.standing)
+
+    def recall(self, earlier: Learned) -> None:
+        """Begin where another one ended, which served the same by the same. Before anything is planned."""
+        self.acceptance.add(earlier.counts)
+        self._keeper.recall(earlier.paces)
+        self._trials |= {k: Trials.after(waiting) for k, waiting in earlier.trials.items()}
+        self.account.resume(earlier.standing)
+        self._before = 0
+
     def _situation(self, batch: int, prompt: int, width: int) -> Situation:
         return Situation(
             batch=batch, prompt=max(prompt, self.shared_prefix + 1), width=width, shared_prefix=self.shared_prefix,
             target=self.target, draft=self.draft, acceptance=self.acceptance, paces=self._keeper.paces,
         )  # fmt: skip
-
-
-@final
-class _Plain(Course):
-    """Nothing is evaluated ahead of need."""
-
-    def __init__(self, planner: Planner, look: Look | None) -> None:
-        self._planner, self._look = planner, look
-
-    def plan(self, frontier: Frontier) -> tuple[Int64, Bool]:
-        batch = len(frontier.depth)
-        return np.zeros((batch, 0), np.int64), np.zeros(batch, bool)
-
-    def observe(self, before: Frontier, tree: DraftTree, verdict: Verdict) -> None:
-        if self._look is not None:
-            self._planner.learn(before, tree, verdict, np.zeros(len(before.depth), bool))
-
-    def end(self, calls: Sequence[Call], seconds: float) -> None:
-        self._planner.ended(self._look, calls, seconds)
-
-
-@final
-class _Ahead(Course):
-    """A policy for every K."""
-
-    def __init__(self, planner: Planner, policies: Mapping[int, Policy], look: Look | None) -> None:
-        self._planner, self._policies, self._look = planner, policies, look
-        self._enumerated = np.zeros(0, bool)
-
-    def plan(self, frontier: Frontier) -> tuple[Int64, Bool]:
-        plans = []
-        for k, policy in self._policies.items():
-            mine = frontier.active & (frontier.width == k)
-            plans += [(mine & (frontier.depth == s), policy[s]) for s in set(frontier.depth[mine].tolist())]
-        batch = len(frontier.depth)
-        widths = np.zeros((batch, max((len(plan.widths) for _, plan in plans), default=0)), np.int64)
-        self._enumerated = np.zeros(batch, bool)
-        for mine, plan in plans:
-            self._enumerated |= mine & plan.enumerate
-            widths[mine, : len(plan.widths)] = plan.widths
-        return widths, self._enumerated
-
-    def observe(self, before: Frontier, tree: DraftTree, verdict: Verdict) -> None:
-        if self._look is not None:
-            self._planner.learn(before, tree, verdict, self._enumerated)
-
-    def end(self, calls: Sequence[Call], seconds: float) -> None:
-        self._planner.ended(self._look, calls, seconds)
 
 
 def _worth(outlook: Outlook, batch: int) -> bool:

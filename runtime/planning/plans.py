@@ -1,9 +1,12 @@
 """What can be planned, for whom, and what it is expected to bring: the words of the planner, without its arithmetic."""
 
+from collections.abc import Mapping
 from typing import NamedTuple, NotRequired, TypedDict
 
 from .acceptance import Acceptance
+from .budget import Waiting
 from .costs import EVEN, CallCosts, Sized
+from .estimates import Counts
 
 
 class Plan(NamedTuple):
@@ -27,6 +30,15 @@ class Paces(NamedTuple):
     target: Sized = EVEN
     draft: Sized = EVEN
     host: float = 1.0
+
+
+class Learned(NamedTuple):
+    """What serving taught a planner, for one that comes after it."""
+
+    counts: Mapping[int, Counts]  # by K
+    paces: Paces
+    trials: Mapping[int, Waiting]  # by K
+    standing: float  # of the account
 
 
 class Situation(TypedDict):

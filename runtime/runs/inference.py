@@ -105,6 +105,10 @@ class Inference(Job[HistoryRequest, Asked, Served, InferCounts]):
     def batches(self, requests: list[Asked]) -> Iterator[dict[int, Served | RequestFailure]]:
         """See `Job.batches`: as `batched` says."""
 
+    @abstractmethod
+    def keep(self) -> str:
+        """At the end: see `Recommender.keep`."""
+
     def counts(self) -> InferCounts:
         return InferCounts()
 
@@ -174,6 +178,9 @@ class OwnInference(Inference):
         """The same with statistics of its own."""
         recommender = self._recommender.variant(self._recommender.planning, self._recommender.batch_size)
         return OwnInference(recommender, self._options, recheck=self._recheck, warn=self._warn)
+
+    def keep(self) -> str:
+        return self._recommender.keep()
 
     def batches(self, requests: list[Asked]) -> Iterator[dict[int, Served | RequestFailure]]:
         k, asked = self._options.k, [each.request for each in requests]

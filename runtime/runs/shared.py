@@ -23,9 +23,10 @@ class BatchServed(NamedTuple):
 
     answers: list[Served | RequestFailure]  # in the order of what was asked
     stats: DecodeStats  # of this batch
+    fault: str = ""  # of the end, see `Recommender.keep`
 
 
-BatchServer = Callable[[list[HistoryRequest]], BatchServed]
+BatchServer = Callable[[list[HistoryRequest]], BatchServed]  # no lines: that was all
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Serving:
 
 def _served(job: OwnInference, entries: list[HistoryRequest]) -> BatchServed:
     """One batch, of lines that are requests."""
+    if not entries:
+        return BatchServed([], job.stats, job.keep())
     requests = [asked for entry in entries if isinstance(asked := job.encode(entry, job.counts()), Asked)]
     (batch,) = job.batches(requests)
     return BatchServed([batch[number] for number in range(len(requests))], job.stats)
@@ -79,6 +82,9 @@ class SharedInference(Inference):
         super().__init__(chosen.encoder(), chosen.batching.size, options, warn)
         self.stats = DecodeStats(chosen.items[1].length)
         self._batch_size, self._workers = chosen.batching.size, workers
+
+    def keep(self) -> str:
+        return next(filter(None, [served.fault for served in self._workers.each([])]), "")
 
     def batches(self, requests: list[Asked]) -> Iterator[dict[int, Served | RequestFailure]]:
         return self.answers(iter([requests]))

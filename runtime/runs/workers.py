@@ -154,6 +154,15 @@ class Workers(Generic[Piece, Result]):
                 self._give(numbered, done)
             yield done.pop(number)
 
+    def each(self, piece: Piece) -> list[Result]:
+        """What every one makes of the same piece, one after another; raises as `results` does."""
+        assert not any(worker.given for worker in self._workers)
+        found = list[Result]()
+        for worker in self._workers:
+            worker.give(0, piece)
+            found.append(worker.result()[1])
+        return found
+
     def _give(self, pieces: Iterator[tuple[int, Piece]], done: Sized) -> None:
         """Pieces to the workers that have the fewest; done: results that wait for earlier ones."""
         while sum(len(worker.given) for worker in self._workers) + len(done) < WAITING * len(self._workers):

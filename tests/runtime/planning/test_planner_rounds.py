@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kept_cases import DEAR, calls_of, frontier
 from planner_cases import drafts
 from planning_cases import TRIE, accepting, catalog, linear
 from scripted_search import random_catalog, search
@@ -18,15 +19,7 @@ from specbeam.runtime.search.trie_view import TrieView
 from specbeam.runtime.stats import Call
 from specbeam.runtime.types import DraftTree, Frontier, Hypotheses, NodeList, Step, Verdict
 
-COSTS, DEAR = (linear(10, 0.08), linear(0.5, 0.001)), (linear(10, 0.08), linear(3, 0.02))
-
-
-def frontier(depth: list[int], width: list[int], active: list[bool] | None = None) -> Frontier:
-    batch = len(depth)
-    nodes = np.full((batch, 10), -1)
-    nodes[:, 0] = np.where(active or [True] * batch, 0, -1)
-    some = Hypotheses(nodes, np.zeros(nodes.shape), np.zeros(nodes.shape))
-    return Frontier(some, some, np.array(depth), np.array(width))
+COSTS = linear(10, 0.08), linear(0.5, 0.001)
 
 
 def knowing(**more: Any) -> Planner:
@@ -108,24 +101,11 @@ def test_beliefs_that_nobody_tuned_are_first_held_against_what_is() -> None:
         ahead[number, which] = course.plan(before)[1].sum()
         course.observe(before, *came_of(before))
         news = (80 + 60, 10, 10) if ahead[number, which] else (80, 10, 10, 10)
-        calls = [
-            Call("target", 1, 0 if i == 0 else 80, n, 0, really.milliseconds(1, 80, n) / 1000)
-            for i, n in enumerate(news)
-        ]
+        calls = [Call("target", 1, 80, n, 0, really.milliseconds(1, 80, n) / 1000) for n in news]
         course.end(calls, sum(call.seconds for call in calls))
     assert not ahead[:BEFORE, 0].any()
     assert ahead[0, 1]
     assert ahead[:, 0].sum() <= ahead[:, 1].sum() <= 12  # whoever was wrong has seen it, and tries again seldom
-
-
-def calls_of(target: int, draft: int) -> list[Call]:
-    """Calls that take what they are believed to."""
-    costs = {"target": DEAR[0], "draft": DEAR[1]}
-    return [
-        Call(role, 1, 80, 40, 0, costs[role].milliseconds(1, 80, 40) / 1000)
-        for role, count in (("target", target), ("draft", draft))
-        for _ in range(count)
-    ]
 
 
 @pytest.mark.parametrize("useless", [True, False])
