@@ -52,6 +52,7 @@ def test_what_is_built_and_recorded(bundle: Path, calibration: Path) -> None:
     for role in ("target", "draft"):
         one = facts.roles[role]
         assert (one.precision, one.cache) == ("int8", "fp32")
+        assert facts.has_catalog_head(role)
         assert one.quantization is not None
         tried = {trial.method: trial for trial in one.quantization.trials}
         assert set(tried) == {"static", "dynamic", "weight8", "weight4"}
