@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from benchmarks.reliability.fuzz_mutations import Arrays, Target, changed_tensors, documents, facts_of, raw_bytes
 from fuzzing import mutated_json
+from specbeam.catalog.errors import SpecBeamError
 from specbeam.catalog.items import Catalog
 from specbeam.catalog.prompts.encoder import PromptSpec
 from specbeam.catalog.trie import ItemTrie
@@ -22,6 +23,8 @@ from specbeam.pools import TextDrafting
 from specbeam.runtime import DraftShape, Recommender
 from specbeam.runtime.loaded import Loaded
 from specbeam.runtime.planning.acceptance import GRID, AcceptanceCounts, DepthCounts, LevelCounts, WidthCounts
+from specbeam.runtime.planning.kept import KEPT_SCHEMA, Kept, KeptTrials, Memory, Subject
+from specbeam.runtime.planning.planner import Planner
 from specbeam.runtime.planning.policy import FixedPlanning
 from specbeam.runtime.planning.tuning_file import TUNING_SCHEMA, CallFit, Tuning, planner_for
 
@@ -90,6 +93,14 @@ class Artifacts:
             fits={"target": CallFit(), "draft": CallFit()},
             acceptance=AcceptanceCounts(grid=GRID, widths=(WidthCounts(k=10, depths=(depth,) * 3, levels=(level,)),)),
         )  # fmt: skip
+        subject = Subject(
+            bundle="b", engine=ENGINE, facts="f", mode="strict", scoring="full", drafter="model", pool=None,
+            reuse=True, threads=1, machine="m",
+        )  # fmt: skip
+        self.kept = Kept(
+            schema_version=KEPT_SCHEMA, subject=subject, acceptance=self.tuning.acceptance,
+            paces={"target": 1.5, "draft": 0.5, "host": 2.0}, trials=(KeptTrials(k=10, left=9, wait=32),), standing=0.2,
+        )  # fmt: skip
 
     def search(self, catalog: Catalog, trie: ItemTrie) -> None:
         """A search by scripted engines over what was accepted; its lists are such as can be."""
@@ -127,9 +138,29 @@ class Artifacts:
         (folder / "engine.json").write_bytes(engine)
         (folder / "tuning-strict-full.json").write_bytes(tuning)
         bundle = Bundle(self.folder, self.manifest)
-        planner = planner_for(bundle, ENGINE, self.trie, "strict", "full", drafter="model", pool=None, threads=1)
-        planner.rationale(8, 40, 10)
+        self.planner().rationale(8, 40, 10)
         bundle.rebuild(ENGINE, bundle.engine_facts(ENGINE))
+
+    def planner(self) -> Planner:
+        bundle = Bundle(self.folder, self.manifest)
+        return planner_for(bundle, ENGINE, self.trie, "strict", "full", drafter="model", pool=None, threads=1)
+
+    def learned(self, kept: bytes) -> None:
+        """What an earlier process learned, a plan by it, and what is learned in turn; a file that is left aside is
+        replaced."""
+        (self.folder / "engines" / ENGINE / "engine.json").write_bytes(sealed(self.engine))
+        (self.folder / "engines" / ENGINE / "tuning-strict-full.json").unlink(missing_ok=True)
+        planner, path = self.planner(), self.folder / "cache" / self.kept.subject.file
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(kept)
+        memory = Memory(planner, self.kept.subject, path.parent)
+        refused = memory.fault
+        planner.rationale(8, 40, 10)
+        planner.begin(np.full(2, 10), 40)
+        memory.keep()
+        assert Memory(self.planner(), self.kept.subject, path.parent).fault == ""
+        if refused:
+            raise SpecBeamError(refused)
 
 
 def artifact_targets(folder: Path) -> list[Target]:
@@ -142,6 +173,7 @@ def artifact_targets(folder: Path) -> list[Target]:
         ("manifest.json", manifest, Manifest, made.manifest_json),
         ("engine.json", engine, EngineFacts, lambda data: made.planned(data, tuning)),
         ("tuning.json", tuning, Tuning, lambda data: made.planned(engine, data)),
+        ("learned.json", sealed(made.kept), Kept, made.learned),
     )
     found = []
     for name, seed_file, kind, use in pairs:
