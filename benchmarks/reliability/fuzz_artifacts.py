@@ -23,7 +23,8 @@ from specbeam.pools import TextDrafting
 from specbeam.runtime import DraftShape, Recommender
 from specbeam.runtime.loaded import Loaded
 from specbeam.runtime.planning.acceptance import GRID, AcceptanceCounts, DepthCounts, LevelCounts, WidthCounts
-from specbeam.runtime.planning.kept import KEPT_SCHEMA, Kept, KeptTrials, Memory, Subject
+from specbeam.runtime.planning.costs import SIZES
+from specbeam.runtime.planning.kept import KEPT_SCHEMA, Kept, KeptPaces, KeptTrials, Memory, Subject
 from specbeam.runtime.planning.planner import Planner
 from specbeam.runtime.planning.policy import FixedPlanning
 from specbeam.runtime.planning.tuning_file import TUNING_SCHEMA, CallFit, Tuning, planner_for
@@ -99,7 +100,7 @@ class Artifacts:
         )  # fmt: skip
         self.kept = Kept(
             schema_version=KEPT_SCHEMA, subject=subject, acceptance=self.tuning.acceptance,
-            paces={"target": 1.5, "draft": 0.5, "host": 2.0}, trials=(KeptTrials(k=10, left=9, wait=32),), standing=0.2,
+            paces=KeptPaces((1.5,) * SIZES, (0.5,) * SIZES, 2.0), trials=(KeptTrials(k=10, left=9, wait=32),), standing=0.2,
         )  # fmt: skip
 
     def search(self, catalog: Catalog, trie: ItemTrie) -> None:
