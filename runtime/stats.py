@@ -1,8 +1,7 @@
 """Every counter and every timer of the loop."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -49,20 +48,18 @@ class DecodeStats(Timers):
     def __post_init__(self) -> None:
         self.needed, self.found, self.levels, self.levels_found = np.zeros((4, self.length), np.int64)
 
-    @contextmanager
-    def call(self, role: str, batch: int, past: int, new: int, prompt: int) -> Iterator[None]:
-        """Time one call of an engine; see `Call`."""
-        with self.timed(role) as timed:
-            yield
-        if prompt and role == "target":
-            self.prompt_seconds += timed.seconds
+    def called(self, call: Call) -> None:
+        """Add one call, whose seconds `timed` has added already."""
+        if call.prompt and call.role == "target":
+            self.prompt_seconds += call.seconds
         if self.log is not None:
-            self.log.append(Call(role, batch, past, new, prompt, timed.seconds))
+            self.log.append(call)
 
     def merge(self, other: "DecodeStats") -> None:
         """Add another's counters and seconds, and its calls where they are wanted."""
-        for name in (counter.name for counter in fields(self) if counter.name not in ("length", "log")):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name, value in vars(other).items():
+            if name not in ("length", "log"):
+                setattr(self, name, getattr(self, name) + value)
         if self.log is not None:
             self.log += other.log or []
 

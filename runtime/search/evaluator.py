@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...engines.base import ForwardInputs
-from ..stats import DecodeStats
+from ..stats import Call, DecodeStats
 from ..types import Bool, Int64, NodeList
 from .beam import numbered
 from .nodes import EvaluatedNodes
@@ -83,9 +83,10 @@ class TreeEvaluator:
         paths = self.nodes.add(nodes, self._cache.length + where)
         parents, rows, place = self._scored(nodes, where, count, place)
         inputs = self._inputs(tokens, query, paths[below] if prompt else paths, prompt, rows)
-        batch, new = inputs.input_ids.shape
-        with self._stats.call(self._timer, batch, self._cache.length, new, prompt):
+        (batch, new), past = inputs.input_ids.shape, self._cache.length
+        with self._stats.timed(self._timer) as timed:
             logprobs = self._engine.forward(inputs, self._cache)
+        self._stats.called(Call(self._timer, batch, past, new, prompt, timed.seconds))
         self.nodes.add_scores(parents, place, logprobs.reshape(-1, logprobs.shape[2]))
         self.calls += count > 0
         self.evaluated += count - (1 if prompt else 0)

@@ -103,10 +103,10 @@ class EvaluatedNodes:
         depth = self._trie.depth[nodes.node]
         parent = self._find(nodes.request * self._stride + self._trie.parent[nodes.node])
         new = self._paths[before:]
-        for d in range(max(int(depth.min(initial=1)), 1), int(depth.max(initial=0)) + 1):
-            here = np.flatnonzero(depth == d)
+        for d in np.bincount(depth)[1:].nonzero()[0].tolist():
+            here = (depth == d + 1).nonzero()[0]
             path = self._paths[parent[here]]
-            path[:, d - 1] = slots[here]
+            path[:, d] = slots[here]
             new[here] = path
         return new
 
