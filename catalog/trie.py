@@ -153,7 +153,7 @@ class ItemTrie:
 
         Returns (position in `leaves` of each item's leaf [m], item as catalog position [m]).
         """
-        which, at = spans(self.item_offset[leaves], self.item_offset[leaves + 1] - self.item_offset[leaves])
+        which, at, _ = spans(self.item_offset[leaves], self.item_offset[leaves + 1] - self.item_offset[leaves])
         return which, self.item[at]
 
     def children(self, nodes: NDArray[np.integer]) -> tuple[Int64, Int64]:
@@ -162,10 +162,18 @@ class ItemTrie:
         Returns (position in `nodes` of each child's parent [m], child node [m]); m is the sum of
         the child counts, parents in the order given and siblings by token id.
         """
+        which, child, _ = self.families(nodes)
+        return which, child
+
+    def families(self, nodes: NDArray[np.integer]) -> tuple[Int64, Int64, Int64]:
+        """As `children`, and where every node's children begin among them [n]."""
         return spans(self.first_child[nodes], self.child_count[nodes])
 
 
-def spans(start: NDArray[np.integer], count: NDArray[np.integer]) -> tuple[Int64, Int64]:
-    """The numbers start[i], start[i] + 1, ... (count[i] of them), one span after another; and each one's i."""
-    which = np.arange(len(count)).repeat(count)
-    return which, np.arange(len(which)) + (start - count.cumsum() + count)[which]
+def spans(start: NDArray[np.integer], count: NDArray[np.integer]) -> tuple[Int64, Int64, Int64]:
+    """The numbers start[i], start[i] + 1, ... (count[i] of them), one span after another.
+
+    Returns each number's i [m], the numbers [m], and where every span begins among them [n].
+    """
+    which, begin = np.arange(len(count)).repeat(count), count.cumsum() - count
+    return which, np.arange(len(which)) + (start - begin)[which], begin

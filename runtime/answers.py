@@ -1,15 +1,18 @@
 """What a search found, as the lists that users get; and what they get where it found no numbers."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
+
+import numpy as np
 
 from ..catalog.errors import EngineError
 from ..catalog.items import Catalog
 from ..catalog.trie import ItemTrie
+from .search.beam import numbered
 from .types import (
-    Bool,
     CompiledFilter,
-    Float64,
+    Hypotheses,
     Int64,
     Recommendation,
     RecommendedItem,
@@ -53,31 +56,37 @@ def answered(results: Sequence[T | RequestFailure]) -> list[T]:
     return [result for result in results if not isinstance(result, RequestFailure)]
 
 
+def ranked_items(
+    trie: ItemTrie, leaves: Hypotheses, wanted: Int64, filters: Sequence[CompiledFilter | None]
+) -> list[list[tuple[int, float]]]:
+    """Every request's items (catalog positions) with their scores: all allowed of each leaf in catalog order, cut at
+    `wanted` [B]."""
+    request, rank = np.nonzero(leaves.nodes >= 0)
+    which, item = trie.items_of(leaves.nodes[request, rank])
+    score, request = leaves.scores[request, rank][which], request[which]
+    for number, own in enumerate(filters):
+        if own is not None:
+            allowed = (request != number) | own.items[item]
+            request, item, score = request[allowed], item[allowed], score[allowed]
+    inside = numbered(request, len(filters))[1] < wanted[request]
+    ends = np.bincount(request[inside], minlength=len(filters)).cumsum().tolist()
+    pairs = list(zip(item[inside].tolist(), score[inside].tolist(), strict=True))
+    return [pairs[start:end] for start, end in pairwise([0, *ends])]
+
+
 def recommendation(
     catalog: Catalog,
-    trie: ItemTrie,
     request: Request,
-    found: tuple[Int64, Float64],
+    ranked: Sequence[tuple[int, float]],
     k: int,
     allowed: CompiledFilter | None,
     stats: RequestStats,
 ) -> Recommendation:
-    """A request's answer: ranked leaves [W] (-1: none) and their scores [W] as at most k items."""
-    items = _items(catalog, trie, *found, k, None if allowed is None else allowed.items)
-    available = len(trie.item) if allowed is None else allowed.count
+    """A request's answer, of the at most k items that were ranked for it."""
+    items = tuple(
+        RecommendedItem(catalog.item_ids[i], catalog.titles[i], score, catalog.identifiers[i]) for i, score in ranked
+    )
+    available = len(catalog.item_ids) if allowed is None else allowed.count
     return Recommendation(
         items, stats, request.unknown_items, request.shortened, available if available < k else None
     )  # fmt: skip
-
-
-def _items(
-    catalog: Catalog, trie: ItemTrie, leaves: Int64, scores: Float64, k: int, allowed: Bool | None
-) -> tuple[RecommendedItem, ...]:
-    """All allowed items of each leaf in catalog order, cut at k."""
-    which, item = trie.items_of(leaves[leaves >= 0])
-    if allowed is not None:
-        which, item = which[allowed[item]], item[allowed[item]]
-    pairs = zip(item[:k].tolist(), scores[which[:k]].tolist(), strict=True)
-    return tuple(
-        RecommendedItem(catalog.item_ids[i], catalog.titles[i], score, catalog.identifiers[i]) for i, score in pairs
-    )

@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 
 from ..catalog.errors import OptionError
-from .answers import recommendation
+from .answers import ranked_items, recommendation
 from .drafting.drafter import Drafter
 from .drafting.guesses import Guesses, MixedGuesses, ModelGuesses
 from .drafting.retrieval import PoolGuesses
@@ -24,7 +24,7 @@ from .search.trie_view import TrieView
 from .search.verify import Verifier
 from .session import Session
 from .stats import DecodeStats
-from .types import CompiledFilter, Frontier, Recommendation, Request, RequestStats, Round
+from .types import CompiledFilter, Frontier, Int64, Recommendation, Request, RequestStats, Round
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class BatchSearch:
         wanted = np.array([request.k or k for request in requests])
         frontier = session.run(np.minimum(wanted, parts.view.leaves(len(requests))), self._roots(parts, len(requests)))
         _count(parts, stats, len(requests))
-        return self._answers(parts, requests, wanted.tolist(), frontier)
+        return self._answers(parts, requests, wanted, frontier)
 
     def _assembled(self, requests: list[Request], stats: DecodeStats) -> Assembled:
         """What one batch takes, in the order in which one needs the other."""
@@ -112,14 +112,15 @@ class BatchSearch:
         return parts.noise.gumbel(everyone, everyone * 0, SAMPLE) if self._sampled else np.zeros(batch)
 
     def _answers(
-        self, parts: Assembled, requests: list[Request], wanted: list[int], frontier: Frontier
+        self, parts: Assembled, requests: list[Request], wanted: Int64, frontier: Frontier
     ) -> list[Recommendation | None]:
-        target, catalog, trie = parts.target, self._loaded.catalog, self._loaded.trie
+        target, catalog = parts.target, self._loaded.catalog
         counts = zip(target.calls.tolist(), parts.drafter.calls.tolist(), target.evaluated.tolist(), strict=True)
-        found = zip(frontier.finished.nodes, frontier.finished.scores, strict=True)
+        found = ranked_items(self._loaded.trie, frontier.finished, wanted, parts.filters)
+        each = zip(requests, found, wanted.tolist(), parts.filters, counts, strict=True)
         answers: list[Recommendation | None] = [
-            recommendation(catalog, trie, request, ranked, most, allowed, RequestStats(*cost))
-            for request, ranked, most, allowed, cost in zip(requests, found, wanted, parts.filters, counts, strict=True)
+            recommendation(catalog, request, ranked, most, allowed, RequestStats(*cost))
+            for request, ranked, most, allowed, cost in each
         ]
         for number in target.nodes.failed.tolist():
             answers[number] = None

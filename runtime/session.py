@@ -10,7 +10,7 @@ from .search.evaluator import TreeEvaluator
 from .search.trie_view import TrieView
 from .search.verify import Verifier
 from .stats import DecodeStats
-from .types import Bool, DraftTree, Frontier, Hypotheses, Int64, NodeList, Round
+from .types import Bool, DraftTree, Frontier, Hypotheses, Int64, NodeList, Round, Step
 
 
 class Session:
@@ -46,6 +46,7 @@ class Session:
         with self._stats.timed("planning"):
             course = self._planning.begin(width, self._target.prompt_tokens)
         verdict = self._verifier.verify(beginning(width, keys), self._target.nodes, self._nothing)
+        steps: list[Step] = []
         while len(verdict.missing):
             before, missing = verdict.frontier, verdict.missing
             self._target.retain(before.active)
@@ -58,7 +59,7 @@ class Session:
             if failing:
                 before = without(before, failed)
             verdict = self._verifier.verify(before, self._target.nodes, tree)
-            self._stats.count(verdict)
+            steps += verdict.steps
             if not failing:  # else it is another frontier than was planned for
                 with self._stats.timed("planning"):
                     course.observe(before, tree, verdict)
@@ -68,6 +69,7 @@ class Session:
             if not self._reuse:
                 self._target.nodes.forget()
                 verdict = self._verifier.verify(verdict.frontier, self._target.nodes, self._nothing)
+        self._stats.count(steps)
         with self._stats.timed("planning"):
             course.end((self._stats.log or [])[earlier:], perf_counter() - start)
         return verdict.frontier

@@ -1,19 +1,29 @@
 """The one place that takes the time."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import perf_counter
+from typing import final
 
 
 class Timers:
     """What has fields named <what>_seconds; statistics are of this kind."""
 
-    @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
+    def timed(self, what: str) -> "Timed":
         """Add the block's seconds to `<what>_seconds`."""
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            name = f"{what}_seconds"
-            setattr(self, name, getattr(self, name) + perf_counter() - start)
+        return Timed(self, f"{what}_seconds")
+
+
+@final
+class Timed:
+    """A block whose seconds are added to a field. A class, as entering a generator takes three times as long."""
+
+    def __init__(self, timers: Timers, name: str) -> None:
+        self._timers, self._name = timers, name
+        self.seconds = 0.0  # once the block is done
+
+    def __enter__(self) -> "Timed":
+        self._start = perf_counter()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.seconds = perf_counter() - self._start
+        setattr(self._timers, self._name, getattr(self._timers, self._name) + self.seconds)

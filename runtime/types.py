@@ -5,6 +5,7 @@ node) names a node of a request's search.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -53,7 +54,7 @@ class Frontier:
     depth: Int64  # [B]
     width: Int64  # [B] K: how many each request may hold of either kind; at most W
 
-    @property
+    @cached_property
     def active(self) -> Bool:
         """[B] requests that still have something to step."""
         return self.running.nodes[:, 0] >= 0

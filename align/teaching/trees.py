@@ -42,10 +42,10 @@ class Trees:
     def taken(self, which: Int64, trie: ItemTrie) -> "Trees":
         """The trees of some prompts, in the order of `which`."""
         start = np.cumsum(self.count) - self.count
-        _, nodes = spans(start[which], self.count[which])
+        _, nodes, _ = spans(start[which], self.count[which])
         children = trie.child_count[self.node].astype(np.int64)
         first = np.cumsum(children) - children
-        _, kept = spans(first[nodes], children[nodes])
+        _, kept, _ = spans(first[nodes], children[nodes])
         return Trees(self.count[which], self.node[nodes], self.logprob[kept], self.leaves[which])
 
 

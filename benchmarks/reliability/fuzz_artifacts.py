@@ -100,7 +100,8 @@ class Artifacts:
         )  # fmt: skip
         self.kept = Kept(
             schema_version=KEPT_SCHEMA, subject=subject, acceptance=self.tuning.acceptance,
-            paces=KeptPaces((1.5,) * SIZES, (0.5,) * SIZES, 2.0), trials=(KeptTrials(k=10, left=9, wait=32),), standing=0.2,
+            paces=KeptPaces((1.5,) * SIZES, (0.5,) * SIZES, 2.0), standing=0.2,
+            trials=(KeptTrials(k=10, left=9, wait=32),),
         )  # fmt: skip
 
     def search(self, catalog: Catalog, trie: ItemTrie) -> None:

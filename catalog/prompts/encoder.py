@@ -65,7 +65,9 @@ class PromptEncoder:
                 f"the prompt does not fit: one item of {longest} tokens and {frame} tokens around the "
                 f"history, but the context leaves {max_tokens}. Use a shorter template or a model with more context."
             )
-        self._tokens, self._lengths, self._ragged = item_tokens[:, :longest], lengths, shortest < longest
+        before = np.broadcast_to(self._separator, (len(item_tokens), gap))
+        self._pieces = np.concatenate([before, item_tokens[:, :longest]], axis=1)  # [I, gap + L]
+        self._lengths, self._ragged = lengths, shortest < longest
         self._room = max_tokens - frame + gap  # for items with a separator each
         self.max_items = min(spec.history_length, self._room // (shortest + gap))  # the most items a prompt can hold
 
@@ -82,10 +84,7 @@ class PromptEncoder:
             room = np.cumsum(self._lengths[recent[::-1]] + gap)
             recent = recent[len(recent) - int(np.searchsorted(room, self._room, side="right")) :]
         kept = len(recent)
-        body = np.empty((kept, gap + self._tokens.shape[1]), np.int64)
-        body[:, :gap] = self._separator
-        body[:, gap:] = self._tokens[recent]
-        joined = body.ravel()[gap:]
+        joined = self._pieces[recent].ravel()[gap:]
         if self._ragged:
             joined = joined[joined != PAD]
         ids = np.concatenate((self._prefix, joined, self._suffix))

@@ -81,7 +81,7 @@ class ItemPool:
     def rows(self, items: Int64) -> tuple[Int64, NDArray[np.int32], Float32]:
         """What followed each item [n]: (position in `items` [m], follower [m], weight [m]), one item after another."""
         start = self.starts[items]
-        which, at = spans(start, self.starts[items + 1] - start)
+        which, at, _ = spans(start, self.starts[items + 1] - start)
         return which, self.followers[at], self.weights[at]
 
 

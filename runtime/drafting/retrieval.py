@@ -21,7 +21,7 @@ from ...catalog.trie import ItemTrie
 from ...pools.items.pool import ItemPool, summed
 from ..search.scoring import Scoring
 from ..search.trie_view import TrieView
-from ..stats import DecodeStats
+from ..stats import Call, DecodeStats
 from ..types import Bool, Float64, Int64, NodeList, Request
 from .guesses import Guesses
 
@@ -154,7 +154,7 @@ class PoolGuesses(Guesses):
         most, prompt = int(np.bincount(nodes.request).max()), 0
         if not self._looked_up:  # the first call of a batch looks histories up, as a model's reads prompts
             prompt, self._looked_up = max(len(request.prompt) for request in self._requests), True
-        with self._stats.call("pool", len(self._requests), 0, prompt + most, prompt):
+        with self._stats.timed("pool") as timed:
             which, child = self._view.children(nodes.request, nodes.node)
             begins = np.diff(which, prepend=-1) > 0
             first, family = np.flatnonzero(begins), np.cumsum(begins) - 1
@@ -163,7 +163,9 @@ class PoolGuesses(Guesses):
             seen = self._seen(request, child)
             total = np.add.reduceat(seen, first)[family]
             guess = np.log((seen + PRIOR_COUNTS * guess) / (total + PRIOR_COUNTS))
-            return which, child, self._scoring(guess, first)
+            scores = self._scoring(guess, first)
+        self._stats.called(Call("pool", len(self._requests), 0, prompt + most, prompt, timed.seconds))
+        return which, child, scores
 
     def retain(self, active: Bool) -> None:
         pass

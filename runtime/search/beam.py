@@ -21,15 +21,16 @@ def best_per_request(request: Int64, key: Float64, batch: int, width: Int64) -> 
     where a request has fewer. Equal keys keep the candidates' order: with candidates listed by parent
     rank and then token id, that is the better parent first, then the smaller token id.
     """
+    cost = -key
     count, place = numbered(request, batch)
     most, widest = int(count.max(initial=0)), int(width.max(initial=0))
     chosen = np.arange(len(request))
     if most > widest > 0:  # drop all below the widest-th best of their request, so that only few are sorted
         dense = np.full((batch, most), np.inf)
-        dense[request, place] = -key
+        dense[request, place] = cost
         dense.partition(widest - 1, axis=1)
-        chosen = (-key <= dense[request, widest - 1]).nonzero()[0]
-    chosen = chosen[np.lexsort((-key[chosen], request[chosen]))]
+        chosen = (cost <= dense[request, widest - 1]).nonzero()[0]
+    chosen = chosen[np.lexsort((cost[chosen], request[chosen]))]
     owner = request[chosen]
     _, rank = numbered(owner, batch)
     best = np.full((batch, widest), -1)

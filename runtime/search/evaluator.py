@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...engines.base import ForwardInputs
-from ..stats import DecodeStats
+from ..stats import Call, DecodeStats
 from ..types import Bool, Int64, NodeList
 from .beam import numbered
 from .nodes import EvaluatedNodes
@@ -72,34 +72,38 @@ class TreeEvaluator:
         nodes = self.nodes.with_ancestors(nodes)  # those whose scores are lacking, and what these need
         if not len(nodes):
             return nodes
-        count, where = numbered(nodes.request, len(self._row))  # [n] where in the call each node's logits are
+        count, place = numbered(nodes.request, len(self._row))
+        where = place  # [n] where in the call each node's logits are
         tokens, query = nodes, where
         if prompt:
-            where += prompt - 1
+            where = place + prompt - 1
             below = nodes.node > 0
             where[~below] = self._lengths[nodes.request[~below]] - 1 - self._cache.length
             tokens, query = NodeList(nodes.request[below], nodes.node[below]), where[below]
         paths = self.nodes.add(nodes, self._cache.length + where)
-        parents, rows, place = self._scored(nodes, where)
+        parents, rows, place = self._scored(nodes, where, count, place)
         inputs = self._inputs(tokens, query, paths[below] if prompt else paths, prompt, rows)
-        batch, new = inputs.input_ids.shape
-        with self._stats.call(self._timer, batch, self._cache.length, new, prompt):
+        (batch, new), past = inputs.input_ids.shape, self._cache.length
+        with self._stats.timed(self._timer) as timed:
             logprobs = self._engine.forward(inputs, self._cache)
+        self._stats.called(Call(self._timer, batch, past, new, prompt, timed.seconds))
         self.nodes.add_scores(parents, place, logprobs.reshape(-1, logprobs.shape[2]))
         self.calls += count > 0
         self.evaluated += count - (1 if prompt else 0)
         return nodes
 
-    def _scored(self, nodes: NodeList, where: Int64) -> tuple[NodeList, Int64, Int64]:
+    def _scored(
+        self, nodes: NodeList, where: Int64, count: Int64, place: Int64
+    ) -> tuple[NodeList, Int64, Int64]:  # fmt: skip
         """Which of a call's nodes take a row of logits: not those that are there for their descendants only.
 
-        where [n]: the nodes' places in the call. Returns these m nodes, the call's `logit_rows` [cache rows, R] and
-        the row of each node [m] among all of these.
+        where [n]: the nodes' places in the call; count [B], place [n]: as `numbered`. Returns these m nodes, the call's
+        `logit_rows` [cache rows, R] and the row of each node [m] among all of these.
         """
         scored = self._view.needs_scores(nodes.request, nodes.node)
         if not scored.all():
             nodes, where = NodeList(nodes.request[scored], nodes.node[scored]), where[scored]
-        count, place = numbered(nodes.request, len(self._row))
+            count, place = numbered(nodes.request, len(self._row))
         row, most = self._row[nodes.request], int(count.max())
         rows = np.zeros((self._cache.batch, most), np.int64)
         rows[row, place] = where

@@ -1,5 +1,7 @@
 """What one engine knows about a batch's search: the nodes it evaluated, and their children's scores."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,6 +10,19 @@ from ..types import Beams, Bool, Float64, Int64, NodeList
 from .noise import SAMPLE, Noise, perturbed
 from .scoring import Scoring
 from .trie_view import TrieView
+
+
+class Lookup(NamedTuple):
+    """Nodes as they stand with one engine."""
+
+    entry: Int64  # -1 where the node was not evaluated
+    needed: Bool  # whether stepping from it takes the engine's scores
+
+    @property
+    def lacking(self) -> Bool:
+        """Whether these are not known yet."""
+        lacking: Bool = self.needed & (self.entry < 0)
+        return lacking
 
 
 class EvaluatedNodes:
@@ -26,7 +41,8 @@ class EvaluatedNodes:
         self._keys = np.full(1, np.iinfo(np.int64).max)  # sorted
         self._entry = np.full(1, -1)  # entry of each key
         self._paths = np.empty((0, self._trie.length), np.int64)  # slot of each ancestor and itself, by depth; or -1
-        self._first = np.empty(0, np.int64)  # where an entry's children begin in _logprobs
+        # Where an entry's children begin in _logprobs. As -1 is no entry, the last place is kept for none.
+        self._first = np.zeros(1, np.int64)
         self._logprobs = np.zeros(1)  # the first stands for every only child whose parent needs no scores
         self.failed = np.empty(0, np.int64)  # requests for which the engine gave what is no log-probability
 
@@ -47,11 +63,13 @@ class EvaluatedNodes:
         """All evaluated nodes, sorted by request and then by trie node, so parents first."""
         return NodeList(*np.divmod(self._keys[:-1], self._stride))
 
+    def looked_up(self, request: Int64, node: Int64) -> Lookup:
+        """Nodes as they stand with this engine; any shapes, as `find` (node may be -1)."""
+        return Lookup(self.find(request, node), self._view.needs_scores(request, node))
+
     def lacks(self, request: Int64, node: Int64) -> Bool:
         """Whether nodes have children whose scores are not known yet; any shapes, as `find` (node may be -1)."""
-        needs = self._view.needs_scores(request, node)
-        lacking: Bool = needs & (self.find(request, node) < 0)
-        return lacking
+        return self.looked_up(request, node).lacking
 
     def with_ancestors(self, nodes: NodeList) -> NodeList:
         """The nodes and all their ancestors (the root included) that are not evaluated yet.
@@ -81,14 +99,14 @@ class EvaluatedNodes:
         order = keys.argsort(kind="stable")  # two sorted runs: a merge
         self._keys, self._entry = keys[order], entry[order]
         self._paths = np.concatenate([self._paths, np.full((count, self._trie.length), -1)])
-        self._first = np.concatenate([self._first, np.zeros(count, np.int64)])
+        self._first = np.concatenate([self._first, np.zeros(count, np.int64)])  # the last is none's still
         depth = self._trie.depth[nodes.node]
         parent = self._find(nodes.request * self._stride + self._trie.parent[nodes.node])
         new = self._paths[before:]
-        for d in range(max(int(depth.min(initial=1)), 1), int(depth.max(initial=0)) + 1):
-            here = np.flatnonzero(depth == d)
+        for d in np.bincount(depth)[1:].nonzero()[0].tolist():
+            here = (depth == d + 1).nonzero()[0]
             path = self._paths[parent[here]]
-            path[:, d - 1] = slots[here]
+            path[:, d] = slots[here]
             new[here] = path
         return new
 
@@ -114,17 +132,16 @@ class EvaluatedNodes:
         Returns (position in `nodes` of each child's parent, child, log-probability), all [m]; parents in the order
         given.
         """
-        which, child, start = self._view.families(nodes.request, nodes.node)
-        entry = self.find(nodes.request, nodes.node)
-        first = np.where(entry >= 0, self._first[entry], 0) if len(self._first) else np.zeros(len(nodes), np.int64)
-        return which, child, self._logprobs[np.arange(len(which)) + (first - start)[which]]
+        return self._logprobs_of(nodes, self.find(nodes.request, nodes.node))
 
-    def children(self, beams: Beams) -> tuple[Int64, Beams]:
+    def children(self, beams: Beams, entry: Int64 | None = None) -> tuple[Int64, Beams]:
         """The scored children of nodes whose scores are known, or that need none.
 
-        Returns (position in `beams` of each child's parent, children); parents in the order given.
+        entry [n]: the beams', if they have been looked up. Returns (position in `beams` of each child's parent,
+        children); parents in the order given.
         """
-        which, child, logprob = self.logprobs(NodeList(beams.request, beams.node))
+        nodes = NodeList(beams.request, beams.node)
+        which, child, logprob = self.logprobs(nodes) if entry is None else self._logprobs_of(nodes, entry)
         return which, self.extended(beams, which, child, logprob)
 
     def extended(self, beams: Beams, which: Int64, child: Int64, logprob: Float64) -> Beams:
@@ -148,6 +165,11 @@ class EvaluatedNodes:
             total[below[which[mine]]] += kids.score[mine]
             node = np.where(node > 0, self._trie.parent[node], 0)
         return total
+
+    def _logprobs_of(self, nodes: NodeList, entry: Int64) -> tuple[Int64, Int64, Float64]:
+        """As `logprobs`, of nodes whose entries [n] are known."""
+        which, child, start = self._view.families(nodes.request, nodes.node)
+        return which, child, self._logprobs[np.arange(len(which)) + (self._first[entry] - start)[which]]
 
     def _find(self, keys: Int64) -> Int64:
         """Entry of each key, or -1."""

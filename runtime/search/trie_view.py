@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...catalog.trie import ItemTrie
 from ..types import Bool, Int64, ScoringKind
@@ -35,13 +34,12 @@ class TrieView:
 
     def families(self, request: Int64, node: Int64) -> tuple[Int64, Int64, Int64]:
         """As `children`, and where every node's children begin among them [n]."""
-        which, child = self.trie.children(node)
+        which, child, first = self.trie.families(node)
         if self._live is None:
-            count: NDArray[np.integer] = self.trie.child_count[node]
-        else:
-            alive = self._live[self._filter[request][which], child]
-            which, child = which[alive], child[alive]
-            count = np.bincount(which, minlength=len(node))
+            return which, child, first
+        alive = self._live[self._filter[request][which], child]
+        which, child = which[alive], child[alive]
+        count = np.bincount(which, minlength=len(node))
         return which, child, count.cumsum() - count
 
     def allows(self, request: Int64, node: Int64) -> Bool:

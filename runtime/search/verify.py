@@ -36,7 +36,7 @@ class Verifier(ABC):
         """
         if tree.mode != self.mode:
             raise ValueError(f"got a tree drafted for {tree.mode} verification, expected one for {self.mode}")
-        return advance(frontier, known, self.view, self._chooser(frontier, known, tree))
+        return advance(frontier, known, self._chooser(frontier, known, tree))
 
     @abstractmethod
     def _chooser(self, frontier: Frontier, known: EvaluatedNodes, tree: DraftTree) -> Chooser:
@@ -119,21 +119,23 @@ def best(kids: Beams, frontier: Frontier, view: TrieView) -> Choice:
     return Choice(np.where(running >= 0, inner[running], -1), np.where(leaf[top], top, -1))
 
 
-def advance(frontier: Frontier, known: EvaluatedNodes, view: TrieView, choose: Chooser) -> Verdict:
+def advance(frontier: Frontier, known: EvaluatedNodes, choose: Chooser) -> Verdict:
     """Step every frontier as far as all of its nodes are evaluated, by a rule."""
     request = np.arange(len(frontier.depth))[:, None]
-    lacking = known.lacks(request, frontier.running.nodes)
-    steps = []
+    looked = known.looked_up(request, frontier.running.nodes)
+    lacking, steps = looked.lacking, []
     while (ready := frontier.active & ~lacking.any(axis=1)).any():
         running = frontier.running
         chosen = ready[:, None] & (running.nodes >= 0)
-        _, kids = known.children(beams_of(running.nodes, running.scores, running.keys, chosen))
+        beams = beams_of(running.nodes, running.scores, running.keys, chosen)
+        _, kids = known.children(beams, looked.entry[chosen])
         choice = choose(kids, frontier, ready)
         frontier = _stepped(frontier, kids, choice, ready)
         nodes = frontier.running.nodes
-        lacking = known.lacks(request, nodes)
+        looked = known.looked_up(request, nodes)
+        lacking = looked.lacking
         moved = ready & frontier.active
-        needed = view.needs_scores(request, nodes) & moved[:, None]
+        needed = looked.needed & moved[:, None]
         stand_ins = np.zeros(nodes.shape, bool)
         if choice.stand_ins is not None:
             stand_ins[:, : choice.stand_ins.shape[1]] = choice.stand_ins

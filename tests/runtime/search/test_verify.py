@@ -52,7 +52,7 @@ def verify_strict(frontier: Frontier, known: EvaluatedNodes, trie: ItemTrie) -> 
 
 def counted(verdict: Verdict, length: int = 3) -> DecodeStats:
     stats = DecodeStats(length)
-    stats.count(verdict)
+    stats.count(verdict.steps)
     return stats
 
 
