@@ -112,7 +112,7 @@ def bench(bundle: Path | None, files: HistoryFiles, check: Path | None, outputs:
     faults = [f"{found.differing} lists are not what they must be"] if found.differing else []
     if stored is not None:
         result = check_again(stored, found)
-        click.echo(f"\n{compared(result.moved, result.ratios, result.missing)}")
+        click.echo(f"\n{compared(result)}")
         faults += [f"{len(result.moved)} ratios moved"] if result.moved else []
     if outputs.paths:
         click.echo(f"\nWrote {', '.join(map(str, outputs.paths))}")

@@ -25,7 +25,7 @@ from specbeam.runtime.loaded import Loaded
 from specbeam.runtime.planning.acceptance import GRID, AcceptanceCounts, DepthCounts, LevelCounts, WidthCounts
 from specbeam.runtime.planning.costs import SIZES
 from specbeam.runtime.planning.kept import KEPT_SCHEMA, Kept, KeptPaces, KeptTrials, Memory, Subject
-from specbeam.runtime.planning.planner import Planner
+from specbeam.runtime.planning.planner import BEFORE, Planner
 from specbeam.runtime.planning.policy import FixedPlanning
 from specbeam.runtime.planning.tuning_file import TUNING_SCHEMA, CallFit, Tuning, planner_for
 
@@ -158,7 +158,8 @@ class Artifacts:
         memory = Memory(planner, self.kept.subject, path.parent)
         refused = memory.fault
         planner.rationale(8, 40, 10)
-        planner.begin(np.full(2, 10), 40)
+        for _ in range(BEFORE + 1):
+            planner.begin(np.full(2, 10), 40)
         memory.keep()
         assert Memory(self.planner(), self.kept.subject, path.parent).fault == ""
         if refused:

@@ -22,6 +22,8 @@ from benchmarks.speed.made_pairs import made_pair
 from specbeam.engines.bundle.items import Bundle
 from specbeam.runtime import EngineChoice, Recommender
 from specbeam.runtime.metrics import Estimate, estimate
+from specbeam.runtime.planning.budget import Effort
+from specbeam.runtime.planning.planner import Planner
 from specbeam.runtime.types import Float64, Request
 
 FIRST = 50  # users at batch 1 that are told by themselves
@@ -65,8 +67,11 @@ def requests(recommender: Recommender, cell: Cell, rng: np.random.Generator) -> 
     return [replace(request, prompt=request.prompt[: cell.prompt]) for request in encoded]
 
 
-def measure(bundle: Bundle, cell: Cell, options: Namespace) -> Float64:
-    """[batches, 2] processor seconds of plain and of auto; raises SystemExit where their lists differ."""
+def measure(bundle: Bundle, cell: Cell, options: Namespace) -> tuple[Float64, float]:
+    """[batches, 2] processor seconds of plain and of auto, and planning's share of auto's time by the clock.
+
+    Raises SystemExit where their lists differ.
+    """
     arms, rng, seconds = opened(bundle, cell, options), np.random.default_rng(0), list[list[float]]()
     most = max(1, (options.users or 10**9) // cell.batch)
     least = min(most, max(FEWEST, FIRST if cell.batch == 1 else 0))
@@ -81,7 +86,8 @@ def measure(bundle: Bundle, cell: Cell, options: Namespace) -> Float64:
             ranked = ([(item.item, item.score) for item in each.items] for each in (auto, plain))
             if fault := ranking_fault(*ranked):
                 raise SystemExit(f"{cell.name}: the lists differ: {fault}")
-    return np.array(seconds)
+    effort = arms["auto"].planning.effort if isinstance(arms["auto"].planning, Planner) else Effort()
+    return np.array(seconds), effort.planning / max(effort.serving, 1e-9)
 
 
 def resampled(times: Float64, rng: np.random.Generator) -> Float64:
@@ -107,16 +113,22 @@ def shown(number: Estimate) -> str:
     return f"{number.value:.3f} [{number.low:.3f}, {number.high:.3f}]"
 
 
-def report(times: dict[str, Float64], options: Namespace) -> None:
+def report(times: dict[str, Float64], planning: dict[str, float], options: Namespace) -> None:
     """The table, the summary, and JSON if asked for."""
     rows, cells = list[list[object]](), dict[str, object]()
     for name, each in times.items():
         own, _ = ratio([each])
         milliseconds = 1000 * each.sum(axis=0) / (len(each) * CELLS[name].batch)
         over = "" if own.value <= 1.05 else "OVER 1.05"
-        rows.append([name, len(each), *(f"{ms:.2f}" for ms in milliseconds), shown(own), over])
-        cells[name] = {"batches": len(each), "milliseconds": milliseconds.tolist(), "ratio": own}
-    print_table(["cell", "batches", "plain", "auto", "auto / plain", ""], rows)
+        share = f"{100 * planning[name]:.2f} %"
+        rows.append([name, len(each), *(f"{ms:.2f}" for ms in milliseconds), shown(own), share, over])
+        cells[name] = {
+            "batches": len(each),
+            "milliseconds": milliseconds.tolist(),
+            "ratio": own,
+            "planning": planning[name],
+        }
+    print_table(["cell", "batches", "plain", "auto", "auto / plain", "planning", ""], rows)
     pooled, mean = ratio(list(times.values()))
     facts = {"pooled": pooled, "mean": mean}
     print(f"\npooled {shown(pooled)}; mean of cells {shown(mean)}")
@@ -163,10 +175,10 @@ def main() -> None:
     }
     # What a process does once is nobody's share.
     measure(bundles[chosen[0].levels], chosen[0], Namespace(**{**vars(options), "users": 2 * chosen[0].batch}))
-    times = dict[str, Float64]()
+    times, planning = dict[str, Float64](), dict[str, float]()
     for cell in tqdm(chosen, desc="cells", disable=None):
-        times[cell.name] = measure(bundles[cell.levels], cell, options)
-    report(times, options)
+        times[cell.name], planning[cell.name] = measure(bundles[cell.levels], cell, options)
+    report(times, planning, options)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from ...runtime.metrics import Estimate
+from ...runtime.metrics import FEWEST, Estimate
 from ..settings import GENERATE, PLAIN
 from ..table import machine, table
-from .check import Moved
+from .check import Check
 from .figures import PARTS, Lane, Race
 from .settings import FLOOR, TOLD
 
@@ -77,16 +77,20 @@ def _lists(race: Race) -> str:
     return "\n".join(said)
 
 
-def compared(moved: Sequence[Moved], ratios: int, missing: Sequence[str]) -> str:
+def compared(check: Check) -> str:
     """What a check found."""
-    lines = [f"{ratios - len(moved)} of {ratios} stored ratios are as they were, within both intervals."]
-    for each in moved:
+    lines = [f"Not as it was: {difference}" for difference in check.differing]
+    same = check.ratios - check.few - len(check.moved)
+    lines.append(f"{same} of {check.ratios} stored ratios are as they were, within both intervals.")
+    if check.few:
+        lines.append(f"{check.few} say nothing: they are of fewer than {FEWEST} turns (--seconds, --rounds).")
+    for each in check.moved:
         word = "faster" if each.now.value > each.then.value else "slower"
         lines.append(
             f"MOVED: {each.name}, K {each.k}, batch {each.batch}, over {each.base}: {_ratio(each.then)} stored, "
             f"{_ratio(each.now)} now: {word}"
         )
-    return "\n".join(lines + [f"Not measured now: {name}" for name in missing])
+    return "\n".join(lines + [f"Not measured now: {name}" for name in check.missing])
 
 
 def _place(lane: Lane) -> list[str]:

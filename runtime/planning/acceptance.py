@@ -100,7 +100,7 @@ class Acceptance:
         needed = np.bincount(reached.owner, minlength=len(level))
         depths = np.stack([needed >= 0, needed == 0, needed, reached.children], axis=1).astype(np.int64)
         ended = before.active & ~verdict.frontier.active
-        for k in np.unique(before.width[before.active]).tolist():
+        for k in sorted(set(before.width[before.active].tolist())):
             counts, own, mine = Counts.empty(length), before.width[reached.request] == k, before.width == k
             request, depth = reached.request[own], reached.depth[own]
             np.add.at(counts.levels, (before.depth[request], level_place(level[own])), trials[own])

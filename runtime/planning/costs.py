@@ -103,7 +103,7 @@ class CallCosts(Frozen, frozen=True, dict=True):
     @cached_property
     def _grid(self) -> "_Grid":
         batches, pasts, news = (
-            np.unique([getattr(point, name) for point in self.latency]).astype(np.float64)
+            np.array(sorted({getattr(point, name) for point in self.latency}), np.float64)
             for name in ("batch", "past", "new")
         )
         rows = []

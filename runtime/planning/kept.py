@@ -31,6 +31,7 @@ from .policy import Planning
 KEPT_SCHEMA = 1
 ENDING = ".learned.json"
 MOST_FILES = 64  # in the cache: those written last
+LARGEST = 16 << 20  # bytes of a file that can be ours
 WEIGHT = 40  # requests of a K that what was learned earlier stands for at most: a change is found out by as many more
 FIRST_S, SELDOM_S = 5.0, 60.0  # seconds of serving until it is written: first, then twice as many each time, up to
 FURTHEST = 4.0  # from what is believed, that a pace may be
@@ -169,6 +170,8 @@ class Memory:
     def _write(self, learned: Learned) -> None:
         if learned == self._kept:  # counts are replaced, never changed
             return
+        if self.path.is_dir():
+            raise SpecBeamError("a folder is in its place")
         earlier = self._earlier()
         counts = {} if earlier is None else dict(earlier.counts)
         for k, each in learned.counts.items():
@@ -191,6 +194,9 @@ class Memory:
         """What is there, if it can be used."""
         try:
             if not self.path.is_file():
+                return None
+            if self.path.stat().st_size > LARGEST:
+                self.fault = f"{self.path} is no file of what earlier runs learned: it is too large ({REMEDY})"
                 return None
             kept = read_sealed(self.path, Kept, "specbeam infer, which does so by itself", KEPT_SCHEMA)
             return kept.learned(self._planner.acceptance.length) if kept.subject == self._subject else None

@@ -17,6 +17,8 @@ from specbeam.evaluate.race.check import read_race
 from specbeam.evaluate.race.figures import PARTS, Race
 from specbeam.evaluate.race.racers import LoopRacer, Racer, Ranked, Spent
 from specbeam.evaluate.race.run import run_cells
+from specbeam.evaluate.race.table import compared
+from specbeam.runtime.metrics import FEWEST
 from specbeam.runtime.types import Request
 from tiny_bundle import Tiny
 
@@ -100,9 +102,30 @@ def doctored(raced: Race, factor: float) -> Race:
     return replace(raced, lanes=tuple(lanes))
 
 
+def long(race: Race) -> Race:
+    """As if every contestant had had turns enough for an interval."""
+    return replace(race, lanes=tuple(replace(lane, turns=FEWEST) for lane in race.lanes))
+
+
+def test_few_turns_say_nothing(raced: Race) -> None:
+    check = check_again(doctored(raced, 1e4), raced)
+    assert (check.few, check.moved) == (check.ratios, ())
+    assert f"{check.few} say nothing" in compared(check)
+
+
+def test_what_is_not_as_it_was_is_told(raced: Race) -> None:
+    setup = replace(raced.setup, sha256="0" * 64, threads=2, load=9.0, bundle="elsewhere")
+    check = check_again(raced, replace(raced, setup=setup, requests=6))
+    assert check.differing[1:] == ("threads: 1 then, 2 now", "requests: 7 then, 6 now")
+    assert check.differing[0].startswith("sha256: ")
+    assert "Not as it was: threads: 1 then, 2 now" in compared(check)
+
+
 @pytest.mark.parametrize("factor", [1e4, 1e-4])
 def test_a_ratio_that_moved_is_found(raced: Race, factor: float) -> None:
+    raced = long(raced)
     same = check_again(raced, raced)
+    assert (same.few, same.differing) == (0, ())
     assert (same.moved, same.missing) == ((), ())
     assert same.ratios == sum(len(lane.speedup) for lane in raced.lanes)
     (moved,) = check_again(doctored(raced, factor), raced).moved
