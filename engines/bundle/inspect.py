@@ -97,6 +97,9 @@ def describe_choice(name: str, facts: EngineFacts) -> str:
 def _choice(name: str, facts: EngineFacts, *, default: bool = False) -> list[str]:
     versions = ", ".join(f"{library} {version}" for library, version in facts.versions.items())
     lines = [f"  engine     {name}{', the default' * default} ({versions}, {facts.threads} threads)"]
+    narrow = [role for role in facts.roles if facts.has_catalog_head(role)]
+    if narrow:
+        lines.append(f"    constrained scoring: the head has the catalog's columns alone ({', '.join(narrow)})")
     for role, role_facts in facts.roles.items():
         if role_facts.quantization is not None:
             lines += _quantization(role, role_facts.quantization)

@@ -16,6 +16,7 @@ from specbeam.engines import build
 from specbeam.engines.base import Engine
 from specbeam.engines.build import build_engine
 from specbeam.engines.bundle.facts import CONSTRAINED
+from specbeam.engines.bundle.inspect import describe
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.latency import call, random_tokens
 from specbeam.engines.onnxruntime import backend
@@ -177,3 +178,9 @@ def test_none_is_built_where_it_leaves_little_out(bundle: Path, monkeypatch: pyt
     facts = Bundle.open(bundle).engine_facts(ENGINE)
     assert not any(facts.has_catalog_head(role) for role in facts.roles)
     assert load_engine(Bundle.open(bundle), "draft", ENGINE, threads=1, scoring="constrained").columns == 18
+
+
+def test_inspect_says_who_has_it(tiny: Tiny, former: Path) -> None:
+    told = "the head has the catalog's columns alone (target, draft)"
+    assert told in describe(Bundle.open(tiny.bundle))
+    assert told not in describe(Bundle.open(former))
