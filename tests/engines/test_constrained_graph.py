@@ -182,5 +182,5 @@ def test_none_is_built_where_it_leaves_little_out(bundle: Path, monkeypatch: pyt
 
 def test_inspect_says_who_has_it(tiny: Tiny, former: Path) -> None:
     told = "the head has the catalog's columns alone (target, draft)"
-    assert told in describe(Bundle.open(tiny.bundle))
-    assert told not in describe(Bundle.open(former))
+    assert told in describe(tiny.bundle)
+    assert told not in describe(former)
