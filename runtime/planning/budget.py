@@ -15,9 +15,9 @@ DOSE = 0.008  # share of the time without drafts that may be lost to drafts that
 RESERVE = 4.0  # batches' time that gains are remembered for
 PATIENCE = 32  # requests until drafts that did not seem to pay are tried again, and then twice as many each time
 LONGEST = 256  # so many at most where an earlier process tried them
-PLANNING = 0.006  # share of the time of serving that planning may take
+PLANNING = 0.008  # share of the time of serving that planning may take
 FIRST_PLANS = 0.01  # seconds of planning that need not have been earned yet
-PLANS = 0.6  # of planning, the part that may be spent before what came of it is looked at
+PLANS = 0.7  # of planning, the part that may be spent before what came of it is looked at
 
 
 @final

@@ -17,7 +17,7 @@ Key = tuple[int, int, int]  # batch, prompt, K
 class Look(NamedTuple):
     """At what came of a batch."""
 
-    key: Key
+    batch: Key  # as it was, not rounded
     weight: int  # how many batches it stands for
     ahead: bool  # whether something was evaluated ahead of need
 

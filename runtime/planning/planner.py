@@ -24,7 +24,7 @@ WELL_KNOWN, SOME = 200, 7  # once drafts of so many requests of a K were looked 
 BEFORE = 2  # batches that are looked at before anything is planned by beliefs that nobody tuned
 FIRST, SELDOM = 6, 16  # batches, with drafts and without, whose time is looked at: the first; then one plain in so many
 MOVED = 1.25  # factor between paces that makes a policy worth choosing anew
-ROUNDING = 2.0  # batches and prompts whose sizes differ by less than this factor are planned for as one
+ROUNDING = 2.0, 4.0  # batches, and prompts, whose sizes differ by less than this factor are planned for as one
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,12 @@ class Planner(Planning, Watcher):
             keys = {k: _key(len(width), prompt, k) for k in ks}
             self._batches += 1
             if self._batches <= self._before:
-                return Plain(self, Look(keys[max(ks)], 1, ahead=False))
-            return self._decided(keys, {k: self._current(key) for k, key in keys.items()}, len(width))
+                return Plain(self, Look((len(width), prompt, max(ks)), 1, ahead=False))
+            return self._decided(keys, {k: self._current(key) for k, key in keys.items()}, len(width), prompt)
 
-    def _decided(self, keys: Mapping[int, Key], choices: Mapping[int, Choice | None], batch: int) -> Course:
+    def _decided(
+        self, keys: Mapping[int, Key], choices: Mapping[int, Choice | None], batch: int, prompt: int
+    ) -> Course:  # fmt: skip
         """What is done with a batch; the most that any of its Ks may lose is what must be afforded."""
         known = {k: choice for k, choice in choices.items() if choice is not None}
         if len(known) < len(choices):
@@ -108,7 +110,7 @@ class Planner(Planning, Watcher):
         policies = {k: policy for k, (policy, _) in tried.items()}
         if not any(any(plan) for policy in policies.values() for plan in policy) or not self.account.affords(0):
             looked = self.effort.may_look and (self._batches <= FIRST or self._batches % SELDOM == 0)
-            return Plain(self, Look(keys[k], 1, ahead=False) if looked else None)
+            return Plain(self, Look((batch, prompt, k), 1, ahead=False) if looked else None)
         drafting = {k for k, policy in policies.items() if any(plan.widths for plan in policy)}
         for k in drafting - {k for k, choice in known.items() if choice.drafts}:
             self._trials[k].start()
@@ -116,7 +118,7 @@ class Planner(Planning, Watcher):
         often = self._ahead <= FIRST or (bool(drafting) and self.acceptance.drafted(k) < WELL_KNOWN)
         weight = self._unlooked if self.effort.may_look and (often or self._unlooked >= SOME) else 0
         self._unlooked -= weight
-        return Ahead(self, policies, Look(keys[k], weight, ahead=True) if weight else None)
+        return Ahead(self, policies, Look((batch, prompt, k), weight, ahead=True) if weight else None)
 
     def _tried(self, key: Key, choice: Choice, batch: int) -> tuple[Policy, Outlook]:
         """The policy, or where it drafts nothing what is to be tried now and then."""
@@ -181,16 +183,16 @@ class Planner(Planning, Watcher):
             if look is None:
                 return
             with self.effort.spent():
-                work, plain = self._keeper.work(calls), self._keeper.work(self._plain_calls(look.key))
+                work, plain = self._keeper.work(calls), self._keeper.work(self._plain_calls(look.batch))
                 self._keeper.saw(work, 1000 * seconds, None if look.ahead else plain)
                 self._settled.clear()
                 if look.ahead:
                     paces, foreseen = self._keeper.paces, self._keeper.plain * plain.at(self._keeper.paces)
                     self.account.lost(look.weight * (work.at(paces) - foreseen), foreseen)
 
-    def _plain_calls(self, key: Key) -> list[Call]:
+    def _plain_calls(self, of: Key) -> list[Call]:
         """The calls of such a batch if nothing is evaluated ahead; nobody knows how long they take."""
-        batch, prompt, k = key
+        batch, prompt, k = of
         known, fresh = self.acceptance.estimates(k), max(prompt - self.shared_prefix, 1)
         later = [need for need, idle in zip(known.needed[1:], known.idle[1:], strict=True) if idle < 0.5]
         first = Call("target", batch, self.shared_prefix, fresh, fresh, 0.0)
@@ -248,9 +250,9 @@ def _moved(then: Paces, now: Paces) -> bool:
 
 def _key(batch: int, prompt: int, k: int) -> Key:
     """Of batches that are planned for as one."""
-    return _rounded(batch), _rounded(prompt), k
+    return _rounded(batch, ROUNDING[0]), _rounded(prompt, ROUNDING[1]), k
 
 
-def _rounded(count: int) -> int:
-    """The nearest power of `ROUNDING`, the same for all counts near it."""
-    return round(float(ROUNDING ** round(log(count, ROUNDING))))
+def _rounded(count: int, factor: float) -> int:
+    """The nearest power of the factor, the same for all counts near it."""
+    return round(float(factor ** round(log(count, factor))))

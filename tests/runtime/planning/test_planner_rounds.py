@@ -65,12 +65,12 @@ def test_policies_are_kept_until_half_as_much_again_is_known(monkeypatch: pytest
     acceptance = Acceptance(TRIE)
     plans = Planner(*COSTS, acceptance, shared_prefix=3, tuned=True)
     plans.effort.serving = 1e6
-    for prompt in (50, 80, 88):
+    for prompt in (40, 80, 120):
         plans.begin(k_of(1), prompt)
     assert made == [(1, 64, 10)]
-    for width, prompt in ((k_of(1), 120), (k_of(2), 80), (k_of(1, 9), 80)):
+    for width, prompt in ((k_of(1), 140), (k_of(2), 80), (k_of(1, 9), 80)):
         plans.begin(width, prompt)
-    assert made[1:] == [(1, 128, 10), (2, 64, 10), (1, 64, 9)]
+    assert made[1:] == [(1, 256, 10), (2, 64, 10), (1, 64, 9)]
     del made[:]
     for known, chosen in ((5, 0), (6, 1), (8, 1), (9, 2)):
         while acceptance.requests(10) < known:
