@@ -9,6 +9,7 @@ from commands import bad, good, lines, only, run, write
 from specbeam.evaluate import speed
 from specbeam.evaluate.race.figures import Race
 from specbeam.evaluate.race.racers import BeamRacer, Ranked
+from specbeam.runtime.metrics import FEWEST
 from tiny_bundle import Tiny
 
 QUICK = ("-k", "2,5", "--batches", 3, "--rounds", 3, "--threads", 1)
@@ -22,15 +23,15 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_measures_writes_draws_and_checks(tiny: Tiny, histories: Path, tmp_path: Path) -> None:
     output, plot = tmp_path / "bench.json", tmp_path / "bench.svg"
     told = good(
-        "bench", tiny.bundle, histories, *QUICK, "--contestants", "beams,plain", "--contestants", "auto", "--oracle",
-        "--users", 4, "-o", output, "--plot", plot,
+        "bench", tiny.bundle, histories, *QUICK, "--rounds", FEWEST, "--contestants", "beams,plain", "--contestants",
+        "auto", "--oracle", "--users", 4, "-o", output, "--plot", plot,
     ).stdout  # fmt: skip
     found = msgspec.json.decode(output.read_bytes(), type=Race)
     assert [(lane.name, lane.k) for lane in found.lanes] == [
         (name, k) for k in (2, 5) for name in ("beams", "plain", "auto", "floor")
     ]
     assert (found.requests, found.sources.histories) == (4, (str(histories),))
-    for said in ("x plain", "users/s", "planning", "(floor)", "36 of 36 lists are those of the plain loop"):
+    for said in ("x plain", "users/s", "planning", "(floor)", "72 of 72 lists are those of the plain loop"):
         assert said in told
     drawn = plot.read_text("utf-8")
     for said in ("Users a second (batch 3)", "Milliseconds a batch, median to p95 (K = 5)", "selection", "auto"):
