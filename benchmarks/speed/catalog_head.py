@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from benchmarks.shared import dump, print_table, ranking_fault
 from benchmarks.speed.made_pairs import identifiers, kept_pair
-from benchmarks.speed.never_loses import FEWEST, ratio, shown
+from benchmarks.speed.never_loses import FEWEST, Cell, ratio, requests, shown
 from quick_builds import few_timings
 from specbeam.engines.bundle.default import default_engine
 from specbeam.engines.bundle.facts import CONSTRAINED
@@ -24,7 +24,7 @@ from specbeam.engines.bundle.items import Bundle
 from specbeam.runtime import Drafting, DraftShape, Recommender, Verification
 from specbeam.runtime.loaded import Loaded
 from specbeam.runtime.planning.policy import FixedPlanning
-from specbeam.runtime.types import Float64, Request, ScoringKind
+from specbeam.runtime.types import Float64, ScoringKind
 
 LEVELS = 4
 SHAPE = {
@@ -55,18 +55,12 @@ def searches(engines: dict[ScoringKind, Loaded], shape: DraftShape | None, batch
     }  # fmt: skip
 
 
-def requests(recommender: Recommender, batch: int, prompt: int, rng: np.random.Generator) -> list[Request]:
-    """One batch of random histories, whose prompts are cut to the length that is asked for."""
-    ids = recommender.catalog.item_ids
-    encoded = [recommender.encode([ids[i] for i in rng.integers(0, len(ids), prompt // 3 + 1)]) for _ in range(batch)]
-    return [replace(request, prompt=request.prompt[:prompt]) for request in encoded]
-
-
 def measure(arms: dict[str, Recommender], batch: int, options: Namespace) -> Float64:
     """[batches, 2] processor seconds with either head; raises SystemExit where their lists differ."""
     rng, seconds = np.random.default_rng(0), list[list[float]]()
+    cell = Cell(options.top_k, batch, options.prompt, LEVELS)
     while len(seconds) <= FEWEST or np.sum(seconds[1:]) < options.seconds:
-        group, spent, lists = requests(arms["full"], batch, options.prompt, rng), [0.0, 0.0], {}
+        group, spent, lists = requests(arms["full"], cell, rng), [0.0, 0.0], {}
         for i in rng.permutation(2).tolist():
             start = process_time()
             lists[HEADS[i]] = arms[HEADS[i]].run(group, options.top_k)

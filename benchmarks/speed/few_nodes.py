@@ -1,4 +1,4 @@
-"""Few, cheap nodes: drafts of 8 to 20 nodes a level beside the plain loop, and what the calls alone would allow.
+"""Few, cheap nodes: drafts of 4 to 20 nodes a level beside the plain loop, and what the calls alone would allow.
 
 At K = 1 to 5 the plain loop's calls are small: a draft saves little more than what a call costs at all. Every fixed
 shape, the plain loop and `auto`, which was not tuned, take turns, one user at a time. "loop" is plain's processor time

@@ -118,8 +118,8 @@ class Forecast:
 
     def best_draft(self) -> tuple[Policy, Outlook] | None:
         """As `best`, but beginning with a draft whether that pays or not; None where no draft can be."""
-        found = None if self._draft is None else self._best(forced=True)
-        return found if found is not None and found[0][0].widths else None
+        found = self._best(forced=True)
+        return found if found[0][0].widths else None
 
     def _best(self, *, forced: bool) -> tuple[Policy, Outlook]:
         if self._draft is None:
