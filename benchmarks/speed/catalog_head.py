@@ -6,7 +6,7 @@ checked to be equal; what counts is processor time, by default of one thread. `p
 same shape drafted in every round.
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from time import process_time
@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.shared import dump, print_table, ranking_fault
-from benchmarks.speed.made_pairs import identifiers, kept_pair
+from benchmarks.speed.made_pairs import identifiers, kept_pair, made_parser
 from benchmarks.speed.never_loses import FEWEST, Cell, ratio, requests, shown
 from quick_builds import few_timings
 from specbeam.engines.bundle.default import default_engine
@@ -87,8 +87,7 @@ def bundles(options: Namespace) -> dict[str, Bundle]:
 
 
 def parsed() -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder that keeps the pairs for another run")
+    parser = made_parser(__doc__)
     parser.add_argument("--bundle", type=Path, nargs="*", default=[], help="bundles to measure as well")
     parser.add_argument("--rows", type=int, nargs="*", default=[32_000, 152_000], help="of the vocabulary")
     parser.add_argument("--columns", type=int, nargs="*", default=[1024], help="about so many tokens in the catalog")
@@ -97,8 +96,6 @@ def parsed() -> Namespace:
     parser.add_argument("--top-k", type=int, default=20)
     parser.add_argument("--prompt", type=int, default=80, help="tokens (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="of processor time a line (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", help="write the result as JSON")
     return parser.parse_args()
 
 

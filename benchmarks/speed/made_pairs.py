@@ -6,6 +6,7 @@ codes of an earlier one, as many as chance will have it, and codes of its own be
 """
 
 import json
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,3 +78,12 @@ def kept_pair(
         )  # fmt: skip
         build_engine(bundle, threads=threads)
     return Bundle.open(bundle)
+
+
+def made_parser(description: str | None) -> ArgumentParser:
+    """The options of every benchmark that makes its pairs; those of its own are added to them."""
+    parser = ArgumentParser(description=description)
+    parser.add_argument("--work", type=Path, required=True, help="folder that keeps the pairs for another run")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", help="write the result as JSON")
+    return parser

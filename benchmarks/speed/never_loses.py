@@ -7,10 +7,9 @@ call spin. The pooled ratio weighs every cell by its time, the mean ratio (geome
 bootstrapped over the batches of each cell.
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from time import process_time
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.shared import dump, print_table, ranking_fault
-from benchmarks.speed.made_pairs import made_pair
+from benchmarks.speed.made_pairs import made_pair, made_parser
 from specbeam.engines.bundle.items import Bundle
 from specbeam.runtime import EngineChoice, Recommender
 from specbeam.runtime.metrics import Estimate, estimate
@@ -149,8 +148,7 @@ def _plain(value: object) -> object:
 
 
 def parsed() -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder that keeps the pairs for another run")
+    parser = made_parser(__doc__)
     parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS), metavar="CELL",
                         help=f"some of: {', '.join(CELLS)}")  # fmt: skip
     parser.add_argument("--users", type=int, help="of a cell at most")
@@ -160,9 +158,7 @@ def parsed() -> Namespace:
         default=15,
         help="of processor time a cell, at least six batches (default: %(default)s)",
     )
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--noise", action="store_true", help="the plain loop in both arms: what the method itself errs")
-    parser.add_argument("--output", help="write the result as JSON")
     return parser.parse_args()
 
 

@@ -5,7 +5,7 @@ prompt's call one row is wanted, of a call of 20 nodes all of them. What counts 
 thread.
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from benchmarks.shared import dump, print_table
 from benchmarks.speed.catalog_head import SHAPE
-from benchmarks.speed.made_pairs import identifiers, kept_pair
+from benchmarks.speed.made_pairs import identifiers, kept_pair, made_parser
 from benchmarks.speed.never_loses import ratio, shown
 from quick_builds import few_timings
 from specbeam.engines.base import Engine
@@ -67,14 +67,11 @@ def measure(
 
 
 def parsed() -> Namespace:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder that keeps the pairs for another run")
+    parser = made_parser(__doc__)
     parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=list(PAIRS))
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--prompts", type=int, nargs="+", default=[80, 400], help="tokens")
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", help="write the result as JSON")
     return parser.parse_args()
 
 
