@@ -1,6 +1,7 @@
 """One batch of requests on its way through the search: what it takes is put together here, and what was found."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import final
 
@@ -47,17 +48,26 @@ class BatchSearch:
     def __init__(
         self, loaded: Loaded, verification: Verification, filters: FilterCompiler, *, reuse: bool
     ) -> None:  # fmt: skip
-        self.scoring = scoring_of(verification)
-        if loaded.scoring != "full" and self.scoring.kind == "full":
-            raise OptionError(
-                f"got engines that were loaded for {loaded.scoring} scoring, which know the catalog's columns alone; "
-                "full scoring takes the whole vocabulary's. Load them for full scoring, which serves both."
-            )
-        self._loaded, self._verification, self._filters, self._reuse = loaded, verification, filters, reuse
+        self._loaded, self._filters, self._reuse = loaded, filters, reuse
+        self._verify_by(verification)
         self._hashes = prefix_hashes(loaded.trie)
         beginning = np.array(loaded.prompts.spec.prefix_ids, np.int64)
         self._target = SharedPrefix(loaded.target, beginning)
         self._draft = None if loaded.draft is None else SharedPrefix(loaded.draft, beginning)
+
+    def verifying(self, verification: Verification) -> "BatchSearch":
+        """The same, verified otherwise. Raises `OptionError` where these engines do not score for it."""
+        other = copy(self)
+        other._verify_by(verification)
+        return other
+
+    def _verify_by(self, verification: Verification) -> None:
+        self.scoring, self._verification = scoring_of(verification), verification
+        if self._loaded.scoring != "full" and self.scoring.kind == "full":
+            raise OptionError(
+                f"got engines that were loaded for {self._loaded.scoring} scoring, which know the catalog's columns "
+                "alone; full scoring takes the whole vocabulary's. Load them for full scoring, which serves both."
+            )
 
     def run(
         self, requests: list[Request], k: int, planning: Planning, stats: DecodeStats,

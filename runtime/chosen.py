@@ -51,6 +51,16 @@ class Chosen:
         memory = Memory.of(planning, bundle, name, verification, drafting, threads=threads)
         return cls(bundle, items, name, threads, drafting, verification, batching, planning, memory)
 
+    def verifying(self, verification: Verification) -> "Chosen":
+        """The same, verified otherwise; raises `OptionError` for what cannot be combined."""
+        if verification.scoring is None and verification.mode != "sampled":
+            verification = replace(verification, scoring=self.bundle.manifest.scoring)
+        planning = planning_for(
+            self.bundle, self.engine, self.items[1], verification, self.drafting, threads=self.threads
+        )
+        memory = Memory.of(planning, self.bundle, self.engine, verification, self.drafting, threads=self.threads)
+        return replace(self, verification=verification, planning=planning, memory=memory)
+
     def loaded(self) -> Loaded:
         """With the engines."""
         return Loaded.of(

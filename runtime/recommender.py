@@ -42,8 +42,9 @@ class Recommender:
         batching: Batching | int | None = None,
         reuse: bool = True,
         memory: Memory | None = None,
+        chosen: Chosen | None = None,
     ) -> None:
-        """planning: how much to draft; memory: of the planning; the rest as of `open`."""
+        """planning: how much to draft; memory: of it; chosen: what this was opened with; the rest as of `open`."""
         self.verification = checked_verification(verification)
         self.catalog, self.trie = loaded.catalog, loaded.trie
         self.max_k = None if loaded.max_k is None else checks.whole_number(loaded.max_k, "max_k")
@@ -52,7 +53,7 @@ class Recommender:
         self.encoder = RequestEncoder(loaded.catalog, loaded.trie, loaded.prompts, self.max_k)
         filters, reuse = self.encoder.filters, checks.flag(reuse, "reuse")
         self._search = BatchSearch(loaded, self.verification, filters, reuse=reuse)
-        self._engine, self._lock, self._memory = loaded.engine, Lock(), memory
+        self._engine, self._lock, self._memory, self._chosen = loaded.engine, Lock(), memory, chosen
 
     @classmethod
     def open(
@@ -78,7 +79,7 @@ class Recommender:
         """Load the engines that were chosen; see `open`."""
         return cls(
             chosen.loaded(), planning=chosen.planning, verification=chosen.verification, batching=chosen.batching,
-            reuse=chosen.drafting.reuse, memory=chosen.memory,
+            reuse=chosen.drafting.reuse, memory=chosen.memory, chosen=chosen,
         )  # fmt: skip
 
     @property
@@ -92,6 +93,21 @@ class Recommender:
         other.planning, other.batch_size, other.stats = planning, batch_size, DecodeStats(self.trie.length)
         other._lock = Lock()
         other._memory = self._memory if planning is self.planning else None
+        return other
+
+    def verifying(self, verification: Verification) -> "Recommender":
+        """The same engines, verified otherwise, with statistics of its own.
+
+        Raises `OptionError` for what cannot be combined, or these engines do not score.
+        """
+        other = self.variant(self.planning, self.batch_size)
+        if self._chosen is None:
+            other.verification = verification
+        else:
+            chosen = self._chosen.verifying(verification)
+            other.verification, other.planning, other._memory = chosen.verification, chosen.planning, chosen.memory
+            other._chosen = chosen
+        other._search = self._search.verifying(other.verification)
         return other
 
     def keep(self) -> str:

@@ -1,0 +1,39 @@
+"""Who is told what happens: counters, metrics. Told from several threads, and must be quick."""
+
+from abc import ABC, abstractmethod
+from typing import Literal, final
+
+from ..runtime.stats import DecodeStats
+from .editions import Edition
+
+Outcome = Literal["answered", "failed", "cancelled", "late"]  # failed: by the engine; late: past its deadline
+
+
+class Observer(ABC):
+    """Who is told."""
+
+    @abstractmethod
+    def refused(self, model: str) -> None:
+        """A request was refused, as too many wait."""
+
+    @abstractmethod
+    def ended(self, edition: Edition, outcome: Outcome, waited: float, seconds: float) -> None:
+        """A request has ended; waited: seconds in the queue, seconds: from its arrival to its end."""
+
+    @abstractmethod
+    def called(self, edition: Edition, batch: int, stats: DecodeStats) -> None:
+        """A round (in flight) or a batch (gathered) of so many requests is done; stats: its share alone."""
+
+
+@final
+class Nobody(Observer):
+    """Nobody wants to know."""
+
+    def refused(self, model: str) -> None:
+        pass
+
+    def ended(self, edition: Edition, outcome: Outcome, waited: float, seconds: float) -> None:
+        pass
+
+    def called(self, edition: Edition, batch: int, stats: DecodeStats) -> None:
+        pass

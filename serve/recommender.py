@@ -1,0 +1,114 @@
+"""The public face for hosts: requests one at a time, from any thread or event loop, answered by futures."""
+
+import asyncio
+from collections.abc import Iterable
+from concurrent.futures import Future
+from pathlib import Path
+from time import monotonic
+from typing import Self
+
+from ..catalog import checks
+from ..engines.bundle.items import Bundle
+from ..runtime.encoding import check_k
+from ..runtime.options import Drafting, EngineChoice, Verification
+from ..runtime.recommender import Recommender
+from ..runtime.search.filters import ItemFilter
+from ..runtime.types import DrafterKind, Mode, Recommendation
+from .editions import Edition
+from .errors import Overloaded
+from .options import Serving
+from .tickets import Served as Served
+from .tickets import Ticket
+from .worker import Worker
+
+
+class AsyncRecommender:
+    """Takes requests one at a time and batches them. Its answers are those of `Recommender`, whoever shares the batch.
+
+    Safe to share between threads and event loops. `close` frees what it holds; it is a context manager.
+    """
+
+    def __init__(self, edition: Edition, worker: Worker | None = None, *, serving: Serving | None = None) -> None:
+        """worker: whose thread serves, shared with others on the same device; None: one of its own."""
+        self._edition, self._own = edition, worker is None
+        self.worker = worker or Worker(serving)
+
+    @classmethod
+    def open(
+        cls,
+        bundle: str | Path | Bundle,
+        *,
+        engine: EngineChoice | str | None = None,
+        drafting: Drafting | DrafterKind | None = None,
+        verification: Verification | Mode | None = None,
+        serving: Serving | None = None,
+    ) -> Self:
+        """Open a bundle's engines; see `Recommender.open`. serving: how requests share calls."""
+        serving = serving or Serving()
+        recommender = Recommender.open(
+            bundle, engine=engine, drafting=drafting, verification=verification, batching=serving.size
+        )
+        return cls(Edition("model", "1", "1", recommender), serving=serving)
+
+    @property
+    def edition(self) -> Edition:
+        """What new requests are served by."""
+        return self._edition
+
+    def use(self, edition: Edition) -> Edition:
+        """Serve new requests by another edition; those that wait or run keep theirs. Returns the one before."""
+        before, self._edition = self._edition, edition
+        return before
+
+    def submit(
+        self,
+        history: Iterable[str | int],
+        *,
+        k: int = 20,
+        user: str | int | None = None,
+        item_filter: ItemFilter | None = None,
+        exclude_history: bool = False,
+        verification: Verification | None = None,
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> "Future[Served]":
+        """Ask for a list; returns at once.
+
+        timeout: seconds from now, after which nobody wants it; priority: the largest is served first; verification: in
+        place of the one this was opened with; the rest as of `Recommender.encode`. Raises `HistoryError` and
+        `OptionError` for what cannot be asked, `Overloaded` where too many wait and `Closed`. The future raises
+        `DeadlinePassed`, `EngineError` where the engine fails for this request, or `Closed`. Cancelling it takes the
+        request out before its next round.
+        """
+        edition = self._edition
+        k = check_k(k, edition.recommender.max_k)
+        lane = edition.lane(verification)
+        request = edition.recommender.encode(
+            history, k=k, user=user, item_filter=item_filter, exclude_history=exclude_history
+        )
+        deadline = None if timeout is None else monotonic() + timeout
+        ticket = Ticket(request, k, lane, checks.whole_number(priority, "priority", -(2**31), 2**31), deadline)
+        try:
+            self.worker.waiting.put(ticket)
+        except Overloaded:
+            self.worker.observer.refused(edition.model)
+            raise
+        return ticket.future
+
+    async def serve(self, history: Iterable[str | int], **options: object) -> Served:
+        """As `submit`, awaited; cancelling the task cancels the request."""
+        return await asyncio.wrap_future(self.submit(history, **options))  # type: ignore[arg-type]
+
+    async def recommend(self, history: Iterable[str | int], **options: object) -> Recommendation:
+        """As `serve`: the list alone."""
+        return (await self.serve(history, **options)).recommendation
+
+    def close(self, *, drain: bool = True, timeout: float | None = None) -> bool:
+        """Take no more; answer what waits, or refuse it. Returns whether all has ended (a shared worker goes on)."""
+        return self.worker.close(drain=drain, timeout=timeout) if self._own else True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

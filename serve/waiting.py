@@ -1,0 +1,79 @@
+"""Requests that wait: bounded, the largest priority first, then the oldest."""
+
+from heapq import heappop, heappush
+from itertools import count
+from threading import Condition
+from time import monotonic
+from typing import final
+
+from .editions import Lane
+from .errors import Closed, Overloaded
+from .tickets import Ticket
+
+
+@final
+class WaitingRoom:
+    """The queue of one worker; safe to share between threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._closed = most, False
+        self._lanes: dict[Lane, list[tuple[int, int, Ticket]]] = {}  # heaps
+        self._count, self._order, self._pace = 0, count(), 0.0
+        self.changed = Condition()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def put(self, ticket: Ticket) -> None:
+        """Raises `Overloaded` where as many wait as may, and `Closed`."""
+        with self.changed:
+            if self._closed:
+                raise Closed("this recommender is closed: nothing more is answered. Open another one.")
+            if self._count >= self._most:
+                raise Overloaded(self._count, max(self._count * self._pace, 0.1))
+            heappush(self._lanes.setdefault(ticket.lane, []), (-ticket.priority, next(self._order), ticket))
+            self._count += 1
+            self.changed.notify_all()
+
+    def took(self, seconds: float) -> None:
+        """A request took so many seconds of the worker, which says how soon there is room again."""
+        self._pace = seconds if not self._pace else 0.9 * self._pace + 0.1 * seconds
+
+    def close(self) -> None:
+        """Take no more; what waits is still handed out."""
+        with self.changed:
+            self._closed = True
+            self.changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def first(self, *, block: bool) -> Lane | None:
+        """The lane of the request that is due next; None: nobody waits, and where `block`, it is closed as well."""
+        with self.changed:
+            while not self._count and block and not self._closed:
+                self.changed.wait()
+            return min(self._lanes, key=lambda lane: self._lanes[lane][0][:2]) if self._count else None
+
+    def take(self, lane: Lane, most: int, until: float = 0.0) -> list[Ticket]:
+        """Up to `most` requests of a lane; where there are fewer, more are waited for `until` (by time.monotonic)."""
+        with self.changed:
+            while len(self._lanes.get(lane, ())) < most and not self._closed:
+                left = until - monotonic()
+                if left <= 0 or not self.changed.wait(left):
+                    break
+            heap = self._lanes.get(lane, [])
+            taken = [heappop(heap)[2] for _ in range(min(most, len(heap)))]
+            if not heap:
+                self._lanes.pop(lane, None)
+            self._count -= len(taken)
+            return taken
+
+    def discard(self) -> list[Ticket]:
+        """All that wait, out of the queue."""
+        with self.changed:
+            every = [ticket for heap in self._lanes.values() for _, _, ticket in sorted(heap)]
+            self._lanes.clear()
+            self._count = 0
+            return every
