@@ -7,13 +7,17 @@ TOOLS := $(VENV)-tools
 SOURCES := $(shell find . -name '*.py' -not -path './.*') py.typed README.md
 EXAMPLES := $(abspath $(wildcard examples/*.py))
 
-.PHONY: demo test lint types bench fuzz audit licences clean
+.PHONY: demo test test-services lint types bench fuzz audit licences clean
 
 demo: $(VENV)/.package
 	$(BIN)/specbeam demo --output demo --overwrite
 
 test: $(VENV)/.package
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m 'not services' --numprocesses logical --maxprocesses 4 --dist loadfile
+
+# Servers, browsers and clients, started and talked to. A test whose program is missing says so and is skipped.
+test-services: $(VENV)/.package
+	$(BIN)/python -m pytest -m services
 
 lint: $(VENV)/.package
 	$(BIN)/ruff check .
@@ -52,7 +56,7 @@ $(VENV)-licences/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)-licences
 	$(VENV)-licences/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt torch
 	$(VENV)-licences/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
-	  ".[cpu,quantize,export,align,parquet,explain,text,groups]"
+	  ".[cpu,quantize,export,align,parquet,explain,text,groups,serve]"
 	rm -rf build
 	touch $@
 
@@ -61,7 +65,7 @@ $(VENV)/.dependencies: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SpecBeam needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Set PYTHON=...")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt torch
-	$(PIP) install --quiet --constraint constraints.txt ".[cpu,export,align,parquet,explain,text,groups,dev]"
+	$(PIP) install --quiet --constraint constraints.txt ".[cpu,export,align,parquet,explain,text,groups,serve,services,dev]"
 	touch $@
 
 # Installed as a wheel, not as a link to the checkout; `build` would keep modules that were removed.

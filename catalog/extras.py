@@ -11,7 +11,8 @@ EXTRAS = {
     "onnxruntime": "cpu", "torch": "export", "transformers": "export", "peft": "export", "sentencepiece": "export",
     "onnx": "quantize", "onnxscript": "export", "onnx_ir": "quantize", "polygraphy": "tensorrt",
     "tensorrt": "tensorrt", "tokenizers": "text", "pyarrow": "parquet", "altair": "explain", "vl_convert": "explain",
-    "accelerate": "align", "sklearn": "groups", "scipy": "groups",
+    "accelerate": "align", "sklearn": "groups", "scipy": "groups", "starlette": "serve", "uvicorn": "serve",
+    "prometheus_client": "serve",
 }  # fmt: skip
 
 
