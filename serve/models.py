@@ -58,4 +58,5 @@ class Models:
 
     def close(self, *, drain: bool = True, timeout: float | None = None) -> bool:
         """Take no more requests; answer those that wait, or refuse them. Returns whether all ended."""
-        return all([worker.close(drain=drain, timeout=timeout) for worker in self._workers.values()])
+        ended = [worker.close(drain=drain, timeout=timeout) for worker in self._workers.values()]
+        return all(ended)
