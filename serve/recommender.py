@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import Self
+from typing import Self, TypedDict, Unpack
 
 from numpy.typing import ArrayLike
 
@@ -24,6 +24,18 @@ from .options import Serving
 from .tickets import Served as Served
 from .tickets import Ticket
 from .worker import Worker
+
+
+class Asking(TypedDict, total=False):
+    """What is asked besides the history; see `AsyncRecommender.submit`."""
+
+    k: int
+    user: str | int | None
+    item_filter: ItemFilter | None
+    exclude_history: bool
+    verification: Verification | None
+    timeout: float | None
+    priority: int
 
 
 class AsyncRecommender:
@@ -134,11 +146,11 @@ class AsyncRecommender:
             raise
         return ticket
 
-    async def serve(self, history: Iterable[str | int], **options: object) -> Served:
+    async def serve(self, history: Iterable[str | int], **options: Unpack[Asking]) -> Served:
         """As `submit`, awaited; cancelling the task cancels the request."""
-        return await asyncio.wrap_future(self.submit(history, **options))  # type: ignore[arg-type]
+        return await asyncio.wrap_future(self.submit(history, **options))
 
-    async def recommend(self, history: Iterable[str | int], **options: object) -> Recommendation:
+    async def recommend(self, history: Iterable[str | int], **options: Unpack[Asking]) -> Recommendation:
         """As `serve`: the list alone."""
         return (await self.serve(history, **options)).recommendation
 
