@@ -101,10 +101,10 @@ def _settings(limits: "Limits", unknown_items: str, token_file: Path | None) -> 
 @click.option(
     "--unknown-items", type=click.Choice(["drop", "reject"]), default="drop", show_default=True, help=UNKNOWN_HELP
 )
-@collected("settings", _settings)
+@batching_value
 @collected("limits", _limits)
 @collected("serving", _serving)
-@batching_value
+@collected("settings", _settings)
 @drafting_value
 @verification_value
 @engine_value

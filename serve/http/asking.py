@@ -83,7 +83,9 @@ def about(field: str | None) -> Iterator[None]:
     """Let errors of what is asked name the field that is at fault."""
     try:
         yield
-    except (HistoryError, OptionError) as error:
+    except HistoryError as error:
+        raise Refused(400, str(error), field="items") from None
+    except OptionError as error:
         raise Refused(400, str(error), field=field) from None
 
 
