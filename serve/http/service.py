@@ -50,9 +50,9 @@ class Service:
         metrics.watch(models)
 
     def check_ready(self) -> None:
-        """Raises `Refused`, with 503, unless requests are served."""
-        if self.phase != "ready":
-            raise Refused(503, f"the server is {self.phase}.", retry_after=1.0)
+        """Raises `Refused`, with 503, while models are loaded; one that stops answers what its connections still bring."""
+        if self.phase == "loading":
+            raise Refused(503, "the server loads its models.", retry_after=1.0)
 
     def check_token(self, authorization: str | None) -> None:
         """Raises `Refused`, with 401, for a header that does not hold the token."""
