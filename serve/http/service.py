@@ -50,7 +50,7 @@ class Service:
         metrics.watch(models)
 
     def check_ready(self) -> None:
-        """Raises `Refused`, with 503, while models are loaded; one that stops answers what its connections still bring."""
+        """Raises `Refused`, with 503, while models are loaded. A server that stops answers what still reaches it."""
         if self.phase == "loading":
             raise Refused(503, "the server loads its models.", retry_after=1.0)
 
