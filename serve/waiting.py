@@ -1,7 +1,8 @@
 """Requests that wait: bounded, the largest priority first, then the oldest."""
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
+from math import inf
 from threading import Condition
 from time import monotonic
 from typing import final
@@ -19,6 +20,7 @@ class WaitingRoom:
         self._most, self._closed = most, False
         self._lanes: dict[Lane, list[tuple[int, int, Ticket]]] = {}  # heaps
         self._count, self._order, self._pace = 0, count(), 0.0
+        self._earliest = inf  # deadline
         self.changed = Condition()
 
     def __len__(self) -> int:
@@ -33,6 +35,7 @@ class WaitingRoom:
                 raise Overloaded(self._count, max(self._count * self._pace, 0.1))
             heappush(self._lanes.setdefault(ticket.lane, []), (-ticket.priority, next(self._order), ticket))
             self._count += 1
+            self._earliest = min(self._earliest, inf if ticket.deadline is None else ticket.deadline)
             self.changed.notify_all()
 
     def took(self, seconds: float) -> None:
@@ -69,6 +72,24 @@ class WaitingRoom:
                 self._lanes.pop(lane, None)
             self._count -= len(taken)
             return taken
+
+    def late(self) -> list[Ticket]:
+        """Those whose deadline has passed, out of the queue."""
+        with self.changed:
+            if not self._count or monotonic() < self._earliest:
+                return []
+            late: list[Ticket] = []
+            for lane, heap in list(self._lanes.items()):
+                late += [ticket for _, _, ticket in heap if ticket.late()]
+                stay = [entry for entry in heap if not entry[2].late()]
+                heapify(stay)
+                self._lanes[lane] = stay
+                if not stay:
+                    del self._lanes[lane]
+            self._count -= len(late)
+            waiting = (ticket.deadline for heap in self._lanes.values() for _, _, ticket in heap)
+            self._earliest = min((deadline for deadline in waiting if deadline is not None), default=inf)
+            return late
 
     def discard(self) -> list[Ticket]:
         """All that wait, out of the queue."""
