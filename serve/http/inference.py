@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..editions import Edition
+from ...runtime.encoding import check_k
+from ..arrays import as_arrays
 from ..recommender import AsyncRecommender, Served
 from .asking import Id, K, Wishes, about, ask, converted
 from .lists import Lists
-from .prompts import serve_arrays
 from .refusals import Refused, refusal
 from .service import Service
 from .tensors import InputTensor, Scalar, Tensor, read_tensors
@@ -35,6 +35,7 @@ async def lists_of(
 ) -> Lists:  # fmt: skip
     """All lists, or where one fails the reason. Raises `Refused` with the input or the parameter that is at fault."""
     limits = service.settings.limits
+    model = AsyncRecommender(model.edition, model.worker)  # all rows are served by what serves now
     tensors = read_tensors(inputs, binary, limits.body)
     for name, values in tensors.items():
         _check(name, values)
@@ -93,9 +94,8 @@ async def _of_histories(service: Service, model: AsyncRecommender, tensors: dict
         except Exception as error:
             raise _of_row(number, error) from error
 
-    edition = model.edition
     answers = await _all([row(number) for number in range(len(histories))])
-    return Lists.of_answers(answers, edition, wishes.k or K)
+    return Lists.of_answers(answers, model.edition, wishes.k or K)
 
 
 def _of_row(number: int, error: Exception) -> Exception:
@@ -122,13 +122,14 @@ async def _of_prompts(service: Service, model: AsyncRecommender, tensors: dict[s
     more = min((name for name in told if getattr(wishes, name) is not None), default=None)
     if more or "users" in tensors:
         raise Refused(400, "this goes with the input items, not with tokens.", field=f"parameters.{more or 'users'}")
-    k, limits = wishes.k or K, service.settings.limits
-    if limits.k is not None and k > limits.k:
-        raise Refused(400, f"k is {k}; this server serves {limits.k} items at most.", field="k")
+    k, limits, edition = wishes.k or K, service.settings.limits, model.edition
+    with about("k"):
+        check_k(k, limits.k)
+        check_k(k, edition.recommender.max_k)
     seconds = min(wishes.deadline_ms or limits.timeout_ms, limits.timeout_ms) / 1000
-    edition: Edition = model.edition
     with about("inputs.tokens"):
-        asking = serve_arrays(model, tensors["tokens"], tensors["lengths"], k)
-        async with asyncio.timeout(seconds):
-            places, scores = await asking
+        futures = model.submit_arrays(tensors["tokens"], tensors["lengths"], k, timeout=seconds)
+    async with asyncio.timeout(seconds):
+        served = await asyncio.gather(*map(asyncio.wrap_future, futures))
+    places, scores = as_arrays(edition.recommender, [each.recommendation for each in served], k)
     return Lists.of_positions(places, scores, edition)

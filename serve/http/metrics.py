@@ -78,7 +78,8 @@ class Metrics(Observer):
             self._seconds.labels(edition.model).observe(seconds)
 
     def called(self, edition: Edition, batch: int, stats: DecodeStats) -> None:
-        self._batch.labels(edition.model).observe(batch)
+        if batch:
+            self._batch.labels(edition.model).observe(batch)
         for name, counter in self._sums.items():
             counter.labels(edition.model).inc(getattr(stats, name))
         self._needed.labels(edition.model).inc(int(stats.needed[1:].sum()))
@@ -98,7 +99,7 @@ class State(Collector):
 
     def collect(self) -> Iterator[Metric]:
         queue = GaugeMetricFamily("specbeam_queue_length", "Requests that wait.", labels=["model"])
-        running = GaugeMetricFamily("specbeam_running", "Requests in the engines.", labels=["model"])
+        flying = GaugeMetricFamily("specbeam_flying", "Requests in the engines.", labels=["model"])
         info = GaugeMetricFamily(
             "specbeam_model_info", "1 for what new requests are served by.",
             labels=["model", "version", "catalog_version"],
@@ -109,10 +110,10 @@ class State(Collector):
             info.add_metric([edition.model, edition.version, edition.catalog], 1)
             if worker not in seen:  # models on one device share a worker: it is counted once, under the first's name
                 queue.add_metric([edition.model], len(worker.waiting))
-                running.add_metric([edition.model], worker.running)
+                flying.add_metric([edition.model], worker.flying)
             seen.add(worker)
         memory = GaugeMetricFamily("specbeam_resident_bytes", "Memory of this process.", value=resident_bytes())
-        yield from (queue, running, info, memory)
+        yield from (queue, flying, info, memory)
 
 
 def _each(models: Models) -> Iterator[AsyncRecommender]:

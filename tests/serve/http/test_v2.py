@@ -181,8 +181,10 @@ BAD: list[tuple[list[Any], dict[str, Any], str | None]] = [
     ([TOKENS, LENGTHS | {"data": [0, 1]}], {}, "inputs.tokens"),
     ([TOKENS, LENGTHS | {"data": [100, 1]}], {}, "inputs.tokens"),
     ([TOKENS, LENGTHS | {"shape": [1], "data": [1]}], {}, "inputs.tokens"),
+    ([TOKENS | {"data": [[-1] * 10] * 2}, LENGTHS], {}, "inputs.tokens"),
+    ([TOKENS | {"data": [[10**12] * 10] * 2}, LENGTHS], {}, "inputs.tokens"),
     ([TOKENS, LENGTHS], {"seed": 3}, "parameters.seed"),
-    ([TOKENS, LENGTHS], {"k": MAX_K + 1}, "inputs.tokens"),
+    ([TOKENS, LENGTHS], {"k": MAX_K + 1}, "k"),
 ]
 
 
