@@ -5,6 +5,7 @@ import secrets
 from time import perf_counter
 from typing import final
 
+from h11 import LocalProtocolError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -37,7 +38,10 @@ class Front:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (REQUEST_ID.encode(), request_id.encode())]
-            await send(message)
+            try:
+                await send(message)
+            except LocalProtocolError:  # what came behind the request was no HTTP: uvicorn has told, and hung up
+                status = 499
 
         service = self._service
         service.in_flight += 1

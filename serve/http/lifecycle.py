@@ -31,7 +31,8 @@ class Lifecycle:
 
     async def _run(self, load: Callable[[], None]) -> None:
         log, loop = self._service.log, asyncio.get_running_loop()
-        logging.getLogger("uvicorn").addHandler(IntoLog(log))
+        for library in ("uvicorn", "asyncio"):
+            logging.getLogger(library).addHandler(IntoLog(log))
         for number in ENDING:
             loop.add_signal_handler(number, self._signalled, number)
         for _, bound in self._listeners:
