@@ -27,6 +27,7 @@ from specbeam.verbs.infer import infer
 from specbeam.verbs.inspect import inspect
 from specbeam.verbs.learn import align, train
 from specbeam.verbs.measure import evaluate, tune
+from specbeam.verbs.serve import serve
 
 
 class Verbs(click.Group):
@@ -123,7 +124,7 @@ def main() -> None:
 
 VERBS = (
     export, build_engine, infer, tune, evaluate, bench, inspect, train, align, demo, explain, generate, build_pool,
-    group_users, group_items, doctor,
+    group_users, group_items, doctor, serve,
 )  # fmt: skip
 for verb in VERBS:
     main.add_command(verb)
