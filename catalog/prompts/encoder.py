@@ -53,7 +53,7 @@ class PromptEncoder:
     """
 
     def __init__(self, spec: PromptSpec, item_tokens: Int64, max_tokens: int) -> None:
-        self.spec = spec
+        self.spec, self.max_tokens = spec, max_tokens
         self._prefix, self._separator, self._suffix = (
             np.array(ids, np.int64) for ids in (spec.prefix_ids, spec.separator_ids, spec.suffix_ids)
         )
@@ -70,6 +70,10 @@ class PromptEncoder:
         self._lengths, self._ragged = lengths, shortest < longest
         self._room = max_tokens - frame + gap  # for items with a separator each
         self.max_items = min(spec.history_length, self._room // (shortest + gap))  # the most items a prompt can hold
+
+    def of_items(self, item_tokens: Int64) -> "PromptEncoder":
+        """The same prompts of another catalog's items."""
+        return PromptEncoder(self.spec, item_tokens, self.max_tokens)
 
     def encode(self, items: Int64 | Sequence[int]) -> EncodedPrompt:
         """The prompt of a history given as catalog positions, oldest first: the most recent items that fit.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...catalog.trie import ItemTrie
 from ..stats import Call
 from ..types import Bool, DraftShape, DraftTree, Frontier, Int64, Verdict
 
@@ -39,6 +40,10 @@ class Planning(ABC):
         A list of 0 asks for nothing.
         """
 
+    @abstractmethod
+    def for_trie(self, trie: ItemTrie) -> "Planning":
+        """The same for another catalog of the same engines; what was learned of drafts is believed of it, too."""
+
 
 class FixedPlanning(Planning, Course):
     """The same shape in every round of every batch; no shape: nothing is ever drafted."""
@@ -48,6 +53,9 @@ class FixedPlanning(Planning, Course):
         self._widths = np.zeros(0, np.int64) if shape is None else np.full(shape.length, shape.width)
 
     def begin(self, width: Int64, prompt: int) -> Course:
+        return self
+
+    def for_trie(self, trie: ItemTrie) -> Planning:
         return self
 
     def plan(self, frontier: Frontier) -> tuple[Int64, Bool]:
