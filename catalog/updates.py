@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from .errors import CatalogError
 from .files import Frozen
-from .items import Catalog, some
+from .items import Catalog, shared, some
 from .records import Reject, read_files
 from .repeats import repeated
 
@@ -94,8 +94,9 @@ class CatalogUpdate(Frozen, frozen=True):
 
 
 def _catalog(entries: Sequence[Entry], titles: Mapping[str, str | None]) -> Catalog:
+    share: dict[str, str] = {}
     return Catalog(
-        tuple([entry.item for entry in entries]), tuple([entry.identifier for entry in entries]),
+        tuple([entry.item for entry in entries]), tuple([shared(entry.identifier, share) for entry in entries]),
         tuple([titles.get(entry.item, entry.title) for entry in entries]),
     )  # fmt: skip
 
