@@ -29,6 +29,10 @@ class Course(ABC):
     def end(self, calls: Sequence[Call], seconds: float) -> None:
         """The batch is done: its calls, and how long it took in all."""
 
+    @abstractmethod
+    def leave(self, seconds: float) -> None:
+        """Others join the batch, which took so long until now: of such a mixture nothing is concluded."""
+
 
 class Planning(ABC):
     """Decides what to draft; one for all batches of a recommender, shared by its threads."""
@@ -44,6 +48,10 @@ class Planning(ABC):
     def for_trie(self, trie: ItemTrie) -> "Planning":
         """The same for another catalog of the same engines; what was learned of drafts is believed of it, too."""
 
+    @abstractmethod
+    def resume(self, width: Int64, prompt: int) -> Course:
+        """As `begin`, of a batch that others have joined: by what is known, and nothing is tried or concluded."""
+
 
 class FixedPlanning(Planning, Course):
     """The same shape in every round of every batch; no shape: nothing is ever drafted."""
@@ -58,6 +66,9 @@ class FixedPlanning(Planning, Course):
     def for_trie(self, trie: ItemTrie) -> Planning:
         return self
 
+    def resume(self, width: Int64, prompt: int) -> Course:
+        return self
+
     def plan(self, frontier: Frontier) -> tuple[Int64, Bool]:
         active = frontier.active
         return np.where(active[:, None], self._widths, 0), np.zeros(len(active), bool)
@@ -66,4 +77,7 @@ class FixedPlanning(Planning, Course):
         pass
 
     def end(self, calls: Sequence[Call], seconds: float) -> None:
+        pass
+
+    def leave(self, seconds: float) -> None:
         pass
