@@ -61,9 +61,9 @@ def test_unknown_tokens_are_refused_with_all_items(tmp_path: Path) -> None:
 def test_identifiers_that_are_too_long_or_the_beginning_of_others_are_refused(tmp_path: Path) -> None:
     catalog, spelling = spelling_of(tiny_catalog(tmp_path / "index.json"))
     own = catalog.identifiers[0]
-    with pytest.raises(CatalogError, match="1 items have identifiers of more than 3 tokens.*'i1'"):
+    with pytest.raises(CatalogError, match=r"1 items have identifiers of more than 3 tokens.*'i1'"):
         spelling.compile(catalog_of(own, (*own, *own * 10**6)))
-    with pytest.raises(CatalogError, match="1 identifiers are the beginning of others.*one length"):
+    with pytest.raises(CatalogError, match=r"1 identifiers are the beginning of others.*one length"):
         spelling.compile(catalog_of(own, own[:2]))
     _, ragged = spelling_of(tiny_catalog(tmp_path / "ragged.json", ragged=True))
     assert ragged.compile(catalog_of(own, own[:2])).trie.identifiers == 2  # the end token tells them apart

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scripted_recommender import MODES, assert_same, make, pairs
-from scripted_search import random_catalog, ragged_catalog
+from scripted_search import ragged_catalog, random_catalog
 from specbeam.runtime import DraftShape, ItemFilter, Recommendation, Recommender
 from specbeam.runtime.flight import Flight
 from specbeam.runtime.stats import DecodeStats

@@ -45,7 +45,10 @@ def retitled(version: int) -> CatalogUpdate:
 
 
 def check_unmixed(
-    answers: Sequence[Future[Served]], histories: Sequence[Sequence[str]], k: int, by: Mapping[tuple[str, str], Recommender]
+    answers: Sequence[Future[Served]],
+    histories: Sequence[Sequence[str]],
+    k: int,
+    by: Mapping[tuple[str, str], Recommender],
 ) -> None:
     """Every answer is the list of the very version of model and catalog that it names."""
     expected: dict[tuple[str, str, tuple[str, ...]], list[tuple[str, float]]] = {}
