@@ -63,11 +63,12 @@ class BatchSearch:
         rounds: list[Round] | None = None,
     ) -> list[Recommendation | None]:  # fmt: skip
         """Every request's recommendation; None where the target's scores were no numbers."""
-        flight = self.flight(requests, k, planning, stats, rounds)
-        while flight.running:
-            flight.round()
-        flight.end()
-        return flight.answers(np.arange(len(requests)))
+        with stats.timed("total"):
+            flight = self.flight(requests, k, planning, stats, rounds)
+            while flight.running:
+                flight.round()
+            flight.end()
+            return flight.answers(np.arange(len(requests)))
 
     def flight(
         self, requests: Sequence[Request], k: int, planning: Planning, stats: DecodeStats,

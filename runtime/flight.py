@@ -55,7 +55,8 @@ class Flight:
         stats: DecodeStats, rounds: list[Round] | None = None,
     ) -> None:  # fmt: skip
         """k: of requests that ask for no number of their own; parts: for these requests."""
-        self._common, self._parts, self._stats, self._k = boarding, parts, stats, k
+        self.stats = stats  # of all its requests
+        self._common, self._parts, self._k = boarding, parts, k
         self._requests, self._filters = list(requests), list(parts.filters)
         self._session = Session(
             parts.target, parts.drafter, parts.verifier, planning, parts.view, stats, reuse=boarding.reuse,
@@ -92,7 +93,7 @@ class Flight:
         parts = self._parts
         gone = np.ones(len(self), bool)
         gone[kept] = False
-        count(parts, self._stats, np.flatnonzero(gone))
+        count(parts, self.stats, np.flatnonzero(gone))
         masks = compiled(self._common.filters, requests)
         self._requests = [self._requests[seat] for seat in kept.tolist()] + list(requests)
         self._filters = [self._filters[seat] for seat in kept.tolist()] + masks
@@ -105,7 +106,7 @@ class Flight:
     def end(self) -> None:
         """All are done with: the rest is counted."""
         self._session.end()
-        count(self._parts, self._stats, np.arange(len(self)))
+        count(self._parts, self.stats, np.arange(len(self)))
 
     def answers(self, seats: Int64) -> list[Recommendation | None]:
         """The lists of requests that have landed; None where the target's scores were no numbers."""

@@ -10,7 +10,7 @@ from .search.evaluator import TreeEvaluator
 from .search.trie_view import TrieView
 from .search.verify import Verifier
 from .stats import DecodeStats
-from .types import Bool, DraftTree, Frontier, Hypotheses, Int64, NodeList, Round, Step
+from .types import Bool, DraftTree, Frontier, Hypotheses, Int64, NodeList, Round, Step, Verdict
 
 
 class Session:
@@ -35,6 +35,7 @@ class Session:
         self._target, self._drafter, self._verifier, self._planning = target, drafter, verifier, planning
         self._view, self._stats, self._reuse, self._rounds = view, stats, reuse, rounds
         self._nothing = empty_tree(drafter.mode)
+        self._verdict: Verdict
 
     def run(self, width: Int64, keys: np.ndarray) -> Frontier:
         """The best `width` [B] leaves of each request, as the target's beam search finds them.
@@ -102,6 +103,8 @@ class Session:
             frontier = reseated(self._verdict.frontier, kept, beginning(width, keys))
             self._course = self._planning.resume(frontier.width, self._target.prompt_tokens)
         self._joined = True
+        if self._stats.log:
+            self._stats.log.clear()  # of calls that nothing is concluded from
         self._look_from(frontier)
 
     def give_up(self, requests: Int64) -> None:
