@@ -3,7 +3,8 @@
 import os
 import socket
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...catalog.errors import OptionError
@@ -30,12 +31,17 @@ def admin_socket(where: str) -> socket.socket:
         os.umask(before)
 
 
-def remove_socket(bound: socket.socket) -> None:
-    """Close it, and remove its file."""
-    name = bound.getsockname()
-    bound.close()
-    if isinstance(name, str):
-        Path(name).unlink(missing_ok=True)
+@contextmanager
+def admin_listener(where: str) -> Iterator[socket.socket]:
+    """As `admin_socket`, for a block, behind which its file is gone."""
+    bound = admin_socket(where)
+    name = bound.getsockname()  # which a socket that is closed no longer tells
+    try:
+        yield bound
+    finally:
+        bound.close()
+        if isinstance(name, str):
+            Path(name).unlink(missing_ok=True)
 
 
 def host_and_port(where: str) -> tuple[str, int]:
