@@ -62,19 +62,19 @@ def test_no_generated_request_is_answered_otherwise_than_the_document_says(runni
         @settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
         def ask(case: schemathesis.Case, known: bool) -> None:
             if known:
-                lead_somewhere(case, mode)
+                lead_somewhere(case)
             listed = isinstance(case.body, list)  # whose entries are refused by themselves
             case.call_and_validate(checks=CHECKS if listed else [*CHECKS, negative_data_rejection])
 
         ask()
 
 
-def lead_somewhere(case: schemathesis.Case, mode: schemathesis.GenerationMode) -> None:
+def lead_somewhere(case: schemathesis.Case) -> None:
     """Let a case name what is there, so that more of it is used."""
     for name, value in (("name", "tiny"), ("version", "1")):
         if name in (case.path_parameters or {}):
             case.path_parameters[name] = value
-    if mode == schemathesis.GenerationMode.POSITIVE:
+    if case.meta is not None and case.meta.generation.mode == schemathesis.GenerationMode.POSITIVE:
         for entry in case.body if isinstance(case.body, list) else [case.body]:
             if isinstance(entry, dict) and "inputs" in entry:
                 entry["inputs"] = [{"name": "items", "shape": [1, 2], "datatype": "BYTES", "data": ["1", "2"]}]
