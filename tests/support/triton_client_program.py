@@ -55,8 +55,7 @@ def main(asked):
     ]
     pending = [client.async_infer("tiny", inputs, model_version="1") for _ in range(4)]
     answers = [listed(one.get_result()) for one in pending]
-    assert all(answer == answers[0] for answer in answers)
-    told["prompts"] = answers[0]
+    told["prompts"] = answers
     try:
         client.infer("tiny", [tensor("items", np.array([["nothing"]], object), "BYTES", True)])
     except triton.InferenceServerException as error:
