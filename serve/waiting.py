@@ -1,6 +1,6 @@
 """Requests that wait: bounded, the largest priority first, then the oldest."""
 
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappush
 from itertools import count
 from math import inf
 from threading import Condition
@@ -11,6 +11,10 @@ from .editions import Lane
 from .errors import Closed, Overloaded
 from .tickets import Ticket
 
+NEAR = 4  # batches among which requests of about one length share one
+
+Entry = tuple[int, int, Ticket]  # priority (the least first), order, request
+
 
 @final
 class WaitingRoom:
@@ -18,7 +22,7 @@ class WaitingRoom:
 
     def __init__(self, most: int) -> None:
         self._most, self._closed = most, False
-        self._lanes: dict[Lane, list[tuple[int, int, Ticket]]] = {}  # heaps
+        self._lanes: dict[Lane, list[Entry]] = {}  # heaps
         self._count, self._order, self._pace = 0, count(), 0.0
         self._earliest = inf  # deadline
         self.changed = Condition()
@@ -66,12 +70,12 @@ class WaitingRoom:
                 left = until - monotonic()
                 if left <= 0 or not self.changed.wait(left):
                     break
-            heap = self._lanes.get(lane, [])
-            taken = [heappop(heap)[2] for _ in range(min(most, len(heap)))]
-            if not heap:
-                self._lanes.pop(lane, None)
-            self._count -= len(taken)
-            return taken
+            entries = sorted(self._lanes.pop(lane, []))
+            chosen, rest = _alike(entries, most) if len(entries) > most else (entries, [])
+            if rest:
+                self._lanes[lane] = rest
+            self._count -= len(chosen)
+            return [ticket for _, _, ticket in chosen]
 
     def late(self) -> list[Ticket]:
         """Those whose deadline has passed, out of the queue."""
@@ -98,3 +102,13 @@ class WaitingRoom:
             self._lanes.clear()
             self._count = 0
             return every
+
+
+def _alike(entries: list[Entry], most: int) -> tuple[list[Entry], list[Entry]]:
+    """The first of sorted entries and those near it whose prompts are most nearly as long, and the rest, sorted.
+
+    A call is as wide as its longest prompt. Whoever is first is never passed over.
+    """
+    near, length = entries[: NEAR * most], len(entries[0][2].request.prompt)
+    near.sort(key=lambda entry: (entry[0], abs(len(entry[2].request.prompt) - length), entry[1]))
+    return near[:most], sorted(near[most:]) + entries[NEAR * most :]

@@ -1,5 +1,6 @@
 """Requests over HTTP: serve."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,10 @@ POLICY_HELP = (
 )
 TOKEN_HELP = "File with a token that clients must send (Authorization: Bearer TOKEN), but for health checks."
 UNKNOWN_HELP = "Items of histories that the catalog lacks: leave them out and count them, or refuse the request."
+ADMIN_HELP = (
+    "Where catalogs and models are changed while they are served (specbeam catalog, specbeam model): a socket's path, "
+    "or http://127.0.0.1:PORT. Default: nowhere."
+)
 TIMEOUT_HELP = "Until a request is answered; after that it is with 504. A request may ask for less."
 READ_HELP = "Until a request's head, and then its body, are here; and until an answer is taken."
 Positive = click.IntRange(1)
@@ -98,6 +103,7 @@ def _settings(limits: "Limits", unknown_items: str, token_file: Path | None) -> 
 @shape_options
 @limit_options
 @click.option("--token-file", type=PathType, help=TOKEN_HELP)
+@click.option("--admin", metavar="SOCKET|URL", help=ADMIN_HELP)
 @click.option(
     "--unknown-items", type=click.Choice(["drop", "reject"]), default="drop", show_default=True, help=UNKNOWN_HELP
 )
@@ -110,7 +116,7 @@ def _settings(limits: "Limits", unknown_items: str, token_file: Path | None) -> 
 @engine_value
 def serve(
     bundles: tuple[str, ...], host: str, port: int, engine: "EngineChoice", drafting: "Drafting",
-    verification: "Verification", serving: "Serving", settings: "HttpSettings",
+    verification: "Verification", serving: "Serving", settings: "HttpSettings", admin: str | None,
 ) -> None:  # fmt: skip
     """Serve the models of bundles over HTTP.
 
@@ -127,19 +133,27 @@ def serve(
       specbeam serve bundle
       specbeam serve shop=bundle books=other-bundle --port 8080 --batch-size 16
       specbeam serve bundle --host 0.0.0.0 --token-file token.txt --unknown-items reject
+      specbeam serve shop=bundle --admin admin.sock
     """
     from ..runtime import Batching
+    from ..serve.http.admin import admin_app
+    from ..serve.http.admin_socket import admin_listener
     from ..serve.http.app import create_app
     from ..serve.http.connections import listening, server
     from ..serve.http.lifecycle import Lifecycle
-    from ..serve.http.loading import Loading, named_bundles
+    from ..serve.http.loading import load, named_bundles
     from ..serve.http.metrics import Metrics
     from ..serve.http.service import Service
     from ..serve.models import Models
+    from ..serve.opening import Opening
 
-    loading = Loading(named_bundles(bundles), engine, drafting, verification, Batching(serving.size))
+    opened, limits = named_bundles(bundles), settings.limits
+    opening = Opening(engine, drafting, verification, Batching(serving.size))
     metrics = Metrics()
-    service = Service(settings, Models(serving, metrics), metrics)
-    bound = listening(host, port, settings.limits)
-    public = server(create_app(service), settings.limits), bound
-    Lifecycle(service, [public]).run(lambda: loading.into(service.models, service.log))
+    models = Models(serving, metrics, opening)
+    service = Service(settings, models, metrics)
+    listeners = [(server(create_app(service), limits), listening(host, port, limits))]
+    with ExitStack() as stack:
+        if admin is not None:
+            listeners.append((server(admin_app(models), limits), stack.enter_context(admin_listener(admin))))
+        Lifecycle(service, listeners).run(lambda: load(opened, opening, models, service.log))

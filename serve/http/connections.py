@@ -88,5 +88,7 @@ class BoundedProtocol(H11Protocol):
 
 def address(bound: socket.socket) -> dict[str, Any]:
     """Where a socket listens, as the log tells it."""
+    if bound.family == socket.AF_UNIX:
+        return {"socket": bound.getsockname()}
     host, port = bound.getsockname()[:2]
     return {"host": host, "port": port, "url": f"http://{f'[{host}]' if ':' in host else host}:{port}"}
