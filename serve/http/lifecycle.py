@@ -41,10 +41,9 @@ class Lifecycle:
         Thread(target=_into, args=(loading, loop, load), name="specbeam-loading", daemon=True).start()
         loading.add_done_callback(self._loaded)
         await asyncio.gather(*(server.serve(sockets=[bound]) for server, bound in self._listeners))
-        if loading.done() and not self._service.models.close(timeout=0 if loading.exception() else None):
-            log.write("abandoned")
-        if loading.done():
-            loading.result()
+        await asyncio.wait([loading])  # a thread that loads an engine cannot be left alone
+        await asyncio.to_thread(self._service.models.close)
+        loading.result()
 
     def _loaded(self, loading: "asyncio.Future[None]") -> None:
         if loading.exception() is not None:
@@ -67,12 +66,10 @@ class Lifecycle:
 
 
 def _into(future: "asyncio.Future[None]", loop: asyncio.AbstractEventLoop, load: Callable[[], None]) -> None:
-    """Run `load`, and tell the future, unless the loop has ended meanwhile."""
+    """Run `load`, and tell the future."""
     try:
         load()
-        outcome: BaseException | None = None
     except Exception as error:
-        outcome = error
-    if not loop.is_closed():
-        tell = future.set_exception if outcome else future.set_result
-        loop.call_soon_threadsafe(tell, outcome)  # type: ignore[arg-type]
+        loop.call_soon_threadsafe(future.set_exception, error)
+    else:
+        loop.call_soon_threadsafe(future.set_result, None)

@@ -51,8 +51,8 @@ class Service:
 
     def check_ready(self) -> None:
         """Raises `Refused`, with 503, while models are loaded. A server that stops answers what still reaches it."""
-        if self.phase == "loading":
-            raise Refused(503, "the server loads its models.", retry_after=1.0)
+        if self.phase == "loading" or not self.models.names:
+            raise Refused(503, "no model is served yet.", retry_after=1.0)
 
     def check_token(self, authorization: str | None) -> None:
         """Raises `Refused`, with 401, for a header that does not hold the token."""
