@@ -3,7 +3,8 @@
 import os
 import socket
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...catalog.errors import OptionError
@@ -11,11 +12,23 @@ from ...catalog.errors import OptionError
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
-def admin_socket(where: str) -> socket.socket:
+@contextmanager
+def admin_socket(where: str) -> Iterator[socket.socket]:
     """A socket that listens: at a path, for the owner only (mode 0600), or at `http://127.0.0.1:PORT`.
 
-    Raises `OptionError` for an address of other hosts, and where something else is in its place.
+    It is closed in the end, and its file removed. Raises `OptionError` for an address of other hosts, and where
+    something else is in its place.
     """
+    bound = _listening(where)
+    try:
+        yield bound
+    finally:
+        bound.close()
+        if "://" not in where:
+            Path(where).unlink(missing_ok=True)
+
+
+def _listening(where: str) -> socket.socket:
     if "://" in where:
         host, port = host_and_port(where)
         if host not in LOCAL:
@@ -28,14 +41,6 @@ def admin_socket(where: str) -> socket.socket:
         return _bound(where, socket.AF_UNIX, str(path))
     finally:
         os.umask(before)
-
-
-def remove_socket(bound: socket.socket) -> None:
-    """Close it, and remove its file."""
-    name = bound.getsockname()
-    bound.close()
-    if isinstance(name, str):
-        Path(name).unlink(missing_ok=True)
 
 
 def host_and_port(where: str) -> tuple[str, int]:
