@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from commands import good, same_items
+from quick_builds import few_timings
 from specbeam.catalog.updates import CatalogUpdate, Entry
 from specbeam.runtime import Drafting, ItemFilter, Recommendation, Recommender, Verification
 from specbeam.runtime.options import EngineChoice
 from tiny_models import tiny_catalog, tiny_checkpoint
 
+pytestmark = pytest.mark.services  # exports
+Bundles = tuple[Path, Path, CatalogUpdate]
 ITEMS, LATER = 40, 24
 HISTORIES = [["30"], ["31", "32", "63"], ["20", "63", "41"], [str(i) for i in range(20, 33)]]
 WAYS = [
@@ -33,9 +36,7 @@ def built(folder: Path, name: str, index: dict[str, Any]) -> Path:
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["of one length", "with an end token"])
-def bundles(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> tuple[Path, Path, CatalogUpdate]:
+def bundles(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Bundles:
     """A bundle, one of the same pair exported with a later catalog, and the change from one catalog to the other."""
     folder = tmp_path_factory.mktemp("pair")
     tiny_checkpoint(folder / "target", max_position_embeddings=32)
@@ -51,11 +52,12 @@ def bundles(
         add=tuple(Entry(item=item, identifier=tuple(identifier)) for item, identifier in added.items()),
         retire=tuple(retired),
     )
-    return built(folder, "before", before), built(folder, "after", after), update
+    with few_timings():
+        return built(folder, "before", before), built(folder, "after", after), update
 
 
 @pytest.mark.parametrize("way", range(len(WAYS)))
-def test_later_catalogs_serve_what_a_fresh_export_serves(bundles: tuple[Path, Path, CatalogUpdate], way: int) -> None:
+def test_later_catalogs_serve_what_a_fresh_export_serves(bundles: Bundles, way: int) -> None:
     first, second, update = bundles
     verification, drafting = WAYS[way]
     before, fresh = (
