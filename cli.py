@@ -29,6 +29,7 @@ from specbeam.verbs.inspect import inspect
 from specbeam.verbs.learn import align, train
 from specbeam.verbs.measure import evaluate, tune
 from specbeam.verbs.model import model
+from specbeam.verbs.serve import serve
 
 
 class Verbs(click.Group):
@@ -125,7 +126,7 @@ def main() -> None:
 
 VERBS = (
     export, build_engine, infer, tune, evaluate, bench, inspect, train, align, demo, explain, generate, build_pool,
-    group_users, group_items, doctor, catalog, model,
+    group_users, group_items, doctor, serve, catalog, model,
 )  # fmt: skip
 for verb in VERBS:
     main.add_command(verb)

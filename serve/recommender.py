@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from ..catalog import checks
 from ..engines.bundle.items import Bundle
+from ..runtime.arguments import checked_verification
 from ..runtime.encoding import check_k
 from ..runtime.options import Drafting, EngineChoice, Verification
 from ..runtime.recommender import Recommender
@@ -101,6 +102,7 @@ class AsyncRecommender:
         """
         edition = self.edition
         k = check_k(k, edition.recommender.max_k)
+        verification = None if verification is None else checked_verification(verification)
         lane, seed = edition.lane(verification), (verification or edition.recommender.verification).seed
         request = edition.recommender.encode(
             history, k=k, user=user, item_filter=item_filter, exclude_history=exclude_history

@@ -12,23 +12,11 @@ from ...catalog.errors import OptionError
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
-@contextmanager
-def admin_socket(where: str) -> Iterator[socket.socket]:
+def admin_socket(where: str) -> socket.socket:
     """A socket that listens: at a path, for the owner only (mode 0600), or at `http://127.0.0.1:PORT`.
 
-    It is closed in the end, and its file removed. Raises `OptionError` for an address of other hosts, and where
-    something else is in its place.
+    Raises `OptionError` for an address of other hosts, and where something else is in its place.
     """
-    bound = _listening(where)
-    try:
-        yield bound
-    finally:
-        bound.close()
-        if "://" not in where:
-            Path(where).unlink(missing_ok=True)
-
-
-def _listening(where: str) -> socket.socket:
     if "://" in where:
         host, port = host_and_port(where)
         if host not in LOCAL:
@@ -41,6 +29,19 @@ def _listening(where: str) -> socket.socket:
         return _bound(where, socket.AF_UNIX, str(path))
     finally:
         os.umask(before)
+
+
+@contextmanager
+def admin_listener(where: str) -> Iterator[socket.socket]:
+    """As `admin_socket`, for a block, behind which its file is gone."""
+    bound = admin_socket(where)
+    name = bound.getsockname()  # which a socket that is closed no longer tells
+    try:
+        yield bound
+    finally:
+        bound.close()
+        if isinstance(name, str):
+            Path(name).unlink(missing_ok=True)
 
 
 def host_and_port(where: str) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from specbeam.catalog.errors import OptionError
 from specbeam.serve.editions import Edition
 from specbeam.serve.http import admin
 from specbeam.serve.http.admin import admin_app
-from specbeam.serve.http.admin_socket import admin_socket
+from specbeam.serve.http.admin_socket import admin_listener
 from specbeam.serve.models import Models
 from swap_cases import tiny_rows
 
@@ -107,13 +107,13 @@ def test_web_pages_and_huge_bodies_are_refused(
 
 def test_the_socket_is_its_owners_alone_and_takes_nobodys_place(tmp_path: Path) -> None:
     path = tmp_path / "admin.sock"
-    with admin_socket(str(path)):
+    with admin_listener(str(path)):
         assert path.stat().st_mode & 0o777 == 0o600
         refuse_socket(str(path), "another server listens there")
     assert not path.exists()
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(str(path))
-    with admin_socket(str(path)):  # what a server that was killed has left is no obstacle
+    with admin_listener(str(path)):  # what a server that was killed has left is no obstacle
         assert path.exists()
     path.write_text("mine")
     refuse_socket(str(path), "is no socket, and stays")
@@ -122,7 +122,7 @@ def test_the_socket_is_its_owners_alone_and_takes_nobodys_place(tmp_path: Path) 
 
 
 def test_a_port_is_for_this_host_alone() -> None:
-    with admin_socket("http://127.0.0.1:0") as bound:
+    with admin_listener("http://127.0.0.1:0") as bound:
         host, port = bound.getsockname()
         assert host == "127.0.0.1"
         refuse_socket(f"http://127.0.0.1:{port}", "cannot listen")
@@ -133,5 +133,5 @@ def test_a_port_is_for_this_host_alone() -> None:
 
 
 def refuse_socket(where: str, message: str) -> None:
-    with pytest.raises(OptionError, match=message), admin_socket(where):
+    with pytest.raises(OptionError, match=message), admin_listener(where):
         pass

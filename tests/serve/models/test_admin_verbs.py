@@ -13,7 +13,7 @@ from commands import bad, good, run
 from specbeam.runtime import Recommender
 from specbeam.runtime.options import Batching, EngineChoice
 from specbeam.serve.http.admin import admin_app
-from specbeam.serve.http.admin_socket import admin_socket
+from specbeam.serve.http.admin_socket import admin_listener
 from specbeam.serve.models import Models
 from specbeam.serve.opening import Opening
 from tiny_bundle import Tiny
@@ -32,7 +32,7 @@ def models() -> Iterator[Models]:
 def where(models: Models, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """Where an admin interface listens."""
     place = str(tmp_path / "admin.sock") if request.param == "file" else "http://127.0.0.1:0"
-    with admin_socket(place) as bound:
+    with admin_listener(place) as bound:
         port = bound.getsockname()[1]
         server = uvicorn.Server(uvicorn.Config(admin_app(models), log_config=None, lifespan="off", ws="none"))
         thread = Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])))
