@@ -102,6 +102,10 @@ class Models:
         """
         return self.catalogs(name, version).serving
 
+    def versions(self, name: str | None = None) -> list[str]:
+        """Of a model, all that are loaded. Raises `UnknownModel`."""
+        return list(self._named(name).versions)
+
     def catalogs(self, name: str | None = None, version: str | None = None) -> Catalogs:
         """The catalogs of a model; as `named`."""
         named = self._named(name)
