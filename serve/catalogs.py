@@ -39,7 +39,7 @@ class Catalogs:
         """Serve new requests by the catalog that comes of an update; those that wait or run keep theirs.
 
         Raises `CatalogError` for an update that cannot be (see `CatalogUpdate.of` and `Spelling.compile`), `NoRoom`,
-        `PromptError`, `PoolError`, and `RequestError` where a first list cannot be made: nothing is changed then.
+        `PromptError` and `PoolError`: nothing is changed then.
         """
         with self._lock:
             before = self.serving.edition

@@ -102,6 +102,10 @@ class Models:
         """
         return self.catalogs(name, version).serving
 
+    def versions(self, name: str | None = None) -> list[str]:
+        """Of a model, all that are loaded. Raises `UnknownModel`."""
+        return list(self._named(name).versions)
+
     def catalogs(self, name: str | None = None, version: str | None = None) -> Catalogs:
         """The catalogs of a model; as `named`."""
         named = self._named(name)
@@ -117,7 +121,7 @@ class Models:
 
         engine: by name; None: as all models are opened. Of the versions that do not serve, the last ones are kept.
         Raises `NoRoom` before anything is loaded, `BundleError`, `EngineError`, and `RequestError` where the engine
-        gives no numbers.
+        gives no numbers for any history.
         """
         if not NAME.fullmatch(name):
             raise OptionError(f"{name!r} cannot name a model; expected letters, digits, dots, - and _, 100 at most.")

@@ -10,6 +10,7 @@ from ..runtime.answers import answered
 from ..runtime.chosen import Chosen
 from ..runtime.options import Batching, Drafting, EngineChoice, Verification
 from ..runtime.recommender import Recommender
+from ..runtime.types import Recommendation, RequestFailure
 from .memory import check_model
 
 LENGTHS = 4  # of histories that a model is warmed up with
@@ -33,18 +34,20 @@ class Opening:
         )
 
     def load(self, chosen: Chosen) -> Recommender:
-        """The engines that were chosen, warm. Raises `NoRoom` before anything is loaded, and `RequestError` where the
-        engine's numbers are none."""
+        """The engines that were chosen, warm. Raises `NoRoom` before anything is loaded, and `RequestError` where they
+        give no numbers for any history."""
         check_model(chosen)
         recommender = Recommender.of(chosen)
-        warm_up(recommender, chosen.bundle.manifest.prompt.history_length, recommender.batch_size)
+        found = warm_up(recommender, chosen.bundle.manifest.prompt.history_length, recommender.batch_size)
+        if all(isinstance(each, RequestFailure) for each in found):
+            answered(found)
         return recommender
 
 
-def warm_up(recommender: Recommender, longest: int, most: int) -> int:
+def warm_up(recommender: Recommender, longest: int, most: int) -> list[Recommendation | RequestFailure]:
     """First calls of the shapes that are expected: histories of 1 to `longest` items, in batches of 1 to `most`.
 
-    Returns how many batches that were. They are in no statistics.
+    Returns what came of them; it is in no statistics.
     """
     items, rng = recommender.catalog.item_ids, np.random.default_rng(0)
     lengths = np.unique(np.linspace(1, longest, LENGTHS).round().astype(int)).tolist()
@@ -52,6 +55,4 @@ def warm_up(recommender: Recommender, longest: int, most: int) -> int:
     own = recommender.variant(recommender.planning, most)
     batches = [[request] for request in requests]
     batches += [[requests[i % len(requests)] for i in range(size)] for size in range(2, most + 1)]
-    for batch in batches:
-        answered(own.run(batch, min(K, own.max_k or K)))
-    return len(batches)
+    return [answer for batch in batches for answer in own.run(batch, min(K, own.max_k or K))]

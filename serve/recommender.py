@@ -135,7 +135,8 @@ class AsyncRecommender:
         what the first of them raises that has no answer, and what `submit` does.
         """
         edition = self.edition
-        found = [future.result() for future in self.submit_arrays(tokens, lengths, k, timeout=timeout)]
+        now = AsyncRecommender(edition, self.worker)  # all rows are served by what serves now
+        found = [future.result() for future in now.submit_arrays(tokens, lengths, k, timeout=timeout)]
         return as_arrays(edition.recommender, [served.recommendation for served in found], k)
 
     def _enqueued(self, request: Request, lane: Lane, timeout: float | None, priority: int) -> Ticket:

@@ -95,6 +95,7 @@ async def ask(
 ) -> Served:  # fmt: skip
     """One list. Raises `Refused`, and what `AsyncRecommender.submit` does."""
     limits, edition = settings.limits, recommender.edition
+    recommender = AsyncRecommender(edition, recommender.worker)  # checked and served by what serves now
     k = K if wishes.k is None else wishes.k
     _check_history(items, settings, recommender)
     with about("k"):

@@ -101,7 +101,8 @@ class Endpoints:
         edition = self._model(request).edition
         return _json(
             {
-                "name": edition.model, "versions": [edition.version], "platform": "specbeam", "inputs": INPUTS,
+                "name": edition.model, "versions": self._service.models.versions(edition.model),
+                "platform": "specbeam", "inputs": INPUTS,
                 "outputs": OUTPUTS, "parameters": {"catalog_version": edition.catalog},
             }
         )  # fmt: skip
@@ -120,13 +121,7 @@ class Endpoints:
 
     def _model(self, request: Request) -> AsyncRecommender:
         self._service.check_ready()
-        model = self._service.models.named(request.path_params["name"])
-        version = request.path_params.get("version")
-        if version not in (None, model.edition.version):
-            raise Refused(
-                404, f"version {version[:40]!r} is not served; there is: {model.edition.version}.", field="version"
-            )
-        return model
+        return self._service.models.named(request.path_params["name"], request.path_params.get("version"))
 
 
 def _json(content: Any) -> Response:

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from scripted_recommender import assert_same, make, named, pairs
+from scripted_recommender import assert_same, make, pairs
 from scripted_search import random_catalog
 from specbeam.catalog.updates import CatalogUpdate, Entry, Title
 from specbeam.runtime import Recommender, Verification
@@ -14,9 +14,8 @@ from specbeam.serve import Served
 
 def entries(rows: np.ndarray, ids: Sequence[str]) -> tuple[Entry, ...]:
     """Items of token ids [n, L], spelled as `named` spells them."""
-    catalog = named(rows, ids)
-    pairs_of = zip(catalog.item_ids, catalog.identifiers, strict=True)
-    return tuple(Entry(item=item, identifier=identifier) for item, identifier in pairs_of)
+    each = zip(ids, rows.tolist(), strict=True)
+    return tuple(Entry(item=item, identifier=tuple(f"<{token}>" for token in row)) for item, row in each)
 
 
 def grown(rows: np.ndarray, rng: np.random.Generator, more: int) -> np.ndarray:

@@ -115,3 +115,16 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "nvidia-smi is not here" in str(gpus.found_gpus().fault)
     (tmp_path / "nvidia-smi").write_text("not executable")
     assert gpus.found_gpus().fault is not None
+
+
+def test_what_this_process_can_still_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "allowance", lambda: Allowance(None, None))
+    available = machine.found_memory().available
+    free = machine.free_memory()
+    assert available is not None
+    assert free is not None
+    assert abs(free - available) < available / 2  # others use memory meanwhile
+    monkeypatch.setattr(machine, "allowance", lambda: Allowance(None, 2))
+    assert machine.free_memory() == 0  # a container's limit, which this process has reached
+    monkeypatch.setattr(machine, "_lines", lambda name: [])
+    assert machine.free_memory() is None

@@ -22,6 +22,7 @@ EXACT = [name for name in MODES if name not in ("tolerant", "relaxed")]  # whose
 def lists(recommender: Recommender, histories: list[list[str]], k: int) -> list[list[tuple[str, float]]]:
     wanted = ItemFilter(deny=recommender.catalog.item_ids[::7])
     answers = recommender.recommend(histories, k) + recommender.recommend(histories, k, item_filter=wanted)
+    answers += recommender.recommend(histories, k, exclude_history=True)
     return [pairs(answer) for answer in answers]
 
 

@@ -11,13 +11,14 @@ from scripted_recommender import make, pairs
 from specbeam.catalog.errors import BundleError, OptionError
 from specbeam.engines.bundle.items import Bundle
 from specbeam.runtime import Recommender
+from specbeam.runtime.answers import RequestError
 from specbeam.runtime.options import Batching, EngineChoice
 from specbeam.serve import memory
 from specbeam.serve.editions import Edition
 from specbeam.serve.models import Models, StillServes, UnknownModel
 from specbeam.serve.opening import Opening
 from swap_cases import retitled, tiny_rows
-from tiny_bundle import Tiny
+from tiny_bundle import Tiny, break_rows
 
 
 @pytest.fixture
@@ -97,9 +98,12 @@ def test_each_version_has_catalogs_of_its_own(models: Models) -> None:
 
 
 def test_what_cannot_be_loaded_changes_nothing(
-    models: Models, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: Models, tiny: Tiny, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    break_rows(bundle, slice(None))
     models.load("shop", tiny.bundle)
+    with pytest.raises(RequestError, match="gives NaN or infinity"):
+        models.load("shop", bundle)
     with pytest.raises(OptionError, match="'a/b' cannot name a model"):
         models.load("a/b", tiny.bundle)
     with pytest.raises(BundleError, match="is not a bundle"):
