@@ -141,6 +141,9 @@ class _RecordedCache(KVCache):
     def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
         self.inner.keep(rows, slots)
 
+    def join(self, other: KVCache) -> None:
+        raise NotImplementedError("what is recorded is requests by themselves")
+
 
 class Recorder(Engine):
     """An engine that remembers what it is asked, for caches of one request."""

@@ -52,6 +52,13 @@ def within(settings: Any, least: int, **most: int) -> None:
             whole_number(each, name, least, limit)
 
 
+def seconds(value: object, name: str) -> float:
+    """A time to wait: a number of seconds, more than 0."""
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool) and 0 < value < LARGEST:
+        return float(value)
+    raise refused(value, name, "seconds, a number above 0")
+
+
 def flag(value: object, name: str) -> bool:
     """True or False, and nothing that only counts as either."""
     if isinstance(value, bool | np.bool_):

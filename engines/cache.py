@@ -36,3 +36,10 @@ class KVCache(ABC):
         rows [B'], slots [B', S']; both may repeat and shrink. Row lengths stay equal: pad `slots`
         with any valid slot, and hide it.
         """
+
+    @abstractmethod
+    def join(self, other: "KVCache") -> None:
+        """Take another cache's rows in behind these (one of the same engine, which is left as it was).
+
+        Rows keep their slots. Where one cache has fewer, its rows get holes of finite numbers behind them: hide them.
+        """

@@ -93,6 +93,10 @@ class HoldingEngine(Engine):
         rows [B'], slots [B', S'] as in `KVCache.keep`; neither is empty.
         """
 
+    @abstractmethod
+    def joined(self, cache: "HeldCache", other: "HeldCache") -> Lease:
+        """A copy of both caches as one, as `KVCache.join`; both hold something, and are left."""
+
     def held(self, cache: KVCache) -> "HeldCache":
         """A cache that `forward` was given; raises `EngineError` where another kind of engine made it."""
         if not isinstance(cache, HeldCache):
@@ -138,3 +142,8 @@ class HeldCache(KVCache):
         length = self._length if slots is None else slots.shape[1]
         memory = self._engine.kept(self, rows, slots) if len(rows) and length else None
         self.hold(memory, len(rows), length)
+
+    def join(self, other: KVCache) -> None:
+        other = self._engine.held(other)
+        memory = self._engine.joined(self, other)
+        self.hold(memory, self._batch + other.batch, max(self._length, other.length))

@@ -35,6 +35,12 @@ class ScriptedCache(KVCache):
     def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
         self.values = self.values[rows] if slots is None else self.values[rows[:, None], slots]
 
+    def join(self, other: KVCache) -> None:
+        assert isinstance(other, ScriptedCache)
+        values = np.zeros((self.batch + other.batch, max(self.length, other.length)), np.uint64)
+        values[: self.batch, : self.length], values[self.batch :, : other.length] = self.values, other.values
+        self.values = values
+
 
 class ScriptedEngine(Engine):
     """Deterministic log-probabilities over C catalog tokens.

@@ -187,6 +187,15 @@ class TorchCache(KVCache):
             slot = rest[0]
             self.tensors = [t.transpose(1, 2)[row[:, None], slot].transpose(1, 2).contiguous() for t in self.tensors]
 
+    def join(self, other: KVCache) -> None:
+        assert isinstance(other, TorchCache)
+        length = max(self.length, other.length)
+        with torch.inference_mode():
+            self.tensors = [
+                torch.cat([torch.nn.functional.pad(t, (0, 0, 0, length - t.shape[2])) for t in pair])
+                for pair in zip(self.tensors, other.tensors, strict=True)
+            ]
+
 
 class TorchEngine(Engine):
     """A `GraphModule` run eagerly on the CPU or a CUDA device."""

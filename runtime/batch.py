@@ -1,17 +1,15 @@
-"""One batch of requests on its way through the search: what it takes is put together here, and what was found."""
+"""How requests are searched: what a flight of them takes is put together here."""
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
 from ..catalog.errors import OptionError
-from .answers import ranked_items, recommendation
-from .drafting.drafter import Drafter
 from .drafting.guesses import Guesses, MixedGuesses, ModelGuesses
 from .drafting.retrieval import PoolGuesses
+from .flight import Assembled, Boarding, Flight, compiled, keys, seeds
 from .loaded import Loaded
 from .modes import drafter_of, scoring_of, verifier_of
 from .options import Verification
@@ -19,26 +17,11 @@ from .planning.policy import Planning
 from .search.evaluator import TreeEvaluator
 from .search.filters import FilterCompiler
 from .search.nodes import EvaluatedNodes
-from .search.noise import SAMPLE, Noise, prefix_hashes
+from .search.noise import Noise, prefix_hashes
 from .search.prefix import SharedPrefix
 from .search.trie_view import TrieView
-from .search.verify import Verifier
-from .session import Session
 from .stats import DecodeStats
-from .types import CompiledFilter, Frontier, Int64, Recommendation, Request, RequestStats, Round
-
-
-@dataclass(frozen=True, eq=False)
-class Assembled:
-    """The collaborators of one batch."""
-
-    filters: list[CompiledFilter | None]  # of every request
-    view: TrieView
-    noise: Noise
-    believed: EvaluatedNodes  # by the draft
-    target: TreeEvaluator
-    drafter: Drafter
-    verifier: Verifier
+from .types import Recommendation, Request, Round
 
 
 @final
@@ -74,23 +57,27 @@ class BatchSearch:
         rounds: list[Round] | None = None,
     ) -> list[Recommendation | None]:  # fmt: skip
         """Every request's recommendation; None where the target's scores were no numbers."""
-        parts = self._assembled(requests, stats)
-        session = Session(
-            parts.target, parts.drafter, parts.verifier, planning, parts.view, stats, reuse=self._reuse, rounds=rounds
-        )
-        wanted = np.array([request.k or k for request in requests])
-        frontier = session.run(np.minimum(wanted, parts.view.leaves(len(requests))), self._roots(parts, len(requests)))
-        _count(parts, stats, len(requests))
-        return self._answers(parts, requests, wanted, frontier)
+        with stats.timed("total"):
+            flight = self.flight(requests, k, planning, stats, rounds)
+            while flight.running:
+                flight.round()
+            flight.end()
+            return flight.answers(np.arange(len(requests)))
 
-    def _assembled(self, requests: list[Request], stats: DecodeStats) -> Assembled:
-        """What one batch takes, in the order in which one needs the other."""
+    def flight(
+        self, requests: Sequence[Request], k: int, planning: Planning, stats: DecodeStats,
+        rounds: list[Round] | None = None,
+    ) -> Flight:  # fmt: skip
+        """Requests about to begin; k: of those that ask for no number of their own."""
+        boarding = Boarding(self._loaded, self._filters, self._verification.seed or 0, self._sampled, self._reuse)
+        return Flight(boarding, self._assembled(requests, stats), requests, k, planning, stats, rounds)
+
+    def _assembled(self, requests: Sequence[Request], stats: DecodeStats) -> Assembled:
+        """What one flight takes, in the order in which one needs the other."""
         prompts = [request.prompt for request in requests]
-        # Masks of one request only are made for its batch: those of all that wait would be large.
-        filters = [self._filters.without(request.filter, request.excluded) for request in requests]
+        filters = compiled(self._filters, requests)
         view = TrieView(self._loaded.trie, self.scoring.kind, [None if f is None else f.live for f in filters])
-        keys = np.array([request.key for request in requests], np.uint64)
-        noise = Noise(self._verification.seed or 0, keys, self._hashes)
+        noise = Noise(seeds(requests, self._verification.seed or 0), keys(requests), self._hashes)
         known = EvaluatedNodes(view, self.scoring, noise if self._sampled else None)  # draft and target perturb alike
         target = TreeEvaluator(self._target, view, known, prompts, stats, "target")
         believed = EvaluatedNodes(view, self.scoring)
@@ -115,31 +102,3 @@ class BatchSearch:
     @property
     def _sampled(self) -> bool:
         return self._verification.mode == "sampled"
-
-    def _roots(self, parts: Assembled, batch: int) -> np.ndarray:
-        """[B] what the roots are ranked by."""
-        everyone = np.arange(batch)
-        return parts.noise.gumbel(everyone, everyone * 0, SAMPLE) if self._sampled else np.zeros(batch)
-
-    def _answers(
-        self, parts: Assembled, requests: list[Request], wanted: Int64, frontier: Frontier
-    ) -> list[Recommendation | None]:
-        target, catalog = parts.target, self._loaded.catalog
-        counts = zip(target.calls.tolist(), parts.drafter.calls.tolist(), target.evaluated.tolist(), strict=True)
-        found = ranked_items(self._loaded.trie, frontier.finished, wanted, parts.filters)
-        each = zip(requests, found, wanted.tolist(), parts.filters, counts, strict=True)
-        answers: list[Recommendation | None] = [
-            recommendation(catalog, request, ranked, most, allowed, RequestStats(*cost))
-            for request, ranked, most, allowed, cost in each
-        ]
-        for number in target.nodes.failed.tolist():
-            answers[number] = None
-        return answers
-
-
-def _count(parts: Assembled, stats: DecodeStats, requests: int) -> None:
-    stats.requests += requests
-    stats.target_calls += int(parts.target.calls.sum())
-    stats.draft_calls += int(parts.drafter.calls.sum())
-    stats.nodes_evaluated += int(parts.target.evaluated.sum())
-    stats.failed_drafts += len(parts.believed.failed)

@@ -11,7 +11,7 @@ from ..catalog.items import Catalog
 from ..catalog.prompts.encoder import PromptEncoder
 from ..catalog.trie import ItemTrie
 from .search.filters import FilterCompiler, ItemFilter
-from .types import Bool, Request
+from .types import Bool, Int64, Request
 
 LONGEST = 2**63 - 1  # list that can be asked for where nobody says another one
 
@@ -48,6 +48,16 @@ class RequestEncoder:
         allowed, kept = self.filters.compile(item_filter), np.array(known, np.int64)
         unknown = len(items) - len(known)
         return Request(prompt.ids, kept, user, unknown, prompt.shortened, key, k, allowed, excluded, self.trie)
+
+    @property
+    def beginning(self) -> Int64:
+        """[n] token ids that every prompt begins with."""
+        return np.array(self._prompts.spec.prefix_ids, np.int64)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt that the context holds."""
+        return self._prompts.max_tokens
 
     def allowed(self, item_filter: ItemFilter | None) -> Bool | None:
         """[I] the items of the catalog that a filter allows; None: all."""

@@ -6,7 +6,8 @@ from pathlib import Path
 from threading import Lock
 
 from ..catalog import checks
-from ..catalog.errors import HistoryError
+from ..catalog.bounds import LARGEST
+from ..catalog.errors import EngineError, HistoryError
 from ..engines.bundle.items import Bundle
 from .answers import answered, failure
 from .arguments import (
@@ -18,6 +19,7 @@ from .arguments import (
 from .batch import BatchSearch
 from .chosen import Chosen
 from .encoding import RequestEncoder, batched, check_k
+from .flight import Flight
 from .loaded import Loaded
 from .options import Batching, Drafting, EngineChoice, Verification
 from .planning.kept import Memory
@@ -94,6 +96,11 @@ class Recommender:
         other._lock = Lock()
         other._memory = self._memory if planning is self.planning else None
         return other
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids are below it."""
+        return LARGEST if self._chosen is None else self._chosen.bundle.manifest.target.vocabulary
 
     def verifying(self, verification: Verification) -> "Recommender":
         """The same engines, verified otherwise, with statistics of its own.
@@ -182,8 +189,7 @@ class Recommender:
         k, requests = check_k(k, self.max_k), listed_requests(requests, self.trie)
         for chosen in batched(requests, self.batch_size):
             stats = DecodeStats(self.trie.length, log=[])
-            with stats.timed("total"):
-                answers = self._search.run([requests[i] for i in chosen], k, self.planning, stats)
+            answers = self._search.run([requests[i] for i in chosen], k, self.planning, stats)
             with self._lock:
                 self.stats.merge(stats)
             if self._memory is not None:
@@ -192,6 +198,24 @@ class Recommender:
                 i: failure(i, requests[i].user, self._engine) if answer is None else answer
                 for i, answer in zip(chosen, answers, strict=True)
             }
+
+    def flight(self, requests: Iterable[Request], k: int = 20) -> Flight:
+        """Requests about to begin, for hosts that let others join between rounds; `tally` what it counts."""
+        k, each = check_k(k, self.max_k), listed_requests(requests, self.trie)
+        return self._search.flight(each, k, self.planning, DecodeStats(self.trie.length, log=[]))
+
+    def tally(self, flight: Flight) -> DecodeStats:
+        """Add what a flight has counted since the last time, and return it."""
+        share = flight.stats.taken()
+        with self._lock:
+            self.stats.merge(share)
+        if self._memory is not None:
+            self._memory.now_and_then()
+        return share
+
+    def unanswered(self, request: Request) -> EngineError:
+        """Why a request has no answer."""
+        return EngineError(failure(0, request.user, self._engine).reason)
 
     def trace(self, request: Request, k: int = 20) -> tuple[Recommendation, list[Round]]:
         """One request's recommendation and every round of its search (request 0 of a batch of one).

@@ -10,7 +10,7 @@ from .search.evaluator import TreeEvaluator
 from .search.trie_view import TrieView
 from .search.verify import Verifier
 from .stats import DecodeStats
-from .types import Bool, DraftTree, Frontier, Hypotheses, Int64, NodeList, Round, Step
+from .types import Bool, DraftTree, Frontier, Hypotheses, Int64, NodeList, Round, Step, Verdict
 
 
 class Session:
@@ -35,6 +35,7 @@ class Session:
         self._target, self._drafter, self._verifier, self._planning = target, drafter, verifier, planning
         self._view, self._stats, self._reuse, self._rounds = view, stats, reuse, rounds
         self._nothing = empty_tree(drafter.mode)
+        self._verdict: Verdict
 
     def run(self, width: Int64, keys: np.ndarray) -> Frontier:
         """The best `width` [B] leaves of each request, as the target's beam search finds them.
@@ -42,37 +43,88 @@ class Session:
         keys [B]: what the roots are ranked by: 0, or where sampling any perturbed score. Requests whose scores are
         no numbers are given up at once (the target's `nodes.failed`) and get no leaves.
         """
-        start, earlier = perf_counter(), len(self._stats.log or ())
+        self.begin(width, keys)
+        while self.running:
+            self.round()
+        return self.end()
+
+    def begin(self, width: Int64, keys: np.ndarray) -> None:
+        """Before the first round; see `run`."""
+        self._start, self._earlier, self._joined = perf_counter(), len(self._stats.log or ()), False
         with self._stats.timed("planning"):
-            course = self._planning.begin(width, self._target.prompt_tokens)
-        verdict = self._verifier.verify(beginning(width, keys), self._target.nodes, self._nothing)
-        steps: list[Step] = []
-        while len(verdict.missing):
-            before, missing = verdict.frontier, verdict.missing
-            self._target.retain(before.active)
-            self._drafter.retain(before.active)
-            tree, enumerate = self._drafted(course, before)
-            drafted = tree.nodes
-            evaluated = self._target.evaluate(_both(missing, drafted))
-            failed = self._target.nodes.failed
-            failing = len(failed) > 0 and bool(before.active[failed].any())
-            if failing:
-                before = without(before, failed)
-            verdict = self._verifier.verify(before, self._target.nodes, tree)
-            steps += verdict.steps
-            if not failing:  # else it is another frontier than was planned for
-                with self._stats.timed("planning"):
-                    course.observe(before, tree, verdict)
-            if self._rounds is not None:
-                scores = self._target.nodes.path_scores(drafted)
-                self._rounds.append(Round(before, tree, scores, evaluated, verdict, enumerate))
-            if not self._reuse:
-                self._target.nodes.forget()
-                verdict = self._verifier.verify(verdict.frontier, self._target.nodes, self._nothing)
-        self._stats.count(steps)
+            self._course = self._planning.begin(width, self._target.prompt_tokens)
+        self._steps: list[Step] = []
+        self._look_from(beginning(width, keys))
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a round to come."""
+        return len(self._verdict.missing) > 0
+
+    @property
+    def frontier(self) -> Frontier:
+        """Where every request stands."""
+        return self._verdict.frontier
+
+    def round(self) -> None:
+        """Draft, verify, advance."""
+        before, missing = self._verdict.frontier, self._verdict.missing
+        self._target.retain(before.active)
+        self._drafter.retain(before.active)
+        tree, enumerate = self._drafted(self._course, before)
+        drafted = tree.nodes
+        evaluated = self._target.evaluate(_both(missing, drafted))
+        failed = self._target.nodes.failed
+        failing = len(failed) > 0 and bool(before.active[failed].any())
+        if failing:
+            before = without(before, failed)
+        self._verdict = verdict = self._verifier.verify(before, self._target.nodes, tree)
+        self._steps += verdict.steps
+        if not failing:  # else it is another frontier than was planned for
+            with self._stats.timed("planning"):
+                self._course.observe(before, tree, verdict)
+        if self._rounds is not None:
+            scores = self._target.nodes.path_scores(drafted)
+            self._rounds.append(Round(before, tree, scores, evaluated, verdict, enumerate))
+        if not self._reuse:
+            self._target.nodes.forget()
+            self._look_from(verdict.frontier)
+
+    def reseat(self, kept: Int64, width: Int64, keys: np.ndarray) -> None:
+        """Go on with the requests kept [B'], in this order, and behind them others, which begin (see `begin`).
+
+        The evaluators, the view and the drafter have been reseated.
+        """
+        self._count()
+        seconds, self._start = perf_counter() - self._start, perf_counter()
         with self._stats.timed("planning"):
-            course.end((self._stats.log or [])[earlier:], perf_counter() - start)
-        return verdict.frontier
+            if not self._joined:
+                self._course.leave(seconds)
+            frontier = reseated(self._verdict.frontier, kept, beginning(width, keys))
+            self._course = self._planning.resume(frontier.width, self._target.prompt_tokens)
+        self._joined = True
+        if self._stats.log:
+            self._stats.log.clear()  # of calls that nothing is concluded from
+        self._look_from(frontier)
+
+    def give_up(self, requests: Int64) -> None:
+        """Go on without some requests, which get no leaves."""
+        self._look_from(without(self._verdict.frontier, requests))
+
+    def end(self) -> Frontier:
+        """After the last round."""
+        self._count()
+        with self._stats.timed("planning"):
+            if not self._joined:
+                self._course.end((self._stats.log or [])[self._earlier :], perf_counter() - self._start)
+        return self._verdict.frontier
+
+    def _look_from(self, frontier: Frontier) -> None:
+        self._verdict = self._verifier.verify(frontier, self._target.nodes, self._nothing)
+
+    def _count(self) -> None:
+        self._stats.count(self._steps)
+        self._steps = []
 
     def _drafted(self, course: Course, frontier: Frontier) -> tuple[DraftTree, Bool]:
         """What to evaluate ahead of need in this round, and the requests [B] for which that is all continuations."""
@@ -107,6 +159,29 @@ def without(frontier: Frontier, requests: Int64) -> Frontier:
         for old in (frontier.running, frontier.finished)
     )
     return Frontier(running, finished, frontier.depth, frontier.width)
+
+
+def reseated(frontier: Frontier, kept: Int64, others: Frontier) -> Frontier:
+    """The requests kept [B'] of a frontier, in this order, and behind them the others."""
+    widest = max(int(frontier.width[kept].max(initial=1)), others.running.nodes.shape[1])
+    running, finished = (
+        Hypotheses(
+            _beneath(old.nodes[kept], new.nodes, widest, -1),
+            _beneath(old.scores[kept], new.scores, widest, -np.inf),
+            _beneath(old.keys[kept], new.keys, widest, -np.inf),
+        )
+        for old, new in ((frontier.running, others.running), (frontier.finished, others.finished))
+    )
+    depth = np.append(frontier.depth[kept], others.depth)
+    return Frontier(running, finished, depth, np.append(frontier.width[kept], others.width))
+
+
+def _beneath(a: np.ndarray, b: np.ndarray, width: int, nothing: float) -> np.ndarray:
+    """Two tables as one of `width` columns; what is not there is nothing."""
+    both = np.full((len(a) + len(b), width), nothing, a.dtype)
+    columns = min(a.shape[1], width)
+    both[: len(a), :columns], both[len(a) :, : b.shape[1]] = a[:, :columns], b
+    return both
 
 
 def beginning(width: Int64, keys: np.ndarray) -> Frontier:

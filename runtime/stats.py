@@ -63,6 +63,14 @@ class DecodeStats(Timers):
         if self.log is not None:
             self.log += other.log or []
 
+    def taken(self) -> "DecodeStats":
+        """All counters and seconds until now, which begin again; the log stays."""
+        share, fresh = DecodeStats(self.length), DecodeStats(self.length)
+        for name in vars(fresh).keys() - {"length", "log"}:
+            setattr(share, name, getattr(self, name))
+            setattr(self, name, getattr(fresh, name))
+        return share
+
     def count(self, steps: Sequence[Step]) -> None:
         """Add what one batch's verdicts found: all at once, as most of a step's share is the calls it takes."""
         if not steps:

@@ -126,6 +126,7 @@ class Request:
     filter: CompiledFilter | None  # None: all items; requests may share one
     excluded: Int64  # [n] items it may not be recommended either, by catalog order
     trie: ItemTrie = field(repr=False)  # for which it was encoded: its tokens and items are that one's
+    seed: int | None = None  # of its draws; None: that of all others
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """What a request is served by from beginning to end: one model with one catalog, both of a version."""
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import final
 
@@ -31,16 +31,15 @@ class Edition:
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     def lane(self, verification: Verification | None) -> Lane:
-        """Where requests go that ask for such a verification; None: for the edition's own.
+        """Where requests go that ask for such a verification, whatever their seeds; None: for the edition's own.
 
         Raises `OptionError` where this edition's engines cannot serve it.
         """
-        own = self.recommender.verification
-        wanted = own if verification is None else verification
+        own = replace(self.recommender.verification, seed=None)
+        wanted = own if verification is None else replace(verification, seed=None)
         with self._lock:
             if wanted not in self._lanes:
-                same = wanted == own
-                recommender = self.recommender if same else self.recommender.verifying(wanted)
+                recommender = self.recommender if wanted == own else self.recommender.verifying(wanted)
                 self._lanes[wanted] = Lane(self, recommender)
                 if len(self._lanes) > REMEMBERED:
                     self._lanes.popitem(last=False)

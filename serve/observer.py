@@ -1,12 +1,11 @@
 """Who is told what happens: counters, metrics. Told from several threads, and must be quick."""
 
 from abc import ABC, abstractmethod
-from typing import Literal, final
+from typing import final
 
 from ..runtime.stats import DecodeStats
 from .editions import Edition
-
-Outcome = Literal["answered", "failed", "cancelled", "late"]  # failed: by the engine; late: past its deadline
+from .tickets import Outcome as Outcome
 
 
 class Observer(ABC):
@@ -22,7 +21,7 @@ class Observer(ABC):
 
     @abstractmethod
     def called(self, edition: Edition, batch: int, stats: DecodeStats) -> None:
-        """A round (in flight) or a batch (gathered) of so many requests is done; stats: its share alone."""
+        """A round of so many requests is done; stats: its share alone."""
 
 
 @final

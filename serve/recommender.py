@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import Iterable
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Self
+
+from numpy.typing import ArrayLike
 
 from ..catalog import checks
 from ..engines.bundle.items import Bundle
@@ -13,9 +16,10 @@ from ..runtime.encoding import check_k
 from ..runtime.options import Drafting, EngineChoice, Verification
 from ..runtime.recommender import Recommender
 from ..runtime.search.filters import ItemFilter
-from ..runtime.types import DrafterKind, Mode, Recommendation
-from .editions import Edition
-from .errors import Overloaded
+from ..runtime.types import DrafterKind, Int64, Mode, Recommendation, Request
+from .arrays import Float32, array_requests, as_arrays
+from .editions import Edition, Lane
+from .errors import Closed, Overloaded
 from .options import Serving
 from .tickets import Served as Served
 from .tickets import Ticket
@@ -30,7 +34,8 @@ class AsyncRecommender:
 
     def __init__(self, edition: Edition, worker: Worker | None = None, *, serving: Serving | None = None) -> None:
         """worker: whose thread serves, shared with others on the same device; None: one of its own."""
-        self._edition, self._own = edition, worker is None
+        self._edition: Edition | None = edition
+        self._own = worker is None
         self.worker = worker or Worker(serving)
 
     @classmethod
@@ -53,11 +58,13 @@ class AsyncRecommender:
     @property
     def edition(self) -> Edition:
         """What new requests are served by."""
+        if self._edition is None:
+            raise Closed("this recommender is closed. Open another one.")
         return self._edition
 
     def use(self, edition: Edition) -> Edition:
         """Serve new requests by another edition; those that wait or run keep theirs. Returns the one before."""
-        before, self._edition = self._edition, edition
+        before, self._edition = self.edition, edition
         return before
 
     def submit(
@@ -80,20 +87,52 @@ class AsyncRecommender:
         `DeadlinePassed`, `EngineError` where the engine fails for this request, or `Closed`. Cancelling it takes the
         request out before its next round.
         """
-        edition = self._edition
+        edition = self.edition
         k = check_k(k, edition.recommender.max_k)
-        lane = edition.lane(verification)
+        lane, seed = edition.lane(verification), (verification or edition.recommender.verification).seed
         request = edition.recommender.encode(
             history, k=k, user=user, item_filter=item_filter, exclude_history=exclude_history
         )
-        deadline = None if timeout is None else monotonic() + timeout
-        ticket = Ticket(request, k, lane, checks.whole_number(priority, "priority", -(2**31), 2**31), deadline)
+        return self._enqueued(replace(request, seed=seed or 0), lane, timeout, priority).future
+
+    def submit_arrays(
+        self, tokens: ArrayLike, lengths: ArrayLike, k: int = 20, *, timeout: float | None = None, priority: int = 0
+    ) -> "list[Future[Served]]":
+        """As `submit`, of prompts as token ids [B, P], `lengths` [B] of each row: a future for every one."""
+        edition = self.edition
+        k, lane, seed = check_k(k, edition.recommender.max_k), edition.lane(None), edition.recommender.verification.seed
+        requests = array_requests(edition.recommender, tokens, lengths, k)
+        futures: list[Future[Served]] = []
+        try:
+            for request in requests:
+                futures.append(self._enqueued(replace(request, seed=seed or 0), lane, timeout, priority).future)
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+        return futures
+
+    def recommend_arrays(
+        self, tokens: ArrayLike, lengths: ArrayLike, k: int = 20, *, timeout: float | None = None
+    ) -> tuple[Int64, Float32]:
+        """Lists as arrays: items int64 [B, K], their places in the catalog (-1: no more), and scores float32 [B, K].
+
+        tokens int64 [B, P]: prompts, of each row the first `lengths` int64 [B]. Blocks until all are answered; raises
+        what the first of them raises that has no answer, and what `submit` does.
+        """
+        edition = self.edition
+        found = [future.result() for future in self.submit_arrays(tokens, lengths, k, timeout=timeout)]
+        return as_arrays(edition.recommender, [served.recommendation for served in found], k)
+
+    def _enqueued(self, request: Request, lane: Lane, timeout: float | None, priority: int) -> Ticket:
+        deadline = None if timeout is None else monotonic() + checks.seconds(timeout, "timeout")
+        ticket = Ticket(request, lane, checks.whole_number(priority, "priority", -(2**31), 2**31), deadline)
         try:
             self.worker.waiting.put(ticket)
         except Overloaded:
-            self.worker.observer.refused(edition.model)
+            self.worker.observer.refused(lane.edition.model)
             raise
-        return ticket.future
+        return ticket
 
     async def serve(self, history: Iterable[str | int], **options: object) -> Served:
         """As `submit`, awaited; cancelling the task cancels the request."""
@@ -105,7 +144,9 @@ class AsyncRecommender:
 
     def close(self, *, drain: bool = True, timeout: float | None = None) -> bool:
         """Take no more; answer what waits, or refuse it. Returns whether all has ended (a shared worker goes on)."""
-        return self.worker.close(drain=drain, timeout=timeout) if self._own else True
+        ended = self.worker.close(drain=drain, timeout=timeout) if self._own else True
+        self._edition = None
+        return ended
 
     def __enter__(self) -> Self:
         return self

@@ -3,11 +3,13 @@
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Literal
 
 import msgspec
 
 from ..runtime.types import Recommendation, Request
 from .editions import Lane
+from .errors import Closed, DeadlinePassed
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -22,12 +24,16 @@ class Served(msgspec.Struct, frozen=True):
     batch: int  # the most requests that it shared a call with, itself included
 
 
+Outcome = Literal[
+    "answered", "failed", "cancelled", "late", "refused"
+]  # failed: by the engine; late: past its deadline
+
+
 @dataclass(eq=False)
 class Ticket:
     """One request in the queue or in flight."""
 
     request: Request
-    k: int
     lane: Lane
     priority: int  # the largest first
     deadline: float | None  # by time.monotonic; None: none
@@ -36,6 +42,19 @@ class Ticket:
     batch: int = 0
     future: "Future[Served]" = field(default_factory=Future)
 
-    def late(self, now: float) -> bool:
+    def late(self) -> bool:
         """Whether its deadline has passed."""
-        return self.deadline is not None and now >= self.deadline
+        return self.deadline is not None and monotonic() >= self.deadline
+
+    def settle(self, found: Recommendation | BaseException | None) -> Outcome:
+        """Give whoever waits the answer, or the reason why there is none; None: nobody waits. Once only."""
+        if not self.future.set_running_or_notify_cancel() or found is None:
+            return "cancelled"
+        if isinstance(found, BaseException):
+            self.future.set_exception(found)
+            return "late" if isinstance(found, DeadlinePassed) else "refused" if isinstance(found, Closed) else "failed"
+        now, edition = monotonic(), self.lane.edition
+        waited = (now if self.started is None else self.started) - self.arrived
+        seconds, versions = now - self.arrived, (edition.model, edition.version, edition.catalog)
+        self.future.set_result(Served(found, *versions, waited, seconds, self.batch))
+        return "answered"

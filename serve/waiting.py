@@ -1,7 +1,8 @@
 """Requests that wait: bounded, the largest priority first, then the oldest."""
 
-from heapq import heappop, heappush
+from heapq import heapify, heappush
 from itertools import count
+from math import inf
 from threading import Condition
 from time import monotonic
 from typing import final
@@ -10,6 +11,10 @@ from .editions import Lane
 from .errors import Closed, Overloaded
 from .tickets import Ticket
 
+NEAR = 4  # batches among which requests of about one length share one
+
+Entry = tuple[int, int, Ticket]  # priority (the least first), order, request
+
 
 @final
 class WaitingRoom:
@@ -17,8 +22,9 @@ class WaitingRoom:
 
     def __init__(self, most: int) -> None:
         self._most, self._closed = most, False
-        self._lanes: dict[Lane, list[tuple[int, int, Ticket]]] = {}  # heaps
+        self._lanes: dict[Lane, list[Entry]] = {}  # heaps
         self._count, self._order, self._pace = 0, count(), 0.0
+        self._earliest = inf  # deadline
         self.changed = Condition()
 
     def __len__(self) -> int:
@@ -33,6 +39,7 @@ class WaitingRoom:
                 raise Overloaded(self._count, max(self._count * self._pace, 0.1))
             heappush(self._lanes.setdefault(ticket.lane, []), (-ticket.priority, next(self._order), ticket))
             self._count += 1
+            self._earliest = min(self._earliest, inf if ticket.deadline is None else ticket.deadline)
             self.changed.notify_all()
 
     def took(self, seconds: float) -> None:
@@ -63,12 +70,30 @@ class WaitingRoom:
                 left = until - monotonic()
                 if left <= 0 or not self.changed.wait(left):
                     break
-            heap = self._lanes.get(lane, [])
-            taken = [heappop(heap)[2] for _ in range(min(most, len(heap)))]
-            if not heap:
-                self._lanes.pop(lane, None)
-            self._count -= len(taken)
-            return taken
+            entries = sorted(self._lanes.pop(lane, []))
+            chosen, rest = _alike(entries, most) if len(entries) > most else (entries, [])
+            if rest:
+                self._lanes[lane] = rest
+            self._count -= len(chosen)
+            return [ticket for _, _, ticket in chosen]
+
+    def late(self) -> list[Ticket]:
+        """Those whose deadline has passed, out of the queue."""
+        with self.changed:
+            if not self._count or monotonic() < self._earliest:
+                return []
+            late: list[Ticket] = []
+            for lane, heap in list(self._lanes.items()):
+                late += [ticket for _, _, ticket in heap if ticket.late()]
+                stay = [entry for entry in heap if not entry[2].late()]
+                heapify(stay)
+                self._lanes[lane] = stay
+                if not stay:
+                    del self._lanes[lane]
+            self._count -= len(late)
+            waiting = (ticket.deadline for heap in self._lanes.values() for _, _, ticket in heap)
+            self._earliest = min((deadline for deadline in waiting if deadline is not None), default=inf)
+            return late
 
     def discard(self) -> list[Ticket]:
         """All that wait, out of the queue."""
@@ -77,3 +102,13 @@ class WaitingRoom:
             self._lanes.clear()
             self._count = 0
             return every
+
+
+def _alike(entries: list[Entry], most: int) -> tuple[list[Entry], list[Entry]]:
+    """The first of sorted entries and those near it whose prompts are most nearly as long, and the rest, sorted.
+
+    A call is as wide as its longest prompt. Whoever is first is never passed over.
+    """
+    near, length = entries[: NEAR * most], len(entries[0][2].request.prompt)
+    near.sort(key=lambda entry: (entry[0], abs(len(entry[2].request.prompt) - length), entry[1]))
+    return near[:most], sorted(near[most:]) + entries[NEAR * most :]

@@ -1,27 +1,35 @@
-"""The one thread of a device: takes what waits, runs it, answers."""
+"""The one thread of a device: takes what waits, lets it fly together, answers."""
 
 from collections.abc import Sequence
 from threading import Thread
 from time import monotonic
 from typing import final
 
-from ..catalog.errors import EngineError
-from ..runtime.types import Recommendation, RequestFailure
+import numpy as np
+
+from ..catalog.errors import is_fault
+from ..runtime.flight import Flight
+from ..runtime.types import Recommendation
 from .editions import Lane
 from .errors import Closed, DeadlinePassed
-from .observer import Nobody, Observer, Outcome
+from .observer import Nobody, Observer
 from .options import Serving
-from .tickets import Served, Ticket
+from .tickets import Ticket
 from .waiting import WaitingRoom
 
 
 @final
 class Worker:
-    """Serves all requests of one device, whatever model they are for. Several recommenders may share it."""
+    """Serves all requests of one device, whatever model they are for. Several recommenders may share it.
+
+    Deadlines and cancellations are honoured between rounds. A request that fails, fails alone: where an engine raises,
+    all that shared the call are served again by halves, until it is known for whom it does.
+    """
 
     def __init__(self, serving: Serving | None = None, observer: Observer | None = None) -> None:
         self.serving, self.observer = serving or Serving(), observer or Nobody()
-        self.waiting, self.running = WaitingRoom(self.serving.queue), 0
+        self.waiting = WaitingRoom(self.serving.queue)
+        self.flying = 0  # requests that share calls now
         self._thread = Thread(target=self._work, name="specbeam-worker", daemon=True)
         self._thread.start()
 
@@ -30,61 +38,109 @@ class Worker:
         self.waiting.close()
         if not drain:
             for ticket in self.waiting.discard():
-                self._refuse(ticket, Closed("the server stops"), "cancelled")
+                self._settle(ticket, Closed("this recommender was closed before the request's turn came."))
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _work(self) -> None:
         while (lane := self.waiting.first(block=True)) is not None:
-            taken = self.waiting.take(lane, self.serving.size, monotonic() + self.serving.wait_ms / 1000)
-            self._run(lane, [ticket for ticket in taken if self._may_start(ticket)])
+            until = monotonic() + self.serving.wait_ms / 1000
+            self._serve(lane, self._boarding(lane, self.serving.size, until), joins=self.serving.policy == "in-flight")
 
-    def _may_start(self, ticket: Ticket) -> bool:
-        if not ticket.future.set_running_or_notify_cancel():
-            return False
-        if ticket.late(monotonic()):
-            self._refuse(ticket, DeadlinePassed("the deadline passed while the request waited"), "late")
-            return False
-        return True
+    def _boarding(self, lane: Lane, most: int, until: float = 0.0) -> list[Ticket]:
+        """Up to so many requests whose turn it is, and that are still wanted."""
+        for ticket in self.waiting.late():
+            self._settle(ticket, _late())
+        boarding, now = self.waiting.take(lane, most, until), monotonic()
+        for ticket in boarding:
+            ticket.started = now
+        return [ticket for ticket in boarding if self._wanted(ticket)]
 
-    def _run(self, lane: Lane, tickets: Sequence[Ticket]) -> None:
-        if not tickets:
-            return
-        start = monotonic()
-        for ticket in tickets:
-            ticket.started, ticket.batch = start, max(ticket.batch, len(tickets))
-        self.running = len(tickets)
+    def _wanted(self, ticket: Ticket) -> bool:
+        """Whether anybody still waits for a request; it has ended where nobody does."""
+        if not (late := ticket.late()) and not ticket.future.cancelled():
+            return True
+        self._settle(ticket, _late() if late else None)
+        return False
+
+    def _serve(self, lane: Lane, tickets: Sequence[Ticket], *, joins: bool) -> None:
+        """Serve requests, and where others may join, these as well."""
+        aboard = list(tickets)
         try:
-            answers = lane.recommender.run([ticket.request for ticket in tickets])
-        except Exception as error:
-            if len(tickets) == 1:
-                self._refuse(tickets[0], error, "failed")
-            else:  # whose fault it is shows by halves
-                half = len(tickets) // 2
-                self._run(lane, tickets[:half])
-                self._run(lane, tickets[half:])
-            return
+            if aboard:
+                self._fly(lane, aboard, joins=joins)
+        except BaseException as error:  # of Rust's libraries, too
+            if len(aboard) == 1 or not is_fault(error):
+                for ticket in aboard:
+                    self._settle(ticket, error)
+                return
+            half = len(aboard) // 2
+            for part in (aboard[:half], aboard[half:]):
+                self._serve(lane, part, joins=False)
         finally:
-            self.running = 0
-        for ticket, answer in zip(tickets, answers, strict=True):
-            self._answer(ticket, answer)
-        self.waiting.took((monotonic() - start) / len(tickets))
+            self.flying = 0
 
-    def _answer(self, ticket: Ticket, answer: Recommendation | RequestFailure) -> None:
-        if isinstance(answer, RequestFailure):
-            self._refuse(ticket, EngineError(answer.reason), "failed")
-            return
-        now, edition = monotonic(), ticket.lane.edition
-        waited = (ticket.started or now) - ticket.arrived
-        self.observer.ended(edition, "answered", waited, now - ticket.arrived)
-        ticket.future.set_result(
-            Served(answer, edition.model, edition.version, edition.catalog, waited, now - ticket.arrived, ticket.batch)
-        )
+    def _fly(self, lane: Lane, aboard: list[Ticket], *, joins: bool) -> None:
+        """Rounds until all have landed. aboard: whoever has not, whatever is raised."""
+        seats: list[Ticket | None] = [*aboard]
+        recommender, since = lane.recommender, monotonic()
+        flight = recommender.flight([ticket.request for ticket in aboard])
+        while True:
+            since = self._land(lane, flight, seats, aboard, since)
+            joining = self._joining(lane, len(aboard)) if joins and aboard else []
+            if joining:
+                kept = [number for number, ticket in enumerate(seats) if ticket is not None]
+                seats = [*(seats[number] for number in kept), *joining]
+                aboard += joining
+                flight.reseat(np.array(kept, np.int64), [ticket.request for ticket in joining])
+            if not aboard:
+                break
+            self.flying = len(aboard)
+            for ticket in aboard:
+                ticket.batch = max(ticket.batch, len(aboard))
+            with flight.stats.timed("total"):
+                flight.round()
+            self.observer.called(lane.edition, len(aboard), recommender.tally(flight))
+        flight.end()
+        recommender.tally(flight)
 
-    def _refuse(self, ticket: Ticket, error: BaseException, outcome: Outcome) -> None:
-        now = monotonic()
-        self.observer.ended(
-            ticket.lane.edition, outcome, (ticket.started or now) - ticket.arrived, now - ticket.arrived
-        )
-        if not ticket.future.done():
-            ticket.future.set_exception(error)
+    def _joining(self, lane: Lane, taken: int) -> list[Ticket]:
+        """Who joins; nobody where requests that cannot share these calls are due first."""
+        room = self.serving.size - taken
+        return self._boarding(lane, room) if room and self.waiting.first(block=False) is lane else []
+
+    def _land(
+        self, lane: Lane, flight: Flight, seats: list[Ticket | None], aboard: list[Ticket], since: float
+    ) -> float:  # fmt: skip
+        """Answer whoever has landed, and let go whom nobody waits for. Returns the time of the last landing."""
+        unwanted = [number for number, ticket in enumerate(seats) if ticket is not None and not self._wanted(ticket)]
+        for number in unwanted:
+            self._leave(seats, aboard, number)
+        if unwanted and flight.running:
+            flight.give_up(np.array(unwanted, np.int64))
+        landed = [number for number in flight.landed.tolist() if seats[number] is not None]
+        answers = flight.answers(np.array(landed, np.int64)) if landed else []
+        for number, answer in zip(landed, answers, strict=True):
+            ticket = self._leave(seats, aboard, number)
+            self._settle(ticket, lane.recommender.unanswered(ticket.request) if answer is None else answer)
+        if landed:
+            self.waiting.took((monotonic() - since) / len(landed))
+        return monotonic() if landed else since
+
+    def _leave(self, seats: list[Ticket | None], aboard: list[Ticket], number: int) -> Ticket:
+        ticket = seats[number]
+        assert ticket is not None
+        seats[number] = None
+        aboard.remove(ticket)
+        return ticket
+
+    def _settle(self, ticket: Ticket, found: Recommendation | BaseException | None) -> None:
+        """A request ends, one way or another; None: nobody waits for it."""
+        outcome = ticket.settle(found)
+        now, started = monotonic(), ticket.started
+        waited = (now if started is None else started) - ticket.arrived
+        self.observer.ended(ticket.lane.edition, outcome, waited, now - ticket.arrived)
+
+
+def _late() -> DeadlinePassed:
+    return DeadlinePassed("the request's deadline passed before its list was found. Allow it more time, or ask less.")

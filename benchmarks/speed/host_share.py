@@ -82,6 +82,9 @@ class Slots(KVCache):
     def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
         self._batch, self._length = len(rows), self._length if slots is None else slots.shape[1]
 
+    def join(self, other: KVCache) -> None:
+        self._batch, self._length = self._batch + other.batch, max(self._length, other.length)
+
     def append(self, tokens: int) -> None:
         self._length += tokens
 

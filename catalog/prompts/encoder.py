@@ -53,7 +53,7 @@ class PromptEncoder:
     """
 
     def __init__(self, spec: PromptSpec, item_tokens: Int64, max_tokens: int) -> None:
-        self.spec = spec
+        self.spec, self.max_tokens = spec, max_tokens
         self._prefix, self._separator, self._suffix = (
             np.array(ids, np.int64) for ids in (spec.prefix_ids, spec.separator_ids, spec.suffix_ids)
         )

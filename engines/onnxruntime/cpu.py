@@ -48,6 +48,16 @@ class OrtCache(KVCache):
             kept.append(ort.OrtValue.ortvalue_from_numpy(array))
         self.values = kept
 
+    def join(self, other: KVCache) -> None:
+        assert isinstance(other, OrtCache)
+        length, batch, joined = max(self.length, other.length), self.batch, []
+        for mine, theirs in zip(self.values, other.values, strict=True):
+            a, b = mine.numpy(), theirs.numpy()
+            array = np.zeros((batch + len(b), a.shape[1], length, a.shape[3]), a.dtype)
+            array[:batch, :, : a.shape[2]], array[batch:, :, : b.shape[2]] = a, b
+            joined.append(ort.OrtValue.ortvalue_from_numpy(array))
+        self.values = joined
+
 
 class OrtEngine(Engine):
     """A graph of the contract (docs/design.md, section 4) in an ONNX Runtime session on the CPU."""

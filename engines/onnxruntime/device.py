@@ -77,21 +77,37 @@ class DeviceEngine(HoldingEngine):
         return logprobs[:, :count]
 
     def kept(self, cache: HeldCache, rows: Int64, slots: Int64 | None) -> Lease:
-        heads, length = self._heads, cache.length
         if slots is None:
-            slots = np.broadcast_to(np.arange(length), (len(rows), length))
-        index = (rows[:, None, None] * heads + np.arange(heads)[:, None]) * length + slots[:, None]  # [B', heads, S']
-        source, size = cache.memory, self._size(*slots.shape)
-        assert source is not None
+            slots = np.broadcast_to(np.arange(cache.length), (len(rows), cache.length))
         with DEVICE:
-            memory = self._pool.take(size)
-            past = self._rows(self._past, source, cache.batch, length)
-            present = self._rows(self._present, memory, *slots.shape)
-            try:
-                self._gather.run((*self._transfers.upload({"index": index.ravel()}), past), (present,))
-            except Exception as error:
-                raise call_failed(error, *slots.shape) from error
+            memory = self._pool.take(self._size(*slots.shape))
+            self._copy(cache, rows, slots, self._rows(self._present, memory, *slots.shape))
         return memory
+
+    def joined(self, cache: HeldCache, other: HeldCache) -> Lease:
+        batch, length = cache.batch + other.batch, max(cache.length, other.length)
+        with DEVICE:
+            memory = self._pool.take(self._size(batch, length))
+            whole, first = self._rows(self._present, memory, batch, length), 0
+            for each in (cache, other):
+                slot = np.arange(length)
+                slots = np.broadcast_to(np.where(slot < each.length, slot, 0), (each.batch, length))
+                shape = (each.batch * self._heads * length, self._width)
+                begin = whole.address + first * self._width * self._bytes
+                self._copy(each, np.arange(each.batch), slots, whole._replace(shape=shape, address=begin))
+                first += shape[0]
+        return memory
+
+    def _copy(self, cache: HeldCache, rows: Int64, slots: Int64, to: Tensors) -> None:
+        """Copy the slots [B', S'] of the rows [B']; the caller holds `DEVICE`."""
+        heads, length, source = self._heads, cache.length, cache.memory
+        index = (rows[:, None, None] * heads + np.arange(heads)[:, None]) * length + slots[:, None]  # [B', heads, S']
+        assert source is not None
+        past = self._rows(self._past, source, cache.batch, length)
+        try:
+            self._gather.run((*self._transfers.upload({"index": index.ravel()}), past), (to,))
+        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+            raise call_failed(error, *slots.shape) from error
 
     def _stride(self, batch: int, length: int) -> int:
         """Bytes from one tensor of a cache to the next."""

@@ -96,6 +96,31 @@ class TrtEngine(HoldingEngine):
                 self._copy_slots(cache, cache.memory, memory, rows, slots)
         return memory
 
+    def joined(self, cache: HeldCache, other: HeldCache) -> Lease:
+        layout, batch, length = self._layout, cache.batch + other.batch, max(cache.length, other.length)
+        longer = cache if cache.length >= other.length else other
+        assert longer.memory is not None
+        with self._lock:
+            memory, to = self._pool.take(layout.size(batch)), layout.pitch(batch)
+            width, first = layout.row(length), 0
+            for each in (cache, other):
+                assert each.memory is not None
+                begin, source = memory.address + first * width, layout.pitch(each.batch)
+                if each.length < length:  # holes get somebody's numbers: memory that was never written may hold NaN
+                    for row in range(each.batch):
+                        self._device.copy_rows(
+                            begin + row * width, to, longer.memory.address, layout.pitch(longer.batch),
+                            width=width, rows=layout.parts,
+                        )  # fmt: skip
+                slots, wide = layout.row(each.length) // layout.heads, width // layout.heads
+                for part in range(layout.parts):
+                    self._device.copy_rows(
+                        begin + part * to, wide, each.memory.address + part * source, slots,
+                        width=slots, rows=each.batch * layout.heads,
+                    )  # fmt: skip
+                first += each.batch
+        return memory
+
     def _run(self, context: "trt.IExecutionContext", small: dict[str, Int64], cache: HeldCache) -> Float32:
         """One call; the cache is as it was where it fails."""
         layout, (batch, new) = self._layout, small["input_ids"].shape

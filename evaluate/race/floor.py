@@ -63,6 +63,9 @@ class RecordedCache(KVCache):
         self.tape.events.append(deepcopy((rows, slots)))
         self.inner.keep(rows, slots)
 
+    def join(self, other: KVCache) -> None:
+        raise NotImplementedError("what is recorded is batches that nobody joins")
+
 
 @final
 class RecordedEngine(Engine):

@@ -10,7 +10,7 @@ from ..search.beam import beams_of, best_per_request, taken
 from ..search.nodes import EvaluatedNodes
 from ..search.noise import DRAFT, STREAMS, Noise
 from ..search.trie_view import TrieView
-from ..types import Beams, Bool, DraftTree, Frontier, Int64, Mode, NodeList, Proposals
+from ..types import Beams, Bool, DraftTree, Frontier, Int64, Mode, NodeList, Proposals, Request
 from .guesses import Guesses
 
 
@@ -40,6 +40,10 @@ class Drafter(ABC):
     def retain(self, active: Bool) -> None:
         """Requests that are not active [B] are finished."""
 
+    @abstractmethod
+    def reseat(self, kept: Int64, requests: Sequence[Request]) -> None:
+        """Draft for the requests kept [B'], in this order, and behind them for these others, from now on."""
+
     @property
     @abstractmethod
     def calls(self) -> Int64:
@@ -58,6 +62,9 @@ class NoDrafter(Drafter):
 
     def retain(self, active: Bool) -> None:
         pass
+
+    def reseat(self, kept: Int64, requests: Sequence[Request]) -> None:
+        self._calls = np.zeros(len(kept) + len(requests), np.int64)
 
     @property
     def calls(self) -> Int64:
@@ -95,6 +102,9 @@ class BeamDrafter(Drafter):
 
     def retain(self, active: Bool) -> None:
         self._guesses.retain(active)
+
+    def reseat(self, kept: Int64, requests: Sequence[Request]) -> None:
+        self._guesses.reseat(kept, requests)
 
     @property
     def calls(self) -> Int64:

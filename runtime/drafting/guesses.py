@@ -1,11 +1,12 @@
 """What a drafter believes of children's probabilities: a draft model, a pool (`retrieval`), or both."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..search.evaluator import TreeEvaluator
-from ..types import Bool, Float64, Int64, NodeList
+from ..types import Bool, Float64, Int64, NodeList, Request
 
 POOL_SHARE = 0.25  # of a mixture: with half, an aligned draft loses more than one that is not aligned gains
 
@@ -25,6 +26,10 @@ class Guesses(ABC):
     def retain(self, active: Bool) -> None:
         """Requests that are not active [B] are finished."""
 
+    @abstractmethod
+    def reseat(self, kept: Int64, requests: Sequence[Request]) -> None:
+        """Serve the requests kept [B'], in this order, and behind them these others, from now on."""
+
     @property
     @abstractmethod
     def calls(self) -> Int64:
@@ -43,6 +48,9 @@ class ModelGuesses(Guesses):
 
     def retain(self, active: Bool) -> None:
         self._evaluator.retain(active)
+
+    def reseat(self, kept: Int64, requests: Sequence[Request]) -> None:
+        self._evaluator.reseat(kept, [request.prompt for request in requests])
 
     @property
     def calls(self) -> Int64:
@@ -64,6 +72,10 @@ class MixedGuesses(Guesses):
     def retain(self, active: Bool) -> None:
         self._model.retain(active)
         self._pool.retain(active)
+
+    def reseat(self, kept: Int64, requests: Sequence[Request]) -> None:
+        self._model.reseat(kept, requests)
+        self._pool.reseat(kept, requests)
 
     @property
     def calls(self) -> Int64:

@@ -170,6 +170,11 @@ class PoolGuesses(Guesses):
     def retain(self, active: Bool) -> None:
         pass
 
+    def reseat(self, kept: Int64, requests: Sequence[Request]) -> None:
+        self._requests = [self._requests[seat] for seat in kept.tolist()] + list(requests)
+        for name in ("_said", "_nearby"):
+            self.__dict__.pop(name, None)
+
     @property
     def calls(self) -> Int64:
         return np.zeros(len(self._requests), np.int64)

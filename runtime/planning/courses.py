@@ -33,6 +33,10 @@ class Watcher(ABC):
     def ended(self, look: Look | None, calls: Sequence[Call], seconds: float) -> None:
         """A batch is done; look: where somebody wants to know what came of it."""
 
+    @abstractmethod
+    def left(self, look: Look | None, seconds: float) -> None:
+        """Others joined a batch: what came of it is nobody's."""
+
 
 @final
 class Plain(Course):
@@ -51,6 +55,9 @@ class Plain(Course):
 
     def end(self, calls: Sequence[Call], seconds: float) -> None:
         self._watcher.ended(self._look, calls, seconds)
+
+    def leave(self, seconds: float) -> None:
+        self._watcher.left(self._look, seconds)
 
 
 @final
@@ -80,3 +87,6 @@ class Ahead(Course):
 
     def end(self, calls: Sequence[Call], seconds: float) -> None:
         self._watcher.ended(self._look, calls, seconds)
+
+    def leave(self, seconds: float) -> None:
+        self._watcher.left(self._look, seconds)

@@ -95,6 +95,17 @@ class Planner(Planning, Watcher):
                 return Plain(self, Look((len(width), prompt, max(ks)), 1, ahead=False))
             return self._decided(keys, {k: self._current(key) for k, key in keys.items()}, len(width), prompt)
 
+    def resume(self, width: Int64, prompt: int) -> Course:
+        """See `Planning`. What was decided for such batches is done; nothing is lent for trials."""
+        ks = set(width[width > 0].tolist())
+        with self._lock:
+            if not ks or self.acceptance.length < 2 or self._batches < self._before or not self.account.affords(0):
+                return Plain(self, None)
+            choices = {k: self._current(_key(len(width), prompt, k)) for k in ks}
+            policies = {k: choice.policy for k, choice in choices.items() if choice is not None}
+            pays = len(policies) == len(ks) and any(any(plan) for policy in policies.values() for plan in policy)
+            return Ahead(self, policies, None) if pays else Plain(self, None)
+
     def _decided(
         self, keys: Mapping[int, Key], choices: Mapping[int, Choice | None], batch: int, prompt: int
     ) -> Course:  # fmt: skip
@@ -189,6 +200,12 @@ class Planner(Planning, Watcher):
                 if look.ahead:
                     paces, foreseen = self._keeper.paces, self._keeper.plain * plain.at(self._keeper.paces)
                     self.account.lost(look.weight * (work.at(paces) - foreseen), foreseen)
+
+    def left(self, look: Look | None, seconds: float) -> None:
+        """See `Watcher`."""
+        with self._lock:
+            self.effort.serving += seconds
+            self._unlooked += look.weight if look is not None and look.ahead else 0
 
     def _plain_calls(self, of: Key) -> list[Call]:
         """The calls of such a batch if nothing is evaluated ahead; nobody knows how long they take."""

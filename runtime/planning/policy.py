@@ -28,6 +28,10 @@ class Course(ABC):
     def end(self, calls: Sequence[Call], seconds: float) -> None:
         """The batch is done: its calls, and how long it took in all."""
 
+    @abstractmethod
+    def leave(self, seconds: float) -> None:
+        """Others join the batch, which took so long until now: of such a mixture nothing is concluded."""
+
 
 class Planning(ABC):
     """Decides what to draft; one for all batches of a recommender, shared by its threads."""
@@ -38,6 +42,10 @@ class Planning(ABC):
 
         A list of 0 asks for nothing.
         """
+
+    @abstractmethod
+    def resume(self, width: Int64, prompt: int) -> Course:
+        """As `begin`, of a batch that others have joined: by what is known, and nothing is tried or concluded."""
 
 
 class FixedPlanning(Planning, Course):
@@ -50,6 +58,9 @@ class FixedPlanning(Planning, Course):
     def begin(self, width: Int64, prompt: int) -> Course:
         return self
 
+    def resume(self, width: Int64, prompt: int) -> Course:
+        return self
+
     def plan(self, frontier: Frontier) -> tuple[Int64, Bool]:
         active = frontier.active
         return np.where(active[:, None], self._widths, 0), np.zeros(len(active), bool)
@@ -58,4 +69,7 @@ class FixedPlanning(Planning, Course):
         pass
 
     def end(self, calls: Sequence[Call], seconds: float) -> None:
+        pass
+
+    def leave(self, seconds: float) -> None:
         pass

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...engines.base import ForwardInputs
+from ...engines.cache import KVCache
 from ..stats import Call, DecodeStats
 from ..types import Bool, Int64, NodeList
 from .beam import numbered
@@ -37,18 +38,14 @@ class TreeEvaluator:
         self.nodes = nodes
         self.calls = np.zeros(len(prompts), np.int64)  # calls in which each request had tokens
         self.evaluated = np.zeros(len(prompts), np.int64)  # nodes evaluated for it, the root not counted
-        self._engine, self._view, self._trie = prefix.engine, view, view.trie
+        self._prefix, self._view, self._trie = prefix, view, view.trie
         self._stats, self._timer = stats, timer
-        with stats.timed(timer):
-            self._cache = prefix.new_cache(len(prompts))
-        self._row = np.arange(len(prompts))  # cache row of each request; -1 once it has left
+        self._cache: KVCache | None = None  # of all whose prompt was read
+        self._row = np.full(len(prompts), -1)  # cache row of each request; -1 before it is read, and once it has left
+        self._unread = np.ones(len(prompts), bool)
+        self._row_lengths = np.empty(0, np.int64)  # [cache rows]
+        self._prompts = list(prompts)
         self._lengths = np.array([len(prompt) for prompt in prompts], np.int64)
-        self._row_lengths = self._lengths  # [cache rows]
-        own = self._lengths - prefix.length
-        self._prompts = np.zeros((len(prompts), int(own.max())), np.int64)  # what the first call has to bring
-        self._prompts[np.arange(self._prompts.shape[1]) < own[:, None]] = np.concatenate(
-            [prompt[prefix.length :] for prompt in prompts]
-        )
 
     @property
     def prompt_tokens(self) -> int:
@@ -58,39 +55,72 @@ class TreeEvaluator:
     def evaluate(self, nodes: NodeList) -> NodeList:
         """Evaluate nodes whose scores are lacking, and their ancestors that are not cached, in one call (or none).
 
-        Returns what was evaluated, in the first call every request's root included.
+        Prompts that were not read yet come with them: all at first; later those of requests that have joined, in a call
+        of their own, as it has many more tokens a row. Returns what was evaluated, these requests' roots included.
         """
         needed = self._view.needs_scores(nodes.request, nodes.node)
         if not needed.all():
             nodes = NodeList(nodes.request[needed], nodes.node[needed])
         if not len(nodes):
             return nodes
-        prompt = 0 if len(self.nodes) else self._prompts.shape[1]
-        if prompt:  # the root of every request: its logits are those of the prompt's last token
-            everyone = np.arange(len(self._row))
-            nodes = NodeList(np.concatenate([everyone, nodes.request]), np.concatenate([everyone * 0, nodes.node]))
+        fresh = self._unread.nonzero()[0]
+        if len(fresh):  # the root of each: its logits are those of the prompt's last token
+            nodes = NodeList(np.concatenate([fresh, nodes.request]), np.concatenate([fresh * 0, nodes.node]))
         nodes = self.nodes.with_ancestors(nodes)  # those whose scores are lacking, and what these need
         if not len(nodes):
             return nodes
+        if not len(fresh):
+            self._call(nodes)
+            return nodes
+        new = self._unread[nodes.request]
+        self._read(fresh, nodes if new.all() else NodeList(nodes.request[new], nodes.node[new]))
+        if not new.all():
+            self._call(NodeList(nodes.request[~new], nodes.node[~new]))
+        return nodes
+
+    def _read(self, fresh: Int64, nodes: NodeList) -> None:
+        """One call with the prompts of the requests [n] and what is to be evaluated of their nodes."""
+        before, length = self._cache, self._prefix.length
+        own = [self._prompts[request][length:] for request in fresh.tolist()]
+        lengths = np.array([len(prompt) for prompt in own])
+        prompts = np.zeros((len(fresh), int(lengths.max())), np.int64)
+        prompts[np.arange(prompts.shape[1]) < lengths[:, None]] = np.concatenate(own)
+        earlier = self._row, self._row_lengths
+        with self._stats.timed(self._timer):
+            self._cache = self._prefix.new_cache(len(fresh))
+        self._row = np.full(len(self._unread), -1)
+        self._row[fresh], self._row_lengths = np.arange(len(fresh)), self._lengths[fresh]
+        self._call(nodes, prompts)
+        self._unread[fresh] = False
+        if before is not None and before.batch:
+            self._row = np.where(self._row >= 0, self._row + before.batch, earlier[0])
+            self._row_lengths = np.concatenate([earlier[1], self._row_lengths])
+            with self._stats.timed(self._timer):
+                before.join(self._cache)
+            self._cache = before
+
+    def _call(self, nodes: NodeList, prompts: Int64 | None = None) -> None:
+        """One call on the cache. nodes: as `with_ancestors` lists them; prompts [cache rows, P]: what is to be read."""
+        cache, prompt = self._cache, 0 if prompts is None else prompts.shape[1]
+        assert cache is not None
         count, place = numbered(nodes.request, len(self._row))
         where = place  # [n] where in the call each node's logits are
         tokens, query = nodes, where
         if prompt:
             where = place + prompt - 1
             below = nodes.node > 0
-            where[~below] = self._lengths[nodes.request[~below]] - 1 - self._cache.length
+            where[~below] = self._lengths[nodes.request[~below]] - 1 - cache.length
             tokens, query = NodeList(nodes.request[below], nodes.node[below]), where[below]
-        paths = self.nodes.add(nodes, self._cache.length + where)
+        paths = self.nodes.add(nodes, cache.length + where)
         parents, rows, place = self._scored(nodes, where, count, place)
-        inputs = self._inputs(tokens, query, paths[below] if prompt else paths, prompt, rows)
-        (batch, new), past = inputs.input_ids.shape, self._cache.length
+        inputs = self._inputs(tokens, query, paths[below] if prompt else paths, prompts, rows)
+        (batch, new), past = inputs.input_ids.shape, cache.length
         with self._stats.timed(self._timer) as timed:
-            logprobs = self._engine.forward(inputs, self._cache)
+            logprobs = self._prefix.engine.forward(inputs, cache)
         self._stats.called(Call(self._timer, batch, past, new, prompt, timed.seconds))
         self.nodes.add_scores(parents, place, logprobs.reshape(-1, logprobs.shape[2]))
         self.calls += count > 0
-        self.evaluated += count - (1 if prompt else 0)
-        return nodes
+        self.evaluated += count - (self._row >= 0) if prompt else count
 
     def _scored(
         self, nodes: NodeList, where: Int64, count: Int64, place: Int64
@@ -105,7 +135,7 @@ class TreeEvaluator:
             nodes, where = NodeList(nodes.request[scored], nodes.node[scored]), where[scored]
             count, place = numbered(nodes.request, len(self._row))
         row, most = self._row[nodes.request], int(count.max())
-        rows = np.zeros((self._cache.batch, most), np.int64)
+        rows = np.zeros((len(self._row_lengths), most), np.int64)
         rows[row, place] = where
         return nodes, rows, row * most + place
 
@@ -113,24 +143,53 @@ class TreeEvaluator:
         """Drop the cache rows of requests that are not active [B] and never will be again, where that pays."""
         # Dropping copies what stays, once; keeping an idle row costs its share of every call. The first call, which
         # brings the prompts, is everybody's.
-        if not 0 < np.count_nonzero(active) <= 0.75 * self._cache.batch or not len(self.nodes):
+        if self._cache is None:
             return
-        rows = self._row[active]
-        with self._stats.timed(self._timer):
-            self._cache.keep(rows)
-        self._row_lengths = self._lengths[active]
-        self._row = np.where(active, np.cumsum(active) - 1, -1)
+        stay = active & (self._row >= 0)
+        if 0 < np.count_nonzero(stay) <= 0.75 * self._cache.batch:
+            with self._stats.timed(self._timer):
+                self._cache.keep(self._row[stay])
+            self._seat(stay)
 
-    def _inputs(self, tokens: NodeList, query: Int64, paths: Int64, prompt: int, rows: Int64) -> ForwardInputs:
-        """One call's inputs: the prompts padded to `prompt` tokens (0 once they are cached), then the nodes."""
+    def reseat(self, kept: Int64, prompts: Sequence[Int64]) -> None:
+        """Serve the requests kept [B'], in this order, and behind them others with these prompts, from now on.
+
+        Slots that nobody sees any more are given back: the cache is as long as what it serves.
+        """
+        self.nodes.reseat(kept, len(self._row))
+        nobody, new = np.zeros(len(prompts), np.int64), [len(prompt) for prompt in prompts]
+        self.calls, self.evaluated = (np.append(counts[kept], nobody) for counts in (self.calls, self.evaluated))
+        self._unread = np.append(self._unread[kept], nobody == 0)
+        self._prompts = [self._prompts[seat] for seat in kept.tolist()] + list(prompts)
+        self._lengths = np.append(self._lengths[kept], np.array(new, np.int64))
+        self._row = np.append(self._row[kept], nobody - 1)
+        stay = self._row >= 0
+        if self._cache is None or not stay.any():
+            self._cache, self._row_lengths, self._row = None, self._row_lengths[:0], np.full(len(stay), -1)
+            return
+        slots = self.nodes.compact(np.where(stay, self._lengths, 0), self._cache.length)
+        with self._stats.timed(self._timer):
+            self._cache.keep(self._row[stay], slots[stay])
+        self._seat(stay)
+
+    def _seat(self, stay: Bool) -> None:
+        """The cache's rows are those of these requests [B], in order."""
+        self._row_lengths, self._row = self._lengths[stay], np.where(stay, stay.cumsum() - 1, -1)
+
+    def _inputs(
+        self, tokens: NodeList, query: Int64, paths: Int64, prompts: Int64 | None, rows: Int64
+    ) -> ForwardInputs:
+        """One call's inputs: the prompts (none once they are cached), then the nodes."""
+        cache, prompt = self._cache, 0 if prompts is None else prompts.shape[1]
+        assert cache is not None
         new = max(int(query.max(initial=0)) + 1, prompt)
-        ids = np.zeros((self._cache.batch, new), np.int64)
+        ids = np.zeros((cache.batch, new), np.int64)
         positions = np.zeros_like(ids)
-        if prompt:  # no request has left yet: a row a request
-            ids[:, :prompt] = self._prompts
-            positions[:, :prompt] = np.arange(self._cache.length, self._cache.length + prompt)
+        if prompts is not None:
+            ids[:, :prompt] = prompts
+            positions[:, :prompt] = np.arange(cache.length, cache.length + prompt)
         row = self._row[tokens.request]
         ids[row, query] = self._trie.tokens(tokens.node)
         positions[row, query] = self._lengths[tokens.request] + self._trie.depth[tokens.node] - 1
-        visible = tree_visibility(self._row_lengths, self._cache.length, prompt, new - prompt, row, query, paths)
+        visible = tree_visibility(self._row_lengths, cache.length, prompt, new - prompt, row, query, paths)
         return ForwardInputs(ids, positions, *visible, rows)

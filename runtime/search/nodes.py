@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ...catalog.finite import are_logprobs
 from ..types import Beams, Bool, Float64, Int64, NodeList
+from .beam import numbered
 from .noise import SAMPLE, Noise, perturbed
 from .scoring import Scoring
 from .trie_view import TrieView
@@ -44,6 +45,7 @@ class EvaluatedNodes:
         # Where an entry's children begin in _logprobs. As -1 is no entry, the last place is kept for none.
         self._first = np.zeros(1, np.int64)
         self._logprobs = np.zeros(1)  # the first stands for every only child whose parent needs no scores
+        self._owner = np.full(1, -1)  # request of each of these
         self.failed = np.empty(0, np.int64)  # requests for which the engine gave what is no log-probability
 
     def __len__(self) -> int:
@@ -54,6 +56,46 @@ class EvaluatedNodes:
         kept = self._keys % self._stride == 0
         kept[-1] = True
         self._keys, self._entry = self._keys[kept], self._entry[kept]
+
+    def reseat(self, kept: Int64, before: int) -> None:
+        """Know of the requests kept [B'] alone, of `before` in all, by their places in this order from now on."""
+        seat = np.full(before, -1)
+        seat[kept] = np.arange(len(kept))
+        request, node = np.divmod(self._keys[:-1], self._stride)
+        stays = seat[request] >= 0
+        keys, entry = seat[request[stays]] * self._stride + node[stays], self._entry[:-1][stays]
+        order = keys.argsort()
+        used = np.sort(entry)
+        renumbered = np.searchsorted(used, entry[order])
+        self._keys, self._entry = np.append(keys[order], self._keys[-1]), np.append(renumbered, -1)
+        known = (self._owner < 0) | (seat[self._owner] >= 0)
+        place = known.cumsum() - 1
+        self._paths, self._first = self._paths[used], np.append(place[self._first[used]], 0)
+        self._logprobs, self._owner = self._logprobs[known], seat[self._owner[known]]
+        self._owner[0] = -1
+        self.failed = np.sort(seat[self.failed][seat[self.failed] >= 0])
+
+    def compact(self, lengths: Int64, length: int) -> Int64:
+        """Have every request's slots side by side behind its prompt, which has lengths [B] of the cache's `length`.
+
+        Returns the old slot of every new one [B, S'], as `KVCache.keep` takes them.
+        """
+        batch, entry = len(lengths), self._entry[:-1]
+        request, node = np.divmod(self._keys[:-1], self._stride)
+        below = node > 0
+        request, entry = request[below], entry[below]
+        old = self._paths[entry, self._trie.depth[node[below]] - 1]
+        order = np.lexsort((old, request))
+        count, place = numbered(request[order], batch)
+        new = np.empty(len(order), np.int64)
+        new[order] = lengths[request[order]] + place
+        slots = np.arange(int((lengths + count).max(initial=0)))
+        taken = np.where(slots < lengths[:, None], slots, 0)  # what is behind a row's last slot is hidden
+        taken[request, new] = old
+        table = np.full((batch, length + 1), -1)
+        table[request, old] = new
+        self._paths[entry] = table[request[:, None], self._paths[entry]]
+        return taken
 
     def find(self, request: Int64, node: Int64) -> Int64:
         """Entry of each pair, or -1; any shapes that go together. A node of -1 is not found."""
@@ -125,6 +167,7 @@ class EvaluatedNodes:
             self.failed = np.union1d(self.failed, nodes.request[which[unfit]])
             scores[unfit] = -np.inf
         self._logprobs = np.concatenate([self._logprobs, scores])
+        self._owner = np.concatenate([self._owner, nodes.request[which]])
 
     def logprobs(self, nodes: NodeList) -> tuple[Int64, Int64, Float64]:
         """The log-probabilities of the children of nodes [n] whose scores are known, or that need none.

@@ -29,15 +29,20 @@ def prefix_hashes(trie: ItemTrie) -> UInt64:
 class Noise:
     """The noise of one batch."""
 
-    def __init__(self, seed: int, keys: UInt64, hashes: UInt64) -> None:
-        """keys [B]: one for every request's user; hashes: of `prefix_hashes`."""
-        self._seed, self._keys, self._hashes = seed, keys, hashes
+    def __init__(self, seed: int | UInt64, keys: UInt64, hashes: UInt64) -> None:
+        """seed: of all requests, or [B] of each; keys [B]: one for every request's user; hashes: of `prefix_hashes`."""
+        self._keys, self._hashes = keys, hashes
+        self._seeds = np.full(len(keys), seed % 2**64, np.uint64) if isinstance(seed, int) else seed
+
+    def reseat(self, kept: Int64, seeds: UInt64, keys: UInt64) -> None:
+        """Of the requests kept [B'], in this order, and behind them of others with these seeds and keys."""
+        self._seeds, self._keys = np.append(self._seeds[kept], seeds), np.append(self._keys[kept], keys)
+        self.__dict__.pop("_requests", None)
 
     @cached_property
     def _requests(self) -> UInt64:
-        """[B] a hash of the seed and every key; most searches never ask for it."""
-        once = mix(np.full(1, self._seed % 2**64, np.uint64))
-        return mix(mix(once) ^ mix(self._keys))  # twice, so that a seed and a key that change places differ
+        """[B] a hash of every seed and key; most searches never ask for it."""
+        return mix(mix(mix(self._seeds)) ^ mix(self._keys))  # twice, so that a seed and a key that change places differ
 
     def uniform(self, request: Int64, node: Int64, stream: int | Int64) -> Float64:
         """Between 0 and 1 for every (request, node) [n]; `stream` may differ from node to node."""

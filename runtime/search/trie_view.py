@@ -17,15 +17,27 @@ class TrieView:
         """live: for every request the nodes [M] that lead to an item it allows, or None where it allows all."""
         self.trie = trie
         self.constrained = scoring == "constrained"
-        self._live: Bool | None = None
         # Under constrained scoring an only child has probability 1, which no engine need be asked for.
         self._open = trie.forks if self.constrained else trie.inner
-        if live is not None and any(mask is not None for mask in live):
-            rows = {id(mask): mask for mask in live}  # requests often share a filter
-            place = {mask: i for i, mask in enumerate(rows)}
-            everything = np.ones(len(trie.parent), bool)
-            self._live = np.stack([everything if mask is None else mask for mask in rows.values()])  # [filters, M]
-            self._filter = np.array([place[id(mask)] for mask in live])  # [B]
+        self._live: Bool | None = None  # [filters, M]
+        self._masks = list(live or ())  # of every request; empty: of none
+        self._stack()
+
+    def reseat(self, kept: Int64, live: Sequence[Bool | None]) -> None:
+        """Of the requests kept [B'], in this order, and behind them of others with these masks, from now on."""
+        masks = self._masks or [None] * (int(kept.max(initial=-1)) + 1)
+        self._masks = [masks[seat] for seat in kept.tolist()] + list(live)
+        self._stack()
+
+    def _stack(self) -> None:
+        if all(mask is None for mask in self._masks):
+            self._live = None
+            return
+        rows = {id(mask): mask for mask in self._masks}  # requests often share a filter
+        place = {mask: i for i, mask in enumerate(rows)}
+        everything = np.ones(len(self.trie.parent), bool)
+        self._live = np.stack([everything if mask is None else mask for mask in rows.values()])
+        self._filter = np.array([place[id(mask)] for mask in self._masks])  # [B]
 
     def children(self, request: Int64, node: Int64) -> tuple[Int64, Int64]:
         """Children that each request allows of its node, both [n]; see `ItemTrie.children`."""

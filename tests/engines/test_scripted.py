@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from join_cases import check_join
 from specbeam.engines import base
 from specbeam.engines.base import ForwardInputs
 from specbeam.engines.scripted import ScriptedEngine
@@ -111,3 +112,7 @@ def test_disagreement_goes_from_the_same_to_unrelated() -> None:
     assert 1 > agreement[0] > agreement[1] > agreement[2]
     assert agreement[0] > 0.5
     assert agreement[2] < 0.2  # one in twenty by chance
+
+
+def test_caches_join() -> None:
+    check_join(ScriptedEngine(12, seed=3))

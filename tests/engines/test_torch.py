@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from join_cases import check_join
 from specbeam.catalog.errors import EngineError
 from specbeam.engines.base import ForwardInputs, causal
 from specbeam.engines.torch import load_torch_engine
@@ -131,3 +132,7 @@ def test_what_cannot_be_loaded(tmp_path: Path) -> None:
 def test_cuda_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="no CUDA device"):
         load_torch_engine(tiny_checkpoint(tmp_path), VOCABULARY, device="cuda", precision="fp32", threads=0)
+
+
+def test_caches_join(tmp_path: Path) -> None:
+    check_join(load_torch_engine(tiny_checkpoint(tmp_path), VOCABULARY, device="cpu", precision="fp32", threads=1))

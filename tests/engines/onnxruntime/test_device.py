@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from device_cases import Pair, prompt
 from device_engines import PATH, built
+from join_cases import check_join
 from specbeam.engines.base import ForwardInputs, causal
 from specbeam.engines.onnxruntime.bound import OrtMemory
 from specbeam.engines.onnxruntime.buckets import UNIT, bucket, padded_tokens
@@ -159,3 +160,8 @@ def test_sizes_are_powers_of_two_and_freed_memory_is_gone(pair: Pair) -> None:
     ctypes.memset(address, 0, 1000)
     memory.free(address)
     assert not memory._live
+
+
+def test_caches_join(pair: Pair) -> None:
+    check_join(pair.plain["target"])
+    check_join(pair.device["target"])

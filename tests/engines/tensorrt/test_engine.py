@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace as changed
 
 from fake_cuda import FakeCuda
+from join_cases import check_join
 from scripted_search import random_catalog, search
 from specbeam.catalog.errors import EngineError
 from specbeam.catalog.extras import install
@@ -275,3 +276,7 @@ def test_printing_is_left_to_us(plans: Plans, gpu: FakeCuda, capfd: pytest.Captu
         engine.forward(tree_call(np.random.default_rng(0), 1, 0, 4), engine.new_cache(1))
     out, err = capfd.readouterr()
     assert out + err == ""
+
+
+def test_caches_join(plans: Plans, gpu: FakeCuda) -> None:
+    check_join(load(plans))

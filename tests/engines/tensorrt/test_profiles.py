@@ -177,6 +177,9 @@ class Slots(KVCache):
     def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
         raise NotImplementedError
 
+    def join(self, other: KVCache) -> None:
+        raise NotImplementedError
+
 
 class Choosing(Engine):
     """An engine that only chooses a profile, and refuses what none takes."""
