@@ -89,6 +89,8 @@ class AsyncRecommender:
         """
         edition = self.edition
         k = check_k(k, edition.recommender.max_k)
+        if verification is not None:
+            checks.instance(verification, "verification", Verification, "such as Verification('sampled')")
         lane, seed = edition.lane(verification), (verification or edition.recommender.verification).seed
         request = edition.recommender.encode(
             history, k=k, user=user, item_filter=item_filter, exclude_history=exclude_history

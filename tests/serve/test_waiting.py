@@ -6,7 +6,7 @@ from time import monotonic, sleep
 import pytest
 
 from serving_cases import (
-    FIRST, HARMLESS, ONE, PATIENCE, POLICIES, THREE, TWO, Gate, Told, alone, assert_answers, moody, serving,
+    HARMLESS, ONE, PATIENCE, POLICIES, THREE, TWO, Gate, Told, alone, assert_answers, moody, serving,
 )  # fmt: skip
 from specbeam.catalog.errors import OptionError
 from specbeam.serve import DeadlinePassed, Overloaded, Serving
@@ -79,20 +79,16 @@ def test_a_deadline_that_passes_between_two_rounds(policy: str) -> None:
     gate, told = Gate(), Told()
     recommender = moody(gate=gate, shape=None)
     with serving(recommender, policy, observer=told, size=2) as served:
-        before = served.submit([FIRST])
-        gate.wait()  # the next two start together
-        late, kept = served.submit([ONE], timeout=SOON), served.submit([TWO])
-        start = monotonic()
-        gate.let(3)
-        before.result(PATIENCE)
-        if not late.done():
-            gate.wait(4)
-        passed(start + SOON)
+        late = served.submit([ONE], timeout=SOON)
+        deadline = monotonic() + SOON
+        kept = served.submit([TWO])
+        gate.wait()  # it is in the engine, unless the machine was slower than that
+        passed(deadline)
         gate.let()
         with pytest.raises(DeadlinePassed):
             late.result(PATIENCE)
         assert_answers(kept.result(PATIENCE).recommendation, alone(recommender, [TWO], k=20))
-    assert sorted(told.outcomes) == ["answered", "answered", "late"]
+    assert sorted(told.outcomes) == ["answered", "late"]
 
 
 @every_policy
@@ -116,17 +112,14 @@ def test_cancelled_between_two_rounds_the_others_are_answered(policy: str) -> No
     gate, told = Gate(), Told()
     recommender = moody(gate=gate, shape=None)
     with serving(recommender, policy, observer=told, size=2) as served:
-        before = served.submit([FIRST])
-        gate.wait()
-        gone, kept = served.submit([ONE]), served.submit([TWO])
-        gate.let(3)
-        before.result(PATIENCE)
-        gate.wait(4)  # both are in the engine
+        gone = served.submit([ONE])
+        gate.wait()  # it is in the engine
+        kept = served.submit([TWO])
         assert gone.cancel()
         gate.let()
         assert_answers(kept.result(PATIENCE).recommendation, alone(recommender, [TWO], k=20))
     assert gone.cancelled()
-    assert sorted(told.outcomes) == ["answered", "answered", "cancelled"]
+    assert sorted(told.outcomes) == ["answered", "cancelled"]
 
 
 @pytest.mark.parametrize(
