@@ -2,12 +2,12 @@
 
 Run: python -m benchmarks.serving.load [--bundle DIR] [--http] [--seconds 10] [--rounds 3] [--queue 32]
 Closed loops of 1, 8 and 32 callers at K = 20 and of 32 at K = 128; then Poisson arrivals, at 50, 75, 90 and 110 % of
-what each contestant served in its closed loop of 32. Latencies are from when a request was due, and hold all turns of a
-cell. Users a second: of the median turn. A turn counts once a fifth of it is over. What
-was refused (429, `Overloaded`) is said as a share of what came; above capacity the queue is full from the start. p99 / p50 at 75 % stands beside that of a queue before
-one server whose requests take what a lone caller's took (M/G/1), and what they take on average (M/D/1). At the Python
-level callers are coroutines of the process that serves; with --http they are another process than the server, and all
-connections are kept. Client and server share the machine.
+what each contestant served in its closed loop of 32. A turn counts once a fifth of it is over. Latencies are from when
+a request was due, and hold all turns of a cell. Users a second: of the median turn. What was refused (429,
+`Overloaded`) is said as a share of what came; above capacity the queue is full from the start. p99 / p50 at 75 % stands
+beside that of a queue before one server whose requests take what a lone caller's took (M/G/1), and what they take on
+average (M/D/1). At the Python level callers are coroutines of the process that serves; with --http they are another
+process than the server, and all connections are kept. Client and server share the machine.
 """
 
 import argparse

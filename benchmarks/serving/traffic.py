@@ -89,7 +89,8 @@ def percentiles(latencies: Sequence[float]) -> dict[str, Estimate]:
     values = 1000 * np.asarray(latencies)
     drawn = values[np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))]
     points, resampled = np.percentile(values, [50, 95, 99]), np.percentile(drawn, [50, 95, 99], axis=1)
-    found = {name: estimate(*pair) for name, pair in zip(("p50", "p95", "p99"), zip(points, resampled), strict=True)}
+    each = zip(("p50", "p95", "p99"), points, resampled, strict=True)
+    found = {name: estimate(point, drawn) for name, point, drawn in each}
     return found | {"p99/p50": estimate(points[2] / points[0], resampled[2] / resampled[0])}
 
 

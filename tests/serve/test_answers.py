@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving_cases import (
-    HARMLESS, ONE, PATIENCE, POLICIES, Gate, Told, alone, assert_answers, edition, moody, serving,
+    HARMLESS,
+    ONE,
+    PATIENCE,
+    POLICIES,
+    Gate,
+    Told,
+    alone,
+    assert_answers,
+    edition,
+    moody,
+    serving,
 )  # fmt: skip
 from specbeam.catalog.errors import HistoryError, OptionError
 from specbeam.runtime import ItemFilter, Verification

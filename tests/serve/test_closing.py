@@ -11,7 +11,18 @@ from concurrent.futures import wait
 import pytest
 
 from serving_cases import (
-    FIRST, HARMLESS, ONE, PATIENCE, POLICIES, Gate, Told, alone, assert_answers, edition, moody, serving,
+    FIRST,
+    HARMLESS,
+    ONE,
+    PATIENCE,
+    POLICIES,
+    Gate,
+    Told,
+    alone,
+    assert_answers,
+    edition,
+    moody,
+    serving,
 )  # fmt: skip
 from specbeam.runtime import Recommender
 from specbeam.serve import AsyncRecommender, Closed, Serving

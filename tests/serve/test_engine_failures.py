@@ -1,11 +1,22 @@
-"""The engine raises, or gives no numbers, because of one request in a batch: that one fails, the others are answered."""
+"""The engine raises, or gives no numbers, for one request of a batch: that one fails, the others are answered."""
 
 from concurrent.futures import Future
 
 import pytest
 
 from serving_cases import (
-    FIRST, HARMLESS, NO_NUMBERS, PATIENCE, POLICIES, RAISES, Gate, Told, alone, assert_answers, ending_in, moody,
+    FIRST,
+    HARMLESS,
+    NO_NUMBERS,
+    PATIENCE,
+    POLICIES,
+    RAISES,
+    Gate,
+    Told,
+    alone,
+    assert_answers,
+    ending_in,
+    moody,
     serving,
 )  # fmt: skip
 from specbeam.catalog.errors import EngineError

@@ -5,7 +5,19 @@ import asyncio
 import pytest
 
 from serving_cases import (
-    FIRST, HARMLESS, NO_NUMBERS, ONE, PATIENCE, POLICIES, Gate, Told, alone, assert_answers, ending_in, moody, serving,
+    FIRST,
+    HARMLESS,
+    NO_NUMBERS,
+    ONE,
+    PATIENCE,
+    POLICIES,
+    Gate,
+    Told,
+    alone,
+    assert_answers,
+    ending_in,
+    moody,
+    serving,
 )  # fmt: skip
 from specbeam.catalog.errors import EngineError, HistoryError
 from specbeam.serve import AsyncRecommender, Served

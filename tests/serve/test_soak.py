@@ -1,4 +1,4 @@
-"""Ten thousand requests from 32 threads, some cancelled, some late, some wrong; a hundred thousand in the same memory."""
+"""Ten thousand requests of 32 threads, some cancelled, late or wrong; a hundred thousand in the same memory."""
 
 import os
 import random

@@ -6,7 +6,18 @@ from time import monotonic, sleep
 import pytest
 
 from serving_cases import (
-    HARMLESS, ONE, PATIENCE, POLICIES, THREE, TWO, Gate, Told, alone, assert_answers, moody, serving,
+    HARMLESS,
+    ONE,
+    PATIENCE,
+    POLICIES,
+    THREE,
+    TWO,
+    Gate,
+    Told,
+    alone,
+    assert_answers,
+    moody,
+    serving,
 )  # fmt: skip
 from specbeam.catalog.errors import OptionError
 from specbeam.serve import DeadlinePassed, Overloaded, Serving
