@@ -1,7 +1,7 @@
 """What HTTP costs over the Python call, in microseconds of a request of one caller, and where they go.
 
 Run: python -m benchmarks.serving.overhead [--bundle DIR] [--users 200]
-Every user is served in turns by `Recommender`, by `AsyncRecommender` in this process and by `specbeam serve` in another,
+In turns, every user is served by `Recommender` and `AsyncRecommender` in this process, by `specbeam serve` in another
 over one kept connection of the standard library's client; in between a health check goes the same way, which is all of
 the way that has nothing to do with lists. Differences are of the same user's times, medians with 95 % intervals.
 Hand-over: from the call to the worker's thread and back, encoding and search taken off. Parsing, encoding and
