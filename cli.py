@@ -18,6 +18,7 @@ from specbeam.catalog.extras import EXTRAS, install_module
 from specbeam.verbs.bench import bench
 from specbeam.verbs.build_engine import build_engine
 from specbeam.verbs.build_pool import build_pool
+from specbeam.verbs.catalog import catalog
 from specbeam.verbs.doctor import doctor
 from specbeam.verbs.explain import explain
 from specbeam.verbs.export import demo, export
@@ -27,6 +28,8 @@ from specbeam.verbs.infer import infer
 from specbeam.verbs.inspect import inspect
 from specbeam.verbs.learn import align, train
 from specbeam.verbs.measure import evaluate, tune
+from specbeam.verbs.model import model
+from specbeam.verbs.serve import serve
 
 
 class Verbs(click.Group):
@@ -123,7 +126,7 @@ def main() -> None:
 
 VERBS = (
     export, build_engine, infer, tune, evaluate, bench, inspect, train, align, demo, explain, generate, build_pool,
-    group_users, group_items, doctor,
+    group_users, group_items, doctor, serve, catalog, model,
 )  # fmt: skip
 for verb in VERBS:
     main.add_command(verb)

@@ -68,7 +68,7 @@ def compile_identifiers(
     ids = identifier_ids(tokenizer, catalog, join)
     lengths = (ids != PAD).sum(axis=1)
     if end_token == "never" or (end_token == "auto" and lengths.min() == lengths.max()):
-        _refuse_beginnings(ids, catalog)
+        refuse_beginnings(ids, catalog, "Export with --end-token auto, and a model that was trained to end them so")
         return Identifiers(ids, ItemTrie.build(ids), None)
     end = _end_id(tokenizer, f"{lengths.min()} to {lengths.max()}")
     inside = np.flatnonzero((ids == end).any(axis=1))
@@ -79,9 +79,14 @@ def compile_identifiers(
             f"{some(names)}. It is put behind every identifier at export: leave it out of the index file, or export "
             "with --end-token never."
         )
-    ended = np.pad(ids, ((0, 0), (0, 1)), constant_values=PAD)
-    ended[np.arange(len(ids)), lengths] = end
-    return Identifiers(ids, ItemTrie.build(ended), end)
+    return Identifiers(ids, ItemTrie.build(ended(ids, end)), end)
+
+
+def ended(ids: Int64, end: int) -> Int64:
+    """Identifiers [I, L] with the end token behind each, [I, L + 1]."""
+    longer = np.pad(ids, ((0, 0), (0, 1)), constant_values=PAD)
+    longer[np.arange(len(ids)), (ids != PAD).sum(axis=1)] = end
+    return longer
 
 
 def is_glued(catalog: Catalog, join: str, separator: str) -> bool:
@@ -224,7 +229,7 @@ def _end_id(tokenizer: Tokenizer, lengths: str) -> int:
     return end
 
 
-def _refuse_beginnings(ids: Int64, catalog: Catalog) -> None:
+def refuse_beginnings(ids: Int64, catalog: Catalog, remedy: str) -> None:
     """Raise where one identifier is the beginning of another: in sorted order, of the next one."""
     rows, item = np.unique(ids, axis=0, return_index=True)
     begins = np.flatnonzero(((rows[:-1] == rows[1:]) | (rows[:-1] == PAD)).all(axis=1))
@@ -232,5 +237,5 @@ def _refuse_beginnings(ids: Int64, catalog: Catalog) -> None:
         names = [(catalog.item_ids[item[at]], catalog.item_ids[item[at + 1]]) for at in begins]
         raise CatalogError(
             f"{len(begins)} identifiers are the beginning of others (items {some(names)}), so that a search cannot "
-            "tell where they end. Export with --end-token auto, and a model that was trained to end them so."
+            f"tell where they end. {remedy}."
         )

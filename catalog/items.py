@@ -93,7 +93,7 @@ class Catalog:
             raise CatalogError(f"{path}: cannot be read: {error.strerror}.") from None
         share: dict[str, str] = {}
         rows = _rows(path, data)
-        identifiers = tuple([_shared(row.identifier, share) for row in rows])
+        identifiers = tuple([shared(row.identifier, share) for row in rows])
         try:
             return cls(tuple([row.item for row in rows]), identifiers, tuple([row.title for row in rows]))
         except CatalogError as error:
@@ -176,7 +176,7 @@ def some(offenders: Sequence[object]) -> str:
     return ", ".join(map(repr, offenders[:SHOWN])) + more
 
 
-def _shared(tokens: Iterable[str], share: dict[str, str]) -> tuple[str, ...]:
+def shared(tokens: Iterable[str], share: dict[str, str]) -> tuple[str, ...]:
     """The tokens, each distinct one held in memory once (a million items have few distinct tokens)."""
     return tuple([share.setdefault(token, token) for token in tokens])
 
@@ -233,7 +233,7 @@ def _read_index(path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...
             f'{"; ..." if len(bad) > SHOWN else ""}. Expected such as ["<a_47>", "<b_103>"].'
         )
     share: dict[str, str] = {}
-    return tuple(key for key, _ in pairs), tuple(_shared(tokens, share) for _, tokens in pairs)
+    return tuple(key for key, _ in pairs), tuple(shared(tokens, share) for _, tokens in pairs)
 
 
 def _is_identifier(tokens: object) -> bool:

@@ -1,6 +1,6 @@
 """The item trie: every identifier as a path, in flat arrays (after STATIC's flattened tries)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -87,6 +87,13 @@ class ItemTrie:
             vocabulary.astype(np.int64), first_child, child_count, column, parent, depth, level_start, item_offset,
             order[np.argsort(above, kind="stable")].astype(np.int32),
         )  # fmt: skip
+
+    def on(self, vocabulary: Int64) -> "ItemTrie":
+        """The same trie, its columns those of a vocabulary [C] that holds all of its tokens, and others."""
+        place = np.append(np.searchsorted(vocabulary, self.vocabulary), -1).astype(np.int32)  # the root's -1 is last
+        if place.max() >= len(vocabulary) or (vocabulary[place[:-1]] != self.vocabulary).any():
+            raise CatalogError("the catalog has tokens that the model has no columns for; expected those it has alone.")
+        return replace(self, vocabulary=vocabulary, column=place[self.column])
 
     @property
     def length(self) -> int:

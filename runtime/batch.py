@@ -38,6 +38,12 @@ class BatchSearch:
         self._target = SharedPrefix(loaded.target, beginning)
         self._draft = None if loaded.draft is None else SharedPrefix(loaded.draft, beginning)
 
+    def over(self, loaded: Loaded, filters: FilterCompiler) -> "BatchSearch":
+        """The same engines, and what they have cached of all prompts, over another catalog of theirs."""
+        other = copy(self)
+        other._loaded, other._filters, other._hashes = loaded, filters, prefix_hashes(loaded.trie)
+        return other
+
     def verifying(self, verification: Verification) -> "BatchSearch":
         """The same, verified otherwise. Raises `OptionError` where these engines do not score for it."""
         other = copy(self)

@@ -61,6 +61,10 @@ class Chosen:
         memory = Memory.of(planning, self.bundle, self.engine, verification, self.drafting, threads=self.threads)
         return replace(self, verification=verification, planning=planning, memory=memory)
 
+    def with_items(self, catalog: Catalog, trie: ItemTrie) -> "Chosen":
+        """The same for other items; what is learned of them is not kept, as it would pass for the bundle's own."""
+        return replace(self, items=(catalog, trie), drafting=replace(self.drafting, keep=False), memory=None)
+
     def loaded(self) -> Loaded:
         """With the engines."""
         return Loaded.of(

@@ -1,9 +1,10 @@
 """What serves, loaded once: a bundle's catalog and prompts, and its engines."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..catalog.items import Catalog
 from ..catalog.prompts.encoder import PromptEncoder
+from ..catalog.spelling import Spelling
 from ..catalog.trie import ItemTrie
 from ..engines.base import Engine
 from ..engines.bundle.items import Bundle
@@ -26,6 +27,8 @@ class Loaded:
     max_k: int | None = None  # the longest list that a request may ask for; None: any
     engine: str = "given"  # how errors name the target's
     scoring: ScoringKind = "full"  # that the engines are for: those for full serve both
+    end_token: int | None = None  # behind every identifier that is generated
+    spelling: Spelling | None = None  # of all catalogs of these engines; None: what this one shows
 
     @classmethod
     def of(
@@ -44,4 +47,18 @@ class Loaded:
             load_engine(bundle, "draft", engine, threads=threads, scoring=scoring) if drafts else None,
             None if pool is None else CatalogPool(pool, catalog, trie),
             bundle.manifest.max_top_k, name_and_precision(bundle, "target", engine), scoring,
+            bundle.manifest.end_token,
+        )  # fmt: skip
+
+    def with_catalog(self, catalog: Catalog) -> "Loaded":
+        """The same engines for another catalog, whose identifiers are of tokens that they know.
+
+        Raises `CatalogError` as `Spelling.compile` does, `PromptError` and `PoolError`.
+        """
+        spelling = self.spelling or Spelling.of(self.catalog, self.trie, self.end_token)
+        identifiers = spelling.compile(catalog)
+        return replace(
+            self, catalog=catalog, trie=identifiers.trie, prompts=self.prompts.of_items(identifiers.tokens),
+            pool=None if self.pool is None else CatalogPool(self.pool.pool, catalog, identifiers.trie),
+            spelling=spelling,
         )  # fmt: skip

@@ -8,6 +8,7 @@ from threading import Lock
 from ..catalog import checks
 from ..catalog.bounds import LARGEST
 from ..catalog.errors import EngineError, HistoryError
+from ..catalog.items import Catalog
 from ..engines.bundle.items import Bundle
 from .answers import answered, failure
 from .arguments import (
@@ -56,6 +57,7 @@ class Recommender:
         filters, reuse = self.encoder.filters, checks.flag(reuse, "reuse")
         self._search = BatchSearch(loaded, self.verification, filters, reuse=reuse)
         self._engine, self._lock, self._memory, self._chosen = loaded.engine, Lock(), memory, chosen
+        self._loaded = loaded
 
     @classmethod
     def open(
@@ -115,6 +117,21 @@ class Recommender:
             other.verification, other.planning, other._memory = chosen.verification, chosen.planning, chosen.memory
             other._chosen = chosen
         other._search = self._search.verifying(other.verification)
+        return other
+
+    def with_catalog(self, catalog: Catalog) -> "Recommender":
+        """The same engines for another catalog, with statistics of its own; this one stays as it is.
+
+        Raises `CatalogError` for identifiers of tokens that the engines do not know, or longer than they are for.
+        """
+        loaded = self._loaded.with_catalog(catalog)
+        other = self.variant(self.planning.for_trie(loaded.trie), self.batch_size)
+        other.catalog, other.trie, other._loaded = catalog, loaded.trie, loaded
+        other.encoder = RequestEncoder(catalog, loaded.trie, loaded.prompts, self.max_k)
+        other.stats = DecodeStats(loaded.trie.length)
+        other._search = self._search.over(loaded, other.encoder.filters)
+        other._chosen = None if self._chosen is None else self._chosen.with_items(catalog, loaded.trie)
+        other._memory = None
         return other
 
     def keep(self) -> str:

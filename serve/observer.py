@@ -21,7 +21,7 @@ class Observer(ABC):
 
     @abstractmethod
     def called(self, edition: Edition, batch: int, stats: DecodeStats) -> None:
-        """A round of so many requests is done; stats: its share alone."""
+        """A round of so many requests is done, or (0) the last has landed; stats: its share alone."""
 
 
 @final

@@ -1,12 +1,13 @@
 """How requests are served, as a value that is checked before anything runs."""
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import Literal, get_args
 
-from ..catalog import checks
-from ..catalog.errors import OptionError
+import numpy as np
 
+from ..catalog import checks
+
+LONGEST_WAIT = 60_000  # ms
 Policy = Literal["gathered", "in-flight"]
 
 
@@ -27,7 +28,7 @@ class Serving:
         checks.choice(self.policy, "a policy", get_args(Policy))
         object.__setattr__(self, "size", checks.whole_number(self.size, "a batch's size"))
         object.__setattr__(self, "queue", checks.whole_number(self.queue, "the queue's length"))
-        if isinstance(self.wait_ms, bool) or not isinstance(self.wait_ms, int | float):
-            raise checks.refused(self.wait_ms, "wait_ms", "milliseconds")
-        if not (isfinite(self.wait_ms) and 0 <= self.wait_ms <= 60_000):
-            raise OptionError(f"got a wait of {self.wait_ms:g} ms; expected 0 to 60000.")
+        wait = self.wait_ms
+        if isinstance(wait, bool) or not isinstance(wait, int | float | np.number) or not 0 <= wait <= LONGEST_WAIT:
+            raise checks.refused(wait, "wait_ms", f"milliseconds, 0 to {LONGEST_WAIT}")
+        object.__setattr__(self, "wait_ms", float(wait))

@@ -6,12 +6,13 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import Self
+from typing import Self, TypedDict, Unpack
 
 from numpy.typing import ArrayLike
 
 from ..catalog import checks
 from ..engines.bundle.items import Bundle
+from ..runtime.arguments import checked_verification
 from ..runtime.encoding import check_k
 from ..runtime.options import Drafting, EngineChoice, Verification
 from ..runtime.recommender import Recommender
@@ -24,6 +25,18 @@ from .options import Serving
 from .tickets import Served as Served
 from .tickets import Ticket
 from .worker import Worker
+
+
+class Asking(TypedDict, total=False):
+    """What is asked besides the history; see `AsyncRecommender.submit`."""
+
+    k: int
+    user: str | int | None
+    item_filter: ItemFilter | None
+    exclude_history: bool
+    verification: Verification | None
+    timeout: float | None
+    priority: int
 
 
 class AsyncRecommender:
@@ -89,8 +102,7 @@ class AsyncRecommender:
         """
         edition = self.edition
         k = check_k(k, edition.recommender.max_k)
-        if verification is not None:
-            checks.instance(verification, "verification", Verification, "such as Verification('sampled')")
+        verification = None if verification is None else checked_verification(verification)
         lane, seed = edition.lane(verification), (verification or edition.recommender.verification).seed
         request = edition.recommender.encode(
             history, k=k, user=user, item_filter=item_filter, exclude_history=exclude_history
@@ -136,11 +148,11 @@ class AsyncRecommender:
             raise
         return ticket
 
-    async def serve(self, history: Iterable[str | int], **options: object) -> Served:
+    async def serve(self, history: Iterable[str | int], **options: Unpack[Asking]) -> Served:
         """As `submit`, awaited; cancelling the task cancels the request."""
-        return await asyncio.wrap_future(self.submit(history, **options))  # type: ignore[arg-type]
+        return await asyncio.wrap_future(self.submit(history, **options))
 
-    async def recommend(self, history: Iterable[str | int], **options: object) -> Recommendation:
+    async def recommend(self, history: Iterable[str | int], **options: Unpack[Asking]) -> Recommendation:
         """As `serve`: the list alone."""
         return (await self.serve(history, **options)).recommendation
 

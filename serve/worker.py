@@ -102,7 +102,7 @@ class Worker:
                 flight.round()
             self.observer.called(lane.edition, len(aboard), recommender.tally(flight))
         flight.end()
-        recommender.tally(flight)
+        self.observer.called(lane.edition, 0, recommender.tally(flight))
 
     def _joining(self, lane: Lane, taken: int) -> list[Ticket]:
         """Who joins; nobody where requests that cannot share these calls are due first."""

@@ -28,7 +28,7 @@ from specbeam.runtime.search.trie_view import TrieView
 from specbeam.runtime.search.verify import StrictVerifier
 from specbeam.runtime.session import Session
 from specbeam.runtime.stats import DecodeStats
-from specbeam.runtime.types import Bool, DraftShape, DraftTree, Frontier, Int64, NodeList, Round
+from specbeam.runtime.types import Bool, DraftShape, DraftTree, Frontier, Int64, NodeList, Request, Round
 
 LENGTH = 4  # tokens of an identifier
 SHARPNESS = 4  # times the head's random weights: gaps between scores that half precision can tell
@@ -178,6 +178,9 @@ class ScriptedDrafter(Drafter):
     def retain(self, active: Bool) -> None:
         if self._spent is not None:
             self._spent.retain(active)
+
+    def reseat(self, kept: Int64, requests: Sequence[Request]) -> None:
+        raise NotImplementedError("nobody joins a batch whose beams are known")
 
     @property
     def calls(self) -> Int64:

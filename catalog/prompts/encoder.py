@@ -71,6 +71,10 @@ class PromptEncoder:
         self._room = max_tokens - frame + gap  # for items with a separator each
         self.max_items = min(spec.history_length, self._room // (shortest + gap))  # the most items a prompt can hold
 
+    def of_items(self, item_tokens: Int64) -> "PromptEncoder":
+        """The same prompts of another catalog's items."""
+        return PromptEncoder(self.spec, item_tokens, self.max_tokens)
+
     def encode(self, items: Int64 | Sequence[int]) -> EncodedPrompt:
         """The prompt of a history given as catalog positions, oldest first: the most recent items that fit.
 

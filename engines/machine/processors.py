@@ -63,6 +63,13 @@ def found_memory() -> Memory:
     return Memory(total=total, available=available, limit=None if limit and total and limit >= total else limit)
 
 
+def free_memory() -> int | None:
+    """Bytes that this process can still get, as a container's limit has it, too; None: unknown."""
+    memory, own = found_memory(), _resident()
+    left = None if memory.limit is None or own is None else max(memory.limit - own, 0)
+    return min((each for each in (memory.available, left) if each is not None), default=None)
+
+
 def available_threads() -> int:
     """Processors this process may use, as a container's limit has it, too: the default of every `threads`."""
     return usable(_affine(), allowance().processors)
@@ -93,6 +100,15 @@ def busy(load: float | None, processors: int, when: str = "began") -> str | None
     return (
         f"the machine was busy when timing {when} (load {load:.1f} on {processors} processors): do not trust walltimes"
     )
+
+
+def _resident() -> int | None:
+    """Bytes of main memory that this process has."""
+    for line in _lines("self/status"):
+        name, _, value = line.partition(":")
+        if name == "VmRSS":
+            return int(value.split()[0]) << 10
+    return None
 
 
 def _affine() -> int:

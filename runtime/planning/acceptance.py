@@ -73,7 +73,7 @@ class Acceptance:
     """
 
     def __init__(self, trie: ItemTrie, scoring: ScoringKind = "full") -> None:
-        self.length = trie.length
+        self.length, self.scoring = trie.length, scoring
         needs = trie.child_count > (1 if scoring == "constrained" else 0)
         self._children = np.bincount(trie.parent[1:][needs[1:]], minlength=len(trie.parent))  # [M] that need scores
         every = trie.child_count.astype(np.float64)

@@ -6,6 +6,7 @@ from math import log
 from threading import Lock
 from typing import NamedTuple, final
 
+from ...catalog.trie import ItemTrie
 from ..stats import Call
 from ..types import Bool, DraftTree, Frontier, Int64, Verdict
 from .acceptance import Acceptance
@@ -233,6 +234,14 @@ class Planner(Planning, Watcher):
         choice = self._made(_key(batch, prompt, width))
         every, found = any(plan.enumerate for plan in choice.policy), choice.outlook
         return Expected(found.drafted, every, found.milliseconds / batch, found.plain / batch)
+
+    def for_trie(self, trie: ItemTrie) -> "Planner":
+        alike = trie.length == self.acceptance.length  # else its depths are others
+        acceptance, tuned = Acceptance(trie, self.acceptance.scoring), self.tuned and alike
+        other = Planner(self.target, self.draft, acceptance, shared_prefix=self.shared_prefix, tuned=tuned)
+        if alike:
+            other.recall(self.learned())
+        return other
 
     def learned(self) -> Learned:
         """What is known by now, what was tuned included."""

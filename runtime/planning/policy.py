@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...catalog.trie import ItemTrie
 from ..stats import Call
 from ..types import Bool, DraftShape, DraftTree, Frontier, Int64, Verdict
 
@@ -44,6 +45,10 @@ class Planning(ABC):
         """
 
     @abstractmethod
+    def for_trie(self, trie: ItemTrie) -> "Planning":
+        """The same for another catalog of the same engines; what was learned of drafts is believed of it, too."""
+
+    @abstractmethod
     def resume(self, width: Int64, prompt: int) -> Course:
         """As `begin`, of a batch that others have joined: by what is known, and nothing is tried or concluded."""
 
@@ -56,6 +61,9 @@ class FixedPlanning(Planning, Course):
         self._widths = np.zeros(0, np.int64) if shape is None else np.full(shape.length, shape.width)
 
     def begin(self, width: Int64, prompt: int) -> Course:
+        return self
+
+    def for_trie(self, trie: ItemTrie) -> Planning:
         return self
 
     def resume(self, width: Int64, prompt: int) -> Course:

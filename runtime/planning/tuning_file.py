@@ -84,7 +84,8 @@ def planner_for(
         )
     facts = bundle.engine_facts(engine)
     tuning = read_tuning(bundle, engine, facts, mode, scoring, drafter)
-    if tuning is not None and tuning.pool != pool:
+    others = trie.length != bundle.manifest.identifier_length  # a catalog that came later, of other depths
+    if tuning is not None and (others or tuning.pool != pool):
         tuning = None
     found = [t for t in (tuning, *tunings(bundle, engine, facts)) if t is not None and t.threads == threads]
     fits = {role: fit for each in reversed(found) for role, fit in each.fits.items()}

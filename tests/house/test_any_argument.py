@@ -41,6 +41,9 @@ from specbeam.pools.items.pool import ItemPool
 from specbeam.pools.texts.live import LivePool
 from specbeam.pools.texts.pool import TextPool
 from specbeam.runtime import Batching, Drafting, DraftShape, EngineChoice, ItemFilter, Recommender, Verification
+from specbeam.serve import AsyncRecommender, Serving
+from specbeam.serve.arrays import array_requests
+from specbeam.serve.editions import Edition
 from specbeam.text import TextDrafting, TextVerification
 from tiny_bundle import Tiny
 
@@ -78,6 +81,12 @@ def survives(call: Callable[[], object]) -> None:
         call()
 
 
+def asked(history: Any, **options: Any) -> None:
+    """A request that joins the queue of a worker that ends at once."""
+    with AsyncRecommender(Edition("model", "1", "1", R)) as serving:
+        serving.submit(history, **options).cancel()
+
+
 ASKED: list[Callable[[Any], object]] = [
     lambda x: R.recommend(x, 3), lambda x: R.recommend([x], 3), lambda x: R.recommend([["3"]], x),
     lambda x: R.recommend([["3"]], 3, users=x), lambda x: R.recommend([["3"]], 3, users=[x]),
@@ -97,6 +106,10 @@ ASKED: list[Callable[[Any], object]] = [
     lambda x: group_users([], x), lambda x: group_users([], groups=x), lambda x: group_users([], dimension=x),
     lambda x: export_bundle(x, None, x, None, Path("x")), lambda x: export_text(x, Path("x")),
     lambda x: ItemTrie.build(x), lambda x: find_config(x, 5),
+    lambda x: asked(x), lambda x: asked([x]), lambda x: asked(["3"], k=x), lambda x: asked(["3"], user=x),
+    lambda x: asked(["3"], item_filter=x), lambda x: asked(["3"], exclude_history=x),
+    lambda x: asked(["3"], verification=x), lambda x: asked(["3"], timeout=x), lambda x: asked(["3"], priority=x),
+    lambda x: array_requests(R, x, [1], 3), lambda x: array_requests(R, [[3, 4]], x, 3),
 ]  # fmt: skip
 
 
@@ -108,7 +121,7 @@ def test_anything_in_any_argument_is_answered_or_refused(junk: Any, which: int) 
 
 CONFIGURATIONS: list[tuple[type, dict[str, Any]]] = [
     (Verification, {"mode": "sampled"}), (Verification, {}), (TextVerification, {}), (DraftShape, {}),
-    (TextDrafting, {}), (Drafting, {}), (EngineChoice, {}), (Batching, {}),
+    (TextDrafting, {}), (Drafting, {}), (EngineChoice, {}), (Batching, {}), (Serving, {}),
     (Settings, {}), (Int8Options, {}), (TrainingBudget, {"learning_rate": 0.1, "steps": 3}), (AlignOptions, {}),
     (PromptOptions, {}), (ShopSize, {}), (ModelSize, {"layers": 1, "hidden": 32, "heads": 1, "intermediate": 32}),
     (CallSizes, {}), (TrtOptions, {}),

@@ -104,3 +104,13 @@ def test_text(example: Example, text_bundle: Path) -> None:
         tokens, calls = int(line.split()[0]), int(line.split()[3])
         assert 1 <= calls <= tokens <= 24
     assert after(lines, "the same as greedy decoding: ") == "True"
+
+
+def test_serving(example: Example, tiny: Tiny) -> None:
+    lines = example("serving", tiny.bundle)
+    answered = [line for line in lines if "in a batch of" in line]
+    assert len(answered) == min(8, len(tiny.item_ids))
+    assert all(line.endswith("model 1, catalog 1") for line in answered)
+    assert len(set(after(lines, "drawn: ").split())) == 3
+    assert len(set(after(lines, "submitted: ").split())) == 3
+    assert after(lines, "arrays: ").endswith("float32 (1, 3)")

@@ -191,3 +191,26 @@ def test_the_loop_finds_the_same_lists_and_the_planner_learns(with_draft: bool) 
         assert trials(plans.acceptance) >= 8
         assert plans.acceptance.p_complete(5, 0, 1, 8) < Acceptance(trie).p_complete(5, 0, 1, 8)
     assert "nothing" in plans.rationale(8, 6, 5)
+
+
+def test_a_batch_that_others_join_goes_by_what_was_decided_and_lends_nothing() -> None:
+    plans = knowing()
+    policy, standing = plans.policy(4, 80, 10), plans.account.standing
+    assert drafts(policy)
+    widths, _ = plans.resume(k_of(4), 80).plan(frontier([0, 2], [10, 10]))
+    assert [tuple(row[row > 0].tolist()) for row in widths] == [policy[0].widths, policy[2].widths]
+    assert plans.account.standing == standing
+    untuned = Planner(*COSTS, Acceptance(TRIE))
+    assert not untuned.resume(k_of(4), 80).plan(frontier([0, 0], [10, 10]))[0].any()
+    assert not plans.resume(k_of(2, 0), 80).plan(frontier([0, 0], [0, 0]))[0].any()
+
+
+def test_nothing_is_concluded_from_a_batch_that_others_joined() -> None:
+    plans = knowing()
+    before = plans.learned()
+    course = plans.begin(k_of(4), 80)
+    unlooked = plans._unlooked
+    course.leave(0.5)
+    assert plans.effort.serving == 0.5
+    assert plans._unlooked == unlooked + 1  # the look that was meant for it is still owed
+    assert plans.learned().paces == before.paces
