@@ -47,7 +47,9 @@ def listening(host: str, port: int, limits: Limits) -> socket.socket:
         bound = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, UnicodeError, OverflowError) as error:
         raise OptionError(f"cannot listen on {host}, port {port}: {error}. Choose another address or port.") from None
-    # A client that takes nothing of its answer is left after so long; connections inherit it.
+    # Connections inherit these. A head and a body are two writes, of which the second would wait 40 ms for the client's
+    # acknowledgement of the first; a client that takes nothing of its answer is left after so long.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limits.read_ms)
     return bound
 
