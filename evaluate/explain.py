@@ -8,10 +8,11 @@ from typing import Final, Literal
 import numpy as np
 
 from ..catalog import checks
-from ..catalog.errors import SpecBeamError
+from ..catalog.errors import OptionError
 from ..catalog.items import Catalog
 from ..catalog.trie import ItemTrie
 from ..runtime import Recommendation, RecommendedItem, Recommender
+from ..runtime.search.filters import ItemFilter
 from ..runtime.types import Float64, Int64, Mode, Round
 
 Status = Literal["prompt", "accepted", "stand-in", "ahead", "missed", "needed", "single", "vain", "item"]
@@ -125,16 +126,26 @@ class Explanation:
         return lines
 
 
-def explain(recommender: Recommender, history: Iterable[str | int], k: int = 10) -> Explanation:
+def explain(
+    recommender: Recommender,
+    history: Iterable[str | int],
+    k: int = 10,
+    *,
+    user: str | int | None = None,
+    item_filter: ItemFilter | None = None,
+    exclude_history: bool = False,
+) -> Explanation:
     """Recommend k items for one history (item ids, oldest first) and tell how the list came about.
 
-    Raises `HistoryError` as `Recommender.encode` does, and `SpecBeamError` where there is nothing to draw.
+    user, item_filter and exclude_history are those of `Recommender.encode`. Raises `HistoryError` as it does, and
+    `OptionError` where there is nothing to draw.
     """
     checks.instance(recommender, "recommender", Recommender, "such as Recommender.open(bundle)")
     items = checks.history(history)
-    answer, rounds = recommender.trace(recommender.encode(items), k)
+    request = recommender.encode(items, user=user, item_filter=item_filter, exclude_history=exclude_history)
+    answer, rounds = recommender.trace(request, k)
     if not rounds:
-        raise SpecBeamError(
+        raise OptionError(
             "There is nothing to draw: the catalog leaves no choice under this scoring, so the target was never asked. "
             "Use --scoring full."
         )

@@ -71,8 +71,9 @@ def chart(explanation: Explanation) -> alt.VConcatChart:
     On top what became of the nodes of every target call; then the tree from the prompt on the left to the
     items on the right; then, where something was drafted, both sides' scores depth by depth.
     """
+    told = (part for line in explanation.introduction for part in wrap(line, max(LINE, _width(explanation) // 6)))
     title = alt.TitleParams(
-        wrap(explanation.headline, max(LINE, _width(explanation) // 9)), subtitle=explanation.introduction,
+        wrap(explanation.headline, max(LINE, _width(explanation) // 9)), subtitle=list(told),
         anchor="start", fontSize=18, offset=14, subtitleFontSize=12, subtitleColor=PALE, subtitlePadding=8,
         subtitleLineHeight=17,
     )  # fmt: skip
@@ -93,17 +94,22 @@ def save(picture: alt.VConcatChart, path: Path, *, overwrite: bool = False) -> N
     Raises `SpecBeamError` for a suffix of another kind.
     """
     check_kind(path)
+    with whole_file(path, replace=overwrite) as file:
+        file.write(drawn(picture, path.suffix.lower()))
+
+
+def drawn(picture: alt.VConcatChart, kind: str) -> bytes:
+    """A picture as a file of one of `KINDS`."""
     text, binary = StringIO(), BytesIO()
     picture = alt.VConcatChart.from_dict(_harmless(picture.to_dict()))
-    match path.suffix.lower():
+    match kind:
         case ".png":
             picture.save(binary, format="png", scale_factor=2)  # sharp on a dense screen
         case ".svg":
             picture.save(text, format="svg")
         case _:
             picture.save(text, format="html", inline=True, embed_options={"renderer": "svg", "actions": False})
-    with whole_file(path, replace=overwrite) as file:
-        file.write(binary.getvalue() or text.getvalue().encode())
+    return binary.getvalue() or text.getvalue().encode()
 
 
 def _harmless(value: Any) -> Any:

@@ -36,3 +36,23 @@ class Nobody(Observer):
 
     def called(self, edition: Edition, batch: int, stats: DecodeStats) -> None:
         pass
+
+
+@final
+class Observers(Observer):
+    """Several, told one after the other."""
+
+    def __init__(self, *told: Observer) -> None:
+        self._told = told
+
+    def refused(self, model: str) -> None:
+        for one in self._told:
+            one.refused(model)
+
+    def ended(self, edition: Edition, outcome: Outcome, waited: float, seconds: float) -> None:
+        for one in self._told:
+            one.ended(edition, outcome, waited, seconds)
+
+    def called(self, edition: Edition, batch: int, stats: DecodeStats) -> None:
+        for one in self._told:
+            one.called(edition, batch, stats)

@@ -122,7 +122,8 @@ def serve(
 
     POST /v1/recommend takes a request as a line of a history file has it, or a list of them, and ?model=NAME where
     several bundles are served (default: the first); NAME is the bundle's folder unless it is given. The Open Inference
-    Protocol v2 is under /v2, Prometheus' metrics are at /metrics, the OpenAPI document at /openapi.json.
+    Protocol v2 is under /v2, Prometheus' metrics are at /metrics, the OpenAPI document at /openapi.json, and a page to
+    try it all on at /.
 
     The log, a line of JSON for each event and request, goes to standard error: the address comes first, and "ready"
     once the models are loaded and warm. Until then /v2/health/ready and all requests are answered with 503. SIGTERM and
@@ -136,23 +137,27 @@ def serve(
       specbeam serve shop=bundle --admin admin.sock
     """
     from ..runtime import Batching
+    from ..serve.http import page
     from ..serve.http.admin import admin_app
     from ..serve.http.admin_socket import admin_listener
     from ..serve.http.app import create_app
     from ..serve.http.connections import listening, server
+    from ..serve.http.figures import LiveFigures
     from ..serve.http.lifecycle import Lifecycle
     from ..serve.http.loading import load, named_bundles
     from ..serve.http.metrics import Metrics
     from ..serve.http.service import Service
     from ..serve.models import Models
+    from ..serve.observer import Observers
     from ..serve.opening import Opening
 
     opened, limits = named_bundles(bundles), settings.limits
     opening = Opening(engine, drafting, verification, Batching(serving.size))
-    metrics = Metrics()
-    models = Models(serving, metrics, opening)
+    metrics, figures = Metrics(), LiveFigures()
+    models = Models(serving, Observers(metrics, figures), opening)
     service = Service(settings, models, metrics)
-    listeners = [(server(create_app(service), limits), listening(host, port, limits))]
+    app = create_app(service, page.routes(service, figures), page.OPEN_PATHS)
+    listeners = [(server(app, limits), listening(host, port, limits))]
     with ExitStack() as stack:
         if admin is not None:
             listeners.append((server(admin_app(models), limits), stack.enter_context(admin_listener(admin))))

@@ -1,5 +1,6 @@
 """What `doctor` finds of a machine and of a bundle, for people and for programs."""
 
+from ...catalog.bounds import Size
 from ...catalog.files import Frozen
 from ..machine.gpus import Gpus
 from ..machine.processors import Memory, Processors
@@ -52,6 +53,24 @@ class BundleHealth(Frozen, frozen=True):
     remedy: str | None  # where no engine is built: the command that builds one
 
 
+class ServingSize(Frozen, frozen=True):
+    """What to serve the bundle with here, and what that gives: by the calls that its engine was timed for, alone on the
+    machine, without drafts."""
+
+    engine: str
+    threads: int  # of a process
+    workers: int  # processes, each at an address of its own
+    batch: int  # requests that share a call
+    top_k: int  # items of the lists that these numbers hold for
+    history: int  # likewise, of the histories
+    prompt_tokens: int  # of these
+    users_per_second: float  # of all processes
+    alone_ms: float  # a list by itself
+    batch_ms: float  # every list of a full batch
+    memory: Size  # bytes of a process where its engine is: itself, weights, the caches of a full batch
+    notes: tuple[str, ...]
+
+
 class Health(Frozen, frozen=True):
     """All of it."""
 
@@ -67,6 +86,7 @@ class Health(Frozen, frozen=True):
     notes: tuple[str, ...]  # what is usable, and yet not as it should be
     bundle: BundleHealth | None
     healthy: bool  # an engine of the bundle runs; without a bundle: ONNX Runtime does
+    serving: ServingSize | None = None  # who examines does not size: that takes the runtime's costs
 
 
 def describe(health: Health) -> str:
@@ -82,6 +102,7 @@ def describe(health: Health) -> str:
         *map(_extra, health.extras),
         *(f"  note       {note}" for note in health.notes),
         *(_bundle(health.bundle) if health.bundle is not None else []),
+        *(_serving(health.serving) if health.serving is not None else []),
     ]
     return "\n".join(lines)
 
@@ -153,3 +174,17 @@ def _bundle(found: BundleHealth) -> list[str]:
     elif running and found.default_engine not in running:
         lines.append(f"  the default does not run here: choose another with --engine {running[0]}")
     return lines
+
+
+def _serving(size: ServingSize) -> list[str]:
+    each = f", {size.workers} processes, each at a port of its own" if size.workers > 1 else ""
+    return [
+        "Serving",
+        f"  run        specbeam serve --engine {size.engine} --threads {size.threads} --batch-size {size.batch}{each}",
+        f"  expect     up to {size.users_per_second:,.3g} users a second; a list takes {size.alone_ms:,.3g} ms alone, "
+        f"{size.batch_ms:,.3g} ms in a full batch",
+        f"  memory     {size.memory / 1e9:.1f} GB a process",
+        f"  that is    lists of {size.top_k} for histories of {size.history} ({size.prompt_tokens} tokens), nothing "
+        "drafted, by the times that the engine's calls took when it was built",
+        *(f"  note       {note}" for note in size.notes),
+    ]
