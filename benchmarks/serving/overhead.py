@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter, process_time, sleep
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.serving.contestants import add_options, server
-from benchmarks.shared import arguments, dump, print_table, real_users
+from benchmarks.shared import PAUSE, arguments, dump, print_table, real_users
 from specbeam.engines.machine.processors import available_threads, busy, load
 from specbeam.runtime import EngineChoice, Recommender
 from specbeam.runtime.metrics import Estimate, median_estimate
@@ -66,6 +66,7 @@ def processor_seconds(process: int) -> float:
 
 def taken(work: Callable[[], object]) -> float:
     """Microseconds."""
+    sleep(PAUSE)
     start = perf_counter()
     work()
     return 1e6 * (perf_counter() - start)
