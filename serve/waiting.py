@@ -1,6 +1,7 @@
 """Requests that wait: bounded, the largest priority first, then the oldest."""
 
-from heapq import heapify, heappush
+from collections.abc import Callable
+from heapq import heappush
 from itertools import count
 from math import inf
 from threading import Condition
@@ -25,6 +26,7 @@ class WaitingRoom:
         self._lanes: dict[Lane, list[Entry]] = {}  # heaps
         self._count, self._order, self._pace = 0, count(), 0.0
         self._earliest = inf  # deadline
+        self._dropped: list[Ticket] = []  # that nobody wants, and that have not ended yet
         self.changed = Condition()
 
     def __len__(self) -> int:
@@ -35,6 +37,8 @@ class WaitingRoom:
         with self.changed:
             if self._closed:
                 raise Closed("this recommender is closed: nothing more is answered. Open another one.")
+            if self._count >= self._most:
+                self._drop(lambda waiting: waiting.future.cancelled())
             if self._count >= self._most:
                 raise Overloaded(self._count, max(self._count * self._pace, 0.1))
             heappush(self._lanes.setdefault(ticket.lane, []), (-ticket.priority, next(self._order), ticket))
@@ -77,23 +81,25 @@ class WaitingRoom:
             self._count -= len(chosen)
             return [ticket for _, _, ticket in chosen]
 
-    def late(self) -> list[Ticket]:
-        """Those whose deadline has passed, out of the queue."""
+    def unwanted(self) -> list[Ticket]:
+        """Those whose deadline has passed, out of the queue, and those that were cancelled and had to make room."""
         with self.changed:
-            if not self._count or monotonic() < self._earliest:
-                return []
-            late: list[Ticket] = []
-            for lane, heap in list(self._lanes.items()):
-                late += [ticket for _, _, ticket in heap if ticket.late()]
-                stay = [entry for entry in heap if not entry[2].late()]
-                heapify(stay)
-                self._lanes[lane] = stay
-                if not stay:
-                    del self._lanes[lane]
-            self._count -= len(late)
-            waiting = (ticket.deadline for heap in self._lanes.values() for _, _, ticket in heap)
-            self._earliest = min((deadline for deadline in waiting if deadline is not None), default=inf)
-            return late
+            if self._count and monotonic() >= self._earliest:
+                self._drop(Ticket.late)
+                waiting = (ticket.deadline for heap in self._lanes.values() for _, _, ticket in heap)
+                self._earliest = min((deadline for deadline in waiting if deadline is not None), default=inf)
+            dropped, self._dropped = self._dropped, []
+            return dropped
+
+    def _drop(self, unwanted: Callable[[Ticket], bool]) -> None:
+        for lane, heap in list(self._lanes.items()):
+            gone = [entry for entry in heap if unwanted(entry[2])]
+            if gone:
+                self._dropped += [ticket for _, _, ticket in gone]
+                self._lanes[lane] = sorted(set(heap) - set(gone))
+                self._count -= len(gone)
+            if not self._lanes[lane]:
+                del self._lanes[lane]
 
     def discard(self) -> list[Ticket]:
         """All that wait, out of the queue."""

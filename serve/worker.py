@@ -7,7 +7,7 @@ from typing import final
 
 import numpy as np
 
-from ..catalog.errors import is_fault
+from ..catalog.errors import EngineError, SpecBeamError, is_fault, said
 from ..runtime.flight import Flight
 from ..runtime.types import Recommendation
 from .editions import Lane
@@ -49,8 +49,8 @@ class Worker:
 
     def _boarding(self, lane: Lane, most: int, until: float = 0.0) -> list[Ticket]:
         """Up to so many requests whose turn it is, and that are still wanted."""
-        for ticket in self.waiting.late():
-            self._settle(ticket, _late())
+        for ticket in self.waiting.unwanted():
+            self._settle(ticket, _late() if ticket.late() else None)
         boarding, now = self.waiting.take(lane, most, until), monotonic()
         for ticket in boarding:
             ticket.started = now
@@ -72,7 +72,7 @@ class Worker:
         except BaseException as error:  # of Rust's libraries, too
             if len(aboard) == 1 or not is_fault(error):
                 for ticket in aboard:
-                    self._settle(ticket, error)
+                    self._settle(ticket, _told(error, lane))
                 return
             half = len(aboard) // 2
             for part in (aboard[:half], aboard[half:]):
@@ -140,6 +140,18 @@ class Worker:
         now, started = monotonic(), ticket.started
         waited = (now if started is None else started) - ticket.arrived
         self.observer.ended(ticket.lane.edition, outcome, waited, now - ticket.arrived)
+
+
+def _told(error: BaseException, lane: Lane) -> BaseException:
+    """What a request is told of what an engine has raised."""
+    if isinstance(error, SpecBeamError) or not is_fault(error):
+        return error
+    told = EngineError(
+        f"the model {lane.edition.model} failed on this request: {said(error)}. Ask again; if it fails again, see what "
+        "the server logs, and build its engine again."
+    )
+    told.__cause__ = error
+    return told
 
 
 def _late() -> DeadlinePassed:

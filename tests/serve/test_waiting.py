@@ -143,3 +143,19 @@ def test_cancelled_between_two_rounds_the_others_are_answered(policy: str) -> No
 def test_ways_to_serve_that_cannot_be(name: str, value: object) -> None:
     with pytest.raises(OptionError):
         Serving(**{name: value})  # type: ignore[arg-type]
+
+
+@every_policy
+def test_whoever_was_cancelled_makes_room_when_the_queue_is_full(policy: str) -> None:
+    gate, told = Gate(), Told()
+    with serving(moody(gate=gate), policy, observer=told, size=1, queue=2) as served:
+        first = served.submit([ONE])
+        gate.wait()
+        cancelled, kept = served.submit([TWO]), served.submit([THREE])
+        assert cancelled.cancel()
+        last = served.submit([ONE])  # in the place of the one that was cancelled
+        with pytest.raises(Overloaded):
+            served.submit([ONE])
+        gate.let()
+        assert all(future.result(PATIENCE) for future in (first, kept, last))
+    assert sorted(told.outcomes) == ["answered"] * 3 + ["cancelled"]
