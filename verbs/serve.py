@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 POLICY_HELP = (
     "gathered: a batch runs to its end, and what comes meanwhile waits. in-flight: in every round, requests that are "
-    "done leave and waiting ones join."
+    "done leave and waiting ones join. Default: gathered."
 )
 TOKEN_HELP = "File with a token that clients must send (Authorization: Bearer TOKEN), but for health checks."
 UNKNOWN_HELP = "Items of histories that the catalog lacks: leave them out and count them, or refuse the request."

@@ -2,7 +2,8 @@
 
 Run: python -m benchmarks.serving.load [--bundle DIR] [--http] [--seconds 10] [--rounds 3] [--queue 32]
 Closed loops of 1, 8 and 32 callers at K = 20 and of 32 at K = 128; then Poisson arrivals, at 50, 75, 90 and 110 % of
-what each contestant served in its closed loop of 32. A turn counts once a fifth of it is over. Latencies are from when
+what each contestant served in its closed loop of 32, for those above 100 % in one right before. A turn counts once a
+fifth of it is over. Latencies are from when
 a request was due, and hold all turns of a cell. Users a second: of the median turn. What was refused (429,
 `Overloaded`) is said as a share of what came; above capacity the queue is full from the start. p99 / p50 at 75 % stands
 beside that of a queue before one server whose requests take what a lone caller's took (M/G/1), and what they take on
@@ -40,6 +41,7 @@ class Cell:
     k: int
     came: list[float] = field(default_factory=list)  # a second
     turns: list[Seen] = field(default_factory=list)
+    full: list[float] = field(default_factory=list)  # users a second at capacity, of arrivals: right before each turn
 
     def figures(self) -> dict[str, Any]:
         """As they are written."""
@@ -73,10 +75,11 @@ class Contest:
                         progress.update()
                 for share in options.loads:
                     for contestant, ask in self._order(number):
-                        rate = share / 100 * self.capacity(contestant)
+                        rate = share / 100 * await self._capacity(contestant, ask, afresh=share > 100)
                         waiting = options.queue + options.size if share > 100 else 0  # as it would be after a while
                         coming = open_loop(ask, self._histories, options.k, rate, options.seconds, number, waiting)
                         self._keep(f"{share} % of capacity", contestant, options.k, await coming, rate)
+                        self.cells[f"{share} % of capacity", contestant].full.append(100 * rate / share)
                         progress.update()
 
     def _order(self, number: int) -> list[tuple[str, Ask]]:
@@ -89,10 +92,12 @@ class Contest:
         cell.turns.append(seen)
         cell.came.append(came)
 
-    def capacity(self, contestant: str) -> float:
-        """Users a second with as many callers as there are, so far."""
-        turns = self.cells[f"{self._options.callers[-1]} callers", contestant].turns
-        return median(turn.users_a_second for turn in turns)
+    async def _capacity(self, contestant: str, ask: Ask, *, afresh: bool) -> float:
+        """Users a second with as many callers as there are: in this round, or right now."""
+        most, options = self._options.callers[-1], self._options
+        if afresh:  # a shared machine's speed changes within a round
+            return (await closed_loop(ask, self._histories, options.k, most, options.seconds)).users_a_second
+        return self.cells[f"{most} callers", contestant].turns[-1].users_a_second
 
     def service(self) -> np.ndarray:
         """Seconds that a request takes alone."""
@@ -110,8 +115,10 @@ def compared(contest: Contest) -> list[str]:
             ratios = [a.users_a_second / b.users_a_second for a, b in zip(cell.turns, alone, strict=True)]
             lines.append(f"{name}, {contestant}: {shown(median_estimate(np.array(ratios)), 2)} times one by one.")
         if name.startswith("110 %"):
-            kept = median(turn.users_a_second for turn in cell.turns) / contest.capacity(contestant)
-            lines.append(f"{name}, {contestant}: {100 * kept:.1f} % of its throughput at capacity.")
+            kept = [turn.users_a_second / full for turn, full in zip(cell.turns, cell.full, strict=True)]
+            lines.append(
+                f"{name}, {contestant}: {shown(median_estimate(np.array(kept)), 2)} of what it serves when full."
+            )
     if any(name.startswith("75 %") for name, _ in cells):
         service = contest.service()
         alone = f"{one_at_a_time(service, 0.75):.1f} (M/G/1), {one_at_a_time(service.mean()[None], 0.75):.1f} (M/D/1)"
