@@ -1,6 +1,9 @@
 """Who is told what happens: counters, metrics. Told from several threads, and must be quick."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import getLogger
 from typing import final
 
 from ..runtime.stats import DecodeStats
@@ -56,3 +59,31 @@ class Observers(Observer):
     def called(self, edition: Edition, batch: int, stats: DecodeStats) -> None:
         for one in self._told:
             one.called(edition, batch, stats)
+
+
+@final
+class Guarded(Observer):
+    """Another one, whose faults are logged (`specbeam.serve`), and are nobody's request's."""
+
+    def __init__(self, told: Observer) -> None:
+        self._told = told
+
+    def refused(self, model: str) -> None:
+        with _logged():
+            self._told.refused(model)
+
+    def ended(self, edition: Edition, outcome: Outcome, waited: float, seconds: float) -> None:
+        with _logged():
+            self._told.ended(edition, outcome, waited, seconds)
+
+    def called(self, edition: Edition, batch: int, stats: DecodeStats) -> None:
+        with _logged():
+            self._told.called(edition, batch, stats)
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        getLogger("specbeam.serve").exception("an observer failed; what it was told of goes on")

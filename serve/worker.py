@@ -12,7 +12,7 @@ from ..runtime.flight import Flight
 from ..runtime.types import Recommendation
 from .editions import Lane
 from .errors import Closed, DeadlinePassed
-from .observer import Nobody, Observer
+from .observer import Guarded, Nobody, Observer
 from .options import Serving
 from .tickets import Ticket
 from .waiting import WaitingRoom
@@ -27,7 +27,7 @@ class Worker:
     """
 
     def __init__(self, serving: Serving | None = None, observer: Observer | None = None) -> None:
-        self.serving, self.observer = serving or Serving(), observer or Nobody()
+        self.serving, self.observer = serving or Serving(), Guarded(observer or Nobody())
         self.waiting = WaitingRoom(self.serving.queue)
         self.flying = 0  # requests that share calls now
         self._thread = Thread(target=self._work, name="specbeam-worker", daemon=True)

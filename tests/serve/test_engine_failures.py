@@ -21,7 +21,10 @@ from serving_cases import (
 )  # fmt: skip
 from specbeam.catalog.errors import EngineError
 from specbeam.runtime import DraftShape, Verification
+from specbeam.runtime.stats import DecodeStats
 from specbeam.serve import Served
+from specbeam.serve.editions import Edition
+from specbeam.serve.observer import Observer, Outcome
 
 every_policy = pytest.mark.parametrize("policy", POLICIES)
 at_once_or_later = pytest.mark.parametrize("late", [False, True], ids=["prompt", "later"])
@@ -87,3 +90,24 @@ def test_after_nothing_but_failures_it_serves_on(policy: str) -> None:
 def test_what_the_engine_says_of_itself_is_passed_on(policy: str) -> None:
     with serving(moody(), policy) as served, pytest.raises(EngineError, match="out of order"):
         served.submit([ending_in(RAISES)[0]]).result(PATIENCE)
+
+
+@every_policy
+def test_an_observer_that_fails_is_logged_and_nobody_s_request_s(
+    policy: str, caplog: pytest.LogCaptureFixture
+) -> None:  # fmt: skip
+    class Broken(Observer):
+        def refused(self, model: str) -> None:
+            raise ValueError("no counter of that name")
+
+        def ended(self, edition: Edition, outcome: Outcome, waited: float, seconds: float) -> None:
+            raise ValueError("no counter of that name")
+
+        def called(self, edition: Edition, batch: int, stats: DecodeStats) -> None:
+            raise ValueError("no counter of that name")
+
+    recommender = moody()
+    with serving(recommender, policy, observer=Broken()) as served:
+        for _ in range(3):
+            assert_answers(served.submit(GOOD[0], k=5).result(PATIENCE).recommendation, alone(recommender, GOOD[0]))
+    assert "no counter of that name" in caplog.text
