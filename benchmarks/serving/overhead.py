@@ -3,7 +3,8 @@
 Run: python -m benchmarks.serving.overhead [--bundle DIR] [--users 200]
 In turns whose order changes, nothing drafted, every user is served by `Recommender` and `AsyncRecommender` in this
 process, and by `specbeam serve` in another over one kept connection of the standard library's client; a health check
-goes the same way, which is all of the way that has nothing to do with lists. Differences are of the same user's times, medians with 95 % intervals.
+goes the same way, which is all of the way that has nothing to do with lists. Differences are of the same user's times,
+medians with 95 % intervals.
 Hand-over: from the call to the worker's thread and back, encoding and search taken off. Parsing, encoding and
 serialising are also timed by themselves. Processor time is that of the process that serves.
 """
