@@ -193,7 +193,9 @@ class Models:
         models = self._models
         if name is None and models:
             return next(iter(models.values()))
-        if name is None or name not in models:
+        if name is None:
+            raise UnknownModel("no model is served. Load one: specbeam model load NAME BUNDLE")
+        if name not in models:
             raise UnknownModel(f"no model {name!r} is served; there is: {', '.join(models) or 'none'}.")
         return models[name]
 

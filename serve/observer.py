@@ -69,21 +69,22 @@ class Guarded(Observer):
         self._told = told
 
     def refused(self, model: str) -> None:
-        with _logged():
+        with logged("an observer"):
             self._told.refused(model)
 
     def ended(self, edition: Edition, outcome: Outcome, waited: float, seconds: float) -> None:
-        with _logged():
+        with logged("an observer"):
             self._told.ended(edition, outcome, waited, seconds)
 
     def called(self, edition: Edition, batch: int, stats: DecodeStats) -> None:
-        with _logged():
+        with logged("an observer"):
             self._told.called(edition, batch, stats)
 
 
 @contextmanager
-def _logged() -> Iterator[None]:
+def logged(who: str) -> Iterator[None]:
+    """A block of a host's code: what it raises is logged, and goes no further."""
     try:
         yield
-    except Exception:
-        getLogger("specbeam.serve").exception("an observer failed; what it was told of goes on")
+    except BaseException:  # SystemExit would end the thread that all others wait for
+        getLogger("specbeam.serve").exception("%s failed; what it was told of goes on", who)

@@ -41,20 +41,26 @@ class Ticket:
     started: float | None = None
     batch: int = 0
     future: "Future[Served]" = field(default_factory=Future)
+    outcome: Outcome = "cancelled"  # once it has ended
 
     def late(self) -> bool:
         """Whether its deadline has passed."""
         return self.deadline is not None and monotonic() >= self.deadline
 
-    def settle(self, found: Recommendation | BaseException | None) -> Outcome:
-        """Give whoever waits the answer, or the reason why there is none; None: nobody waits. Once only."""
+    def settle(self, found: Recommendation | BaseException | None) -> None:
+        """Give whoever waits the answer, or the reason why there is none; None: nobody waits. Once only.
+
+        Raises what the future's callbacks do that is no `Exception`.
+        """
         if not self.future.set_running_or_notify_cancel() or found is None:
-            return "cancelled"
+            return
         if isinstance(found, BaseException):
+            late, closed = isinstance(found, DeadlinePassed), isinstance(found, Closed)
+            self.outcome = "late" if late else "refused" if closed else "failed"
             self.future.set_exception(found)
-            return "late" if isinstance(found, DeadlinePassed) else "refused" if isinstance(found, Closed) else "failed"
+            return
         now, edition = monotonic(), self.lane.edition
         waited = (now if self.started is None else self.started) - self.arrived
         seconds, versions = now - self.arrived, (edition.model, edition.version, edition.catalog)
+        self.outcome = "answered"
         self.future.set_result(Served(found, *versions, waited, seconds, self.batch))
-        return "answered"

@@ -1,7 +1,7 @@
 """The one thread of a device: takes what waits, lets it fly together, answers."""
 
 from collections.abc import Sequence
-from threading import Thread
+from threading import Thread, current_thread
 from time import monotonic
 from typing import final
 
@@ -12,7 +12,7 @@ from ..runtime.flight import Flight
 from ..runtime.types import Recommendation
 from .editions import Lane
 from .errors import Closed, DeadlinePassed
-from .observer import Guarded, Nobody, Observer
+from .observer import Guarded, Nobody, Observer, logged
 from .options import Serving
 from .tickets import Ticket
 from .waiting import WaitingRoom
@@ -39,10 +39,20 @@ class Worker:
         if not drain:
             for ticket in self.waiting.discard():
                 self._settle(ticket, Closed("this recommender was closed before the request's turn came."))
-        self._thread.join(timeout)
+        if current_thread() is not self._thread:  # a callback of a future may close
+            self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _work(self) -> None:
+        try:
+            self._take_turns()
+        except BaseException:  # nobody waits for ever for a thread that is gone
+            self.waiting.close()
+            for ticket in self.waiting.discard():
+                self._settle(ticket, Closed("this recommender's worker failed. Open another one, and see the log."))
+            raise
+
+    def _take_turns(self) -> None:
         while (lane := self.waiting.first(block=True)) is not None:
             until = monotonic() + self.serving.wait_ms / 1000
             self._serve(lane, self._boarding(lane, self.serving.size, until), joins=self.serving.policy == "in-flight")
@@ -136,7 +146,9 @@ class Worker:
 
     def _settle(self, ticket: Ticket, found: Recommendation | BaseException | None) -> None:
         """A request ends, one way or another; None: nobody waits for it."""
-        outcome = ticket.settle(found)
+        with logged("a callback of a future"):
+            ticket.settle(found)
+        outcome = ticket.outcome
         now, started = monotonic(), ticket.started
         waited = (now if started is None else started) - ticket.arrived
         self.observer.ended(ticket.lane.edition, outcome, waited, now - ticket.arrived)

@@ -59,21 +59,28 @@ def switch(name: str, version: str, admin: str, as_json: bool) -> None:
 
 @model.command()
 @click.argument("name", metavar="NAME[/VERSION]")
+@click.option("--all", "every", is_flag=True, help="All versions: nothing answers for the model from then on.")
 @admin_option
 @json_option
-def unload(name: str, admin: str, as_json: bool) -> None:
-    """Serve a version, or a whole model, no more; what it has accepted is still answered, then its memory is free.
+def unload(name: str, every: bool, admin: str, as_json: bool) -> None:
+    """Serve a version, or with --all a whole model, no more; what it has accepted is still answered, then its memory is
+    free.
 
     Tells what is left.
 
     \b
     Examples:
       specbeam model unload shop/1 --admin admin.sock
-      specbeam model unload books --admin admin.sock
+      specbeam model unload books --all --admin admin.sock
     """
     from ..serve.http.admin_messages import Status, Unload
 
     wanted, slash, version = name.partition("/")
+    if bool(slash) == every:
+        raise click.UsageError(
+            f"got {name}{' and --all' if every else ''}; expected a version, such as {wanted}/1, or --all for the "
+            "whole model, which nothing answers for from then on."
+        )
     left = Admin(admin).post("/models/unload", Unload(model=wanted, version=version if slash else None), Status)
     tell(left, as_json)
 

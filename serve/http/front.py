@@ -4,6 +4,7 @@ import re
 import secrets
 from time import perf_counter
 from typing import final
+from urllib.parse import urlsplit
 
 from h11 import LocalProtocolError
 from starlette.datastructures import Headers
@@ -30,6 +31,10 @@ class Front:
             await self._app(scope, receive, send)
             return
         headers, start, status = Headers(scope=scope), perf_counter(), 0
+        if not scope["path"].startswith(
+            "/"
+        ):  # a target with scheme and host, which a server must take (RFC 9112, 3.2.2)
+            scope["path"] = urlsplit(scope["path"]).path or "/"
         given = headers.get(REQUEST_ID, "")
         request_id = scope["request_id"] = given if USABLE_ID.fullmatch(given) else secrets.token_hex(8)
 
@@ -62,6 +67,12 @@ class Front:
             self._account(scope, status, perf_counter() - start)
 
     def _admit(self, path: str, headers: Headers) -> None:
+        if (
+            "transfer-encoding" in headers and "content-length" in headers
+        ):  # what is behind one end is another's request
+            raise Refused(
+                400, "got Transfer-Encoding and Content-Length; expected one.", headers={"Connection": "close"}
+            )
         if path in HEALTH:
             return
         most = self._service.settings.limits.concurrency

@@ -94,7 +94,7 @@ class Endpoints:
         return _json({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        ready = self._service.phase == "ready"
+        ready = self._service.phase == "ready" and bool(self._service.models.names)
         return Response(_encode({"ready": ready}), 200 if ready else 503, media_type=JSON)
 
     async def metadata(self, request: Request) -> Response:

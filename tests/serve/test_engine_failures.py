@@ -1,6 +1,8 @@
 """The engine raises, or gives no numbers, for one request of a batch: that one fails, the others are answered."""
 
+import sys
 from concurrent.futures import Future
+from threading import Event
 
 import pytest
 
@@ -15,6 +17,7 @@ from serving_cases import (
     Told,
     alone,
     assert_answers,
+    edition,
     ending_in,
     moody,
     serving,
@@ -22,7 +25,7 @@ from serving_cases import (
 from specbeam.catalog.errors import EngineError
 from specbeam.runtime import DraftShape, Verification
 from specbeam.runtime.stats import DecodeStats
-from specbeam.serve import Served
+from specbeam.serve import AsyncRecommender, Closed, Served, Serving
 from specbeam.serve.editions import Edition
 from specbeam.serve.observer import Observer, Outcome
 
@@ -111,3 +114,32 @@ def test_an_observer_that_fails_is_logged_and_nobody_s_request_s(
         for _ in range(3):
             assert_answers(served.submit(GOOD[0], k=5).result(PATIENCE).recommendation, alone(recommender, GOOD[0]))
     assert "no counter of that name" in caplog.text
+
+
+@every_policy
+def test_what_a_callback_raises_is_logged_and_the_worker_goes_on(
+    policy: str, caplog: pytest.LogCaptureFixture
+) -> None:  # fmt: skip
+    recommender = moody()
+    with serving(recommender, policy) as served:
+        for timeout in (1e-6, None):  # in the queue, and once it has landed
+            served.submit(GOOD[0], timeout=timeout).add_done_callback(lambda _: sys.exit(3))
+        assert_answers(served.submit(GOOD[1], k=5).result(PATIENCE).recommendation, alone(recommender, GOOD[1]))
+    assert "a callback of a future failed" in caplog.text
+
+
+@every_policy
+def test_a_callback_may_close(policy: str) -> None:
+    closed = Event()
+    served = AsyncRecommender(edition(moody()), serving=Serving(policy=policy))  # type: ignore[arg-type]
+
+    def close(_: object) -> None:
+        served.close()
+        closed.set()
+
+    served.submit(GOOD[0]).add_done_callback(close)
+    assert closed.wait(PATIENCE)
+    with pytest.raises(Closed):
+        served.submit(GOOD[0])
+    served.worker._thread.join(PATIENCE)
+    assert not served.worker._thread.is_alive()

@@ -73,6 +73,39 @@ def test_limits_are_whole_numbers_above_zero(limit: str) -> None:
             Limits(**{limit: value})
 
 
+def test_a_server_whose_last_model_is_unloaded_is_not_ready() -> None:
+    with served() as it:
+        assert it.client.get("/v2/health/ready").status_code == 200
+        it.service.models.unload(it.service.models.names[0])
+        assert it.client.get("/v2/health/ready").status_code == 503
+        assert it.client.post("/v1/recommend", json=GOOD).status_code == 503
+
+
+def test_a_target_with_scheme_and_host_is_its_path() -> None:
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with served() as it:
+        scope = {
+            "type": "http", "method": "GET", "path": "http://example.org/v2/health/live", "headers": [],
+            "query_string": b"", "http_version": "1.1", "scheme": "http",
+        }  # fmt: skip
+        asyncio.run(create_app(it.service)(scope, receive, send))
+    assert sent[0]["status"] == 200
+
+
+def test_a_body_of_two_ends_is_refused() -> None:
+    with served() as it:
+        headers = {"Transfer-Encoding": "chunked", "Content-Length": "3"}
+        refused = it.client.post("/v1/recommend", json=GOOD, headers=headers)
+        assert (refused.status_code, refused.headers["Connection"]) == (400, "close")
+
+
 def test_until_it_is_ready_it_lives_and_says_so() -> None:
     with served(phase="loading") as it:
         assert it.client.get("/v2/health/live").json() == {"live": True}

@@ -69,7 +69,7 @@ def test_a_model_from_its_first_version_to_its_last(where: str, models: Models, 
         f"* shop version 2: {tiny.bundle} on cpu, catalog 2 of 40 items; kept: 1",
     ]
     assert good("model", "unload", "shop/1", "--admin", where).stdout.startswith("* shop version 2")
-    assert json.loads(good("model", "unload", "shop", "--admin", where, "--json").stdout) == {"models": []}
+    assert json.loads(good("model", "unload", "shop", "--all", "--admin", where, "--json").stdout) == {"models": []}
 
 
 def test_a_bad_update_changes_nothing_and_says_why(where: str, models: Models, tiny: Tiny, tmp_path: Path) -> None:
@@ -96,6 +96,6 @@ def test_a_bad_update_changes_nothing_and_says_why(where: str, models: Models, t
 @pytest.mark.parametrize("where", ["none.sock", "http://127.0.0.1:9"])
 def test_nobody_listens(where: str, tmp_path: Path) -> None:
     place = where if "://" in where else str(tmp_path / where)
-    for words in (["catalog", "status"], ["model", "unload", "shop"], ["catalog", "rollback"]):
+    for words in (["catalog", "status"], ["model", "unload", "shop", "--all"], ["catalog", "rollback"]):
         assert f"no admin interface answers at {place}" in bad(*words, "--admin", place)
     assert "expected a socket's path, or" in bad("model", "status", "--admin", "ftp://here")
