@@ -33,7 +33,7 @@ def served(models: Models) -> list[tuple[str, str, bool]]:
 
 
 def test_versions_are_loaded_switched_to_and_unloaded(models: Models, tiny: Tiny) -> None:
-    with pytest.raises(UnknownModel, match="no model is served. Load one"):
+    with pytest.raises(UnknownModel, match=r"no model is served\. Load one"):
         models.named()
     assert models.load("shop", tiny.bundle).version == "1"
     assert models.load("shop", Bundle.open(tiny.bundle)).version == "2"
