@@ -93,12 +93,13 @@ class Worker:
     def _fly(self, lane: Lane, aboard: list[Ticket], *, joins: bool) -> None:
         """Rounds until all have landed. aboard: whoever has not, whatever is raised."""
         seats: list[Ticket | None] = [*aboard]
-        recommender, since = lane.recommender, monotonic()
+        recommender, since, joined = lane.recommender, monotonic(), False
         flight = recommender.flight([ticket.request for ticket in aboard])
         while True:
             since = self._land(lane, flight, seats, aboard, since)
             joining = self._joining(lane, len(aboard)) if joins and aboard else []
-            if joining:
+            joined = joined or bool(joining)
+            if joining or (joined and aboard and None in seats):  # else the cache grows: its slots are nobody's
                 kept = [number for number, ticket in enumerate(seats) if ticket is not None]
                 seats = [*(seats[number] for number in kept), *joining]
                 aboard += joining
