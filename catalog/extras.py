@@ -12,7 +12,7 @@ EXTRAS = {
     "onnx": "quantize", "onnxscript": "export", "onnx_ir": "quantize", "polygraphy": "tensorrt",
     "tensorrt": "tensorrt", "tokenizers": "text", "pyarrow": "parquet", "altair": "explain", "vl_convert": "explain",
     "accelerate": "align", "sklearn": "groups", "scipy": "groups", "starlette": "serve", "uvicorn": "serve",
-    "prometheus_client": "serve",
+    "h11": "serve", "prometheus_client": "serve",
 }  # fmt: skip
 
 
