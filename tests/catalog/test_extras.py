@@ -39,9 +39,12 @@ def test_pip_takes_the_remedy(extra: str) -> None:
 
 def test_every_module_has_an_extra_that_brings_it() -> None:
     for module, extra in EXTRAS.items():
-        package = {"sklearn": "scikit-learn", "vl_convert": "vl-convert-python", "onnx_ir": "onnx-ir"}.get(
-            module, module
-        )
+        package = {
+            "sklearn": "scikit-learn",
+            "vl_convert": "vl-convert-python",
+            "onnx_ir": "onnx-ir",
+            "prometheus_client": "prometheus-client",
+        }.get(module, module)
         assert any(re.split(r"[><=]", name)[0] == package for name in DECLARED[extra]), module
         assert install_module(module) == install(extra)
 
