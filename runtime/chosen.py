@@ -42,23 +42,17 @@ class Chosen:
         verification, batching = checked_verification(verification), checked_batching(batching)
         pool = drafting.opened_pool()
         bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        if verification.scoring is None and verification.mode != "sampled":
-            verification = replace(verification, scoring=bundle.manifest.scoring)
         name, threads = choice.of(bundle)
         drafter = drafter_for(bundle, drafting.drafter, has_pool=pool is not None)
         drafting, items = replace(drafting, drafter=drafter, pool=pool), bundle.items()
-        planning = planning_for(bundle, name, items[1], verification, drafting, threads=threads)
-        memory = Memory.of(planning, bundle, name, verification, drafting, threads=threads)
-        return cls(bundle, items, name, threads, drafting, verification, batching, planning, memory)
+        planned = _planned(bundle, name, items[1], verification, drafting, threads)
+        return cls(bundle, items, name, threads, drafting, planned[0], batching, *planned[1:])
 
     def verifying(self, verification: Verification) -> "Chosen":
         """The same, verified otherwise; raises `OptionError` for what cannot be combined."""
-        if verification.scoring is None and verification.mode != "sampled":
-            verification = replace(verification, scoring=self.bundle.manifest.scoring)
-        planning = planning_for(
-            self.bundle, self.engine, self.items[1], verification, self.drafting, threads=self.threads
+        verification, planning, memory = _planned(
+            self.bundle, self.engine, self.items[1], verification, self.drafting, self.threads
         )
-        memory = Memory.of(planning, self.bundle, self.engine, verification, self.drafting, threads=self.threads)
         return replace(self, verification=verification, planning=planning, memory=memory)
 
     def with_items(self, catalog: Catalog, trie: ItemTrie) -> "Chosen":
@@ -76,3 +70,13 @@ class Chosen:
         """Without them."""
         catalog, trie = self.items
         return RequestEncoder(catalog, trie, self.bundle.prompts(trie), self.bundle.manifest.max_top_k)
+
+
+def _planned(
+    bundle: Bundle, engine: str, trie: ItemTrie, verification: Verification, drafting: Drafting, threads: int
+) -> tuple[Verification, Planning, Memory | None]:
+    """The verification with its scoring, and what goes by it; drafting: with its drafter."""
+    if verification.scoring is None and verification.mode != "sampled":
+        verification = replace(verification, scoring=bundle.manifest.scoring)
+    planning = planning_for(bundle, engine, trie, verification, drafting, threads=threads)
+    return verification, planning, Memory.of(planning, bundle, engine, verification, drafting, threads=threads)

@@ -80,6 +80,10 @@ class AsyncRecommender:
         before, self._edition = self.edition, edition
         return before
 
+    def pinned(self) -> "AsyncRecommender":
+        """What serves now, on the same worker, whatever is served later: for steps that must see one edition."""
+        return AsyncRecommender(self.edition, self.worker)
+
     def submit(
         self,
         history: Iterable[str | int],
@@ -134,10 +138,9 @@ class AsyncRecommender:
         tokens int64 [B, P]: prompts, of each row the first `lengths` int64 [B]. Blocks until all are answered; raises
         what the first of them raises that has no answer, and what `submit` does.
         """
-        edition = self.edition
-        now = AsyncRecommender(edition, self.worker)  # all rows are served by what serves now
+        now = self.pinned()
         found = [future.result() for future in now.submit_arrays(tokens, lengths, k, timeout=timeout)]
-        return as_arrays(edition.recommender, [served.recommendation for served in found], k)
+        return as_arrays(now.edition.recommender, [served.recommendation for served in found], k)
 
     def _enqueued(self, request: Request, lane: Lane, timeout: float | None, priority: int) -> Ticket:
         deadline = None if timeout is None else monotonic() + checks.seconds(timeout, "timeout")

@@ -56,10 +56,6 @@ class WaitingRoom:
             self._closed = True
             self.changed.notify_all()
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     def first(self, *, block: bool) -> Lane | None:
         """The lane of the request that is due next; None: nobody waits, and where `block`, it is closed as well."""
         with self.changed:

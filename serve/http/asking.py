@@ -94,8 +94,8 @@ async def ask(
     user: str | int | None = None,
 ) -> Served:  # fmt: skip
     """One list. Raises `Refused`, and what `AsyncRecommender.submit` does."""
+    recommender = recommender.pinned()  # checked and served by what serves now
     limits, edition = settings.limits, recommender.edition
-    recommender = AsyncRecommender(edition, recommender.worker)  # checked and served by what serves now
     k = K if wishes.k is None else wishes.k
     _check_history(items, settings, recommender)
     with about("k"):

@@ -35,7 +35,7 @@ async def lists_of(
 ) -> Lists:  # fmt: skip
     """All lists, or where one fails the reason. Raises `Refused` with the input or the parameter that is at fault."""
     limits = service.settings.limits
-    model = AsyncRecommender(model.edition, model.worker)  # all rows are served by what serves now
+    model = model.pinned()  # all rows are served by what serves now
     tensors = read_tensors(inputs, binary, limits.body)
     for name, values in tensors.items():
         _check(name, values)
