@@ -84,6 +84,7 @@ def test_a_timeout_is_kept_and_nothing_is_lost(policy: str) -> None:
 
 @every_policy
 def test_opened_and_closed_fifty_times_nothing_stays(policy: str) -> None:
+    gc.collect()  # what earlier tests have left is theirs, and may go away meanwhile
     threads, handles = threading.active_count(), len(os.listdir("/proc/self/fd"))
     kept = []
     for _ in range(50):
@@ -92,8 +93,8 @@ def test_opened_and_closed_fifty_times_nothing_stays(policy: str) -> None:
         kept.append(weakref.ref(served))
         del served
     gc.collect()
-    assert threading.active_count() == threads
-    assert len(os.listdir("/proc/self/fd")) == handles
+    assert threading.active_count() <= threads
+    assert len(os.listdir("/proc/self/fd")) <= handles
     assert [ref for ref in kept if ref() is not None] == []
 
 
