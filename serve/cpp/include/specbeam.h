@@ -93,9 +93,14 @@ SPECBEAM_API int specbeam_abi(void);
  * function of this library that returns a status, or its end. */
 SPECBEAM_API const char* specbeam_last_error(void);
 
-/* The defaults, and the size. options, ask: not NULL. */
-SPECBEAM_API void specbeam_options_default(specbeam_options* options);
-SPECBEAM_API void specbeam_ask_default(specbeam_ask* ask);
+/* The defaults, in a struct of so many bytes; the two functions below know how many. Never fail. */
+SPECBEAM_API void specbeam_options_init(specbeam_options* options, size_t size);
+SPECBEAM_API void specbeam_ask_init(specbeam_ask* ask, size_t size);
+
+static inline void specbeam_options_default(specbeam_options* options) {
+  specbeam_options_init(options, sizeof *options);
+}
+static inline void specbeam_ask_default(specbeam_ask* ask) { specbeam_ask_init(ask, sizeof *ask); }
 
 /* Open a bundle that `specbeam build-engine` has built, warm; takes as long as its engines take to load.
  * options: NULL for the defaults. Free *engine with `specbeam_close`.
@@ -110,7 +115,7 @@ SPECBEAM_API void specbeam_close(specbeam_engine* engine);
 /* Prepare what may be recommended: of `allow` (NULL: all items), without `deny` (NULL: none). Ids that the catalog
  * lacks say nothing. A filter is prepared once and used by many requests, of any thread, and may be freed while
  * requests with it are on their way. Free with `specbeam_filter_free`.
- * INVALID: no id is NULL, not UTF-8, or nothing may be recommended. */
+ * INVALID: an id is NULL, or not UTF-8. */
 SPECBEAM_API specbeam_status specbeam_filter_create(specbeam_engine* engine, const char* const* allow, size_t allowed,
                                                     const char* const* deny, size_t denied, specbeam_filter** filter);
 SPECBEAM_API void specbeam_filter_free(specbeam_filter* filter);
@@ -146,9 +151,9 @@ SPECBEAM_API specbeam_status specbeam_wait(specbeam_pending* pending, double tim
 /* Whether it has ended: answered, failed or cancelled. Never blocks. */
 SPECBEAM_API int specbeam_done(const specbeam_pending* pending);
 
-/* Have `call` called with `data` once it has ended, by the thread that serves, or, where it has ended already, by this
- * one, before this function returns. It holds no lock of this library, must return soon, must not wait for other
- * requests, and no exception may leave it. At most one call is kept: INVALID for a second. */
+/* Have `call` called with `data` once it has ended: by the thread that serves, by the one that cancels it, or, where it
+ * has ended already, by this one, before this function returns. It holds no lock of this library then, must return
+ * soon, must not wait for other requests, and no exception may leave it. One call a request: INVALID for a second. */
 SPECBEAM_API specbeam_status specbeam_notify(specbeam_pending* pending, void (*call)(void* data), void* data);
 
 /* Take the request out before its next round; `specbeam_wait` then says CANCELLED. Nothing happens if it has ended. */
