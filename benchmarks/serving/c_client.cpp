@@ -1,0 +1,152 @@
+// Callers of the C ABI in a process of their own, told what to do line by line; benchmarks.serving.ways runs it.
+//
+// c_client BUNDLE SETTINGS HISTORIES K
+// SETTINGS: JSON, see docs/embedding.md. HISTORIES: a line a user, "user<TAB>id id id ...".
+// Commands on standard input, each answered by lines on standard output:
+//   one N                  microseconds of user N's list
+//   load CALLERS SECONDS   requests answered, and seconds
+//   lists K VERIFICATION EXCLUDE DENY   a line a user: "id<TAB>score" for every item, all tab-separated
+//                          VERIFICATION: JSON without blanks, or -; EXCLUDE: 0 or 1; DENY: a file of ids, or -
+#include <specbeam.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Listed = std::unique_ptr<specbeam_result, void (*)(specbeam_result*)>;
+
+struct User {
+  std::string name;
+  std::vector<std::string> items;
+  std::vector<const char*> pointers;
+};
+
+void check(specbeam_status status) {
+  if (status == SPECBEAM_OK) return;
+  std::fprintf(stderr, "%d: %s\n", status, specbeam_last_error());
+  std::exit(1);
+}
+
+std::vector<User> read(const char* path) {
+  std::vector<User> users;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    users.emplace_back();
+    std::istringstream words(line);
+    std::getline(words, users.back().name, '\t');
+    for (std::string item; words >> item;) users.back().items.push_back(item);
+  }
+  for (User& user : users) {
+    for (const std::string& item : user.items) user.pointers.push_back(item.c_str());
+  }
+  return users;
+}
+
+Listed ask(specbeam_engine* engine, const User& user, const specbeam_ask& asked) {
+  specbeam_result* result = nullptr;
+  check(specbeam_recommend(engine, user.pointers.data(), user.pointers.size(), &asked, &result));
+  return Listed(result, specbeam_result_free);
+}
+
+void one(specbeam_engine* engine, const User& user, const specbeam_ask& asked) {
+  const auto start = Clock::now();
+  const Listed result = ask(engine, user, asked);
+  const std::chrono::duration<double, std::micro> taken = Clock::now() - start;
+  std::cout << taken.count() << std::endl;
+}
+
+void load(specbeam_engine* engine, const std::vector<User>& users, const specbeam_ask& asked, int callers,
+          double seconds) {
+  std::atomic<std::size_t> next{0}, answered{0};
+  const auto start = Clock::now();
+  const auto until = start + std::chrono::duration<double>(seconds);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < callers; ++i) {
+    threads.emplace_back([&] {
+      while (Clock::now() < until) {
+        ask(engine, users[next++ % users.size()], asked);
+        ++answered;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  const std::chrono::duration<double> taken = Clock::now() - start;
+  std::cout << answered << ' ' << taken.count() << std::endl;
+}
+
+void lists(specbeam_engine* engine, const std::vector<User>& users, std::istream& words) {
+  std::string verification, exclude, deny;
+  specbeam_ask asked;
+  specbeam_ask_default(&asked);
+  words >> asked.k >> verification >> exclude >> deny;
+  if (verification != "-") asked.verification = verification.c_str();
+  asked.exclude_history = exclude == "1";
+  std::vector<std::string> denied;
+  std::ifstream file(deny);
+  for (std::string line; deny != "-" && std::getline(file, line);) denied.push_back(line);
+  std::vector<const char*> pointers;
+  for (const std::string& item : denied) pointers.push_back(item.c_str());
+  specbeam_filter* filter = nullptr;
+  check(specbeam_filter_create(engine, nullptr, 0, pointers.data(), pointers.size(), &filter));
+  asked.filter = filter;
+  for (const User& user : users) {
+    asked.user = user.name.c_str();
+    const Listed result = ask(engine, user, asked);
+    for (std::size_t rank = 0; rank < specbeam_result_size(result.get()); ++rank) {
+      std::printf("%s%s\t%.17g", rank == 0 ? "" : "\t", specbeam_result_item(result.get(), rank),
+                  specbeam_result_score(result.get(), rank));
+    }
+    std::printf("\n");
+  }
+  std::fflush(stdout);
+  specbeam_filter_free(filter);
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  if (count != 5) {
+    std::fprintf(stderr, "c_client BUNDLE SETTINGS HISTORIES K\n");
+    return 2;
+  }
+  specbeam_options options;
+  specbeam_options_default(&options);
+  options.settings = words[2];
+  specbeam_engine* engine = nullptr;
+  check(specbeam_open(words[1], &options, &engine));
+  const std::vector<User> users = read(words[3]);
+  specbeam_ask asked;
+  specbeam_ask_default(&asked);
+  asked.k = std::atoll(words[4]);
+  std::cout << "ready" << std::endl;
+  for (std::string line; std::getline(std::cin, line);) {
+    std::istringstream told(line);
+    std::string command;
+    told >> command;
+    if (command == "one") {
+      std::size_t number = 0;
+      told >> number;
+      one(engine, users.at(number), asked);
+    } else if (command == "load") {
+      int callers = 0;
+      double seconds = 0;
+      told >> callers >> seconds;
+      load(engine, users, asked, callers, seconds);
+    } else if (command == "lists") {
+      lists(engine, users, told);
+    }
+  }
+  specbeam_close(engine);
+  return 0;
+}
