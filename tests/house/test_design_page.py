@@ -11,10 +11,13 @@ OWNER = re.compile(r"`([A-Za-z]\w*)(?:\.(\w+))?`(?: \(| \| )`([\w/]+\.py)`")
 
 
 def modules() -> set[str]:
-    """The package's modules as paths, from pyproject's list of folders."""
+    """The package's modules as paths, from pyproject's list of folders; and the C library's files."""
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = [ROOT.joinpath(*package.split(".")[1:]) for package in packages]
     found = {str(path.relative_to(ROOT)) for folder in folders for path in folder.glob("*.py")}
+    library = ROOT / "serve" / "cpp"
+    native = [library / "CMakeLists.txt", *library.glob("include/*"), *library.glob("src/*")]
+    found |= {str(path.relative_to(ROOT)) for path in native}
     return {path for path in found if not path.endswith("__init__.py")}
 
 

@@ -104,8 +104,8 @@ void import_package() {
     package = module.release().ptr();
   } catch (py::error_already_set& error) {
     const auto why = py::str(error.value()).cast<std::string>();
-    fail("the environment " + prefix() + " cannot serve: " + why + ". Install specbeam there (" + prefix() +
-         "/bin/python -m pip install 'specbeam[cpu]'), or name another one, in a new process.");
+    fail("the environment " + prefix() + " cannot serve: " + why + ". Install specbeam there, from its source: " + prefix() +
+         "/bin/python -m pip install '.[cpu]'. Or name another environment, in a new process.");
   }
 }
 
