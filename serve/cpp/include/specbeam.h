@@ -145,7 +145,8 @@ SPECBEAM_API specbeam_status specbeam_submit(specbeam_engine* engine, const char
 
 /* Wait for the answer, `timeout_ms` at most; less than 0: as long as it takes. May be called again, and by several
  * threads: each gets a result of its own to free.
- * TIMEOUT: not answered yet, or its own deadline has passed (`specbeam_done` tells which). CANCELLED, CLOSED, FAILED. */
+ * TIMEOUT: not answered yet, or its own deadline has passed (`specbeam_done` tells which).
+ * CANCELLED, CLOSED, FAILED. */
 SPECBEAM_API specbeam_status specbeam_wait(specbeam_pending* pending, double timeout_ms, specbeam_result** result);
 
 /* Whether it has ended: answered, failed or cancelled. Never blocks. */

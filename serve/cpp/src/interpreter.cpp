@@ -104,8 +104,8 @@ void import_package() {
     package = module.release().ptr();
   } catch (py::error_already_set& error) {
     const auto why = py::str(error.value()).cast<std::string>();
-    fail("the environment " + prefix() + " cannot serve: " + why + ". Install specbeam there, from its source: " + prefix() +
-         "/bin/python -m pip install '.[cpu]'. Or name another environment, in a new process.");
+    fail("the environment " + prefix() + " cannot serve: " + why + ". Install specbeam there, from its source: " +
+         prefix() + "/bin/python -m pip install '.[cpu]'. Or name another environment, in a new process.");
   }
 }
 
@@ -149,7 +149,7 @@ bool forked() noexcept { return started_in != 0 && started_in != getpid(); }
 void check_not_forked() {
   if (forked()) {
     fail("this process was forked from process " + std::to_string(started_in) +
-         ", which has started Python: it cannot be used here. Fork first and open bundles then, or start a new program.");
+         ", which has started Python: it cannot be used here. Fork first and open bundles then, or start a program.");
   }
 }
 
