@@ -129,7 +129,8 @@ def test_the_recipe_says_what_it_wants(tiny: Tiny, tmp_path: Path) -> None:
 def test_the_options_of_the_command_line(tiny: Tiny, tmp_path: Path) -> None:
     options = [
         "--engine", ENGINE, "--policy", "in-flight", "--queue", "9", "--verify", "sampled", "--drafter", "model",
-        "--draft-width", "5", "--max-items", "7", "--timeout-ms", "900", "--unknown-items", "reject", "--instances", "2",
+        "--draft-width", "5", "--max-items", "7", "--timeout-ms", "900", "--unknown-items", "reject",
+        "--instances", "2",
     ]  # fmt: skip
     done = CliRunner().invoke(main, ["package-triton", str(tiny.bundle), "-o", str(tmp_path), *options])
     assert done.exit_code == 0, done.output

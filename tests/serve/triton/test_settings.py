@@ -36,7 +36,7 @@ def test_a_default_is_the_one_of_whoever_takes_it() -> None:
     ],
 )
 def test_what_is_wrong_is_said(text: str, told: str) -> None:
-    with pytest.raises(OptionError, match="config.pbtxt, parameter 'specbeam'") as error:
+    with pytest.raises(OptionError, match=r"config\.pbtxt, parameter 'specbeam'") as error:
         read_settings(text)
     assert told in str(error.value)
 
