@@ -20,7 +20,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 WHEEL = "nvidia-pytriton==0.7.0"
-NUMPY = "numpy==1.26.4"  # what its stubs take; those of servers since 24.11 take later ones
+NUMPY = "numpy==1.26.4"  # what its stubs take; those of later servers take later ones
 UNPACKED = "SPECBEAM_TRITON"  # environment variable: a folder with the wheel's content, so that nothing is downloaded
 PATIENCE = 120.0  # seconds
 

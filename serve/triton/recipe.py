@@ -17,7 +17,7 @@ MAKE = """\
 #   bash make.sh SPECBEAM-WHEEL
 #
 # PYTHON: an interpreter of the version that the server's Python backend was built for. NUMPY: another pin of NumPy;
-# servers before Triton 24.11 need one below 2, such as NUMPY=numpy==1.26.4.
+# servers up to Triton 24.10 need one below 2, such as NUMPY=numpy==1.26.4.
 set -euo pipefail
 [[ $# == 1 && -e "$1" ]] || { echo "usage: bash make.sh SPECBEAM-WHEEL (a file; got: $*)" >&2; exit 2; }
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
