@@ -18,7 +18,7 @@ from ...runtime.search.filters import ItemFilter
 from ...runtime.types import Mode, ScoringKind
 from ..recommender import AsyncRecommender, Served
 from .refusals import Refused
-from .service import HttpSettings
+from .rules import Rules
 
 K = 20  # items of a list, where nobody says how many
 SETTINGS = ("slack", "temperature", "seed", "scoring", "mode")  # of a verification, as its errors name them
@@ -90,14 +90,14 @@ def about(field: str | None) -> Iterator[None]:
 
 
 async def ask(
-    recommender: AsyncRecommender, settings: HttpSettings, wishes: Wishes, items: list[str | int],
+    recommender: AsyncRecommender, rules: Rules, wishes: Wishes, items: list[str | int],
     user: str | int | None = None,
 ) -> Served:  # fmt: skip
     """One list. Raises `Refused`, and what `AsyncRecommender.submit` does."""
     recommender = recommender.pinned()  # checked and served by what serves now
-    limits, edition = settings.limits, recommender.edition
+    limits, edition = rules.limits, recommender.edition
     k = K if wishes.k is None else wishes.k
-    _check_history(items, settings, recommender)
+    _check_history(items, rules, recommender)
     with about("k"):
         check_k(k, limits.k)
         check_k(k, edition.recommender.max_k)
@@ -118,13 +118,13 @@ async def ask(
         return await asyncio.wrap_future(future)
 
 
-def _check_history(items: list[str | int], settings: HttpSettings, recommender: AsyncRecommender) -> None:
-    if len(items) > settings.limits.items:
+def _check_history(items: list[str | int], rules: Rules, recommender: AsyncRecommender) -> None:
+    if len(items) > rules.limits.items:
         raise Refused(
-            400, f"the history has {len(items)} items; this server takes {settings.limits.items}. Send the last ones.",
+            400, f"the history has {len(items)} items; this server takes {rules.limits.items}. Send the last ones.",
             field="items",
         )  # fmt: skip
-    if settings.unknown_items == "reject":
+    if rules.unknown_items == "reject":
         known = recommender.edition.recommender.catalog.position
         unknown = [item for item in items if str(item) not in known]
         if unknown:
