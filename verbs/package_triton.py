@@ -39,7 +39,7 @@ def _settings(
 
     limits = {"max_items": max_items, "max_k": max_k, "max_entries": max_entries, "timeout_ms": timeout_ms}
     return TritonSettings(
-        engine=engine, threads=threads, batch_size=batch_size, policy=policy, wait_ms=wait_ms, queue=queue, verify=mode,
+        engine=engine, threads=threads, batch_size=batch_size, policy=policy, wait_ms=wait_ms, queue=queue, mode=mode,
         scoring=scoring, drafter=drafter, speculation=speculation, draft_width=draft_width, draft_length=draft_length,
         unknown_items=unknown_items, **given(limits),
     )  # fmt: skip

@@ -3,8 +3,8 @@
 Run: python -m benchmarks.serving.ways [--bundle DIR] --prefix PREFIX
        --tritonserver FILES --triton-environment VENV --triton-python PYTHON
 PREFIX: where libspecbeam is installed. FILES: the content of the wheel that `benchmarks.serving.triton` names. VENV:
-what a packaged model's environment/make.sh has made. PYTHON: an interpreter that has tritonclient[http,grpc]. A way that
-nothing is told of is left out.
+what a packaged model's environment/make.sh has made. PYTHON: an interpreter that has tritonclient[http,grpc]. A way
+that nothing is told of is left out.
 
 Overhead: one caller, nothing drafted, batches of one; every user is served by all ways in turns whose order changes,
 and what is told is the difference to `Recommender.recommend` of the same user, median and 95 %. Throughput: so many

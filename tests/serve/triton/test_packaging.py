@@ -137,6 +137,6 @@ def test_the_options_of_the_command_line(tiny: Tiny, tmp_path: Path) -> None:
     config = tmp_path / "bundle" / "config.pbtxt"
     assert "count: 2" in config.read_text()
     assert read_settings(parameter(config)) == TritonSettings(
-        engine=ENGINE, policy="in-flight", queue=9, verify="sampled", drafter="model", draft_width=5, max_items=7,
-        timeout_ms=900, unknown_items="reject",
+        engine=ENGINE, policy="in-flight", queue=9, mode="sampled", drafter="model", draft_width=5, max_items=7,
+        timeout_ms=900, batch_size=8, unknown_items="reject",
     )  # fmt: skip

@@ -29,7 +29,7 @@ def test_a_default_is_the_one_of_whoever_takes_it() -> None:
         ('{"policy": "fast"}', "policy"),
         ('{"batch_size": "8"}', "batch_size"),
         ('{"wait_ms": -1}', "wait_ms"),
-        ('{"verify": "sampled", "scoring": "full"}', "sampled verification cannot use full scoring"),
+        ('{"mode": "sampled", "scoring": "full"}', "sampled verification cannot use full scoring"),
         ('{"speculation": "auto", "draft_width": 3}', "auto decides how much to draft"),
         ("{", "truncated"),
         ("[]", "Expected `object`"),
