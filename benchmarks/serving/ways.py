@@ -65,6 +65,11 @@ class Caller:
         requests, taken = self._told(f"load {callers} {seconds}").split()
         return int(requests) / float(taken)
 
+    def lists(self, command: str, users: int) -> list[list[str]]:
+        """The answer's lines, one a user, as their words."""
+        lines = [self._told(command), *(self._line() for _ in range(users - 1))]
+        return [line.split("\t") for line in lines]
+
     def close(self) -> None:
         self._process.stdin.close()  # type: ignore[union-attr]
         self._process.wait()
