@@ -1,9 +1,10 @@
 // Everything that the library does, a few times, from several threads: for what watches memory and threads.
-//   exercise BUNDLE [leak | dangling | race]: with a fault of its own, so that a test sees that it would be seen.
+//   exercise BUNDLE [leak] [dangling] [overflow] [race]: with faults of its own, so that a test sees that they would be seen.
 #include <specbeam.hpp>
 
 #include <atomic>
 #include <iostream>
+#include <limits>
 #include <string>
 #include <thread>
 #include <vector>
@@ -42,8 +43,8 @@ void refused(specbeam_status expected, Call&& call) {
 }
 
 // One caller of several.
-void call(const specbeam::Engine& engine, int caller, int times) {
-  for (int number = 0; number < times; ++number) {
+void call(const specbeam::Engine& engine, int caller) {
+  for (int number = 0; number < 2; ++number) {
     const specbeam::Filter filter = engine.filter(std::nullopt, {"3", "4"});
     const specbeam::Ask ask = ask_of(caller + number, filter);
     if (read(engine.recommend(HISTORY, ask)) == 0) throw std::runtime_error("an empty list");
@@ -71,6 +72,10 @@ void ill(const specbeam::Engine& engine, const std::string& fault) {
   const char* text = specbeam_result_item(result, 0);
   if (fault != "leak") specbeam_result_free(result);
   if (fault == "dangling") std::cout << text << '\n';
+  if (fault == "overflow") {
+    volatile int most = std::numeric_limits<int>::max();
+    most = most + 1;
+  }
   if (fault == "race") {
     std::thread other([] { ++unguarded; });
     ++unguarded;
@@ -86,13 +91,12 @@ int main(int count, char** words) {
     specbeam::Options options;
     options.settings = R"({"threads": 1, "batch_size": 4})";
     refused(SPECBEAM_BUNDLE, [&] { specbeam::Engine("/nowhere", options); });
-    const int times = count > 3 ? std::stoi(words[3]) : 2;
     for (int turn = 0; turn < 2; ++turn) {
       const specbeam::Engine engine(words[1], options);
       std::vector<std::thread> callers;
-      for (int caller = 0; caller < 3; ++caller) callers.emplace_back(call, std::cref(engine), caller, times);
+      for (int caller = 0; caller < 3; ++caller) callers.emplace_back(call, std::cref(engine), caller);
       for (std::thread& caller : callers) caller.join();
-      if (count > 2) ill(engine, words[2]);
+      for (int fault = 2; fault < count; ++fault) ill(engine, words[fault]);
     }
     std::cout << "done\n";
     return 0;
