@@ -54,6 +54,13 @@ void check_version(const fs::path& python) {
        ", or build the library with -DPython_EXECUTABLE=" + python.string() + ".");
 }
 
+// In a child that was forked after the interpreter had been started, its lock may be held by a thread that is not there.
+void check_not_forked() {
+  if (started_in == 0 || started_in == getpid()) return;
+  fail("this process was forked from process " + std::to_string(started_in) +
+       ", which has started Python: it cannot be used here. Fork first and open bundles then, or start a program.");
+}
+
 // Modules of Python in C are not linked to libpython: they find it only if all of this process do.
 void show_to_all() {
   Dl_info info;
@@ -143,14 +150,5 @@ void start(const char* python) {
 }
 
 py::handle interpreter() { return package; }
-
-bool forked() noexcept { return started_in != 0 && started_in != getpid(); }
-
-void check_not_forked() {
-  if (forked()) {
-    fail("this process was forked from process " + std::to_string(started_in) +
-         ", which has started Python: it cannot be used here. Fork first and open bundles then, or start a program.");
-  }
-}
 
 }  // namespace inside
