@@ -15,7 +15,8 @@
  *
  * Errors. A function that can fail returns a `specbeam_status`; what went wrong, what was expected and what to do
  * about it is then in `specbeam_last_error` of the same thread. Results are written only where it is SPECBEAM_OK;
- * handles are set to NULL otherwise. No exception leaves this library, and it never ends the process.
+ * handles are set to NULL otherwise. Beside the statuses that a function names, MEMORY and INTERNAL may come from any,
+ * and INVALID or PYTHON in a forked child. No exception leaves this library, and it never ends the process.
  */
 #ifndef SPECBEAM_H
 #define SPECBEAM_H

@@ -19,9 +19,10 @@ namespace {
 const std::string VERSION = std::to_string(PY_MAJOR_VERSION) + "." + std::to_string(PY_MINOR_VERSION);
 
 std::mutex starting;
-pid_t started_in = 0;           // 0: not yet; else the process, where the interpreter was started by this library
-std::string executable;         // of the interpreter that was started
-PyObject* package = nullptr;    // specbeam.serve.embedded; never let go
+pid_t started_in = 0;          // 0: not yet; else the process in which this library has started the interpreter
+std::string executable;        // of the interpreter that was started
+std::string broken;            // why none can be: what has failed half-way cannot be tried again
+PyObject* package = nullptr;   // specbeam.serve.embedded; never let go
 
 [[noreturn]] void fail(const std::string& message) { throw Failure{SPECBEAM_PYTHON, message}; }
 
@@ -70,10 +71,10 @@ void show_to_all() {
 }
 
 void check(const PyStatus& status) {
-  if (PyStatus_Exception(status)) {
-    fail("Python cannot be started in " + executable + ": " +
-         (status.err_msg != nullptr ? status.err_msg : "it says not why") + ".");
-  }
+  if (!PyStatus_Exception(status)) return;
+  broken = "Python cannot be started in " + executable + ": " +
+           (status.err_msg != nullptr ? status.err_msg : "it says not why") + ".";
+  fail(broken);
 }
 
 // The host's signals, locale and arguments stay its own; the variables that Python knows are honoured.
@@ -133,6 +134,7 @@ void start(const char* python) {
   Released released;
   std::lock_guard<std::mutex> lock(starting);
   check_not_forked();
+  if (!broken.empty()) fail(broken);
   if (!Py_IsInitialized()) {
     const fs::path found = python_of(python);
     check_version(found);
