@@ -1,5 +1,5 @@
 // Everything that the library does, a few times, from several threads: for what watches memory and threads.
-//   exercise BUNDLE [leak] [dangling] [overflow] [race]: with faults of its own, so that a test sees that they would be seen.
+//   exercise BUNDLE [leak] [dangling] [overflow] [race]: with faults of its own, which must be seen.
 #include <specbeam.hpp>
 
 #include <atomic>
