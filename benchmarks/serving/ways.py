@@ -1,8 +1,10 @@
 """What each way into a serving stack costs: Python, C, HTTP, Triton over HTTP and gRPC; every way in turn, in one run.
 
-Run: python -m benchmarks.serving.ways --prefix PREFIX [--triton FOLDER --triton-python PYTHON] [--bundle DIR]
-PREFIX: where libspecbeam is installed. FOLDER: Triton's, with bin/tritonserver and backends/python; PYTHON: an
-interpreter that has tritonclient[http,grpc]. A way that nothing is told of is left out.
+Run: python -m benchmarks.serving.ways [--bundle DIR] --prefix PREFIX
+       --tritonserver FILES --triton-environment VENV --triton-python PYTHON
+PREFIX: where libspecbeam is installed. FILES: the content of the wheel that `benchmarks.serving.triton` names. VENV:
+what a packaged model's environment/make.sh has made. PYTHON: an interpreter that has tritonclient[http,grpc]. A way
+that nothing is told of is left out.
 
 Overhead: one caller, nothing drafted, batches of one; every user is served by all ways in turns whose order changes,
 and what is told is the difference to `Recommender.recommend` of the same user, median and 95 %. Throughput: so many
@@ -30,13 +32,16 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.serving.contestants import server
-from benchmarks.serving.triton_server import Addresses, triton_server
+from benchmarks.serving.triton import triton
 from benchmarks.shared import PAUSE, arguments, dump, print_table, real_users
 from specbeam.engines.machine.processors import available_threads, busy, load
 from specbeam.runtime import EngineChoice, Recommender
 from specbeam.runtime.metrics import Estimate, median_estimate
 from specbeam.serve import AsyncRecommender, Serving
 from specbeam.serve.editions import Edition
+from specbeam.serve.triton.config import ENVIRONMENT, MADE
+from specbeam.serve.triton.repository import Packaging, package
+from specbeam.serve.triton.settings import TritonSettings
 
 HERE = Path(__file__).parent
 WARM_UP = 8
@@ -59,6 +64,11 @@ class Caller:
         """Users a second."""
         requests, taken = self._told(f"load {callers} {seconds}").split()
         return int(requests) / float(taken)
+
+    def lists(self, command: str, users: int) -> list[list[str]]:
+        """The answer's lines, one a user, as their words."""
+        lines = [self._told(command), *(self._line() for _ in range(users - 1))]
+        return [line.split("\t") for line in lines]
 
     def close(self) -> None:
         self._process.stdin.close()  # type: ignore[union-attr]
@@ -125,6 +135,13 @@ def compiled(options: argparse.Namespace) -> Path:
     return program
 
 
+def packaged(options: argparse.Namespace, repository: Path, name: str, told: dict[str, Any]) -> None:
+    """The bundle as a model of Triton's, in the environment that is made already."""
+    given = {key: value for key, value in told.items() if value is not None}
+    package(Packaging(options.bundle, msgspec.convert(given, TritonSettings)), repository, name)
+    (repository / name / ENVIRONMENT / MADE).symlink_to(options.triton_environment.resolve())
+
+
 async def opened(stack: AsyncExitStack, options: argparse.Namespace, size: int, drafter: str | None) -> Ways:
     """All ways, warm: batches of `size`, and what drafts."""
     histories, serving = options.histories, Serving(size=size)
@@ -145,12 +162,12 @@ async def opened(stack: AsyncExitStack, options: argparse.Namespace, size: int, 
     address, client = urlsplit(url).netloc, HERE / "line_client.py"
     command = [sys.executable, client, "http", address, options.bundle.name, options.lines, options.k]
     ways["HTTP"] = stack.enter_context(calling(command))
-    if options.triton:
-        addresses: Addresses = stack.enter_context(triton_server(options, size, drafter))
-        for way, port in {"http": addresses.http, "grpc": addresses.grpc}.items():
-            command = [
-                options.triton_python, client, f"triton-{way}", port, addresses.model, options.lines, options.k,
-            ]  # fmt: skip
+    if options.tritonserver:
+        name, folder = f"batch{size}", Path(options.folder)
+        packaged(options, folder / "repository", name, told)
+        running = stack.enter_context(triton(options.tritonserver, folder / "repository", folder, [name]))
+        for way, port in {"http": running.http, "grpc": running.grpc}.items():
+            command = [options.triton_python, client, f"triton-{way}", port, name, options.lines, options.k]
             ways[f"Triton, {way}"] = stack.enter_context(calling(command))
     return ways
 
@@ -193,7 +210,8 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--prefix", help="where libspecbeam is installed")
-    parser.add_argument("--triton", type=Path, help="Triton's folder: bin/tritonserver, backends/python")
+    parser.add_argument("--tritonserver", type=Path, help="the wheel's content, see `benchmarks.serving.triton`")
+    parser.add_argument("--triton-environment", type=Path, help="what environment/make.sh has made")
     parser.add_argument("--triton-python", help="an interpreter that has tritonclient[http,grpc]")
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=4.0, help="of one turn (default: %(default)s)")
