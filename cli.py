@@ -29,6 +29,7 @@ from specbeam.verbs.inspect import inspect
 from specbeam.verbs.learn import align, train
 from specbeam.verbs.measure import evaluate, tune
 from specbeam.verbs.model import model
+from specbeam.verbs.package_triton import package_triton
 from specbeam.verbs.serve import serve
 
 
@@ -127,6 +128,7 @@ def main() -> None:
 VERBS = (
     export, build_engine, infer, tune, evaluate, bench, inspect, train, align, demo, explain, generate, build_pool,
     group_users, group_items, doctor, serve, catalog, model,
+    package_triton,
 )  # fmt: skip
 for verb in VERBS:
     main.add_command(verb)

@@ -36,7 +36,7 @@ ADMIN_HELP = (
     "Where catalogs and models are changed while they are served (specbeam catalog, specbeam model): a socket's path, "
     "or http://127.0.0.1:PORT. Default: nowhere."
 )
-TIMEOUT_HELP = "Until a request is answered; after that it is with 504. A request may ask for less."
+TIMEOUT_HELP = "Until a request is answered; after that it is refused. A request may ask for less."
 READ_HELP = "Until a request's head, and then its body, are here; and until an answer is taken."
 Positive = click.IntRange(1)
 
@@ -49,18 +49,22 @@ serving_options = together(
     click.option(
         "--wait-ms", type=click.FloatRange(0), help="gathered: how long a batch waits to be full. Default: 0."
     ),
-    click.option(
-        "--queue", type=Positive, help="Requests that wait, at most; more are refused with 429. Default: 256."
-    ),
+    click.option("--queue", type=Positive, help="Requests that wait, at most; more are refused. Default: 256."),
 )
-limit_options = together(
-    click.option("--max-body", type=Positive, metavar="BYTES", help="Of a request. Default: 1048576."),
+request_limit_options = together(
     click.option("--max-items", type=Positive, help="Of a history. Default: 1000."),
     click.option("--max-k", type=Positive, help="The longest list. Default: the longest that the bundle serves."),
-    click.option("--max-entries", type=Positive, help="Requests in one body. Default: 64."),
-    click.option("--max-requests", type=Positive, help="HTTP requests at once. Default: 1024."),
+    click.option("--max-entries", type=Positive, help="Histories in one request. Default: 64."),
     click.option("--timeout-ms", type=Positive, help=f"{TIMEOUT_HELP} Default: 10000."),
+)
+limit_options = together(
+    request_limit_options,
+    click.option("--max-body", type=Positive, metavar="BYTES", help="Of a request. Default: 1048576."),
+    click.option("--max-requests", type=Positive, help="HTTP requests at once. Default: 1024."),
     click.option("--read-ms", type=Positive, help=f"{READ_HELP} Default: 10000."),
+)
+unknown_items_option = click.option(
+    "--unknown-items", type=click.Choice(["drop", "reject"]), default="drop", show_default=True, help=UNKNOWN_HELP
 )
 
 
@@ -104,9 +108,7 @@ def _settings(limits: "Limits", unknown_items: str, token_file: Path | None) -> 
 @limit_options
 @click.option("--token-file", type=PathType, help=TOKEN_HELP)
 @click.option("--admin", metavar="SOCKET|URL", help=ADMIN_HELP)
-@click.option(
-    "--unknown-items", type=click.Choice(["drop", "reject"]), default="drop", show_default=True, help=UNKNOWN_HELP
-)
+@unknown_items_option
 @batching_value
 @collected("limits", _limits)
 @collected("serving", _serving)

@@ -5,9 +5,11 @@
 // Commands on standard input, each answered by lines on standard output:
 //   one N                  microseconds of user N's list
 //   load CALLERS SECONDS   requests answered, and seconds
-//   lists K VERIFICATION EXCLUDE DENY   a line a user: "id<TAB>score" for every item, all tab-separated
-//                          VERIFICATION: JSON without blanks, or -; EXCLUDE: 0 or 1; DENY: a file of ids, or -
+//   lists WAY K VERIFICATION EXCLUDE DENY   a line a user: "id<TAB>score" for every item, all tab-separated
+//                          WAY: c, or cpp for the wrapper of C++; VERIFICATION: JSON without blanks, or -; EXCLUDE: 0
+//                          or 1; DENY: a file of ids, or -
 #include <specbeam.h>
+#include <specbeam.hpp>
 
 #include <atomic>
 #include <chrono>
@@ -16,6 +18,7 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -85,32 +88,59 @@ void load(specbeam_engine* engine, const std::vector<User>& users, const specbea
   std::cout << answered << ' ' << taken.count() << std::endl;
 }
 
-void lists(specbeam_engine* engine, const std::vector<User>& users, std::istream& words) {
-  std::string verification, exclude, deny;
+// What is asked of all users.
+struct Asked {
+  explicit Asked(std::istream& words) {
+    std::string deny_file, verification, exclude;
+    words >> k >> verification >> exclude >> deny_file;
+    if (verification != "-") this->verification = verification;
+    this->exclude = exclude == "1";
+    std::ifstream file(deny_file);
+    for (std::string line; deny_file != "-" && std::getline(file, line);) deny.push_back(line);
+  }
+  std::int64_t k = 0;
+  std::optional<std::string> verification;
+  bool exclude = false;
+  std::vector<std::string> deny;
+};
+
+void print(const specbeam_result* result) {
+  for (std::size_t rank = 0; rank < specbeam_result_size(result); ++rank) {
+    const char* blank = rank == 0 ? "" : "\t";
+    std::printf("%s%s\t%.17g", blank, specbeam_result_item(result, rank), specbeam_result_score(result, rank));
+  }
+  std::printf("\n");
+}
+
+void lists_in_c(specbeam_engine* engine, const std::vector<User>& users, const Asked& told) {
   specbeam_ask asked;
   specbeam_ask_default(&asked);
-  words >> asked.k >> verification >> exclude >> deny;
-  if (verification != "-") asked.verification = verification.c_str();
-  asked.exclude_history = exclude == "1";
-  std::vector<std::string> denied;
-  std::ifstream file(deny);
-  for (std::string line; deny != "-" && std::getline(file, line);) denied.push_back(line);
-  std::vector<const char*> pointers;
-  for (const std::string& item : denied) pointers.push_back(item.c_str());
+  asked.k = told.k;
+  asked.verification = told.verification ? told.verification->c_str() : nullptr;
+  asked.exclude_history = told.exclude;
+  std::vector<const char*> denied;
+  for (const std::string& item : told.deny) denied.push_back(item.c_str());
   specbeam_filter* filter = nullptr;
-  check(specbeam_filter_create(engine, nullptr, 0, pointers.data(), pointers.size(), &filter));
+  check(specbeam_filter_create(engine, nullptr, 0, denied.data(), denied.size(), &filter));
   asked.filter = filter;
   for (const User& user : users) {
     asked.user = user.name.c_str();
-    const Listed result = ask(engine, user, asked);
-    for (std::size_t rank = 0; rank < specbeam_result_size(result.get()); ++rank) {
-      std::printf("%s%s\t%.17g", rank == 0 ? "" : "\t", specbeam_result_item(result.get(), rank),
-                  specbeam_result_score(result.get(), rank));
-    }
-    std::printf("\n");
+    print(ask(engine, user, asked).get());
   }
-  std::fflush(stdout);
   specbeam_filter_free(filter);
+}
+
+void lists_in_cpp(const specbeam::Engine& engine, const std::vector<User>& users, const Asked& told) {
+  const specbeam::Filter filter = engine.filter(std::nullopt, told.deny);
+  specbeam::Ask asked;
+  asked.k = told.k;
+  asked.verification = told.verification;
+  asked.exclude_history = told.exclude;
+  asked.filter = &filter;
+  for (const User& user : users) {
+    asked.user = user.name;
+    print(engine.recommend(user.items, asked).get());
+  }
 }
 
 }  // namespace
@@ -120,11 +150,8 @@ int main(int count, char** words) {
     std::fprintf(stderr, "c_client BUNDLE SETTINGS HISTORIES K\n");
     return 2;
   }
-  specbeam_options options;
-  specbeam_options_default(&options);
-  options.settings = words[2];
-  specbeam_engine* engine = nullptr;
-  check(specbeam_open(words[1], &options, &engine));
+  const specbeam::Engine opened(words[1], {std::nullopt, words[2]});
+  specbeam_engine* engine = opened.get();
   const std::vector<User> users = read(words[3]);
   specbeam_ask asked;
   specbeam_ask_default(&asked);
@@ -132,7 +159,7 @@ int main(int count, char** words) {
   std::cout << "ready" << std::endl;
   for (std::string line; std::getline(std::cin, line);) {
     std::istringstream told(line);
-    std::string command;
+    std::string command, way;
     told >> command;
     if (command == "one") {
       std::size_t number = 0;
@@ -143,10 +170,11 @@ int main(int count, char** words) {
       double seconds = 0;
       told >> callers >> seconds;
       load(engine, users, asked, callers, seconds);
-    } else if (command == "lists") {
-      lists(engine, users, told);
+    } else if (command == "lists" && told >> way) {
+      if (way == "c") lists_in_c(engine, users, Asked(told));
+      if (way == "cpp") lists_in_cpp(opened, users, Asked(told));
+      std::fflush(stdout);
     }
   }
-  specbeam_close(engine);
   return 0;
 }

@@ -33,8 +33,8 @@ from specbeam.runtime import EngineChoice, Recommender
 from specbeam.runtime.metrics import Estimate, median_estimate
 from specbeam.serve import AsyncRecommender, Served, Serving
 from specbeam.serve.editions import Edition
-from specbeam.serve.http.asking import Asked, decoded
 from specbeam.serve.http.v1 import Answer
+from specbeam.serve.protocol.asking import Asked, decoded
 
 WARM_UP, OFTEN = 8, 20
 

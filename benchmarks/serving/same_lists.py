@@ -4,7 +4,9 @@ Run: python -m benchmarks.serving.same_lists [--bundle DIR] [--users 500] [--tri
 Strict and sampled (with a seed), each without and with filters (half of the catalog denied to all, and what the history
 holds to each). Told is of how many users the list is the command line's by the tie rule of `specbeam evaluate`: entries
 that differ by less than 1e-4 may swap, the last with one beyond the end as well. --triton-python: an interpreter that
-has tritonclient[http].
+has tritonclient[http,grpc]; with it, --tritonserver and --triton-repository (a repository that has the bundle by its
+folder's name, environment made) add the real Triton over HTTP and gRPC. --prefix: where libspecbeam is installed; adds
+C and C++.
 """
 
 import argparse
@@ -22,6 +24,8 @@ import httpx
 from tqdm import tqdm
 
 from benchmarks.serving.contestants import add_options, kept_client, server
+from benchmarks.serving.triton import triton
+from benchmarks.serving.ways import calling, compiled
 from benchmarks.shared import arguments, dump, print_table, real_users
 from specbeam.evaluate.figures import same_list
 from specbeam.runtime import EngineChoice, ItemFilter, Recommendation, Recommender, Verification
@@ -132,15 +136,41 @@ def by_v2(client: httpx.AsyncClient, model: str, asked: Asked) -> Callable[[str,
     return ask
 
 
-def by_triton(options: argparse.Namespace, url: str, model: str, asked: Asked) -> list[Ranked]:
+def by_triton(options: argparse.Namespace, protocol: str, url: str, model: str, asked: Asked) -> list[Ranked]:
     work = {
-        "url": url.removeprefix("http://"), "model": model, "callers": options.callers, "users": asked.users,
-        "histories": asked.histories, "wishes": asked.wishes,
+        "protocol": protocol, "url": url.removeprefix("http://"), "model": model,
+        "callers": options.callers, "users": asked.users, "histories": asked.histories, "wishes": asked.wishes,
     }  # fmt: skip
     path = Path(options.folder) / "asked.json"
     path.write_text(json.dumps(work))
     done = subprocess.run([options.triton_python, PROGRAM, path], check=True, stdout=subprocess.PIPE, text=True)
     return [(items, scores) for items, scores in json.loads(done.stdout)]
+
+
+def by_real_triton(options: argparse.Namespace, model: str, asked: Asked) -> dict[str, list[Ranked]]:
+    """Over both protocols of the real server."""
+    with triton(options.tritonserver, options.triton_repository, Path(options.folder), [model]) as running:
+        urls = {"http": running.http, "grpc": running.grpc}
+        return {f"Triton {name}": by_triton(options, name, url, model, asked) for name, url in urls.items()}
+
+
+def by_library(options: argparse.Namespace, asked: Asked) -> dict[str, list[Ranked]]:
+    """From C, and from C++."""
+    folder, settings = Path(options.folder), {"engine": options.engine, "threads": options.threads}
+    options.lines = folder / "histories.tsv"
+    lines = zip(asked.users, asked.histories, strict=True)
+    options.lines.write_text("".join(f"{user}\t{' '.join(items)}\n" for user, items in lines))
+    mode = {key: value for key, value in asked.wishes.items() if key in ("mode", "seed")}
+    words = [asked.k, json.dumps(mode, separators=(",", ":")) if mode else "-", int(bool(asked.deny)), "-"]
+    if asked.deny:
+        words[-1] = folder / "deny.txt"  # that the command line was told
+    command = [compiled(options), options.bundle, json.dumps({k: v for k, v in settings.items() if v}), options.lines]
+    found = {}
+    with calling([*command, asked.k]) as caller:
+        for name, way in {"C": "c", "C++": "cpp"}.items():
+            told = caller.lists(" ".join(["lists", way, *map(str, words)]), len(asked.users))
+            found[name] = [(line[::2], [float(score) for score in line[1::2]]) for line in told]
+    return found
 
 
 async def compare(options: argparse.Namespace, kinds: dict[str, Asked]) -> list[dict[str, Any]]:
@@ -157,7 +187,11 @@ async def compare(options: argparse.Namespace, kinds: dict[str, Asked]) -> list[
                 }.items():  # fmt: skip
                     ways[way] = await by_callers(asked, ask, options.callers)
                 if options.triton_python:
-                    ways["tritonclient"] = await asyncio.to_thread(by_triton, options, url, model, asked)
+                    ways["tritonclient"] = await asyncio.to_thread(by_triton, options, "http", url, model, asked)
+                if options.prefix:
+                    ways |= await asyncio.to_thread(by_library, options, asked)
+                if options.tritonserver:
+                    ways |= await asyncio.to_thread(by_real_triton, options, model, asked)
                 rows.append({"kind": kind, "users": len(expected), **counted(expected, ways)})
     return rows
 
@@ -173,7 +207,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", default="in-flight", choices=["gathered", "in-flight"])
     parser.add_argument("--callers", type=int, default=32)
     parser.add_argument("--k", type=int, default=20)
-    parser.add_argument("--triton-python", help="an interpreter that has tritonclient[http]")
+    parser.add_argument("--triton-python", help="an interpreter that has tritonclient[http,grpc]")
+    parser.add_argument("--prefix", help="where libspecbeam is installed")
+    parser.add_argument("--tritonserver", type=Path, help="the wheel's content, see `benchmarks.serving.triton`")
+    parser.add_argument(
+        "--triton-repository", type=Path, help="with a model of the bundle's name, its environment made"
+    )
 
 
 def main() -> None:

@@ -10,7 +10,8 @@ from h11 import LocalProtocolError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .refusals import Refused, refusal, response
+from ..protocol.refusals import Refused
+from .refusals import refusal, response
 from .service import Service
 
 REQUEST_ID = "x-request-id"

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from ...catalog import checks
-from .refusals import Refused
+from ..protocol.refusals import Refused
 
 T = TypeVar("T")
 MOST_MS = 86_400_000  # a day

@@ -14,18 +14,10 @@ from ...runtime.stats import DecodeStats
 from ..editions import Edition
 from ..models import Models, UnknownModel
 from ..observer import Observer, Outcome
+from ..protocol import measures
+from ..protocol.measures import SECONDS, SIZES, SUMS
 from ..recommender import AsyncRecommender
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-SUMS = {  # of `DecodeStats`
-    "target_calls": "Calls of the target, summed over the requests that shared them.",
-    "draft_calls": "Calls of the draft, summed over the requests that shared them.",
-    "nodes_evaluated": "Trie nodes that the target evaluated.",
-    "nodes_drafted": "Trie nodes that a draft or a pool guessed.",
-    "target_seconds": "Inside the target's engine.",
-    "draft_seconds": "Inside the draft's engine.",
-}
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -43,15 +35,13 @@ class Metrics(Observer):
             registry=own,
         )  # fmt: skip
         self.in_flight = Gauge("specbeam_http_in_flight", "HTTP requests that are being answered.", registry=own)
-        self._ended = Counter(
-            "specbeam_requests", "Requests for a list, by how they ended.", ["model", "outcome"], registry=own
-        )
-        self._seconds = self._histogram("request_seconds", "From a request's arrival to its list.", SECONDS)
-        self._waited = self._histogram("queue_seconds", "In the queue.", SECONDS)
-        self._batch = self._histogram("batch_requests", "Requests that share a call.", SIZES)
+        self._ended = Counter("specbeam_requests", measures.ENDED, ["model", "outcome"], registry=own)
+        self._seconds = self._histogram("request_seconds", measures.REQUEST_SECONDS, SECONDS)
+        self._waited = self._histogram("queue_seconds", measures.QUEUE_SECONDS, SECONDS)
+        self._batch = self._histogram("batch_requests", measures.BATCH, SIZES)
         self._sums = {name: self._counter(name, told) for name, told in SUMS.items()}
-        self._needed = self._counter("nodes_needed", "Nodes that the search needed below the first.")
-        self._found = self._counter("nodes_found", "Of these, nodes that were drafted ahead of need.")
+        self._needed = self._counter("nodes_needed", measures.NEEDED)
+        self._found = self._counter("nodes_found", measures.FOUND)
 
     def _histogram(self, name: str, told: str, buckets: Sequence[float]) -> Histogram:
         return Histogram(f"specbeam_{name}", told, ["model"], buckets=buckets, registry=self.registry)

@@ -8,8 +8,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ... import __version__
-from .asking import Asked
-from .refusals import CODES, Failure, TensorFailure
+from ..protocol.asking import Asked
+from ..protocol.refusals import CODES
+from .refusals import Failure, TensorFailure
 from .v1 import PATH, Answer
 from .v2 import EXTENSIONS, InferRequest, InferResponse
 

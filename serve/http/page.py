@@ -11,11 +11,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..editions import Edition
-from .asking import Asked, decoded
+from ..protocol.asking import Asked, decoded
+from ..protocol.refusals import Refused
 from .figures import LiveFigures, told
 from .limits import read_body
 from .pictures import Pictures
-from .refusals import Refused
 from .service import Service
 from .titles import TitlesOf
 

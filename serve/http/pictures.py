@@ -7,8 +7,8 @@ from ...catalog.extras import install_module
 from ...evaluate.explain import Explanation, explain
 from ...runtime.search.filters import ItemFilter
 from ..editions import Edition
-from .asking import Asked, about, verification_of
-from .refusals import Refused
+from ..protocol.asking import Asked, about, verification_of
+from ..protocol.refusals import Refused
 
 K, MOST = 10, 50  # items of a list that is drawn, where nobody says how many, and at most: more cannot be read
 PACKAGES = ("altair", "vl_convert")

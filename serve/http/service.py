@@ -7,12 +7,12 @@ from typing import Literal, final, get_args
 from ...catalog import checks
 from ...catalog.errors import OptionError
 from ..models import Models
+from ..protocol.refusals import Refused
+from ..protocol.rules import UnknownItems
 from .limits import Limits
 from .logs import Log
 from .metrics import Metrics
-from .refusals import Refused
 
-UnknownItems = Literal["drop", "reject"]
 Phase = Literal["loading", "ready", "stopping"]
 LEAST_TOKEN = 16  # characters
 

@@ -7,14 +7,12 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from .refusals import Refused
+from ..protocol.refusals import Refused
+from ..protocol.tensors import Scalar, Tensor
 
-Tensor = NDArray[Any]
 DATATYPES = {"BYTES": np.dtype(object), "INT64": np.dtype("<i8"), "FP32": np.dtype("<f4")}
 DEEPEST = 8  # lists in lists of a tensor's data
-Scalar = str | int | float | bool
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 

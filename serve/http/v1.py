@@ -9,10 +9,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ...runtime.types import RecommendedItem, RequestStats
+from ..protocol.asking import Asked, ask, decoded
+from ..protocol.refusals import Refused
 from ..recommender import AsyncRecommender, Served
-from .asking import Asked, ask, decoded
 from .limits import read_body, while_connected
-from .refusals import Failure, Fault, Refused, refusal
+from .refusals import Failure, Fault, refusal
 from .service import Service
 
 PATH = "/v1/recommend"

@@ -8,32 +8,25 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ... import __version__
+from ..protocol.asking import decoded
+from ..protocol.inference import lists_of
+from ..protocol.lists import Lists
+from ..protocol.refusals import Refused
+from ..protocol.tensors import INPUTS as MODEL_INPUTS
+from ..protocol.tensors import OUTPUTS as MODEL_OUTPUTS
+from ..protocol.tensors import Scalar
 from ..recommender import AsyncRecommender
-from .asking import decoded
-from .inference import lists_of
 from .limits import read_body, while_connected
-from .lists import Lists
-from .refusals import Refused
 from .service import Service
-from .tensors import InputTensor, OutputTensor, Scalar, written
+from .tensors import InputTensor, OutputTensor, read_tensors, written
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 JSON, OCTETS = "application/json", "application/octet-stream"
 EXTENSIONS = ["binary_tensor_data"]
-INPUTS = [
-    {"name": "items", "datatype": "BYTES", "shape": [-1, -1]},  # [B, N], or instead of it:
-    {"name": "tokens", "datatype": "INT64", "shape": [-1, -1]},  # [B, P] and
-    {"name": "lengths", "datatype": "INT64", "shape": [-1]},  # [B]
-    {"name": "users", "datatype": "BYTES", "shape": [-1]},  # [B], if wanted; and
-    {"name": "k", "datatype": "INT64", "shape": [1]},
-]
-OUTPUTS = [
-    {"name": "items", "datatype": "BYTES", "shape": [-1, -1]},
-    {"name": "scores", "datatype": "FP32", "shape": [-1, -1]},
-    {"name": "positions", "datatype": "INT64", "shape": [-1, -1]},
-    {"name": "titles", "datatype": "BYTES", "shape": [-1, -1]},
-]
-NAMES = [output["name"] for output in OUTPUTS]
+INPUTS, OUTPUTS = (
+    [{"name": name, "datatype": kind.datatype, "shape": kind.shape} for name, kind in tensors.items()]
+    for tensors in (MODEL_INPUTS, MODEL_OUTPUTS)
+)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -116,7 +109,8 @@ class Endpoints:
         body = await read_body(request, self._service.settings.limits)
         head, binary = _parted(body, request.headers.get(HEADER_LENGTH))
         asked = decoded(head, InferRequest)
-        lists = await while_connected(request, lists_of(self._service, model, asked.inputs, asked.parameters, binary))
+        tensors = read_tensors(asked.inputs, binary, self._service.settings.limits.body)
+        lists = await while_connected(request, lists_of(self._service.settings, model, tensors, asked.parameters))
         return _answer(asked, lists)
 
     def _model(self, request: Request) -> AsyncRecommender:
@@ -139,11 +133,11 @@ def _parted(body: bytes, told: str | None) -> tuple[bytes, bytes]:
 
 def _answer(asked: InferRequest, lists: Lists) -> Response:
     by_default = asked.parameters.get("binary_data_output") is True
-    wanted = asked.outputs or [WantedOutput(str(name)) for name in NAMES]
+    wanted = asked.outputs or [WantedOutput(name) for name in MODEL_OUTPUTS]
     parts = []
     for output in wanted:
-        if output.name not in NAMES:
-            raise Refused(400, f"there is no such output; expected of: {', '.join(map(str, NAMES))}.", field="outputs")
+        if output.name not in MODEL_OUTPUTS:
+            raise Refused(400, f"there is no such output; expected of: {', '.join(MODEL_OUTPUTS)}.", field="outputs")
         binary = output.parameters.get("binary_data", by_default) is True
         parts.append(written(output.name, lists.tensor(output.name), binary=binary))
     head = _encode(

@@ -34,7 +34,9 @@ def test_everything_can_be_said() -> None:
     [
         ('{"thread": 1}', "unknown field `thread`"),
         ('{"threads": "many"}', r"at `\$.threads`"),
-        ('{"threads": 0}', "threads is 0"),
+        ('{"threads": 0}', r"at `\$.threads`"),
+        ('{"threads": 2000}', "threads is 2000"),
+        ('{"speculation": "auto", "draft_width": 3}', "auto decides how much to draft"),
         ('{"batch_size": 0}', r"at `\$.batch_size`"),
         ('{"mode": "strictly"}', r"at `\$.mode`"),
         ('{"seed": 1}', "a seed of 1 is for relaxed and sampled"),
@@ -46,7 +48,7 @@ def test_everything_can_be_said() -> None:
 )
 def test_what_cannot_be_is_refused_by_its_name(text: str, said: str) -> None:
     with pytest.raises(OptionError, match=said):
-        settings_of(text, Settings, "settings").opening()
+        settings_of(text, Settings, "settings")
 
 
 def test_a_verification_keeps_the_settings_of_its_own_mode() -> None:

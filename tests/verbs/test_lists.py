@@ -14,6 +14,7 @@ from tiny_bundle import ENGINE, Tiny
 VERBS = [
     "export", "build-engine", "tune", "infer", "explain", "train", "align", "evaluate", "inspect", "demo", "generate",
     "build-pool", "group-users", "group-items", "doctor", "bench", "serve", "catalog", "model",
+    "package-triton",
 ]  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 // Lists over a Unix socket, by one thread: socket_server BUNDLE SOCKET [K]
 //
 // A line of item ids, oldest first, is answered by a line of item ids, best first, or "error: ...", in the order of the
-// lines. Connections and lists are waited for in one loop: a request that has ended wakes it through an eventfd. SIGTERM
-// and SIGINT end the server once what it has read is answered.
+// lines. Connections and lists are waited for in one loop: a request that has ended wakes it through an eventfd.
+// SIGTERM and SIGINT end the server once what it has read is answered.
 #include <specbeam.hpp>
 
 #include <poll.h>

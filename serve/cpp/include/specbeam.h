@@ -15,7 +15,8 @@
  *
  * Errors. A function that can fail returns a `specbeam_status`; what went wrong, what was expected and what to do
  * about it is then in `specbeam_last_error` of the same thread. Results are written only where it is SPECBEAM_OK;
- * handles are set to NULL otherwise. No exception leaves this library, and it never ends the process.
+ * handles are set to NULL otherwise. Beside the statuses that a function names, MEMORY and INTERNAL may come from any,
+ * and INVALID or PYTHON in a forked child. No exception leaves this library, and it never ends the process.
  */
 #ifndef SPECBEAM_H
 #define SPECBEAM_H
@@ -145,7 +146,8 @@ SPECBEAM_API specbeam_status specbeam_submit(specbeam_engine* engine, const char
 
 /* Wait for the answer, `timeout_ms` at most; less than 0: as long as it takes. May be called again, and by several
  * threads: each gets a result of its own to free.
- * TIMEOUT: not answered yet, or its own deadline has passed (`specbeam_done` tells which). CANCELLED, CLOSED, FAILED. */
+ * TIMEOUT: not answered yet, or its own deadline has passed (`specbeam_done` tells which).
+ * CANCELLED, CLOSED, FAILED. */
 SPECBEAM_API specbeam_status specbeam_wait(specbeam_pending* pending, double timeout_ms, specbeam_result** result);
 
 /* Whether it has ended: answered, failed or cancelled. Never blocks. */

@@ -1,5 +1,7 @@
 #include "engine.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <mutex>
@@ -25,7 +27,7 @@ void close_all() {
   }
   for (const std::weak_ptr<Engine>& one : left) {
     const std::shared_ptr<Engine> engine = one.lock();
-    if (engine && Py_IsInitialized() && !forked()) guarded([&engine] { engine->close(false); });
+    if (engine && engine->here() && Py_IsInitialized()) guarded([&engine] { engine->close(false); });
   }
 }
 
@@ -46,16 +48,25 @@ std::shared_ptr<Engine> Engine::open(const char* path, const char* settings) {
   return engine;
 }
 
-Engine::Engine(const char* path, const char* settings) {
+Engine::Engine(const char* path, const char* settings) : process_(getpid()) {
   py::object python = interpreter().attr("Embedded")(text(path, "the path"), text(settings, "the settings"));
   item_ids_ = Reference(python.attr("item_ids"));
   python_ = Reference(std::move(python));
 }
 
+bool Engine::here() const noexcept { return process_ == getpid(); }
+
+void Engine::check_here() const {
+  if (here()) return;
+  throw Failure{SPECBEAM_INVALID, "this engine was opened by process " + std::to_string(process_) +
+                                      ", of which this one is a fork: its threads are not here. Fork first, and open "
+                                      "bundles then."};
+}
+
 std::size_t Engine::items() const { return static_cast<std::size_t>(PyTuple_GET_SIZE(item_ids_.get().ptr())); }
 
 const char* Engine::item(std::int64_t place) const {
-  if (place < 0 || static_cast<std::size_t>(place) >= items() || forked()) return nullptr;
+  if (place < 0 || static_cast<std::size_t>(place) >= items() || !here()) return nullptr;
   Acquired acquired;  // text that is not ASCII is encoded when it is first asked for
   const char* found = PyUnicode_AsUTF8(PyTuple_GET_ITEM(item_ids_.get().ptr(), place));
   if (found == nullptr) PyErr_Clear();

@@ -1,6 +1,8 @@
 // A bundle that is open.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -16,6 +18,10 @@ class Engine {
   // Without the GIL, as all that is not said to need it.
   static std::shared_ptr<Engine> open(const char* path, const char* settings);
 
+  // Throws `Failure` in a forked child, which does not have the thread that serves.
+  void check_here() const;
+  bool here() const noexcept;
+
   pybind11::handle python() const { return python_.get(); }
   std::size_t items() const;
   const char* item(std::int64_t place) const;
@@ -25,6 +31,7 @@ class Engine {
   Engine(const char* path, const char* settings);  // with the GIL
 
   Reference python_, item_ids_;
+  const pid_t process_;
 };
 
 // A text, or several, checked. Throws `Failure`; what: how the message calls it, or them.

@@ -19,9 +19,10 @@ namespace {
 const std::string VERSION = std::to_string(PY_MAJOR_VERSION) + "." + std::to_string(PY_MINOR_VERSION);
 
 std::mutex starting;
-pid_t started_in = 0;           // 0: not yet; else the process, where the interpreter was started by this library
-std::string executable;         // of the interpreter that was started
-PyObject* package = nullptr;    // specbeam.serve.embedded; never let go
+pid_t started_in = 0;          // 0: not yet; else the process in which this library has started the interpreter
+std::string executable;        // of the interpreter that was started
+std::string broken;            // why none can be: what has failed half-way cannot be tried again
+PyObject* package = nullptr;   // specbeam.serve.embedded; never let go
 
 [[noreturn]] void fail(const std::string& message) { throw Failure{SPECBEAM_PYTHON, message}; }
 
@@ -54,6 +55,13 @@ void check_version(const fs::path& python) {
        ", or build the library with -DPython_EXECUTABLE=" + python.string() + ".");
 }
 
+// In a child that was forked after the interpreter had been started, its lock may be held by a thread that is not there.
+void check_not_forked() {
+  if (started_in == 0 || started_in == getpid()) return;
+  fail("this process was forked from process " + std::to_string(started_in) +
+       ", which has started Python: it cannot be used here. Fork first and open bundles then, or start a program.");
+}
+
 // Modules of Python in C are not linked to libpython: they find it only if all of this process do.
 void show_to_all() {
   Dl_info info;
@@ -63,10 +71,10 @@ void show_to_all() {
 }
 
 void check(const PyStatus& status) {
-  if (PyStatus_Exception(status)) {
-    fail("Python cannot be started in " + executable + ": " +
-         (status.err_msg != nullptr ? status.err_msg : "it says not why") + ".");
-  }
+  if (!PyStatus_Exception(status)) return;
+  broken = "Python cannot be started in " + executable + ": " +
+           (status.err_msg != nullptr ? status.err_msg : "it says not why") + ".";
+  fail(broken);
 }
 
 // The host's signals, locale and arguments stay its own; the variables that Python knows are honoured.
@@ -104,8 +112,8 @@ void import_package() {
     package = module.release().ptr();
   } catch (py::error_already_set& error) {
     const auto why = py::str(error.value()).cast<std::string>();
-    fail("the environment " + prefix() + " cannot serve: " + why + ". Install specbeam there, from its source: " + prefix() +
-         "/bin/python -m pip install '.[cpu]'. Or name another environment, in a new process.");
+    fail("the environment " + prefix() + " cannot serve: " + why + ". Install specbeam there, from its source: " +
+         prefix() + "/bin/python -m pip install '.[cpu]'. Or name another environment, in a new process.");
   }
 }
 
@@ -126,6 +134,7 @@ void start(const char* python) {
   Released released;
   std::lock_guard<std::mutex> lock(starting);
   check_not_forked();
+  if (!broken.empty()) fail(broken);
   if (!Py_IsInitialized()) {
     const fs::path found = python_of(python);
     check_version(found);
@@ -143,14 +152,5 @@ void start(const char* python) {
 }
 
 py::handle interpreter() { return package; }
-
-bool forked() noexcept { return started_in != 0 && started_in != getpid(); }
-
-void check_not_forked() {
-  if (forked()) {
-    fail("this process was forked from process " + std::to_string(started_in) +
-         ", which has started Python: it cannot be used here. Fork first and open bundles then, or start a new program.");
-  }
-}
 
 }  // namespace inside

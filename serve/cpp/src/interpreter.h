@@ -11,11 +11,6 @@ void start(const char* python);
 // The module `specbeam.serve.embedded`; the GIL is held, and `start` has returned.
 pybind11::handle interpreter();
 
-// Throws `Failure` in a child that was forked after the interpreter had been started: its lock may be held by a thread
-// that the child does not have.
-void check_not_forked();
-bool forked() noexcept;
-
 // Holds the GIL, whoever has it now.
 using Acquired = pybind11::gil_scoped_acquire;
 
@@ -45,7 +40,7 @@ class Reference {
   }
   ~Reference() { reset(); }
   void reset() noexcept {
-    if (object_ == nullptr || !Py_IsInitialized() || forked()) return;
+    if (object_ == nullptr || !Py_IsInitialized()) return;
     Acquired acquired;
     Py_DECREF(object_);
     object_ = nullptr;

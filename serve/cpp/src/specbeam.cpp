@@ -44,7 +44,7 @@ void check_time(double milliseconds, const char* name) {
 std::unique_ptr<specbeam_pending> submitted(specbeam_engine* engine, const char* const* items, size_t count,
                                             const specbeam_ask* told) {
   check(engine, "engine");
-  inside::check_not_forked();
+  engine->shared->check_here();
   const specbeam_ask ask = inside::asked(told);
   check_time(ask.timeout_ms, "timeout_ms");
   if (ask.filter != nullptr && ask.filter->engine != engine->shared) {
@@ -108,7 +108,8 @@ specbeam_status specbeam_open(const char* path, const specbeam_options* told, sp
 
 void specbeam_close(specbeam_engine* engine) {
   if (engine == nullptr) return;
-  if (!inside::forked()) guarded([&] { engine->shared->close(true); });
+  if (!engine->shared->here()) return;  // what its parent has is not to be freed here
+  guarded([&] { engine->shared->close(true); });
   delete engine;
 }
 
@@ -117,7 +118,7 @@ specbeam_status specbeam_filter_create(specbeam_engine* engine, const char* cons
   return guarded([&] {
     check_out(filter, "filter");
     check(engine, "engine");
-    inside::check_not_forked();
+    engine->shared->check_here();
     auto made = std::make_unique<specbeam_filter>();
     made->engine = engine->shared;
     inside::Acquired acquired;
@@ -129,7 +130,9 @@ specbeam_status specbeam_filter_create(specbeam_engine* engine, const char* cons
   });
 }
 
-void specbeam_filter_free(specbeam_filter* filter) { delete filter; }
+void specbeam_filter_free(specbeam_filter* filter) {
+  if (filter != nullptr && filter->engine->here()) delete filter;
+}
 
 specbeam_status specbeam_recommend(specbeam_engine* engine, const char* const* items, size_t count,
                                    const specbeam_ask* ask, specbeam_result** result) {
@@ -151,7 +154,7 @@ specbeam_status specbeam_recommend_tokens(specbeam_engine* engine, const int64_t
     check(lengths, "lengths");
     check(items, "items");
     check(scores, "scores");
-    inside::check_not_forked();
+    engine->shared->check_here();
     const specbeam_ask ask = inside::asked(told);
     check_prompts_ask(ask);
     const auto height = static_cast<py::ssize_t>(rows), width = static_cast<py::ssize_t>(columns);
@@ -188,7 +191,7 @@ specbeam_status specbeam_wait(specbeam_pending* pending, double timeout_ms, spec
   return guarded([&] {
     check_out(result, "result");
     check(pending, "pending");
-    inside::check_not_forked();
+    pending->engine->check_here();
     if (std::isnan(timeout_ms)) throw Failure{SPECBEAM_INVALID, "timeout_ms is not a number."};
     inside::Released released;
     if (!pending->ending->wait(timeout_ms)) {
@@ -210,10 +213,11 @@ specbeam_status specbeam_notify(specbeam_pending* pending, void (*call)(void*), 
 }
 
 void specbeam_cancel(specbeam_pending* pending) {
-  if (pending != nullptr && !inside::forked()) guarded([&] { cancel(pending); });
+  if (pending != nullptr && pending->engine->here()) guarded([&] { cancel(pending); });
 }
 
 void specbeam_pending_free(specbeam_pending* pending) {
+  if (pending == nullptr || !pending->engine->here()) return;
   specbeam_cancel(pending);
   delete pending;
 }

@@ -13,8 +13,9 @@ from specbeam.catalog.errors import BundleError, OptionError
 from specbeam.serve import Serving
 from specbeam.serve.http.app import create_app
 from specbeam.serve.http.limits import Limits
-from specbeam.serve.http.refusals import refusal, scrubbed
+from specbeam.serve.http.refusals import refusal
 from specbeam.serve.http.service import HttpSettings
+from specbeam.serve.protocol.refusals import scrubbed
 
 GOOD = {"items": ["i3", "i4"], "k": 2}
 TOKEN = "0123456789abcdef"

@@ -9,8 +9,8 @@ from jsonschema import Draft202012Validator
 from starlette.routing import Route
 
 from http_cases import served
-from specbeam.serve.http.asking import Asked
 from specbeam.serve.http.openapi import document
+from specbeam.serve.protocol.asking import Asked
 
 
 def resolved(name: str, components: dict[str, Any]) -> Draft202012Validator:

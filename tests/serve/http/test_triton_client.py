@@ -3,7 +3,6 @@ versions of packages than ours."""
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,26 +24,12 @@ HOW: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment that has the client."""
-    folder = tmp_path_factory.mktemp("triton") / "environment"
-    for command in (
-        [sys.executable, "-m", "venv", folder],
-        [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "tritonclient[http]"],
-    ):
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"tritonclient cannot be installed here: {done.stderr.strip().splitlines()[-1:]}")
-    return folder / "bin" / "python"
-
-
-@pytest.fixture(scope="module")
 def running(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with serving(tmp_path_factory.mktemp("serve"), f"tiny={tiny.bundle}", "--threads", 1) as server:
         yield server
 
 
-def test_its_lists_are_those_of_python(python: Path, running: Running, tiny: Tiny, tmp_path: Path) -> None:
+def test_its_lists_are_those_of_python(triton_python: Path, running: Running, tiny: Tiny, tmp_path: Path) -> None:
     ids, own = tiny.item_ids, Recommender.open(tiny.bundle, engine=EngineChoice(threads=1))
     histories = [[ids[(7 * row + i) % 40] for i in range(1 + row % 6)] for row in range(48)]
     users = [f"u{row}" for row in range(48)]
@@ -52,7 +37,7 @@ def test_its_lists_are_those_of_python(python: Path, running: Running, tiny: Tin
     asked = tmp_path / "asked.json"
     content = {"url": f"{running.host}:{running.port}", "histories": histories, "users": users, "prompts": prompts}
     asked.write_text(json.dumps(content | {"how": HOW}))
-    done = subprocess.run([str(python), str(CLIENT), str(asked)], capture_output=True, text=True)
+    done = subprocess.run([str(triton_python), str(CLIENT), str(asked)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     for name, how in HOW.items():

@@ -10,7 +10,7 @@ import pytest
 from http_cases import MAX_K, Served, served, shop
 from specbeam.runtime import Recommendation, Verification
 from specbeam.runtime.search.filters import ItemFilter
-from specbeam.serve.http.lists import NO_SCORE
+from specbeam.serve.protocol.lists import NO_SCORE
 
 HISTORIES = [["i3", "i14", "i15"], ["i9"]]
 ITEMS = {"name": "items", "datatype": "BYTES", "shape": [2, 3], "data": ["i3", "i14", "i15", "i9", "", ""]}

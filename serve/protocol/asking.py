@@ -9,16 +9,15 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from ...catalog.checks import LARGEST_SEED, shown
+from ...catalog.checks import shown
 from ...catalog.errors import HistoryError, OptionError
-from ...catalog.files import Frozen
 from ...runtime.encoding import check_k
 from ...runtime.options import Verification
 from ...runtime.search.filters import ItemFilter
-from ...runtime.types import Mode, ScoringKind
 from ..recommender import AsyncRecommender, Served
+from ..settings import Verifying
 from .refusals import Refused
-from .service import HttpSettings
+from .rules import Rules
 
 K = 20  # items of a list, where nobody says how many
 SETTINGS = ("slack", "temperature", "seed", "scoring", "mode")  # of a verification, as its errors name them
@@ -29,18 +28,13 @@ Id = Annotated[str, msgspec.Meta(max_length=1024)] | Annotated[int, msgspec.Meta
 Ids = Annotated[list[Id], msgspec.Meta(min_length=1)]
 
 
-class Wishes(Frozen, frozen=True):
-    """What a request may ask for beside its history."""
+class Wishes(Verifying, frozen=True):
+    """What a request may ask for beside its history; how its list is verified: by default as the server was started."""
 
     k: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None  # items of the list; default: 20
     allow: list[Id] | None = None  # recommend only these
     deny: list[Id] | None = None  # recommend none of these
     exclude_history: bool | None = None  # nor what the history holds
-    mode: Mode | None = None  # how lists are verified; default: as the server was started
-    scoring: ScoringKind | None = None
-    slack: float | None = None
-    temperature: float | None = None
-    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=LARGEST_SEED)] | None = None
     deadline_ms: Annotated[float, msgspec.Meta(gt=0, le=86_400_000)] | None = None  # after which nobody wants it
     priority: Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)] | None = None  # the largest is served first
 
@@ -90,14 +84,14 @@ def about(field: str | None) -> Iterator[None]:
 
 
 async def ask(
-    recommender: AsyncRecommender, settings: HttpSettings, wishes: Wishes, items: list[str | int],
+    recommender: AsyncRecommender, rules: Rules, wishes: Wishes, items: list[str | int],
     user: str | int | None = None,
 ) -> Served:  # fmt: skip
     """One list. Raises `Refused`, and what `AsyncRecommender.submit` does."""
     recommender = recommender.pinned()  # checked and served by what serves now
-    limits, edition = settings.limits, recommender.edition
+    limits, edition = rules.limits, recommender.edition
     k = K if wishes.k is None else wishes.k
-    _check_history(items, settings, recommender)
+    _check_history(items, rules, recommender)
     with about("k"):
         check_k(k, limits.k)
         check_k(k, edition.recommender.max_k)
@@ -118,13 +112,13 @@ async def ask(
         return await asyncio.wrap_future(future)
 
 
-def _check_history(items: list[str | int], settings: HttpSettings, recommender: AsyncRecommender) -> None:
-    if len(items) > settings.limits.items:
+def _check_history(items: list[str | int], rules: Rules, recommender: AsyncRecommender) -> None:
+    if len(items) > rules.limits.items:
         raise Refused(
-            400, f"the history has {len(items)} items; this server takes {settings.limits.items}. Send the last ones.",
+            400, f"the history has {len(items)} items; this server takes {rules.limits.items}. Send the last ones.",
             field="items",
         )  # fmt: skip
-    if settings.unknown_items == "reject":
+    if rules.unknown_items == "reject":
         known = recommender.edition.recommender.catalog.position
         unknown = [item for item in items if str(item) not in known]
         if unknown:
@@ -136,12 +130,8 @@ def _check_history(items: list[str | int], settings: HttpSettings, recommender: 
 
 def verification_of(wishes: Wishes, own: Verification) -> Verification | None:
     """How this request is verified; None: as all that do not say. own: the model's, whose settings hold in its mode."""
-    given = {name: getattr(wishes, name) for name in SETTINGS if getattr(wishes, name) is not None}
-    if not given:
-        return None
-    base = vars(own) if given.get("mode", own.mode) == own.mode else {}
     try:
-        return Verification(**(base | given))
+        return wishes.over(own)
     except OptionError as error:
         field = next((name for name in SETTINGS if name in str(error)), "mode")
         raise Refused(400, str(error), field=field) from None

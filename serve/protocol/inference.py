@@ -13,16 +13,9 @@ from ..recommender import AsyncRecommender, Served
 from .asking import Id, K, Wishes, about, ask, converted
 from .lists import Lists
 from .refusals import Refused, refusal
-from .service import Service
-from .tensors import InputTensor, Scalar, Tensor, read_tensors
+from .rules import Rules
+from .tensors import Scalar, Tensor, check_input
 
-INPUTS = {
-    "items": ("BYTES", 2),
-    "tokens": ("INT64", 2),
-    "lengths": ("INT64", 1),
-    "users": ("BYTES", 1),
-    "k": ("INT64", 1),
-}
 # Parameters of the protocol's and of Triton's own that ask for nothing here; the others are fields of `Wishes`.
 IGNORED = frozenset({"binary_data_output", "sequence_id", "sequence_start", "sequence_end"})
 TIMEOUT = "timeout"  # Triton's, in microseconds
@@ -30,33 +23,22 @@ LISTS = ("allow", "deny")  # parameters that hold JSON, as the protocol's are no
 
 
 async def lists_of(
-    service: Service, model: AsyncRecommender, inputs: Sequence[InputTensor], parameters: dict[str, Scalar],
-    binary: bytes,
+    rules: Rules, model: AsyncRecommender, tensors: dict[str, Tensor], parameters: dict[str, Scalar]
 ) -> Lists:  # fmt: skip
     """All lists, or where one fails the reason. Raises `Refused` with the input or the parameter that is at fault."""
-    limits = service.settings.limits
     model = model.pinned()  # all rows are served by what serves now
-    tensors = read_tensors(inputs, binary, limits.body)
     for name, values in tensors.items():
-        _check(name, values)
+        check_input(name, values)
     wishes = _wishes(parameters, tensors.get("k"))
     history = set(tensors) - {"k", "users"}
     if history not in ({"items"}, {"tokens", "lengths"}):
         raise Refused(400, "expected the input items, or tokens and lengths.", field="inputs")
     rows = len(tensors["items" if "items" in history else "tokens"])
-    if not 0 < rows <= limits.entries:
-        raise Refused(400, f"got {rows} rows; expected 1 to {limits.entries}.", field="inputs")
+    if not 0 < rows <= rules.limits.entries:
+        raise Refused(400, f"got {rows} rows; expected 1 to {rules.limits.entries}.", field="inputs")
     if "items" in history:
-        return await _of_histories(service, model, tensors, wishes)
-    return await _of_prompts(service, model, tensors, wishes)
-
-
-def _check(name: str, values: Tensor) -> None:
-    if name not in INPUTS:
-        raise Refused(400, f"there is no such input; expected of: {', '.join(INPUTS)}.", field=f"inputs.{name[:100]}")
-    datatype, rank = INPUTS[name]
-    if (values.dtype == object) != (datatype == "BYTES") or values.dtype.kind == "f" or values.ndim != rank:
-        raise Refused(400, f"expected {datatype} with {rank} dimensions.", field=f"inputs.{name}")
+        return await _of_histories(rules, model, tensors, wishes)
+    return await _of_prompts(rules, model, tensors, wishes)
 
 
 def _wishes(parameters: dict[str, Scalar], k: Tensor | None) -> Wishes:
@@ -81,7 +63,7 @@ def _wishes(parameters: dict[str, Scalar], k: Tensor | None) -> Wishes:
     return converted(asked, Wishes, "parameters")
 
 
-async def _of_histories(service: Service, model: AsyncRecommender, tensors: dict[str, Tensor], wishes: Wishes) -> Lists:
+async def _of_histories(rules: Rules, model: AsyncRecommender, tensors: dict[str, Tensor], wishes: Wishes) -> Lists:
     """items [B, N], each row a history, oldest item first, "" behind its end or before its beginning; users [B]."""
     histories = [[item for item in row if item] for row in tensors["items"].tolist()]
     users = tensors.get("users", np.full(len(histories), "", object)).tolist()
@@ -90,7 +72,7 @@ async def _of_histories(service: Service, model: AsyncRecommender, tensors: dict
 
     async def row(number: int) -> Served:
         try:
-            return await ask(model, service.settings, wishes, histories[number], users[number] or None)
+            return await ask(model, rules, wishes, histories[number], users[number] or None)
         except Exception as error:
             raise _of_row(number, error) from error
 
@@ -116,13 +98,13 @@ async def _all(asking: Sequence[Coroutine[Any, Any, Served]]) -> list[Served]:
     return [task.result() for task in tasks]
 
 
-async def _of_prompts(service: Service, model: AsyncRecommender, tensors: dict[str, Tensor], wishes: Wishes) -> Lists:
+async def _of_prompts(rules: Rules, model: AsyncRecommender, tensors: dict[str, Tensor], wishes: Wishes) -> Lists:
     """tokens [B, P], lengths [B]: prompts as the model was trained with, what follows a prompt's length is left out."""
     told = set(msgspec.to_builtins(wishes)) - {"k", "deadline_ms"}
     more = min((name for name in told if getattr(wishes, name) is not None), default=None)
     if more or "users" in tensors:
         raise Refused(400, "this goes with the input items, not with tokens.", field=f"parameters.{more or 'users'}")
-    k, limits, edition = wishes.k or K, service.settings.limits, model.edition
+    k, limits, edition = wishes.k or K, rules.limits, model.edition
     with about("k"):
         check_k(k, limits.k)
         check_k(k, edition.recommender.max_k)

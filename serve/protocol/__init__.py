@@ -1,0 +1,1 @@
+"""What every server asks of a request and answers it with, whatever carries it."""
