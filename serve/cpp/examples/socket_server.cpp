@@ -30,7 +30,7 @@
 namespace {
 
 constexpr std::size_t LONGEST = 1 << 16;  // bytes of a line, and of answers that nobody takes
-constexpr std::size_t AHEAD = 32;         // lines of one connection on their way
+constexpr std::size_t AHEAD = 8;          // lines of one connection on their way; more wait in its buffer
 
 [[noreturn]] void fail(const std::string& what) { throw std::system_error(errno, std::generic_category(), what); }
 
@@ -55,6 +55,7 @@ using Answer = std::variant<specbeam::Pending, std::string>;  // on its way, or 
 struct Connection {
   explicit Connection(Descriptor taken) : socket(std::move(taken)) {}
 
+  bool lines() const { return answers.size() < AHEAD && in.find('\n') != std::string::npos; }
   bool reads() const { return !ended && answers.size() < AHEAD && out.size() < LONGEST; }
   bool done() const { return broken || (ended && answers.empty() && out.empty()); }
 
@@ -93,7 +94,7 @@ class Server {
     while (!ending_ || !connections_.empty()) {
       wait();
       for (Connection& connection : connections_) {
-        answer(connection);
+        serve(connection);
         write(connection);
       }
       connections_.remove_if([](const Connection& connection) { return connection.done(); });
@@ -157,13 +158,22 @@ class Server {
     }
     connection.ended = count == 0;
     connection.in.append(bytes, static_cast<std::size_t>(count));
-    for (std::size_t end = 0; (end = connection.in.find('\n')) != std::string::npos;) {
+  }
+
+  // Asks for what has been read, as far as it may, and tells what has ended.
+  void serve(Connection& connection) {
+    answer(connection);
+    while (connection.lines()) {
+      const std::size_t end = connection.in.find('\n');
       submit(connection, connection.in.substr(0, end));
       connection.in.erase(0, end + 1);
+      answer(connection);
     }
-    if (connection.in.size() > LONGEST) {
+    if (connection.in.size() > LONGEST && connection.answers.size() < AHEAD) {
       connection.answers.emplace_back("the line is longer than " + std::to_string(LONGEST) + " bytes.");
+      connection.in.clear();
       connection.ended = true;
+      answer(connection);
     }
   }
 
