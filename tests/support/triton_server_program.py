@@ -1,7 +1,8 @@
 """Asks Triton by its own clients, HTTP's and gRPC's; run by an interpreter that has them, which has nothing of ours.
 
 The first argument is a file: what to ask, and how many callers ask at once. Prints what was answered as JSON. Where it
-names a file `until`, the requests are asked again and again until that file is there, and answers are counted.
+names a file `until`, the requests are asked again and again until that file is there, and answers are counted; where it
+says `cancel_after`, they are cancelled after so many seconds.
 """
 
 import json
@@ -9,7 +10,9 @@ import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 from threading import local
+from time import sleep
 
 import numpy as np
 import tritonclient.grpc as grpc
@@ -65,8 +68,26 @@ class Asking:
         return counted
 
 
+def cancelled(asked):
+    """Ask all at once over gRPC, and cancel what is not answered after so many seconds. What came of each."""
+    client, told, futures = grpc.InferenceServerClient(asked["urls"]["grpc"]), Queue(), []
+    for ask in asked["asks"]:
+        inputs = [tensor(grpc, name, values, TYPES[name]) for name, values in ask["inputs"].items()]
+
+        def done(result, error):
+            told.put("answered" if error is None else error.message())
+
+        futures.append(client.async_infer(asked["model"], inputs, done, parameters=ask.get("parameters")))
+    sleep(asked["cancel_after"])
+    for future in futures:
+        future.cancel()
+    return [told.get(timeout=60) for _ in futures]
+
+
 def main(asked):
     told = {}
+    if "cancel_after" in asked:
+        return cancelled(asked)
     with ThreadPoolExecutor(2 * asked["callers"]) as pool:
         if "until" in asked:
             futures = [

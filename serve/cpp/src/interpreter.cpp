@@ -1,6 +1,7 @@
 #include "interpreter.h"
 
 #include <dlfcn.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -77,6 +78,15 @@ void check(const PyStatus& status) {
   fail(broken);
 }
 
+// Python's module of signals takes SIGINT when it is imported, whatever the configuration says: asyncio imports it.
+void import_signals() {
+  struct sigaction before;
+  sigaction(SIGINT, nullptr, &before);
+  const py::object module = py::reinterpret_steal<py::object>(PyImport_ImportModule("_signal"));
+  sigaction(SIGINT, &before, nullptr);
+  if (!module) PyErr_Clear();  // whoever needs it says so
+}
+
 // The host's signals, locale and arguments stay its own; the variables that Python knows are honoured.
 void initialize() {
   PyPreConfig before;
@@ -97,6 +107,7 @@ void initialize() {
   if (!PyStatus_Exception(status)) status = Py_InitializeFromConfig(&config);
   PyConfig_Clear(&config);
   check(status);
+  import_signals();
 }
 
 std::string prefix() { return py::module_::import("sys").attr("prefix").cast<std::string>(); }
