@@ -7,7 +7,7 @@
  *
  * Threads. Every function may be called from any thread at any time, unless it says otherwise; requests of all threads
  * share the engine's calls. A thread may hold Python's GIL or not: while a function waits, it is released. A forked
- * child must not use what its parent opened; it is told so.
+ * child must not use what its parent opened, is told so, and ends by `exec` or `_exit`.
  *
  * Ownership. What a function returns by a pointer to a handle belongs to the caller, and has one function that frees
  * it, which takes NULL too. Texts that are returned belong to the handle that they were asked of, and live as long.
