@@ -68,8 +68,6 @@ def assert_list(printed: str, one: Recommendation, item_ids: list[str]) -> None:
         {"item": id, "title": None if title == "-" else title, "score": float(score), "identifier": tokens.split(" ")}
         for id, title, score, _, tokens in read
     ]
-    listed = [
-        {"item": e.item, "title": e.title, "score": e.score, "identifier": list(e.identifier)} for e in one.items
-    ]
+    listed = [{"item": e.item, "title": e.title, "score": e.score, "identifier": list(e.identifier)} for e in one.items]
     assert same_items(found, listed)
     assert [item_ids[int(fields[3])] for fields in read] == [e.item for e in one.items]

@@ -57,7 +57,7 @@ def test_a_forked_child_opens_its_own_or_is_told(library: Library, tiny: Tiny) -
         assert status == PYTHON, name
         assert "this process was forked from process" in said
         assert "Fork first and open bundles then" in said
-    assert found == {name: ("20", "") for name in ("first child", "size", "parent")} | {"second child": ("7", "")}
+    assert found == dict.fromkeys(("first child", "size", "parent"), ("20", "")) | {"second child": ("7", "")}
 
 
 def test_the_hosts_signals_locale_and_arguments_stay_its_own(library: Library, tiny: Tiny) -> None:

@@ -33,7 +33,9 @@ def passed(items: list[str]) -> tuple[object, ctypes.c_size_t]:
 
 
 def read(result: ctypes.c_void_p) -> list[str]:
-    found = [library.specbeam_result_item(result, rank).decode() for rank in range(library.specbeam_result_size(result))]
+    found = [
+        library.specbeam_result_item(result, rank).decode() for rank in range(library.specbeam_result_size(result))
+    ]
     library.specbeam_result_free(result)
     return found
 
