@@ -100,8 +100,8 @@ def built(folder: Path, sanitizer: str = "") -> Library:
     quick = ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=0"]
     told(
         "cmake", "-S", SOURCE, "-B", folder / "build", "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}",
-        f"-DCMAKE_INSTALL_PREFIX={folder / 'prefix'}", "-DCMAKE_INSTALL_LIBDIR=lib", "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON",
-        f"-DSPECBEAM_SANITIZE={sanitizer}", *(quick if sanitizer else []),
+        f"-DCMAKE_INSTALL_PREFIX={folder / 'prefix'}", "-DCMAKE_INSTALL_LIBDIR=lib",
+        "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON", f"-DSPECBEAM_SANITIZE={sanitizer}", *(quick if sanitizer else []),
     )  # fmt: skip
     told("cmake", "--build", folder / "build")
     told("cmake", "--install", folder / "build")

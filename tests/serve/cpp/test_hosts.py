@@ -1,4 +1,4 @@
-"""Processes that the C library is in: one that loads it by itself, Python, a host with a Python of its own, a forked one."""
+"""Processes that the C library is in: one that loads it by itself, Python, one with its own Python, a forked one."""
 
 import json
 import sys
