@@ -16,7 +16,7 @@ pytestmark = pytest.mark.services
 EXPECTED: dict[Status, dict[str, str]] = {
     Status.INVALID: {
         "open-out-null": "engine is NULL", "open-path-null": "path is NULL", "path-not-utf8": "the path is not UTF-8",
-        "settings-key": "unknown field `thread`.*Expected a JSON object of these keys: mode",
+        "settings-key": "unknown field `thread`.*Expected a JSON object with some of: mode",
         "settings-value": "threads is 0, expected a whole number", "settings-json": "the settings cannot be read",
         "settings-not-utf8": "the settings is not UTF-8",
         "options-size": r"specbeam_options.size is 0, expected at least \d+: fill it by specbeam_options_default",
