@@ -101,8 +101,7 @@ def built(folder: Path, sanitizer: str = "") -> Library:
     told(
         "cmake", "-S", SOURCE, "-B", folder / "build", "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}",
         f"-DCMAKE_INSTALL_PREFIX={folder / 'prefix'}", "-DCMAKE_INSTALL_LIBDIR=lib",
-        "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON",
-        f"-DSPECBEAM_SANITIZE={sanitizer}", *(quick if sanitizer else []),
+        "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON", f"-DSPECBEAM_SANITIZE={sanitizer}", *(quick if sanitizer else []),
     )  # fmt: skip
     told("cmake", "--build", folder / "build")
     told("cmake", "--install", folder / "build")

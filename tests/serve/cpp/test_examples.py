@@ -147,3 +147,12 @@ def test_a_signal_ends_it_once_what_it_has_read_is_answered(
         for connection in open_ones:
             connection.close()
         assert not running.path.exists()
+
+
+def test_cmake_refuses_another_version(library: Library, tmp_path: Path) -> None:
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.18)\nproject(other C)\nfind_package(specbeam 9.9 REQUIRED)\n"
+    )
+    done = started(["cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={library.prefix}"])
+    assert done.returncode != 0
+    assert "9.9" in done.stderr
