@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -56,12 +57,23 @@ def make_environment(model: Path, specbeam: Path) -> None:
 
 
 def ask(
-    python: Path, running: Triton, model: str, asks: list[dict[str, Any]], folder: Path, *, callers: int = 4
-) -> Any:
-    """What a server answers to each of the requests, by "http" and by "grpc"; see `triton_server_program`."""
+    python: Path, running: Triton, model: str, asks: list[dict[str, Any]], folder: Path, **options: Any
+) -> Any:  # fmt: skip
+    """What a server answers to each of the requests, by "http" and by "grpc"; options: see `triton_server_program`."""
     asked = folder / "asked.json"
     urls = {"http": running.http, "grpc": running.grpc}
-    asked.write_text(json.dumps({"urls": urls, "model": model, "asks": asks, "callers": callers}))
+    asked.write_text(json.dumps({"urls": urls, "model": model, "asks": asks, "callers": 4, **options}))
     done = subprocess.run([str(python), str(PROGRAM), str(asked)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def value(page: str, name: str, **labels: str) -> float:
+    """A metric's, summed over all others of its labels."""
+    found = 0.0
+    for line in page.splitlines():
+        if (match := re.fullmatch(rf"{name}\{{(.*)\}} (\S+)", line)) and all(
+            f'{label}="{told}"' in match[1] for label, told in labels.items()
+        ):
+            found += float(match[2])
+    return found

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.serving.triton import Triton
-from triton_cases import ask
+from triton_cases import ask, value
 
 pytestmark = pytest.mark.services
 GOOD: dict[str, Any] = {"inputs": {"items": [["1", "2", "3"]]}, "parameters": {"k": 6}}
@@ -92,6 +93,35 @@ def test_a_malformed_tensor_fails_alone(
     assert "error" in json.loads(told)
     good = {"name": "items", "datatype": "BYTES", "shape": [1, 1], "data": ["1"]}
     assert posted(running, json.dumps({"inputs": [good]}).encode())[0] == 200
+
+
+def ended(page: str, **labels: str) -> float:
+    return value(page, "specbeam_requests_total", model="tiny", **labels)
+
+
+def test_whoever_cancels_takes_the_request_along(triton_python: Path, running: Triton, tmp_path: Path) -> None:
+    history = [str(i) for i in range(9)]
+    asks = [{"inputs": {"items": [history] * 60}, "parameters": {"k": 40}} for _ in range(4)]
+    before = running.shown()
+    told = ask(triton_python, running, "tiny", asks, tmp_path, cancel_after=0.05)
+    assert any("cancelled" in each for each in told), told
+    until = time.monotonic() + 60
+    while ended(page := running.shown()) - ended(before) < 240:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert ended(page, outcome="cancelled") > ended(before, outcome="cancelled")
+    assert "error" not in ask(triton_python, running, "tiny", [GOOD], tmp_path)["grpc"][0]
+
+
+def test_too_many_are_refused_and_told_so(triton_python: Path, running: Triton, tmp_path: Path) -> None:
+    asks = [{"inputs": {"items": [["1", "2", "3"]] * 64}, "parameters": {"k": 40}} for _ in range(24)]
+    told = ask(triton_python, running, "tiny", asks, tmp_path, callers=24)
+    for protocol, status in (("http", "503"), ("grpc", "StatusCode.UNAVAILABLE")):
+        refused = [found for found in told[protocol] if "error" in found]
+        assert 0 < len(refused) < 24
+        for found in refused:
+            assert found["status"] == status
+            assert found["error"].startswith("overloaded: ")
 
 
 def test_an_output_alone_is_given_where_it_is_asked_for(running: Triton) -> None:

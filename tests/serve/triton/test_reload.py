@@ -1,7 +1,6 @@
 """New versions are loaded under load, and nobody notices; metrics tell which version did what."""
 
 import json
-import re
 import subprocess
 import time
 from pathlib import Path
@@ -10,23 +9,12 @@ import pytest
 
 from benchmarks.serving.triton import Triton
 from tiny_bundle import Tiny
-from triton_cases import PROGRAM, ask, package
+from triton_cases import PROGRAM, ask, package, value
 
 pytestmark = pytest.mark.services
 ROUNDS = 6
 CALLERS = 3  # of each protocol
 OPTIONS = ("--threads", 1, "--policy", "in-flight")
-
-
-def value(page: str, name: str, **labels: str) -> float:
-    """A metric's, summed over all others of its labels."""
-    found = 0.0
-    for line in page.splitlines():
-        if (match := re.fullmatch(rf"{name}\{{(.*)\}} (\S+)", line)) and all(
-            f'{label}="{told}"' in match[1] for label, told in labels.items()
-        ):
-            found += float(match[2])
-    return found
 
 
 def test_a_new_version_under_load_fails_nobody(
