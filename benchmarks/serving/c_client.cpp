@@ -3,7 +3,7 @@
 // c_client BUNDLE SETTINGS HISTORIES K
 // SETTINGS: JSON, see docs/embedding.md. HISTORIES: a line a user, "user<TAB>id id id ...".
 // Commands on standard input, each answered by lines on standard output:
-//   one N                  microseconds of user N's list
+//   one N                  microseconds of user N's list, and those that were not in the search
 //   load CALLERS SECONDS   requests answered, and seconds
 //   lists WAY K VERIFICATION EXCLUDE DENY   a line a user: "id<TAB>score" for every item, all tab-separated
 //                          WAY: c, or cpp for the wrapper of C++; VERIFICATION: JSON without blanks, or -; EXCLUDE: 0
@@ -66,7 +66,8 @@ void one(specbeam_engine* engine, const User& user, const specbeam_ask& asked) {
   const auto start = Clock::now();
   const Listed result = ask(engine, user, asked);
   const std::chrono::duration<double, std::micro> taken = Clock::now() - start;
-  std::cout << taken.count() << std::endl;
+  const double search = specbeam_result_total_ms(result.get()) - specbeam_result_waited_ms(result.get());
+  std::cout << taken.count() << ' ' << taken.count() - 1000 * search << std::endl;
 }
 
 void load(specbeam_engine* engine, const std::vector<User>& users, const specbeam_ask& asked, int callers,

@@ -7,9 +7,10 @@ what a packaged model's environment/make.sh has made. PYTHON: an interpreter tha
 that nothing is told of is left out.
 
 Overhead: one caller, nothing drafted, batches of one; every user is served by all ways in turns whose order changes,
-and what is told is the difference to `Recommender.recommend` of the same user, median and 95 %. Throughput: so many
-callers in a process of their own (but Python's, who are threads here) on a server with batches of eight and `auto`
-drafting, in turns, the median of the rounds; clients and servers share the processors.
+and what is told is the difference to `Recommender.recommend` of the same user, and where a way tells how long the
+search took, what the call took beside it: medians and 95 %. Throughput: so many callers in a process of their own (but
+Python's, who are threads here) on a server with batches of eight and `auto` drafting, in turns, the median of the
+rounds; clients and servers share the processors.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from itertools import count
+from math import nan
 from pathlib import Path
 from statistics import median
 from time import perf_counter, sleep
@@ -37,7 +39,7 @@ from benchmarks.shared import PAUSE, arguments, dump, print_table, real_users
 from specbeam.engines.machine.processors import available_threads, busy, load
 from specbeam.runtime import EngineChoice, Recommender
 from specbeam.runtime.metrics import Estimate, median_estimate
-from specbeam.serve import AsyncRecommender, Serving
+from specbeam.serve import AsyncRecommender, Served, Serving
 from specbeam.serve.editions import Edition
 from specbeam.serve.triton.config import ENVIRONMENT, MADE
 from specbeam.serve.triton.repository import Packaging, package
@@ -46,6 +48,7 @@ from specbeam.serve.triton.settings import TritonSettings
 HERE = Path(__file__).parent
 WARM_UP = 8
 PYTHON = "Recommender"
+Taken = tuple[float, float]  # microseconds of a user's list, and of these outside the search (NaN: not told)
 
 
 class Caller:
@@ -56,9 +59,9 @@ class Caller:
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._line() == "ready"
 
-    def one(self, number: int) -> float:
-        """Microseconds of a user's list."""
-        return float(self._told(f"one {number}"))
+    def one(self, number: int) -> Taken:
+        taken, *outside = map(float, self._told(f"one {number}").split())
+        return taken, outside[0] if outside else nan
 
     def load(self, callers: int, seconds: float) -> float:
         """Users a second."""
@@ -94,10 +97,12 @@ class Threads:
     def __init__(self, ask: Callable[[list[str]], object], histories: list[list[str]]) -> None:
         self._ask, self._histories = ask, histories
 
-    def one(self, number: int) -> float:
+    def one(self, number: int) -> Taken:
         start = perf_counter()
-        self._ask(self._histories[number])
-        return 1e6 * (perf_counter() - start)
+        answer = self._ask(self._histories[number])
+        taken = perf_counter() - start
+        search = answer.seconds - answer.waited if isinstance(answer, Served) else nan
+        return 1e6 * taken, 1e6 * (taken - search)
 
     def load(self, callers: int, seconds: float) -> float:
         turn, start = count(), perf_counter()
@@ -172,8 +177,8 @@ async def opened(stack: AsyncExitStack, options: argparse.Namespace, size: int, 
     return ways
 
 
-def overheads(ways: Ways, users: int) -> dict[str, Estimate]:
-    """Microseconds of a request over `Recommender.recommend`, and (that name) its own."""
+def overheads(ways: Ways, users: int) -> dict[str, dict[str, Estimate]]:
+    """Microseconds of a request over `Recommender.recommend` (of that name: the whole), and outside the search."""
     names, turns = list(ways), []
     for number in tqdm([*range(WARM_UP), *range(users)], desc="one caller", disable=None):
         found = {}
@@ -182,8 +187,13 @@ def overheads(ways: Ways, users: int) -> dict[str, Estimate]:
             sleep(PAUSE)
             found[name] = ways[name].one(number)
         turns.append(found)
-    each = {name: np.array([turn[name] for turn in turns[WARM_UP:]]) for name in names}
-    return {name: median_estimate(each[name] - (each[PYTHON] if name != PYTHON else 0)) for name in names}
+    each = {name: np.array([turn[name] for turn in turns[WARM_UP:]]) for name in names}  # [users, 2]
+    found = {}
+    for name, (taken, outside) in {name: values.T for name, values in each.items()}.items():
+        found[name] = {"over": median_estimate(taken - (each[PYTHON][:, 0] if name != PYTHON else 0))}
+        if not np.isnan(outside).any():
+            found[name]["outside"] = median_estimate(outside)
+    return found
 
 
 def throughputs(ways: Ways, options: argparse.Namespace) -> dict[str, dict[int, float]]:
@@ -205,6 +215,10 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         throughput = await asyncio.to_thread(throughputs, await opened(stack, options, 8, None), options)
     return {"overhead": overhead, "throughput": throughput}
+
+
+def shown(found: Estimate) -> str:
+    return f"{found.value:.0f} [{found.low:.0f}, {found.high:.0f}]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -230,9 +244,10 @@ def main() -> None:
         result = asyncio.run(measure(options))
     print(f"{processors} processors, load {began:.1f} before and {load():.1f} after, K = {options.k}\n")
     rows = [
-        [name, f"{each.value:.0f} [{each.low:.0f}, {each.high:.0f}]"] for name, each in result["overhead"].items()
-    ]  # fmt: skip
-    print_table(["way", f"us of a request over {PYTHON} (its own: the whole)"], rows)
+        [name, *(shown(found[kind]) if kind in found else "" for kind in ("over", "outside"))]
+        for name, found in result["overhead"].items()
+    ]
+    print_table(["us of a request", f"over {PYTHON} (its own: the whole)", "outside the search"], rows)
     print()
     heads = ["users a second", *(f"{callers} callers" for callers in options.callers)]
     print_table(
