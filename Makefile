@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TOOLS := $(VENV)-tools
-SOURCES := $(shell find . -name '*.py' -not -path './.*') py.typed README.md
+SOURCES := $(shell find . \( -name '*.py' -o -path './serve/cpp/*' -type f \) -not -path './.*') py.typed README.md
 EXAMPLES := $(abspath $(wildcard examples/*.py))
 
 .PHONY: demo test test-services lint types bench fuzz audit licences clean

@@ -158,6 +158,7 @@ class Server {
     }
     connection.ended = count == 0;
     connection.in.append(bytes, static_cast<std::size_t>(count));
+    if (connection.ended && !connection.in.empty() && connection.in.back() != '\n') connection.in += '\n';
   }
 
   // Asks for what has been read, as far as it may, and tells what has ended.
