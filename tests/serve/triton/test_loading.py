@@ -52,7 +52,9 @@ def test_no_bundle(running: Triton, model: Path) -> None:
 
 def test_an_unknown_setting(running: Triton, model: Path) -> None:
     edit_config(model, '"threads":1', '"threads":1,"speed":9')
-    assert "config.pbtxt, parameter 'specbeam': the value cannot be read: Object contains unknown field `speed`" in refused(running)
+    told = refused(running)
+    assert "config.pbtxt, parameter 'specbeam': the value cannot be read" in told
+    assert "unknown field `speed`" in told
 
 
 def test_the_wrong_kind_of_instance(running: Triton, model: Path) -> None:
