@@ -15,6 +15,7 @@ from .memory import check_model
 
 LENGTHS = 4  # of histories that a model is warmed up with
 K = 20  # items of the lists that it is warmed up with
+EACH = 16  # batches up to so many are warmed up in every size, larger ones in halves of the largest
 
 
 @dataclass(frozen=True)
@@ -54,5 +55,6 @@ def warm_up(recommender: Recommender, longest: int, most: int) -> list[Recommend
     requests = [recommender.encode([items[i] for i in rng.integers(len(items), size=n)]) for n in lengths]
     own = recommender.variant(recommender.planning, most)
     batches = [[request] for request in requests]
-    batches += [[requests[i % len(requests)] for i in range(size)] for size in range(2, most + 1)]
+    sizes = {*range(2, min(most, EACH) + 1), *(most >> halvings for halvings in range(most.bit_length()))} - {0, 1}
+    batches += [[requests[i % len(requests)] for i in range(size)] for size in sorted(sizes)]
     return [answer for batch in batches for answer in own.run(batch, min(K, own.max_k or K))]

@@ -8,6 +8,7 @@ import numpy as np
 from ..catalog import checks
 
 LONGEST_WAIT = 60_000  # ms
+LARGEST_BATCH = 1024
 Policy = Literal["gathered", "in-flight"]
 
 
@@ -26,7 +27,7 @@ class Serving:
 
     def __post_init__(self) -> None:
         checks.choice(self.policy, "a policy", get_args(Policy))
-        object.__setattr__(self, "size", checks.whole_number(self.size, "a batch's size"))
+        object.__setattr__(self, "size", checks.whole_number(self.size, "a batch's size", 1, LARGEST_BATCH))
         object.__setattr__(self, "queue", checks.whole_number(self.queue, "the queue's length"))
         wait = self.wait_ms
         if isinstance(wait, bool) or not isinstance(wait, int | float | np.number) or not 0 <= wait <= LONGEST_WAIT:

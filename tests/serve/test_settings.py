@@ -38,6 +38,7 @@ def test_everything_can_be_said() -> None:
         ('{"threads": 2000}', "threads is 2000"),
         ('{"speculation": "auto", "draft_width": 3}', "auto decides how much to draft"),
         ('{"batch_size": 0}', r"at `\$.batch_size`"),
+        ('{"batch_size": 99999999}', "a batch's size is 99999999, expected a whole number, 1 to 1024"),
         ('{"mode": "strictly"}', r"at `\$.mode`"),
         ('{"seed": 1}', "a seed of 1 is for relaxed and sampled"),
         ("[1]", "Expected `object`"),

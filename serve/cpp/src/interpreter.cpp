@@ -37,9 +37,11 @@ fs::path python_of(const char* told) {
     const fs::path bin = path / "bin";
     path = fs::exists(bin / "python", ignored) ? bin / "python" : bin / "python3";
   }
-  if (!fs::exists(path, ignored)) {
-    fail(path.string() + " does not exist; expected the `python` of an environment that has specbeam. Name it, or the "
-         "environment's folder, in the options or in SPECBEAM_PYTHON.");
+  const bool runs = fs::is_regular_file(path, ignored) && access(path.c_str(), X_OK) == 0;
+  if (!runs || path.filename().string().rfind("python", 0) != 0) {
+    fail(path.string() + (fs::exists(path, ignored) ? " is no `python` that runs" : " does not exist") +
+         "; expected the `python` of an environment that has specbeam. Name it, or the environment's folder, in the "
+         "options or in SPECBEAM_PYTHON.");
   }
   return fs::absolute(path);
 }
@@ -51,12 +53,13 @@ void check_version(const fs::path& python) {
   for (const char* lib : {"lib", "lib64"}) {
     if (fs::is_directory(prefix / lib / ("python" + VERSION), ignored)) return;
   }
-  fail(python.string() + " is not of Python " + VERSION + ", which this library was built for: there is no " +
-       (prefix / "lib" / ("python" + VERSION)).string() + ". Name an environment of Python " + VERSION +
-       ", or build the library with -DPython_EXECUTABLE=" + python.string() + ".");
+  fail(python.string() + " is not in an environment of Python " + VERSION + ", which this library was built for: there "
+       "is no " + (prefix / "lib" / ("python" + VERSION)).string() + ". Name the folder of one, or its own `python` (a "
+       "launcher that starts another, such as pyenv's, is none), or build the library for the other version: "
+       "-DPython_EXECUTABLE=" + python.string() + ".");
 }
 
-// In a child that was forked after the interpreter had been started, its lock may be held by a thread that is not there.
+// In a child that was forked after the interpreter had been started, a thread that is not there may hold its lock.
 void check_not_forked() {
   if (started_in == 0 || started_in == getpid()) return;
   fail("this process was forked from process " + std::to_string(started_in) +

@@ -69,7 +69,7 @@ def test_one_of_another_python_is_refused(library: Library, tiny: Tiny, tmp_path
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     [(status, said), here] = opened(library, tiny, tmp_path, "-")
     assert status == PYTHON
-    assert f"is not of Python {HERE.removeprefix('python')}, which this library was built for" in said
+    assert f"is not in an environment of Python {HERE.removeprefix('python')}, which this library was built for" in said
     assert here == (OK, "")  # no interpreter was started
 
 
