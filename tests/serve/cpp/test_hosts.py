@@ -36,6 +36,12 @@ def test_a_python_process(library: Library, tiny: Tiny, kind: str) -> None:
     assert (found["same"], found["told"], found["count"]) == (True, True, 20)
 
 
+def test_a_child_of_a_python_process_is_told(library: Library, tiny: Tiny) -> None:
+    status, _, said = told(sys.executable, PROGRAMS / "ctypes_fork.py", library.file, tiny.bundle).partition(" ")
+    assert int(status) == INVALID
+    assert "of which this one is a fork" in said
+
+
 def linked_to_python() -> list[str]:
     """How a program is built that embeds Python itself."""
     folder, version = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LDVERSION")
