@@ -51,12 +51,18 @@ struct Free {
 template <typename Handle, void (*free_handle)(Handle*)>
 using Owned = std::unique_ptr<Handle, Free<Handle, free_handle>>;
 
-inline const char* text(const std::optional<std::string>& value) { return value ? value->c_str() : nullptr; }
+/* A text as the ABI has it, which ends at the first zero. */
+inline const char* text(const std::string& value) {
+  if (value.find('\0') != std::string::npos) throw Error(SPECBEAM_INVALID, "a text has a zero within; expected none.");
+  return value.c_str();
+}
+
+inline const char* text(const std::optional<std::string>& value) { return value ? text(*value) : nullptr; }
 
 inline std::vector<const char*> pointers(const std::vector<std::string>& texts) {
   std::vector<const char*> found;
   found.reserve(texts.size());
-  for (const std::string& one : texts) found.push_back(one.c_str());
+  for (const std::string& one : texts) found.push_back(text(one));
   return found;
 }
 
@@ -93,6 +99,9 @@ struct Ask {
 
   /* As the ABI has it; its texts are this one's. */
   specbeam_ask get() const {
+    if (filter != nullptr && filter->get() == nullptr) {  // to the ABI, it would allow everything
+      throw Error(SPECBEAM_INVALID, "the filter was moved away; name the one that it was moved to.");
+    }
     specbeam_ask ask;
     specbeam_ask_default(&ask);
     ask.k = k;
@@ -252,10 +261,12 @@ class Engine {
   Lists recommend_tokens(const std::vector<std::int64_t>& tokens, const std::vector<std::int64_t>& lengths,
                          const Ask& ask = {}) const {
     const std::size_t rows = lengths.size(), columns = rows == 0 ? 0 : tokens.size() / rows;
-    if (rows * columns != tokens.size() || ask.k < 1) {
+    constexpr std::int64_t most = 1 << 24;  // of a list: more is what no catalog has
+    if (rows * columns != tokens.size() || ask.k < 1 || ask.k > most) {
       throw Error(SPECBEAM_INVALID, "got " + std::to_string(tokens.size()) + " tokens for " + std::to_string(rows) +
                                         " rows and a k of " + std::to_string(ask.k) +
-                                        "; expected rows of the same length, and a k of 1 or more.");
+                                        "; expected rows of the same length, and a k of 1 to " + std::to_string(most) +
+                                        ".");
     }
     const specbeam_ask asked = ask.get();
     const std::size_t size = rows * static_cast<std::size_t>(ask.k);

@@ -29,12 +29,13 @@ PyObject* package = nullptr;   // specbeam.serve.embedded; never let go
 
 // Where to find `python`, from what is told of an environment.
 fs::path python_of(const char* told) {
-  if (told == nullptr) told = std::getenv("SPECBEAM_PYTHON");
-  if (told == nullptr || *told == '\0') told = SPECBEAM_DEFAULT_PYTHON;
+  const auto unsaid = [](const char* text) { return text == nullptr || *text == '\0'; };
+  if (unsaid(told)) told = std::getenv("SPECBEAM_PYTHON");
+  if (unsaid(told)) told = SPECBEAM_DEFAULT_PYTHON;
   std::error_code ignored;
   fs::path path(told);
   if (fs::is_directory(path, ignored)) {
-    const fs::path bin = path / "bin";
+    const fs::path bin = path.filename() == "bin" ? path : path / "bin";
     path = fs::exists(bin / "python", ignored) ? bin / "python" : bin / "python3";
   }
   const bool runs = fs::is_regular_file(path, ignored) && access(path.c_str(), X_OK) == 0;
@@ -78,6 +79,9 @@ void check(const PyStatus& status) {
   if (!PyStatus_Exception(status)) return;
   broken = "Python cannot be started in " + executable + ": " +
            (status.err_msg != nullptr ? status.err_msg : "it says not why") + ".";
+  if (const char* home = std::getenv("PYTHONHOME")) {
+    broken += std::string(" The variable PYTHONHOME is ") + home + ": unset it, or let it name that Python's folder.";
+  }
   fail(broken);
 }
 
@@ -126,8 +130,9 @@ void import_package() {
     package = module.release().ptr();
   } catch (py::error_already_set& error) {
     const auto why = py::str(error.value()).cast<std::string>();
+    const std::string python = executable.empty() ? prefix() + "/bin/python" : executable;
     fail("the environment " + prefix() + " cannot serve: " + why + ". Install specbeam there, from its source: " +
-         prefix() + "/bin/python -m pip install '.[cpu]'. Or name another environment, in a new process.");
+         python + " -m pip install '.[cpu]'. Or name another environment, in a new process.");
   }
 }
 

@@ -22,6 +22,8 @@ using inside::guarded;
 
 namespace {
 
+constexpr double LONGEST = 1e11;  // milliseconds: three years
+
 template <typename Handle>
 void check(const Handle* handle, const char* name) {
   if (handle == nullptr) throw Failure{SPECBEAM_INVALID, std::string(name) + " is NULL."};
@@ -35,9 +37,9 @@ void check_out(Handle** out, const char* name) {
 }
 
 void check_time(double milliseconds, const char* name) {
-  if (!(milliseconds >= 0) || std::isinf(milliseconds)) {
+  if (!(milliseconds >= 0 && milliseconds <= LONGEST)) {
     throw Failure{SPECBEAM_INVALID, std::string(name) + " is " + std::to_string(milliseconds) +
-                                        ", expected milliseconds, 0 or more (0: no limit)."};
+                                        ", expected milliseconds, 0 or more (0: no limit), and 1e11 at most."};
   }
 }
 
@@ -161,7 +163,8 @@ specbeam_status specbeam_recommend_tokens(specbeam_engine* engine, const int64_t
     if (rows == 0 || columns == 0 || height < 0 || width <= 0 ||
         height > std::numeric_limits<py::ssize_t>::max() / 8 / width) {
       throw Failure{SPECBEAM_INVALID, "tokens is an array of " + std::to_string(rows) + " rows and " +
-                                          std::to_string(columns) + " columns; expected some of both."};
+                                          std::to_string(columns) +
+                                          " columns; expected some of both, and what memory holds."};
     }
     inside::Acquired acquired;
     const py::tuple found = engine->shared->python().attr("recommend_arrays")(

@@ -85,3 +85,16 @@ def test_a_damaged_bundle_is_the_bundles_fault(library: Library, bundle: Path, d
     status, said = told(library.program("open.c"), bundle, "-").rstrip("\n").split("\t", 1)
     assert int(status) == Status.BUNDLE
     assert str(bundle) in said
+
+
+def test_what_the_wrapper_refuses_by_itself(library: Library, tiny: Tiny) -> None:
+    lines = [line.split("\t") for line in told(library.program("refused.cpp"), tiny.bundle).splitlines()]
+    said = {
+        "filter moved away": "the filter was moved away", "zero in an id": "a text has a zero within",
+        "zero in a user": "a text has a zero within", "k beyond all": "a k of 1 to ",
+        "engine moved away": "engine is NULL",
+    }  # fmt: skip
+    assert [name for name, _ in lines] == list(said)
+    for name, refused in lines:
+        assert refused.startswith(f"{Status.INVALID.value} "), name
+        assert said[name] in refused
