@@ -79,6 +79,8 @@ def package_triton(
       specbeam package-triton bundle --output repository
       specbeam package-triton bundle -o repository --name shop --policy in-flight --batch-size 16
     """
+    from ..serve.triton.config import ENVIRONMENT, MADE
+    from ..serve.triton.recipe import SCRIPT
     from ..serve.triton.repository import Packaging, package
 
     packaging = Packaging(bundle, settings, pool, instances)
@@ -86,7 +88,10 @@ def package_triton(
     done = package(packaging, repository, name, overwrite=overwrite, progress=Stages())
     for kept in done.kept:
         click.echo(f"{kept} is kept, and is not what these options make; --overwrite writes it anew.", err=True)
+    environment = done.folder / ENVIRONMENT
+    make = f"bash {environment / SCRIPT} SPECBEAM-WHEEL"
+    load = f"curl -X POST http://127.0.0.1:8000/v2/repository/models/{name}/load"
     click.echo(
         f"Wrote version {done.version} of {name}: {done.folder / done.version}. Next, where the server runs: "
-        f"bash {done.folder / 'environment' / 'make.sh'} SPECBEAM-WHEEL"
+        f"{load if (environment / MADE).exists() else make}"
     )
