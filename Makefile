@@ -15,7 +15,7 @@ demo: $(VENV)/.package
 test: $(VENV)/.package
 	$(BIN)/python -m pytest -m 'not services' --numprocesses logical --maxprocesses 4 --dist loadfile
 
-# Servers, browsers and clients, started and talked to. A test whose program is missing says so and is skipped.
+# Servers, compilers, browsers and clients, started and talked to. A test whose program is missing says so and is skipped.
 test-services: $(VENV)/.package
 	$(BIN)/python -m pytest -m services
 
