@@ -23,6 +23,8 @@ int main(int count, char** words) {
   specbeam_engine* engine;
   specbeam_result* result;
   if (count != 2) return 2;
+  signal(SIGINT, SIG_DFL); /* who starts programs in the background may have them ignore it */
+  signal(SIGPIPE, SIG_DFL);
   print();
   if (specbeam_open(words[1], NULL, &engine) != SPECBEAM_OK) {
     fprintf(stderr, "%s\n", specbeam_last_error());
