@@ -127,8 +127,7 @@ def main() -> None:
 
 VERBS = (
     export, build_engine, infer, tune, evaluate, bench, inspect, train, align, demo, explain, generate, build_pool,
-    group_users, group_items, doctor, serve, catalog, model,
-    package_triton,
+    group_users, group_items, doctor, serve, catalog, model, package_triton,
 )  # fmt: skip
 for verb in VERBS:
     main.add_command(verb)

@@ -14,7 +14,7 @@ from ..catalog.errors import BundleError, EngineError, HistoryError, OptionError
 from ..runtime.options import Verification
 from ..runtime.search.filters import ItemFilter
 from ..runtime.types import Int64, RecommendedItem
-from .arrays import Float32, as_arrays
+from .arrays import Float32
 from .editions import Edition
 from .errors import Cancelled, Closed, DeadlinePassed, Overloaded
 from .memory import NoRoom
@@ -110,15 +110,8 @@ class Embedded:
         self, tokens: ArrayLike, lengths: ArrayLike, k: int, priority: int, timeout_ms: float
     ) -> tuple[Int64, Float32]:
         """See `AsyncRecommender.recommend_arrays`."""
-        now, timeout = self._serves.pinned(), timeout_ms / 1000 or None
-        futures = now.submit_arrays(tokens, lengths, k, timeout=timeout, priority=priority)
-        try:
-            found = [future.result().recommendation for future in futures]
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
-        return as_arrays(now.edition.recommender, found, k)
+        timeout = timeout_ms / 1000 or None
+        return self._serves.recommend_arrays(tokens, lengths, k, timeout=timeout, priority=priority)
 
     def answer(self, future: "Future[Served]") -> Answer:
         """Of one that has ended. Raises why there is none."""

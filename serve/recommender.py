@@ -131,15 +131,21 @@ class AsyncRecommender:
         return futures
 
     def recommend_arrays(
-        self, tokens: ArrayLike, lengths: ArrayLike, k: int = 20, *, timeout: float | None = None
+        self, tokens: ArrayLike, lengths: ArrayLike, k: int = 20, *, timeout: float | None = None, priority: int = 0
     ) -> tuple[Int64, Float32]:
         """Lists as arrays: items int64 [B, K], their places in the catalog (-1: no more), and scores float32 [B, K].
 
         tokens int64 [B, P]: prompts, of each row the first `lengths` int64 [B]. Blocks until all are answered; raises
-        what the first of them raises that has no answer, and what `submit` does.
+        what the first of them raises that has no answer (the others are cancelled), and what `submit` does.
         """
         now = self.pinned()
-        found = [future.result() for future in now.submit_arrays(tokens, lengths, k, timeout=timeout)]
+        futures = now.submit_arrays(tokens, lengths, k, timeout=timeout, priority=priority)
+        try:
+            found = [future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
         return as_arrays(now.edition.recommender, [served.recommendation for served in found], k)
 
     def _enqueued(self, request: Request, lane: Lane, timeout: float | None, priority: int) -> Ticket:

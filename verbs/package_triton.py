@@ -5,21 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import (
-    PathType,
-    batch_option,
-    bundle_argument,
-    drafter_options,
-    engine_option,
-    given,
-    scoring_option,
-    shape_options,
-    speculation_option,
-    threads_option,
-    verify_option,
-)
+from .options import PathType, bundle_argument, given
 from .output import Stages
-from .serve import request_limit_options, serving_options, unknown_items_option
+from .serve import opening_options, request_limit_options, unknown_items_option
 from .values import collected
 
 if TYPE_CHECKING:
@@ -50,15 +38,7 @@ def _settings(
 @click.option("--output", "-o", "repository", required=True, type=PathType, help="Triton's model repository.")
 @click.option("--name", help="The model's. Default: the bundle's folder.")
 @click.option("--instances", type=click.IntRange(1), default=1, show_default=True, help="Processes that serve it.")
-@engine_option
-@threads_option
-@batch_option
-@serving_options
-@verify_option
-@scoring_option
-@drafter_options
-@speculation_option
-@shape_options
+@opening_options
 @request_limit_options
 @unknown_items_option
 @click.option("--overwrite", is_flag=True, help=OVERWRITE_HELP)

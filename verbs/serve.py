@@ -51,6 +51,10 @@ serving_options = together(
     ),
     click.option("--queue", type=Positive, help="Requests that wait, at most; more are refused. Default: 256."),
 )
+opening_options = together(  # what a model is opened and served with, whatever carries its requests
+    engine_option, threads_option, batch_option, serving_options, verify_option, scoring_option, drafter_options,
+    speculation_option, shape_options,
+)  # fmt: skip
 request_limit_options = together(
     click.option("--max-items", type=Positive, help="Of a history. Default: 1000."),
     click.option("--max-k", type=Positive, help="The longest list. Default: the longest that the bundle serves."),
@@ -96,15 +100,7 @@ def _settings(limits: "Limits", unknown_items: str, token_file: Path | None) -> 
 @click.command()
 @click.argument("bundles", nargs=-1, required=True, metavar="[NAME=]BUNDLE...")
 @address_options
-@engine_option
-@threads_option
-@batch_option
-@serving_options
-@verify_option
-@scoring_option
-@drafter_options
-@speculation_option
-@shape_options
+@opening_options
 @limit_options
 @click.option("--token-file", type=PathType, help=TOKEN_HELP)
 @click.option("--admin", metavar="SOCKET|URL", help=ADMIN_HELP)

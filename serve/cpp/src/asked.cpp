@@ -1,6 +1,7 @@
 #include "asked.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <string>
 
@@ -9,7 +10,9 @@
 namespace inside {
 namespace {
 
-constexpr std::size_t OPTIONS_1 = sizeof(specbeam_options), ASK_1 = sizeof(specbeam_ask);  // of ABI 1's first header
+// Of ABI 1's first header, whatever is added behind these fields.
+constexpr std::size_t OPTIONS_1 = offsetof(specbeam_options, settings) + sizeof(specbeam_options::settings);
+constexpr std::size_t ASK_1 = offsetof(specbeam_ask, verification) + sizeof(specbeam_ask::verification);
 
 specbeam_options defaults(const specbeam_options*) { return {sizeof(specbeam_options), nullptr, nullptr}; }
 
