@@ -13,7 +13,8 @@ ENGINE_SCHEMA = 3
 CONSTRAINED = "constrained.onnx"  # beside an engine's graph: the same, its head with the catalog's columns alone
 MOST_CALLS = 1 << 16  # places in the grid of sizes that an engine's calls are timed for
 Precision = Literal["fp32", "fp16", "bf16"]  # of a graph's weights, caches and mask
-EnginePrecision = Literal["fp32", "fp16", "bf16", "int8"]
+EnginePrecision = Literal["fp32", "fp16", "bf16", "int8", "int8-weights"]
+QUANTIZED: tuple[EnginePrecision, ...] = ("int8", "int8-weights")  # made by `calib`, and gated on rankings
 Role = Literal["target", "draft"]
 Scoring = Literal["full", "constrained"]
 
