@@ -103,8 +103,8 @@ def read_layers(folder: Path, rebuild: str) -> tuple[Layer, ...]:
     path = folder / LAYERS
     if not path.is_file():
         raise EngineError(
-            f"{path} is absent: what the compiler made of this graph was not kept. Engines of TensorRT keep it since "
-            f"they are built with their layers' details. Build it again with: {rebuild}"
+            f"{path} is absent: what the compiler made of this graph was not kept, since an earlier SpecBeam built the "
+            f"engine. Build it again with: {rebuild}"
         )
     try:
         record = msgspec.json.decode(path.read_bytes(), type=_Record)
