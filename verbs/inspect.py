@@ -47,7 +47,10 @@ def inspect(bundle: Path, as_json: bool, checksums: bool, check: str | None, eng
       specbeam inspect bundle --check tensorrt
       specbeam inspect bundle --engine tensorrt-rtx-cuda-fp16 --layers
     """
-    _check_alone({"--check": bool(check), "--checksums": checksums, "--engine": engine is not None})
+    _check_alone({
+        "--check": bool(check), "--checksums": checksums, "--engine": engine is not None,
+        "--layers": layers and engine is None,
+    })  # fmt: skip
     if check:
         _check_tensorrt(bundle, as_json)
         return

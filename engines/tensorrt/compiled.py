@@ -34,7 +34,7 @@ class CompiledEngine(Frozen, frozen=True):
         for role, compiled in self.roles.items():
             lines.append(f"  {role}, {compiled.precision}: {len(compiled.layers)} layers")
             if not any(layer.kind for layer in compiled.layers):
-                lines.append("    their names alone are known: the plan was built without its layers' details")
+                lines.append("    their kinds are not known: the plan was built without its layers' details")
                 continue
             lines += [f"    {line}" for profile in compiled.profiles for line in profile.described()]
         return "\n".join(lines)
