@@ -78,13 +78,22 @@ def sort_of(layer: Layer) -> Sort:
 
 
 def types_of(layer: Layer) -> str:
-    """Element types that a layer computes with, the widest first: "fp16", "fp32+fp16", "fp16+int4".
+    """Element types that a layer computes with.
 
-    Ids, places and sizes beside numbers are left out; a layer of those alone has "int", one of unknown types "?".
+    Of a product its operands', each by the narrowest type (beside it are scales, and what was fused into it): "fp16",
+    "int8", "fp16 x int4" where the weights' is another. Of others all of them, the widest first: "fp32+fp16". Ids,
+    places and sizes beside numbers are left out; a layer of those alone has "int", one of unknown types "?".
     """
-    found = {*layer.inputs, *layer.weights, *layer.outputs}
-    numbers = [name for name in (*_FLOATS, *_QUANTIZED) if name in found]
-    return "+".join(numbers) or ("int" if found - {"?"} else "?")
+    if sort_of(layer) == "product":
+        operands = [_numbers(types)[-1] for types in (layer.inputs, layer.weights) if _numbers(types)]
+        return " x ".join(dict.fromkeys(operands)) or "?"
+    found = (*layer.inputs, *layer.weights, *layer.outputs)
+    return "+".join(_numbers(found)) or ("int" if {*found} - {"?"} else "?")
+
+
+def _numbers(types: Sequence[str]) -> list[str]:
+    """Those of `types` that are no ids, places or sizes, the widest first."""
+    return [name for name in (*_FLOATS, *_QUANTIZED) if name in types]
 
 
 def _counted(profile: str, layers: Sequence[Layer], attentions: int) -> ProfileKernels:
@@ -116,6 +125,6 @@ def _fused_operators(name: str) -> list[str]:
 
 
 def _told(counts: dict[str, int]) -> str:
-    """Such as "12 (10 fp16, 2 fp32)"."""
-    parts = ", ".join(f"{number} {types}" for types, number in counts.items())
-    return f"{sum(counts.values())} ({parts})" if parts else "0"
+    """Such as "6 fp16", or "12 (10 fp16, 2 fp32)"."""
+    parts = [f"{number} {types}" for types, number in counts.items()]
+    return "0" if not parts else parts[0] if len(parts) == 1 else f"{sum(counts.values())} ({', '.join(parts)})"

@@ -91,6 +91,11 @@ def layers_of_inspector(text: str) -> tuple[Layer, ...]:
     return _assigned(found)
 
 
+def layers_of_engine(trt: Any, engine: Any) -> tuple[Layer, ...]:
+    """The layers of a loaded engine (TensorRT's `ICudaEngine`), by its inspector; trt: the engine's module."""
+    return layers_of_inspector(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
+
+
 def write_layers(folder: Path, layers: Sequence[Layer]) -> None:
     """Keep what was compiled as layers.json in a graph's folder."""
     record = _Record(schema_version=SCHEMA, layers=tuple(layers))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from specbeam.engines.tensorrt.kernels import count_kernels, sort_of, types_of
 from specbeam.engines.tensorrt.layers import (
     LAYERS,
     Layer,
+    layers_of_engine,
     layers_of_inspector,
     layers_of_log,
     read_layers,
@@ -77,6 +79,18 @@ def test_layers_of_the_inspector(key: str, said: str) -> None:
     assert found == layers_of_log(LOG)[2]
 
 
+def test_layers_of_an_engine() -> None:
+    class Engine:
+        def create_engine_inspector(self) -> "Engine":
+            return self
+
+        def get_engine_information(self, form: str) -> str:
+            return json.dumps({"Layers": [form]})
+
+    trt = SimpleNamespace(LayerInformationFormat=SimpleNamespace(JSON="as JSON"))
+    assert [layer.name for layer in layers_of_engine(trt, Engine())] == ["as JSON"]
+
+
 def test_layers_of_the_inspector_in_other_forms() -> None:
     (plain,) = in_json({
         "Name": "conv", "LayerType": "CaskGemmMatrixMultiply", "TacticValue": "0x2", "Metadata": "",
@@ -114,7 +128,7 @@ def test_kernels_are_counted_by_profile() -> None:
     assert (first.not_fused, first.attention_products) == (0, {})
     assert (second.attention, second.products, second.others, second.steps) == ({}, {"fp16": 1}, {"fp32": 1}, 2)
     assert second.described() == [
-        "verify: fused attentions 0; matrix products 1 (1 fp16); other kernels 1 (1 fp32); 2 steps without a kernel",
+        "verify: fused attentions 0; matrix products 1 fp16; other kernels 1 fp32; 2 steps without a kernel",
         "  not fused: 1 of 1 attentions",
     ]
 
@@ -123,6 +137,9 @@ def test_an_attention_that_was_written_out() -> None:
     (counted,) = count_kernels(layers_of_log(log_of(*DECOMPOSED)), 2)
     assert (counted.profile, counted.attention_products, counted.products) == ("profile 0", {"fp32": 2}, {"fp16": 1})
     assert (counted.not_fused, counted.not_fused_nodes) == (2, ("node_scaled_dot_product_attention",))
+    assert counted.described()[0].startswith(
+        "profile 0: fused attentions 0; matrix products 1 fp16, 2 fp32 of attentions"
+    )
     assert counted.described()[1] == "  not fused: 2 of 2 attentions (node_scaled_dot_product_attention)"
 
 
@@ -144,7 +161,12 @@ def test_sorts_and_types() -> None:
     ]  # fmt: skip
     for inputs, outputs, wanted in types:
         assert types_of(Layer(**one, inputs=inputs, outputs=outputs, weights=())) == wanted
-    assert types_of(Layer(**one, inputs=("fp16",), outputs=("fp16",), weights=("int4", "fp16"))) == "fp16+int4"
+    product = one | {"kind": "gemm", "outputs": ("fp16",)}
+    for read, weights, wanted in (
+        (("fp16",), ("int4", "fp16"), "fp16 x int4"), (("fp16", "int8"), ("int8", "fp32"), "int8"),
+        (("fp16",), ("fp16",), "fp16"), (("fp32", "fp32"), (), "fp32"), (("?",), (), "?"),
+    ):  # fmt: skip
+        assert types_of(Layer(**product, inputs=read, weights=weights)) == wanted
     for name in ("_gemv_mha_v1_myl0_4", "fmha_v2_flash_attention_fp16_S_64_sm86"):
         assert sort_of(Layer(**one | {"name": name}, inputs=(), outputs=(), weights=())) == "attention"
     assert sort_of(layers_of_log(log_of(ATTENTION))[0]) == "attention"
