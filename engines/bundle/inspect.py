@@ -56,6 +56,13 @@ def describe(path: Path) -> str:
     return "\n".join(lines)
 
 
+def describe_engine(path: Path, name: str) -> str:
+    """One engine as `describe` tells of it; raises `BundleError` where it is absent or damaged."""
+    bundle = open_bundle(path)
+    facts = bundle.engine_facts(name)
+    return "\n".join(line.removeprefix("  ") for line in _engine(name, facts, default=name == found_default(bundle)))
+
+
 def _items(manifest: Manifest) -> list[str]:
     prompt = manifest.prompt
     return [
