@@ -101,6 +101,11 @@ def describe_choice(name: str, facts: EngineFacts) -> str:
     return "\n".join(_choice(name, facts))
 
 
+def describe_engine(name: str, facts: EngineFacts) -> str:
+    """All that is known of an engine, its latency included."""
+    return "\n".join(_engine(name, facts, default=False))
+
+
 def _choice(name: str, facts: EngineFacts, *, default: bool = False) -> list[str]:
     versions = ", ".join(f"{library} {version}" for library, version in facts.versions.items())
     lines = [f"  engine     {name}{', the default' * default} ({versions}, {facts.threads} threads)"]
@@ -159,6 +164,11 @@ def _engine(name: str, facts: EngineFacts, *, default: bool) -> list[str]:
     """One engine: what it is, and milliseconds of a batch-1 call against cached and new tokens."""
     lines = _choice(name, facts, default=default)
     for role, role_facts in facts.roles.items():
+        if role_facts.max_difference is None:
+            lines.append(
+                f"    {role} ({role_facts.precision}): built without a GPU, and not compared or timed on this machine's"
+            )
+            continue
         points = [point for point in role_facts.latency if point.batch == 1]
         news = sorted({point.new for point in points})
         lines.append(
