@@ -64,7 +64,8 @@ class GraphCheck(Frozen, frozen=True):
     @property
     def importable(self) -> bool:
         """Whether every version that is looked at imports it, and every parser that was asked."""
-        return all(check.importable for check in (*self.versions, *self.parsers))
+        by_table = all(version.importable for version in self.versions)
+        return by_table and all(parser.importable for parser in self.parsers)
 
 
 def check_versions(model: ir.Model, name: str, versions: Sequence[Version] = VERSIONS) -> GraphCheck:

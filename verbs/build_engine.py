@@ -167,7 +167,7 @@ def _finish(bundle: "ModelBundle", name: str, threads: int | None) -> None:
 
     with Bars() as bars:
         path = finish_engine(bundle, name, threads=threads, progress=bars)
-    click.echo(describe_engine(name, bundle.engine_facts(name)))
+    click.echo(describe_engine(bundle.path, name))
     click.echo(f"Kept in {path}.")
 
 

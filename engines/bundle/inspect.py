@@ -101,11 +101,6 @@ def describe_choice(name: str, facts: EngineFacts) -> str:
     return "\n".join(_choice(name, facts))
 
 
-def describe_engine(name: str, facts: EngineFacts) -> str:
-    """All that is known of an engine, its latency included."""
-    return "\n".join(_engine(name, facts, default=False))
-
-
 def _choice(name: str, facts: EngineFacts, *, default: bool = False) -> list[str]:
     versions = ", ".join(f"{library} {version}" for library, version in facts.versions.items())
     lines = [f"  engine     {name}{', the default' * default} ({versions}, {facts.threads} threads)"]

@@ -11,6 +11,7 @@ from ...catalog.files import whole_file
 from ..bundle.facts import EnginePrecision, Limits, ModelFacts, Precision, TensorRTFacts
 from ..cuda import Device
 from .flavour import Capability, Flavour
+from .layers import Layer, layers_of_log, write_layers
 from .library import Messages, import_tensorrt, new_logger, new_tool
 from .monitor import Progress, new_monitor
 from .profiles import Profile, check_memory, check_profiles
@@ -47,7 +48,7 @@ def build_plan(
     options: TrtOptions,
     progress: Progress = lambda what, done, total: None,
 ) -> TensorRTFacts:
-    """Build `graph` (index inputs, weights as they shall be computed); write `plan`, whole or not.
+    """Build `graph` (index inputs, weights as they shall be computed); write `plan`, whole or not, and its layers.json.
 
     For the current GPU; by TensorRT for RTX without one, for the GPUs in `options`. The network is strongly typed: its
     precision is the graph's, INT8 where it has Q/DQ nodes (TensorRT 10 and 11 alike). Raises `EngineError`, before the
@@ -64,9 +65,10 @@ def build_plan(
         with closing(Device()) as device:
             capability, memory = device.compute_capability(), device.memory()
         check_memory(facts, limits, identifier_length=identifier_length, cache=kind.cache, total=memory)
-    data = _build(trt, flavour, graph, profiles, options, progress)
+    data, layers = _build(trt, flavour, graph, profiles, options, progress)
     with whole_file(plan, replace=True) as file:
         file.write(data)
+    write_layers(plan.parent, layers)
     return TensorRTFacts(
         version=trt.__version__, compute_capability=capability, compiled_for=targets,
         version_compatible=options.version_compatible, hardware_compatible=options.hardware_compatible, limits=limits,
@@ -90,8 +92,8 @@ def graph_inputs(graph: Path) -> dict[str, tuple[int | str, ...]]:
 
 def _build(
     trt: Any, flavour: Flavour, graph: Path, profiles: Sequence[Profile], options: TrtOptions, progress: Progress
-) -> Any:
-    """The plan's bytes (TensorRT's `IHostMemory`)."""
+) -> tuple[Any, tuple[Layer, ...]]:
+    """The plan's bytes (TensorRT's `IHostMemory`), and what it was compiled to."""
     messages = Messages()
     builder, network, _parser = parsed = parse_graph(trt, flavour, graph, messages)
     monitor = new_monitor(trt, progress)
@@ -103,7 +105,7 @@ def _build(
     if options.timing_cache is not None:
         _keep_timings(config, Path(options.timing_cache))
     del parsed  # the parser holds the weights that the network refers to
-    return data
+    return data, layers_of_log(messages.layers)
 
 
 def parse_graph(trt: Any, flavour: Flavour, graph: Path, messages: Messages) -> tuple[Any, Any, Any]:

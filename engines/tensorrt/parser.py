@@ -3,39 +3,26 @@
 The parser needs a builder, and the builder of TensorRT needs an NVIDIA GPU; that of TensorRT for RTX does not.
 """
 
-import importlib
 from pathlib import Path
 from typing import Any
 
-from ...catalog.errors import EngineError, is_fault, said
+from ...catalog.errors import EngineError
 from ...graphs.tensorrt import Finding, ParserCheck
-from ..bundle.facts import EnginePrecision
-from .library import Messages, new_logger, new_tool
-
-# By module: what the flavour is called, and the precisions that are built with it.
-FLAVOURS: dict[str, tuple[str, tuple[EnginePrecision, ...]]] = {
-    "tensorrt_rtx": ("TensorRT for RTX", ("fp32", "fp16", "bf16", "int8-weights")),
-    "tensorrt": ("TensorRT", ("fp32", "fp16", "bf16", "int8")),
-}
+from .flavour import RTX, TENSORRT, Flavour
+from .library import Messages, import_tensorrt, new_logger, new_tool
 
 
 class OwnParser:
     """The parser of an installed flavour, and the builder that its networks are made by."""
 
-    def __init__(self, module: str) -> None:
-        """Raises `EngineError` where the module cannot be imported or its builder does not start."""
-        title, self.precisions = FLAVOURS[module]
-        try:
-            self._trt: Any = importlib.import_module(module)
-        except BaseException as error:  # the package may be here, and its libraries not
-            if not is_fault(error):
-                raise
-            reason = str(error) if isinstance(error, ImportError) else said(error)
-            raise EngineError(f"{title} is not usable here ({reason})") from error
-        self.name = f"{title} {self._trt.__version__}"
+    def __init__(self, flavour: Flavour) -> None:
+        """Raises `EngineError` where the flavour's module cannot be imported or its builder does not start."""
+        self.precisions = flavour.precisions
+        self._trt: Any = import_tensorrt(flavour)
+        self.name = f"{flavour.title} {self._trt.__version__}"
         self._messages = Messages()
         self._logger = new_logger(self._trt, self._messages)
-        self._builder = new_tool(self._trt.Builder, self._logger, self._messages)
+        self._builder = new_tool(self._trt.Builder, self._logger, self._messages, flavour)
 
     def check(self, graph: Path) -> ParserCheck:
         """What the parser makes of a graph: all it finds, in a strongly typed network as build-engine's."""
@@ -51,9 +38,9 @@ class OwnParser:
 def own_parsers() -> tuple[list[OwnParser], list[str]]:
     """The parsers that can be asked on this machine, and of each other flavour why it cannot."""
     parsers, reasons = [], []
-    for module in FLAVOURS:
+    for flavour in (RTX, TENSORRT):
         try:
-            parsers.append(OwnParser(module))
+            parsers.append(OwnParser(flavour))
         except EngineError as error:
             reasons.append(str(error))
     return parsers, reasons

@@ -10,6 +10,7 @@ from parser_cases import cases
 from specbeam.calib.matmuls import activations
 from specbeam.calib.quantize import quantize
 from specbeam.calib.ranges import Ranges
+from specbeam.engines.tensorrt.flavour import RTX
 from specbeam.engines.tensorrt.parser import OwnParser, own_parsers
 from specbeam.graphs.files import save_graph
 from specbeam.graphs.tensorrt import check_versions
@@ -46,7 +47,7 @@ TAKEN = {
 
 @pytest.fixture(scope="module")
 def parser() -> OwnParser:
-    return OwnParser("tensorrt_rtx")
+    return OwnParser(RTX)
 
 
 def held(model: ir.Model, parser: OwnParser, folder: Path) -> tuple[bool, bool]:
