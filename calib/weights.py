@@ -16,8 +16,9 @@ from .matmuls import weighted_matmuls
 
 TYPES = {8: ir.DataType.INT8, 4: ir.DataType.INT4}
 LARGEST = {8: 127, 4: 7}  # of the integers; scales are positive, so the lowest is hardly needed
-# Of 4-bit weights of a column that share a scale. 64 is the smallest that NVIDIA documents; smaller ones are compiled.
+# Of 4-bit weights of a column that share a scale: 64 is the smallest that NVIDIA documents; smaller ones are compiled.
 BLOCKS = (64, 32, 16)
+AT_ONCE = 1 << 24  # values of a weight whose scales are looked for at once
 CLIPPED = np.linspace(1, 0.7, 7)  # shares of a block's largest value that 4 bits may reach up to
 
 Array = NDArray[np.float32]
@@ -52,7 +53,9 @@ def _dequantized(graph: ir.Graph, node: ir.Node, weight: ir.Value, bits: int) ->
     block = next((size for size in BLOCKS if depth % size == 0 and depth > size), None) if bits == 4 else None
     if block is None:
         bits = 8
-    scales = _scales(source.numpy(), block or depth, bits)  # [blocks, N]
+    values = source.numpy()
+    parts = np.array_split(values, max(values.size // AT_ONCE, 1), axis=1)
+    scales = np.concatenate([_scales(part, block or depth, bits) for part in parts], axis=1)  # [blocks, N]
     integers = lazy_tensor(
         lambda: _integers(source.numpy(), scales, bits), TYPES[bits], (depth, width), f"{weight.name}.integers"
     )
