@@ -1,0 +1,88 @@
+"""Engines of the pair on the device: built, opened, and those of which parity has been shown."""
+
+from benchmarks.hardware.kit.libraries import passing, usable
+from benchmarks.hardware.kit.parts import NAMES, PARITIES, Job, PassedOver
+from benchmarks.hardware.kit.record import read
+from specbeam.catalog.errors import SpecBeamError
+from specbeam.engines.build import build_engine
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.registry import find_backend, load_engine
+from specbeam.runtime import EngineChoice, Recommender, Verification
+from specbeam.runtime.options import Batching, Drafting
+
+LISTED = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")  # compute capabilities that TensorRT for RTX compiles for
+HALF = ("fp16", "bf16")
+PRECISIONS = {
+    ("torch", "cuda"): ("fp32", *HALF), ("torch", "cpu"): ("fp32", "bf16"),
+    ("onnxruntime", "cuda"): ("fp32", *HALF), ("onnxruntime", "cpu"): ("fp32", "fp16"),
+    ("tensorrt", "cuda"): ("fp32", *HALF), ("tensorrt-rtx", "cuda"): HALF,
+}  # fmt: skip
+
+
+def precisions(job: Job, backend: str) -> tuple[str, ...]:
+    """What a backend is measured in. Raises `PassedOver` where it is not here, or does not support the device."""
+    usable(job, backend)
+    capability = job.setup.compute_capability
+    if backend == "tensorrt-rtx" and capability not in LISTED:
+        raise PassedOver(
+            f"{NAMES[backend]} does not list GPUs of compute capability {capability}; it lists {', '.join(LISTED)}"
+        )
+    if backend != "torch":
+        found = find_backend(backend, job.device)
+        passing(found.ready)
+    return PRECISIONS[backend, job.device]
+
+
+def name_of(job: Job, backend: str, precision: str) -> str:
+    return f"{backend}-{job.device}-{precision}"
+
+
+def build(job: Job, bundle: Bundle, backend: str, precision: str) -> str:
+    """Build an engine, unless it is there and opens; returns its name."""
+    name = name_of(job, backend, precision)
+    if name in bundle.engine_names():
+        try:
+            load_engine(bundle, "target", name, threads=1)
+            return name
+        except SpecBeamError:
+            pass  # of another version, or damaged: in its place comes one of this
+    options: dict[str, object] = {}
+    if backend.startswith("tensorrt"):
+        from specbeam.engines.tensorrt.backend import CallSizes
+
+        options["sizes"] = CallSizes(max_batch=max(*job.sizes.batches, *job.sizes.batch_sizes))
+    chosen = find_backend(backend, job.device, **options)
+    build_engine(bundle, backend=chosen, precision=precision, overwrite=True)  # type: ignore[arg-type]
+    return name
+
+
+def proven(job: Job, backend: str | None = None) -> list[str]:
+    """Engines whose lists were compared with the CPU's, of one backend or of all.
+
+    Raises `PassedOver` where there is none.
+    """
+    records = [read(job.out, part) for part in (PARITIES if backend is None else (f"parity-{backend}",))]
+    found = [
+        str(row["engine"])
+        for record in records
+        if record is not None and record.setup == job.setup
+        for step in record.steps
+        if step.status == "done" and step.name.endswith(LISTS)
+        for row in step.rows
+    ]
+    if not found:
+        whose = "no engine on the device" if backend is None else f"no engine of {NAMES[backend]} on the device"
+        raise PassedOver(f"{whose} has shown its parity with the CPU: see there")
+    return list(dict.fromkeys(found))
+
+
+LISTS = ": lists"  # how the steps of parity end that open an engine
+
+
+def opened(
+    bundle: Bundle, engine: str, *, drafting: Drafting | str, batch: int = 8, verification: Verification | None = None
+) -> Recommender:
+    """A recommender on an engine of the pair."""
+    return Recommender.open(
+        bundle, engine=EngineChoice(engine), drafting=drafting, batching=Batching(batch), verification=verification
+    )  # type: ignore[arg-type]

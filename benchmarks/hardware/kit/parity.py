@@ -1,0 +1,97 @@
+"""An engine's numbers and lists beside those of float32 on the CPU."""
+
+from functools import partial
+
+from benchmarks.hardware.kit.engines import LISTS, build, name_of, opened, precisions
+from benchmarks.hardware.kit.parts import Job, PassedOver, Steps, Wrong
+from benchmarks.hardware.kit.record import Row
+from benchmarks.hardware.kit.users import kept_users, largest_gap, overlap, pair, ranked, reference, same
+from specbeam.catalog.temporaries import temporary_directory
+from specbeam.engines.build import TOLERANCE, exported_engine
+from specbeam.engines.bundle.facts import Role
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.compare import Refusal, cases, difference
+from specbeam.engines.machine.processors import available_threads
+from specbeam.engines.registry import load_engine
+from specbeam.evaluate.figures import ranking_fault
+
+MODE = "strict, full"
+ROLES: tuple[Role, ...] = ("target", "draft")
+
+
+def torch(job: Job) -> Steps:
+    return steps(job, "torch")
+
+
+def onnxruntime(job: Job) -> Steps:
+    return steps(job, "onnxruntime")
+
+
+def tensorrt(job: Job) -> Steps:
+    return steps(job, "tensorrt")
+
+
+def tensorrt_rtx(job: Job) -> Steps:
+    return steps(job, "tensorrt-rtx")
+
+
+def steps(job: Job, backend: str) -> Steps:
+    """Of every precision: built, its numbers compared, its lists compared."""
+    found = {}
+    for precision in precisions(job, backend):
+        if backend != "torch":  # whose graph is the checkpoint
+            found[f"{precision}: build"] = partial(built, job, backend, precision)
+        found[f"{precision}: numbers"] = partial(numbers, job, backend, precision)
+        found[precision + LISTS] = partial(lists, job, backend, precision)
+    return found
+
+
+def built(job: Job, backend: str, precision: str) -> list[Row]:
+    bundle = pair(job)
+    name = build(job, bundle, backend, precision)
+    facts = bundle.engine_facts(name)
+    return [{"built": name, "megabytes": round(sum(file.bytes for file in facts.files.values()) / 1e6, 2)}]
+
+
+def there(job: Job, bundle: Bundle, backend: str, precision: str) -> str:
+    name = name_of(job, backend, precision)
+    if backend != "torch" and name not in bundle.engine_names():
+        raise PassedOver(f"{name} is not built")
+    return name
+
+
+def numbers(job: Job, backend: str, precision: str) -> list[Row]:
+    """The largest difference of a log-probability to the exported graph."""
+    bundle, threads = pair(job), available_threads()
+    name, rows = there(job, bundle, backend, precision), list[Row]()
+    for role in ROLES:
+        engine = load_engine(bundle, role, name, threads=threads)
+        plan = None if backend == "torch" else bundle.engine_facts(name).roles[role].tensorrt
+        limits = None if plan is None else plan.limits
+        with temporary_directory(job.work / f"compared-{name}") as scratch:
+            original = exported_engine(bundle, role, scratch, threads)
+            asked = cases(bundle.facts(role), bundle.samples(), limits)
+            worst = difference(original, engine, asked, Refusal(bundle, role, precision))  # type: ignore[arg-type]
+        rows.append({"numbers of": name, "role": role, "largest difference": worst, "allowed": TOLERANCE[precision]})
+    worst = max(float(row["largest difference"]) for row in rows)  # type: ignore[arg-type]
+    if precision == "fp32" and not worst <= TOLERANCE[precision]:  # builds have looked at half precision themselves
+        raise Wrong("its log-probabilities differ by more than is allowed", rows)
+    return rows
+
+
+def lists(job: Job, backend: str, precision: str) -> list[Row]:
+    """Plain beam search, beside the same on the CPU in float32."""
+    bundle, users = pair(job), kept_users(job)
+    name, rows = there(job, bundle, backend, precision), list[Row]()
+    recommender, faults = opened(bundle, name, drafting="none"), list[str]()
+    for k in job.sizes.top_k:
+        ours = ranked(recommender.recommend(users.histories, k, users=users.names))
+        theirs = reference(job, MODE, k)
+        rows.append({
+            "engine": name, "K": k, "lists": len(ours), "the same": same(ours, theirs),
+            "overlap": overlap(ours, theirs), "largest difference of a score": largest_gap(ours, theirs),
+        })  # fmt: skip
+        faults += [fault for x, y in zip(ours, theirs, strict=True) if (fault := ranking_fault(x, y))]
+    if precision == "fp32" and faults:
+        raise Wrong(f"{len(faults)} lists in float32 are not those of the CPU beyond near-ties: {faults[0]}", rows)
+    return rows
