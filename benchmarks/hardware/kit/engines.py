@@ -1,5 +1,7 @@
 """Engines of the pair on the device: built, opened, and those of which parity has been shown."""
 
+from typing import TYPE_CHECKING
+
 from benchmarks.hardware.kit.libraries import passing, usable
 from benchmarks.hardware.kit.parts import NAMES, PARITIES, Job, PassedOver
 from benchmarks.hardware.kit.record import read
@@ -10,48 +12,76 @@ from specbeam.engines.registry import find_backend, load_engine
 from specbeam.runtime import EngineChoice, Recommender, Verification
 from specbeam.runtime.options import Batching, Drafting
 
-LISTED = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")  # compute capabilities that TensorRT for RTX compiles for
+if TYPE_CHECKING:
+    from specbeam.engines.tensorrt.flavour import Flavour
+
+RTX = "tensorrt-rtx"
 HALF = ("fp16", "bf16")
 PRECISIONS = {
     ("torch", "cuda"): ("fp32", *HALF), ("torch", "cpu"): ("fp32", "bf16"),
     ("onnxruntime", "cuda"): ("fp32", *HALF), ("onnxruntime", "cpu"): ("fp32", "fp16"),
-    ("tensorrt", "cuda"): ("fp32", *HALF), ("tensorrt-rtx", "cuda"): HALF,
+    ("tensorrt", "cuda"): ("fp32", *HALF), (RTX, "cuda"): HALF, (RTX, "cpu"): HALF,
 }  # fmt: skip
 
 
 def precisions(job: Job, backend: str) -> tuple[str, ...]:
     """What a backend is measured in. Raises `PassedOver` where it is not here, or does not support the device."""
     usable(job, backend)
-    capability = job.setup.compute_capability
-    if backend == "tensorrt-rtx" and capability not in LISTED:
-        raise PassedOver(
-            f"{NAMES[backend]} does not list GPUs of compute capability {capability}; it lists {', '.join(LISTED)}"
-        )
+    if backend == RTX:
+        capability, listed = job.setup.compute_capability, flavour().targets
+        if capability is not None and capability not in listed:
+            raise PassedOver(
+                f"{NAMES[RTX]} does not list GPUs of compute capability {capability}; it lists {', '.join(listed)}"
+            )
     if backend != "torch":
-        found = find_backend(backend, job.device)
-        passing(found.ready)
+        passing(find_backend(backend, device_of(job, backend)).ready)
     return PRECISIONS[backend, job.device]
 
 
+def flavour() -> "Flavour":
+    from specbeam.engines.tensorrt.flavour import FLAVOURS
+
+    return FLAVOURS[RTX]
+
+
+def targets(precision: str) -> tuple[str, ...]:
+    """The compute capabilities that TensorRT for RTX compiles a precision for."""
+    found = flavour()
+    return tuple(one for one in found.targets if precision not in found.lacking.get(one, ()))
+
+
+def device_of(job: Job, backend: str) -> str:
+    """The device of a backend's engines; those of TensorRT for RTX are compiled without it as well."""
+    return "cuda" if backend == RTX else job.device
+
+
 def name_of(job: Job, backend: str, precision: str) -> str:
-    return f"{backend}-{job.device}-{precision}"
+    return f"{backend}-{device_of(job, backend)}-{precision}"
 
 
 def build(job: Job, bundle: Bundle, backend: str, precision: str) -> str:
-    """Build an engine, unless it is there and opens; returns its name."""
+    """Build an engine, unless it is there and opens; returns its name.
+
+    Raises `PassedOver` where this GPU does not compute in the precision.
+    """
     name = name_of(job, backend, precision)
-    if name in bundle.engine_names():
+    if backend != RTX and name in bundle.engine_names():
         try:
             load_engine(bundle, "target", name, threads=1)
             return name
         except SpecBeamError:
             pass  # of another version, or damaged: in its place comes one of this
     options: dict[str, object] = {}
-    if backend.startswith("tensorrt"):
+    if backend != "onnxruntime":
         from specbeam.engines.tensorrt.backend import CallSizes
+        from specbeam.engines.tensorrt.build import TrtOptions
 
         options["sizes"] = CallSizes(max_batch=max(*job.sizes.batches, *job.sizes.batch_sizes))
-    chosen = find_backend(backend, job.device, **options)
+        if backend == RTX:
+            if (capability := job.setup.compute_capability) not in (None, *targets(precision)):
+                raise PassedOver(f"{NAMES[RTX]} has no {precision} kernels for GPUs of compute capability {capability}")
+            options["options"] = TrtOptions(compute_capabilities=targets(precision))
+    chosen = find_backend(backend, device_of(job, backend), **options)
     build_engine(bundle, backend=chosen, precision=precision, overwrite=True)  # type: ignore[arg-type]
     return name
 

@@ -9,6 +9,8 @@ from specbeam.engines.doctor.trial import tried, try_backend
 from specbeam.engines.installed import PACKAGES, backend_version
 from specbeam.engines.registry import DEVICES
 
+COMPILERS = ("tensorrt-rtx",)  # backends that build without a GPU
+
 
 def steps(job: Job) -> Steps:
     return {backend: partial(tried_out, job, backend) for backend in BACKENDS}
@@ -18,18 +20,19 @@ def tried_out(job: Job, backend: str) -> list[Row]:
     """Raises `PassedOver` for a backend that is not here, or cannot be used on the device."""
     usable(job, backend)
     row: Row = {"backend": NAMES[backend], "device": job.device, "version": backend_version(backend)}
-    answer = tried(torch_computes, job.device) if backend == "torch" else tried(try_backend, backend, job.device)
+    device = "cuda" if backend in COMPILERS else job.device
+    answer = tried(torch_computes, device) if backend == "torch" else tried(try_backend, backend, device)
     if answer.fault is not None:
         raise PassedOver(answer.fault)
     return [row | {"offers": ", ".join(answer.found)}]
 
 
 def usable(job: Job, backend: str) -> None:
-    """Raises `PassedOver` for a backend of another device, `EngineError` of one that is not installed."""
+    """Raises `PassedOver` for a backend of another device, and for one that is not installed."""
     if backend not in PACKAGES:
         raise PassedOver(f"this version of SpecBeam has no backend {backend}")
     devices = DEVICES.get(backend, ("cpu", "cuda"))
-    if job.device not in devices:
+    if job.device not in devices and backend not in COMPILERS:
         raise PassedOver(f"{NAMES[backend]} runs on {' or '.join(devices)}; this is a dry run on the {job.device}")
     passing(lambda: backend_version(backend))
 

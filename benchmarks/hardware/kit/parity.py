@@ -1,8 +1,10 @@
 """An engine's numbers and lists beside those of float32 on the CPU."""
 
+from collections.abc import Callable
 from functools import partial
+from time import perf_counter
 
-from benchmarks.hardware.kit.engines import LISTS, build, name_of, opened, precisions
+from benchmarks.hardware.kit.engines import LISTS, RTX, build, name_of, opened, precisions, targets
 from benchmarks.hardware.kit.parts import Job, PassedOver, Steps, Wrong
 from benchmarks.hardware.kit.record import Row
 from benchmarks.hardware.kit.users import kept_users, largest_gap, overlap, pair, ranked, reference, same
@@ -36,11 +38,16 @@ def tensorrt_rtx(job: Job) -> Steps:
 
 
 def steps(job: Job, backend: str) -> Steps:
-    """Of every precision: built, its numbers compared, its lists compared."""
-    found = {}
+    """Of every precision: built (ahead of time, and finished here), its numbers compared, its lists compared."""
+    found = dict[str, Callable[[], list[Row]]]()
     for precision in precisions(job, backend):
         if backend != "torch":  # whose graph is the checkpoint
             found[f"{precision}: build"] = partial(built, job, backend, precision)
+        if backend == RTX and job.device == "cpu":
+            found[f"{precision}: run"] = nothing_runs_it
+            continue
+        if backend == RTX:
+            found[f"{precision}: finish"] = partial(finished, job, precision)
         found[f"{precision}: numbers"] = partial(numbers, job, backend, precision)
         found[precision + LISTS] = partial(lists, job, backend, precision)
     return found
@@ -48,9 +55,33 @@ def steps(job: Job, backend: str) -> Steps:
 
 def built(job: Job, backend: str, precision: str) -> list[Row]:
     bundle = pair(job)
+    start = perf_counter()
     name = build(job, bundle, backend, precision)
-    facts = bundle.engine_facts(name)
-    return [{"built": name, "megabytes": round(sum(file.bytes for file in facts.files.values()) / 1e6, 2)}]
+    size = sum(file.bytes for file in bundle.engine_facts(name).files.values())
+    seconds = round(perf_counter() - start, 1)
+    return [{"built": name, "for": built_for(job, backend, precision), "seconds": seconds, "MB": round(size / 1e6, 2)}]
+
+
+def built_for(job: Job, backend: str, precision: str) -> str:
+    """The compute capabilities that an engine runs on, where it is for some."""
+    if backend == RTX:
+        return " ".join(targets(precision))
+    return job.setup.compute_capability or "" if backend == "tensorrt" else ""
+
+
+def nothing_runs_it() -> list[Row]:
+    raise PassedOver("it was compiled without a GPU; running it takes one")
+
+
+def finished(job: Job, precision: str) -> list[Row]:
+    """What was compiled ahead of time, compared and timed on this GPU."""
+    from specbeam.engines.finish import finish_engine
+
+    bundle = pair(job)
+    name = there(job, bundle, RTX, precision)
+    start = perf_counter()
+    finish_engine(bundle, name)
+    return [{"finished": name, "seconds": round(perf_counter() - start, 1)}]
 
 
 def there(job: Job, bundle: Bundle, backend: str, precision: str) -> str:

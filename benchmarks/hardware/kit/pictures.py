@@ -10,6 +10,7 @@ from specbeam.catalog.errors import said
 from specbeam.evaluate.picture import COLOURS, HEIGHT, WIDTH, framed
 from specbeam.evaluate.tree_picture import save
 
+BAR = 26  # pixels
 KINDS = (".svg", ".png")
 
 
@@ -103,12 +104,12 @@ def _bars(data: list[dict[str, object]], title: str, ends: list[float] | None) -
     chart = alt.Chart(alt.InlineData(data)).mark_bar(color=COLOURS[0]).encode(
         y=alt.Y("bar:N", title=None, sort=None, axis=alt.Axis(labelLimit=0)), x=alt.X("y:Q", title=None, scale=scale),
     )  # fmt: skip
-    return _titled(chart, title)
+    return _titled(chart, title, BAR * len(data))
 
 
-def _titled(chart: alt.Chart, title: str) -> alt.Chart:
+def _titled(chart: alt.Chart, title: str, height: int = HEIGHT) -> alt.Chart:
     heading = alt.TitleParams(title, anchor="start", frame="group", fontSize=13)
-    drawn: alt.Chart = chart.properties(width=WIDTH, height=HEIGHT, title=heading)
+    drawn: alt.Chart = chart.properties(width=WIDTH, height=height, title=heading)
     return drawn
 
 
