@@ -11,7 +11,6 @@ unfinished, 2 for what cannot be asked for.
 """
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,14 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 def main() -> int:
     if str(ROOT) not in sys.path:  # run by its path
         sys.path.append(str(ROOT))
-    if find_spec("specbeam") is None:
-        print(
-            f"Error: SpecBeam is not installed here. Run `make gpu`, or: pip install '{ROOT}[gpu,export,explain]'",
-            file=sys.stderr,
-        )
+    try:
+        from benchmarks.hardware.kit.command import main as command
+    except ModuleNotFoundError as error:
+        remedy = f"Run `make gpu`, which makes an environment, or: pip install '{ROOT}[gpu,export,explain]'"
+        print(f"Error: {error.name} is not installed here. {remedy}", file=sys.stderr)
         return 2
-    from benchmarks.hardware.kit.command import main as command
-
     return command(__doc__)
 
 
