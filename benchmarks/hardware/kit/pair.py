@@ -1,8 +1,9 @@
-"""The pair that all parts run: exported, copied or made; its engine in float32 on the CPU; the lists of that."""
+"""The pair that all parts run: exported, copied or made; and its lists by the exported graph on the CPU."""
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -24,21 +25,21 @@ from benchmarks.hardware.kit.users import (
 from specbeam.catalog.errors import BundleError
 from specbeam.catalog.files import whole_directory
 from specbeam.catalog.temporaries import temporary_directory
-from specbeam.engines.build import build_engine
+from specbeam.engines.build import exported_engine
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.bundle.model import MANIFEST
 from specbeam.engines.installed import backend_version
-from specbeam.runtime import EngineChoice, Recommender
+from specbeam.engines.machine.processors import available_threads
+from specbeam.runtime import Recommender
+from specbeam.runtime.loaded import Loaded
+from specbeam.runtime.planning.policy import FixedPlanning
 
-REFERENCE = "onnxruntime-cpu-fp32"
 BUDGET = 240.0  # seconds for the lists of the reference, all together: large pairs have fewer users
 
 
 def steps(job: Job) -> Steps:
     each = {f"lists of {mode}, K = {k}": partial(lists, job, mode, k) for mode in MODES for k in job.sizes.top_k}
-    return {
-        "graphs": partial(graphs, job), "engine of the CPU": partial(engine, job), "users": partial(users, job), **each,
-    }  # fmt: skip
+    return {"graphs": partial(graphs, job), "users": partial(users, job), **each}
 
 
 def graphs(job: Job) -> list[Row]:
@@ -114,24 +115,27 @@ def made_large(scratch: Path, output: Path) -> None:
     )
 
 
-def engine(job: Job) -> list[Row]:
-    bundle = pair(job)
+@contextmanager
+def reference(job: Job, bundle: Bundle, mode: str) -> Iterator[Recommender]:
+    """The exported graph as it is, on the CPU, without a draft: nothing is built, and nothing timed."""
     if bundle.manifest.precision != "fp32":
         raise BundleError(
             f"{bundle.path} was exported in {bundle.manifest.precision}; the reference is float32. Export it again "
             "with --precision fp32: half-precision engines are built from that."
         )
-    if REFERENCE not in bundle.engine_names():
-        build_engine(bundle)
-    roles = bundle.engine_facts(REFERENCE).roles
-    return [{"engine": REFERENCE, "role": role, "difference": facts.max_difference} for role, facts in roles.items()]
+    trie = bundle.trie()
+    with temporary_directory(job.work / "reference") as scratch:
+        target = exported_engine(bundle, "target", scratch, available_threads())
+        loaded = Loaded(bundle.catalog(), trie, bundle.prompts(trie), target)
+        yield Recommender(loaded, planning=FixedPlanning(None), verification=MODES[mode], batching=8)
 
 
 def users(job: Job) -> list[Row]:
     """Who is compared: fewer where the target takes its time on this CPU."""
     bundle = pair(job)
-    found, recommender = all_users(job, bundle), opened(job, bundle, "strict, full")
-    seconds = timed(lambda: recommender.recommend(found.histories[:1], max(job.sizes.top_k)))
+    found = all_users(job, bundle)
+    with reference(job, bundle, "strict, full") as recommender:
+        seconds = timed(lambda: recommender.recommend(found.histories[:1], max(job.sizes.top_k)))
     most = int(BUDGET / max(seconds, 1e-6) / len(MODES) / len(job.sizes.top_k))
     kept = found.first(max(most, min(4, len(found.names))))
     keep_users(job, kept)
@@ -146,13 +150,9 @@ def timed(work: Callable[[], object]) -> float:
     return perf_counter() - start
 
 
-def opened(job: Job, bundle: Bundle, mode: str) -> Recommender:
-    """The reference: no draft."""
-    return Recommender.open(bundle, engine=EngineChoice(REFERENCE), drafting="none", verification=MODES[mode])
-
-
 def lists(job: Job, mode: str, k: int) -> list[Row]:
     users = kept_users(job)
-    results = opened(job, pair(job), mode).recommend(users.histories, k, users=users.names)
+    with reference(job, pair(job), mode) as recommender:
+        results = recommender.recommend(users.histories, k, users=users.names)
     keep_reference(job, mode, k, ranked(results))
     return [{"mode": mode, "K": k, "lists": len(results)}]
