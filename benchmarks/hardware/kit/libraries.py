@@ -19,8 +19,8 @@ def steps(job: Job) -> Steps:
 def tried_out(job: Job, backend: str) -> list[Row]:
     """Raises `PassedOver` for a backend that is not here, or cannot be used on the device."""
     usable(job, backend)
-    row: Row = {"backend": NAMES[backend], "device": job.device, "version": backend_version(backend)}
     device = "cuda" if backend in COMPILERS else job.device
+    row: Row = {"backend": NAMES[backend], "device": device, "version": backend_version(backend)}
     answer = tried(torch_computes, device) if backend == "torch" else tried(try_backend, backend, device)
     if answer.fault is not None:
         raise PassedOver(answer.fault)

@@ -1,6 +1,7 @@
 """What an engine holds: of the device by its driver's tool, of the process by the operating system."""
 
 from functools import partial
+from importlib import import_module
 from threading import Event, Thread
 
 from benchmarks.hardware.kit.engines import opened, proven
@@ -52,6 +53,8 @@ def held(job: Job, engine: str) -> list[Row]:
     """Opened, then lists in batches with drafts: megabytes more than before."""
     on = job.device == "cuda"
     bundle, users = pair(job), kept_users(job)
+    if (library := engine.partition("-")[0]) in ("torch", "onnxruntime"):
+        import_module(library)  # what it takes by itself is not the engine's
     first = free_memory() if on else None
     host, batch = PeakMemory(), max(job.sizes.batch_sizes[:2])
     shape = DraftShape(job.sizes.width, min(3, bundle.manifest.identifier_length - 1))
