@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+from msgspec.structs import replace
+
 from ..engines.bundle.facts import EnginePrecision, Role
 from ..engines.bundle.items import Bundle
 from ..engines.bundle.sealed import to_json
 from ..engines.prepare import prepare_graph
 from ..engines.tensorrt.backend import TensorRTBackend
 from ..engines.tensorrt.build import graph_inputs
+from ..engines.tensorrt.parser import own_parsers
 from ..engines.tensorrt.profiles import check_profiles, profiles_for
 from ..graphs.files import load_graph
 from ..graphs.tensorrt import check_versions, report
@@ -23,26 +26,29 @@ def check_bundle(path: Path, *, as_json: bool = False) -> tuple[bool, str]:
     """Whether every version that is looked at imports every graph, and a report (text or JSON).
 
     The graphs are converted as for an engine, in every precision that the bundle can be built in; the shapes
-    of their calls are checked as well. Q/DQ nodes stand where a calibration would put them.
+    of their calls are checked as well. Q/DQ nodes stand where a calibration would put them. Where a parser of TensorRT
+    is installed and starts, it parses what would be built with it, and its word counts, too.
     """
     bundle = Bundle.open(path)
     backend = TensorRTBackend("cuda")
     limits, length = backend.limits(bundle), bundle.manifest.identifier_length
+    parsers, absent = own_parsers()
     checks = []
     with tempfile.TemporaryDirectory(prefix="specbeam.check.") as scratch:
         for role, precision, graph in _graphs(bundle, backend, Path(scratch)):
             facts, cache = bundle.facts(role), backend.cache(precision, bundle.manifest.precision)
             profiles = profiles_for(role, facts, limits, length)
             check_profiles(profiles, facts, limits, graph_inputs(graph), identifier_length=length, cache=cache)
-            checks.append(check_versions(load_graph(graph), f"{role}, {precision}"))
-    importable = all(version.importable for check in checks for version in check.versions)
-    return importable, to_json(checks).decode().rstrip() if as_json else report(checks)
+            parsed = tuple(parser.check(graph) for parser in parsers if precision in parser.precisions)
+            checks.append(replace(check_versions(load_graph(graph), f"{role}, {precision}"), parsers=parsed))
+    importable = all(check.importable for check in checks)
+    return importable, to_json(checks).decode().rstrip() if as_json else report(checks, absent)
 
 
 def _graphs(bundle: Bundle, backend: TensorRTBackend, scratch: Path) -> Iterator[tuple[Role, EnginePrecision, Path]]:
     """Every graph that could be built, as the builder would get it."""
     exported = bundle.manifest.precision
-    precisions: tuple[EnginePrecision, ...] = ("fp16", "bf16", "int8") if exported == "fp32" else (exported,)
+    precisions: tuple[EnginePrecision, ...] = ("fp32", "fp16", "bf16", "int8") if exported == "fp32" else (exported,)
     for role in (role for role in get_args(Role) if role == "target" or bundle.manifest.draft is not None):
         for precision in precisions:
             source = bundle.graph(role)

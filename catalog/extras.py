@@ -10,9 +10,9 @@ DISTRIBUTION = "specbeam"
 EXTRAS = {
     "onnxruntime": "cpu", "torch": "export", "transformers": "export", "peft": "export", "sentencepiece": "export",
     "onnx": "quantize", "onnxscript": "export", "onnx_ir": "quantize", "polygraphy": "tensorrt",
-    "tensorrt": "tensorrt", "tokenizers": "text", "pyarrow": "parquet", "altair": "explain", "vl_convert": "explain",
-    "accelerate": "align", "sklearn": "groups", "scipy": "groups", "starlette": "serve", "uvicorn": "serve",
-    "h11": "serve", "prometheus_client": "serve",
+    "tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx", "tokenizers": "text", "pyarrow": "parquet",
+    "altair": "explain", "vl_convert": "explain", "accelerate": "align", "sklearn": "groups", "scipy": "groups",
+    "starlette": "serve", "uvicorn": "serve", "h11": "serve", "prometheus_client": "serve",
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ class GraphToBuild:
 
     bundle: ModelBundle
     role: Role
+    precision: EnginePrecision
     source: Path  # a graph of the contract, in the type of the bundle's graphs
     cache: Precision  # the type of keys, values and mask that the engine will have
     folder: Path  # where what is made goes
@@ -30,12 +31,17 @@ class GraphToBuild:
 class Backend(ABC):
     """One backend on one device."""
 
-    name: ClassVar[str]
+    name: str
     zero_points: ClassVar[bool] = True  # whether quantized activations may have them
-    integers: ClassVar[tuple[str, ...]] = ("static", "dynamic", "weight8", "weight4")  # methods of `calib.quantize`
+    integers: tuple[str, ...] = ("static", "dynamic", "weight8", "weight4")  # methods of `calib.quantize`
 
     def __init__(self, device: str) -> None:
         self.device = device
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether what is built runs on the machine that builds it; otherwise it is compared and timed later."""
+        return True
 
     @property
     @abstractmethod

@@ -53,3 +53,7 @@ class Engine(ABC):
         Returns log-probabilities [B, R, C] of the catalog's tokens, normalised over the whole vocabulary (over these
         columns alone where the engine was loaded for constrained scoring); valid until the next call on the same cache.
         """
+
+    def kernels(self) -> bytes | None:
+        """What was compiled for the device since the engine was loaded, to be loaded with it again; None: nothing."""
+        return None

@@ -1,7 +1,7 @@
 """build-engine: a bundle's graphs made ready for one backend, device and precision, checked, and timed."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,15 +22,19 @@ from .bundle.facts import (
     CONSTRAINED,
     ENGINE_FACTS,
     ENGINE_SCHEMA,
+    QUANTIZED,
     Drafting,
     EngineFacts,
     EnginePrecision,
     Gate,
+    Limits,
     Quantization,
     Role,
     RoleFacts,
 )
-from .bundle.model import ModelBundle, engine_name
+from .bundle.measured import Measurement
+from .bundle.model import ModelBundle
+from .bundle.names import engine_name
 from .bundle.open import open_bundle
 from .bundle.sealed import sealed
 from .compare import OverColumns, Refusal, cases, difference
@@ -124,7 +128,7 @@ def build_engine(
     order = Order.check(
         bundle, find_backend("onnxruntime") if backend is None else backend, precision, draft_precision, threads
     )
-    if "int8" in order.precisions.values():
+    if set(QUANTIZED) & set(order.precisions.values()):
         raise OptionError("int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES.")
     return write_engine(order, default=default, overwrite=overwrite, progress=progress)
 
@@ -178,34 +182,53 @@ def _build_role(
 ) -> RoleFacts:
     """Build one graph's engine in `folder`; check and time it."""
     bundle, backend, precision = order.bundle, order.backend, order.precisions[role]
-    exported, model = bundle.graph(role), bundle.facts(role)
+    exported = bundle.graph(role)
     cache = backend.cache(precision, bundle.manifest.precision)
     source = quantized.path if quantized else exported
     (folder / role).mkdir()
     plan = backend.build(
-        GraphToBuild(bundle, role, source, cache, folder / role, scratch, order.threads), progress
+        GraphToBuild(bundle, role, precision, source, cache, folder / role, scratch, order.threads), progress
     )  # fmt: skip
     facts = RoleFacts(
-        precision=precision, cache=cache, source_sha256=bundle.graph_sha256(role), max_difference=0, latency=(),
+        precision=precision, cache=cache, source_sha256=bundle.graph_sha256(role), max_difference=None, latency=(),
         quantization=quantized.quantization if quantized else None, tensorrt=plan,
     )  # fmt: skip
-    original, limits = exported_engine(bundle, role, scratch, order.threads), backend.limits(bundle)
-    narrow = (folder / role / CONSTRAINED).is_file()
+    if not backend.runs_here:
+        return facts
+    found = measure(order, role, folder / role, facts, scratch, progress)
+    return replace(facts, max_difference=found.max_difference, latency=found.latency)
+
+
+def measure(
+    order: Order, role: Role, folder: Path, facts: RoleFacts, scratch: Path, progress: Progress,
+    keep: Callable[[Engine], object] = lambda engine: None,
+) -> Measurement:  # fmt: skip
+    """Compare what was built in `folder` with the exported graph, and time its calls, on this machine.
+
+    keep: gets the engine that was timed. Raises `EngineError` where the two differ by too much, or it cannot be opened
+    here.
+    """
+    bundle, backend = order.bundle, order.backend
+    limits = facts.tensorrt.limits if facts.tensorrt is not None else backend.limits(bundle)
+    original = exported_engine(bundle, role, scratch, order.threads)
+    narrow = (folder / CONSTRAINED).is_file()
     served = narrow and bundle.manifest.scoring == "constrained"
+    largest = 0.0
     for catalog_head in sorted({False, narrow}, key=served.__eq__):  # what is timed comes last
         engine = backend.load(
-            bundle, role, folder / role, facts, order.threads, bundle.rebuild(order.name), catalog_head=catalog_head
+            bundle, role, folder, facts, order.threads, bundle.rebuild(order.name), catalog_head=catalog_head
         )
-        worst = _compared(order, role, OverColumns(original) if catalog_head else original, engine)
-        facts = replace(facts, max_difference=max(worst, facts.max_difference))
-    latency = measure_latency(engine, model, partial(progress, f"timing {role}"), limits)
-    return replace(facts, latency=latency)
+        worst = _compared(order, role, OverColumns(original) if catalog_head else original, engine, limits)
+        largest = max(worst, largest)
+    latency = measure_latency(engine, bundle.facts(role), partial(progress, f"timing {role}"), limits)
+    keep(engine)
+    return Measurement(max_difference=largest, latency=latency)
 
 
-def _compared(order: Order, role: Role, original: Engine, engine: Engine) -> float:
+def _compared(order: Order, role: Role, original: Engine, engine: Engine, limits: Limits | None) -> float:
     """The largest difference of a log-probability to the exported graph; raises `EngineError` where it is too large."""
     bundle, backend, precision = order.bundle, order.backend, order.precisions[role]
-    asked = cases(bundle.facts(role), bundle.samples(), backend.limits(bundle))
+    asked = cases(bundle.facts(role), bundle.samples(), limits)
     worst = difference(original, engine, asked, Refusal(bundle, role, precision))
     if not worst <= TOLERANCE.get(precision, LARGEST):
         versions = ", ".join(f"{library} {version}" for library, version in backend.versions().items())

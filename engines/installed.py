@@ -6,7 +6,10 @@ from ..catalog.errors import EngineError
 from ..catalog.extras import install_module
 
 TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-lean", "tensorrt-lean-cu13", "tensorrt-lean-cu12")
-PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "torch": ("torch",), "tensorrt": TENSORRT}
+RTX = ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")
+PACKAGES = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "torch": ("torch",), "tensorrt": TENSORRT, "tensorrt-rtx": RTX,
+}  # fmt: skip
 
 
 def backend_version(backend: str) -> str:
@@ -23,4 +26,4 @@ def installed_package(backend: str) -> tuple[str, str]:
             return package, version(package) or "of an unknown version"  # none: its metadata is damaged
         except PackageNotFoundError:
             continue
-    raise EngineError(f"The {backend} backend is not installed. Run: {install_module(backend)}")
+    raise EngineError(f"The {backend} backend is not installed. Run: {install_module(backend.replace('-', '_'))}")

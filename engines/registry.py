@@ -12,10 +12,15 @@ from .base import Engine
 from .bundle.default import default_engine, found_default
 from .bundle.facts import Role, Scoring
 from .bundle.model import ModelBundle
+from .bundle.names import EngineName
 from .installed import backend_version, installed_package
 from .machine.processors import available_threads
 
-DEVICES = {"onnxruntime": ("cpu", "cuda"), "tensorrt": ("cuda",)}  # of backends that engines are built for
+DEVICES = {
+    "onnxruntime": ("cpu", "cuda"),
+    "tensorrt": ("cuda",),
+    "tensorrt-rtx": ("cuda",),
+}  # of backends that engines are built for
 
 
 def chosen_threads(threads: int | None) -> int:
@@ -46,7 +51,7 @@ def chosen_engine(bundle: ModelBundle, name: str | None, device: str | None = No
 
 
 def _device(name: str) -> str:
-    return name.split("-")[1] if "-" in name else ""
+    return EngineName.of(name).device
 
 
 def load_engine(bundle: ModelBundle, role: Role, name: str, *, threads: int, scoring: Scoring = "full") -> Engine:
@@ -58,7 +63,7 @@ def load_engine(bundle: ModelBundle, role: Role, name: str, *, threads: int, sco
     by another version.
     """
     bundle.facts(role)  # raises where there is no such model
-    if name.partition("-")[0] == "torch":
+    if EngineName.of(name).backend == "torch":
         return _load_torch(bundle, role, name, threads)
     engine = bundle.engine_facts(name)
     backend = find_backend(engine.backend, engine.device)
@@ -85,7 +90,7 @@ def load_engine(bundle: ModelBundle, role: Role, name: str, *, threads: int, sco
 def name_and_precision(bundle: ModelBundle, role: Role, name: str) -> str:
     """How errors name one of an engine's graphs."""
     precision = (
-        name.rpartition("-")[2] if name.startswith("torch-") else bundle.engine_facts(name).roles[role].precision
+        EngineName.of(name).precision if name.startswith("torch-") else bundle.engine_facts(name).roles[role].precision
     )
     return f"{name} ({precision})"
 
@@ -101,10 +106,11 @@ def find_backend(name: str, device: str | None = None, **options: Any) -> Backen
     if not isinstance(device, str) or device not in DEVICES[name]:
         raise EngineError(f"The {name} backend runs on {' or '.join(DEVICES[name])}; got the device {device!r}.")
     backend_version(name)
-    if name == "tensorrt":
+    if name != "onnxruntime":
         from .tensorrt.backend import TensorRTBackend
+        from .tensorrt.flavour import FLAVOURS
 
-        return TensorRTBackend(device, **options)
+        return TensorRTBackend(device, flavour=FLAVOURS[name], **options)
     with whole_library(name):
         from .onnxruntime.backend import OrtBackend
 
@@ -130,7 +136,7 @@ def whole_library(backend: str) -> Iterator[None]:
 
 
 def _load_torch(bundle: ModelBundle, role: Role, name: str, threads: int) -> Engine:
-    device, _, precision = name.partition("-")[2].partition("-")
+    _, device, precision, _ = EngineName.of(name)
     if device not in ("cpu", "cuda") or precision not in ("fp32", "fp16", "bf16"):
         raise BundleError(f"No engine {name!r}: expected torch-<cpu|cuda>-<fp32|fp16|bf16>.")
     backend_version("torch")

@@ -14,6 +14,7 @@ from .. import __version__
 from ..catalog.errors import BundleError, EngineError
 from ..catalog.extras import install
 from ..engines.bundle.items import Bundle
+from ..engines.bundle.names import EngineName
 from ..engines.installed import backend_version
 from ..engines.machine.processors import available_threads, processor
 from ..runtime import Drafting, Recommender
@@ -71,7 +72,7 @@ class Bench:
         engine, threads = settings.engine.of(bundle)
         searches = searches_of(
             settings, manifest.scoring, has_draft=drafter not in (None, "none"),
-            planned=drafter != "none" and not engine.startswith("torch-"),
+            planned=drafter != "none" and bundle.is_measured(engine),
         )  # fmt: skip
         items = bundle.items()
         drafting = Drafting(drafter, given.opened_pool())
@@ -121,7 +122,7 @@ class Bench:
 
     def setup(self, load: float | None) -> Setup:
         """What the figures are of; load: of the machine when timing began."""
-        manifest, backend = self.bundle.manifest, self.engine.partition("-")[0]
+        manifest, backend = self.bundle.manifest, EngineName.of(self.engine).backend
         versions = {"specbeam": __version__, "python": platform.python_version(), "numpy": np.__version__}
         with suppress(PackageNotFoundError):
             versions |= {name: version(name) for name in ("torch", "transformers")}

@@ -11,6 +11,7 @@ from ..catalog.checks import function, instance
 from ..catalog.histories.dataset import Dataset, Example
 from ..catalog.prompts.options import PromptOptions, contradictions, contrast
 from ..engines.bundle.items import Bundle
+from ..engines.bundle.names import EngineName
 from ..engines.machine.processors import busy, load
 from ..runtime import Recommendation, Recommender
 from ..runtime.answers import answered
@@ -167,7 +168,7 @@ def _timed(
         )
     unlike = sum(pace.differing or 0 for pace in found)
     if unlike:
-        rounded = bench.engine.split("-")[2] != bench.bundle.manifest.precision  # generate runs the checkpoint
+        rounded = EngineName.of(bench.engine).precision != bench.bundle.manifest.precision
         expected = f"it runs the checkpoint, not {bench.engine}" if rounded else "expected none"
         notes.append(f"{unlike} strict lists are not those of generate; {expected}")
     return found, notes

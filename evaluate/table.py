@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from ..engines.bundle.names import EngineName
 from ..runtime.metrics import Estimate
 from ..runtime.types import DrafterKind
 from .bench import Setup
@@ -57,8 +58,10 @@ def _head(evaluation: Evaluation) -> str:
 
 def machine(setup: Setup) -> str:
     """Where, and with what, times were measured."""
-    backend = setup.engine.partition("-")[0]
-    named = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "torch": "PyTorch"}.get(backend, backend)
+    backend = EngineName.of(setup.engine).backend
+    named = {
+        "onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX", "torch": "PyTorch",
+    }.get(backend, backend)  # fmt: skip
     return (
         f"{setup.processor}, processors: {setup.processors}, threads of an engine: {setup.threads}, "
         f"{named} {setup.versions[backend]}"

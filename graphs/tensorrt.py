@@ -1,4 +1,4 @@
-"""Whether TensorRT imports a graph, told without TensorRT and without a GPU.
+"""Whether TensorRT imports a graph, told without TensorRT and without a GPU; and how that is reported.
 
 The parser's published table (`tensorrt_ops`) and the rules of strongly typed, explicitly quantized networks are
 held against every node. "Importable" is not yet "buildable": tactics, memory and fusions are the builder's to find.
@@ -18,9 +18,10 @@ from .tensorrt_rules import Severity, dotted, node_problems, type_name
 AXES = ("batch", "sequence", "past", "rows")  # the open axes that profiles give sizes to
 EXAMPLES = 3  # nodes named beside a finding that many share
 BASIS = (
-    f"Known from the parser's published table of TensorRT {dotted(ops.TABLE)}; later versions are taken to import what "
-    "it does. The last word is the parser's: build-engine on a machine with TensorRT."
+    f"By version: known from the parser's published table of TensorRT {dotted(ops.TABLE)}; later versions are taken to "
+    "import what it does."
 )
+NOT_ASKED = "No parser of TensorRT's own was asked, and the last word is the parser's: build-engine, where TensorRT is."
 
 
 class Finding(Frozen, frozen=True):
@@ -44,12 +45,27 @@ class VersionCheck(Frozen, frozen=True):
         return sum(finding.severity == severity for finding in self.findings)
 
 
+class ParserCheck(Frozen, frozen=True):
+    """What TensorRT's own parser, which is installed here, makes of a graph."""
+
+    parser: str  # whose: "TensorRT for RTX 1.7.1.116"
+    importable: bool
+    findings: tuple[Finding, ...]  # in the parser's own words
+
+
 class GraphCheck(Frozen, frozen=True):
     """One graph against several versions."""
 
     graph: str  # how the report calls it: "target, int8"
     nodes: int
     versions: tuple[VersionCheck, ...]
+    parsers: tuple[ParserCheck, ...] = ()  # that were asked on this machine; empty where there is none
+
+    @property
+    def importable(self) -> bool:
+        """Whether every version that is looked at imports it, and every parser that was asked."""
+        by_table = all(version.importable for version in self.versions)
+        return by_table and all(parser.importable for parser in self.parsers)
 
 
 def check_versions(model: ir.Model, name: str, versions: Sequence[Version] = VERSIONS) -> GraphCheck:
@@ -67,27 +83,35 @@ def check_versions(model: ir.Model, name: str, versions: Sequence[Version] = VER
     return GraphCheck(graph=name, nodes=sum(1 for _ in model.graph.all_nodes()), versions=tuple(checks))
 
 
-def report(checks: Sequence[GraphCheck]) -> str:
-    """The checks as text: a verdict per graph and version, then what was found, equal findings together."""
+def report(checks: Sequence[GraphCheck], absent: Sequence[str] = ()) -> str:
+    """The checks as text: a verdict per graph and version, then what was found, equal findings together.
+
+    absent: why parsers of TensorRT's own could not be asked here.
+    """
     lines = []
     for check in checks:
         lines.append(f"{check.graph}: {check.nodes} nodes")
         shown: dict[tuple[Finding, ...], str] = {}
         for version in check.versions:
-            lines.append(f"  TensorRT {version.tensorrt:<6} {_verdict(version)}")
+            lines.append(f"  TensorRT {version.tensorrt:<6} {_verdict(version.findings)}")
             if version.findings in shown:
                 lines.append(f"    the same as for {shown[version.findings]}")
             elif version.findings:
                 shown[version.findings] = version.tensorrt
                 lines += _grouped(version.findings)
-    return "\n".join([*lines, "", BASIS])
+        for own in check.parsers:
+            lines += [f"  parsed by {own.parser}'s own parser: {_verdict(own.findings)}", *_grouped(own.findings)]
+    asked = dict.fromkeys(own.parser for check in checks for own in check.parsers)
+    lines += ["", BASIS, f"Parsed here by: {', '.join(asked)}." if asked else NOT_ASKED]
+    return "\n".join([*lines, *(f"Not asked: {reason}" for reason in absent)])
 
 
-def _verdict(version: VersionCheck) -> str:
-    operators = {finding.operator for finding in version.findings if finding.severity == "refused"}
-    if operators:
-        return f"not importable: {_many(version.count('refused'), 'finding')} on {', '.join(sorted(operators))}"
-    unknown = version.count("unknown")
+def _verdict(findings: Sequence[Finding]) -> str:
+    refused = [finding for finding in findings if finding.severity == "refused"]
+    if refused:
+        operators = ", ".join(sorted({finding.operator for finding in refused}))
+        return f"not importable: {_many(len(refused), 'finding')} on {operators}"
+    unknown = sum(finding.severity == "unknown" for finding in findings)
     return f"importable, as far as can be told: {unknown} unknown" if unknown else "importable"
 
 

@@ -3,7 +3,8 @@
 Sources: the parser's table of supported operators for TensorRT 10.15 (onnx-tensorrt, docs/operators.md, with its
 docs/Changelog.md), the parser's own checks of that time (attributes and outputs of Attention, scales and zero
 points), NVIDIA's operator reference (Attention, Quantize, Dequantize), and the parser notes of the releases 11.0 to
-11.5. No table of a later version than 10.15 had been published when this was written.
+11.5. No table of a later version than 10.15 had been published when this was written. What the parser of TensorRT for
+RTX 1.7 says of the same graphs, and where it is told to differ: tests/graphs/test_own_parser.py.
 """
 
 Version = tuple[int, int]  # major, minor
@@ -144,6 +145,11 @@ BUILD_TIME: dict[str, int] = {
     "Unsqueeze": 1,
     "Dropout": 2,
     **{operator: 1 for operator in OPERATORS if operator.startswith("Reduce")},
+}
+# Of these the parser itself needs the operand: a weight, through no operators but these. The builder computes others.
+READ_THROUGH: dict[str, frozenset[str]] = {
+    "Dropout": frozenset(),
+    **{operator: frozenset(["Cast", "Identity"]) for operator in OPERATORS if operator.startswith("Reduce")},
 }
 # Operands of a fixed rank, of a fixed type, and those that may not be given.
 RANKS: dict[str, dict[int, int]] = {

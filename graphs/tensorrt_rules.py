@@ -1,6 +1,6 @@
 """What TensorRT's ONNX parser says about one node: the rules that read `tensorrt_ops` and the graph around it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -53,15 +53,18 @@ def dotted(version: Version) -> str:
     return ".".join(map(str, version))
 
 
-def is_constant(value: ir.Value) -> bool:
-    """Whether a value can be computed when the engine is built: from weights and constants alone."""
+def is_constant(value: ir.Value, through: Collection[str] | None = None) -> bool:
+    """Whether a value can be computed when the engine is built: from weights and constants alone.
+
+    through: operators that may stand between; None: any.
+    """
     waiting, seen = [value], {value}
     while waiting:  # no recursion: in front of an activation lies the whole network
         current = waiting.pop()
         if ir.convenience.get_const_tensor(current) is not None:
             continue
         producer = current.producer()
-        if producer is None or not producer.inputs:
+        if producer is None or not producer.inputs or not (through is None or producer.op_type in through):
             return False
         before = {operand for operand in producer.inputs if operand is not None} - seen
         seen |= before
@@ -151,7 +154,7 @@ def _names(node: ir.Node, indices: Sequence[int]) -> set[str]:
 def _operands(node: ir.Node, schema: onnx.defs.OpSchema | None) -> Iterator[Problem]:
     """Operands that must be constant, absent, or of one rank or type."""
     for _, value in _given(node, [ops.BUILD_TIME[node.op_type]] if node.op_type in ops.BUILD_TIME else []):
-        if not is_constant(value):
+        if not is_constant(value, ops.READ_THROUGH.get(node.op_type)):
             name = _parameter(schema, ops.BUILD_TIME[node.op_type])
             yield "refused", f"computes {name}, expected a constant: make it an initializer"
     for index, _ in _given(node, ops.ABSENT.get(node.op_type, ())):

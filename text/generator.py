@@ -288,11 +288,9 @@ def _planning(bundle: TextBundle, engine: str, speculation: str | None, verifica
     """How much is drafted; raises `OptionError` for auto without a measured latency."""
     if speculation is not None:
         checks.choice(speculation, "speculation", ("auto", "fixed"))
-    measured = not engine.startswith("torch-")
+    measured = bundle.is_measured(engine)
     if speculation == "auto" and not measured:
-        raise OptionError(
-            f"{engine} has no measured latency to plan by. Use --speculation fixed, or an engine made by build-engine."
-        )
+        raise OptionError(f"{engine} has no measured latency to plan by. {bundle.measuring(engine)}")
     if speculation == "fixed" or not measured or (speculation is None and verification.mode == "relaxed"):
         return AllOfIt()
     return ByCost(CallCosts(latency=bundle.engine_facts(engine).roles["target"].latency))

@@ -9,23 +9,21 @@ import click
 from .options import PathType, bundle_argument, flags, format_option, threads_option, together
 from .output import Bars, claim_outputs
 from .overwrite import tell_losses
+from .plan_options import backend_of, tensorrt_options
 from .values import collected
 
 if TYPE_CHECKING:
-    from ..engines.backend import Backend
     from ..engines.build import Order
     from ..engines.bundle.model import ModelBundle
 
-BACKENDS = click.Choice(["onnxruntime", "tensorrt"])
-ENGINE_PRECISIONS = click.Choice(["fp32", "fp16", "bf16", "int8"])
+BACKENDS = click.Choice(["onnxruntime", "tensorrt", "tensorrt-rtx"])
+ENGINE_PRECISIONS = click.Choice(["fp32", "fp16", "bf16", "int8", "int8-weights"])
 METHODS = click.Choice(["auto", "static", "dynamic", "weight8", "weight4"])
 ESTIMATORS = click.Choice(["minmax", "percentile", "entropy"])
 INT8 = (
     "calibration", "calibration_size", "method", "estimator", "percentile", "smooth", "no_smooth", "keep", "ranges",
     "gate", "gate_size", "seed", "format", "item_base",
 )  # fmt: skip
-SIZES = ("max_batch", "max_prompt", "max_nodes")
-PLAN = ("workspace", "timing_cache", "version_compatible", "hardware_compatible")
 
 CALIBRATION_HELP = (
     "int8: a history file, or a dataset's folder (all its splits); several may be given. Some users are calibrated on, "
@@ -44,10 +42,15 @@ GATE_HELP = (
     "int8: refuse a target whose lists overlap with the original's by less than 90 % at 20, or whose NDCG@10 may have "
     "fallen by more than 2 %. --no-gate: neither compare nor refuse."
 )
+FINISH_HELP = (
+    "Compare and time an engine that was built without a GPU, on this machine's, and build nothing; what is found is "
+    "kept beside it, for this kind of GPU."
+)
 DEFAULT_HELP = (
     "Make it the engine that serves where --engine is left out; by itself the first one built is. One that exists is "
     "not built again for that."
 )
+
 
 int8_options = together(
     click.option("--calibration", multiple=True, type=PathType, metavar="HISTORIES", help=CALIBRATION_HELP),
@@ -62,15 +65,6 @@ int8_options = together(
     click.option("--gate/--no-gate", default=None, help=GATE_HELP),
     click.option("--gate-size", type=click.IntRange(1), help="int8: most requests to compare on. Default: 20000."),
     click.option("--seed", type=click.IntRange(0), help="int8: of the draw of users. Default: 0."),
-)
-tensorrt_options = together(
-    click.option("--max-batch", type=click.IntRange(1), help="tensorrt: most requests in a call. Default: 8."),
-    click.option("--max-prompt", type=click.IntRange(1), help="tensorrt: longest prompt. Default: a full history's."),
-    click.option("--max-nodes", type=click.IntRange(1), help="tensorrt: most nodes in a call. Default: 256."),
-    click.option("--workspace", type=click.IntRange(1), metavar="MIB", help="tensorrt: scratch memory. Default: all."),
-    click.option("--timing-cache", type=PathType, help="tensorrt: keeps kernel timings between builds."),
-    click.option("--version-compatible", is_flag=True, default=None, help="tensorrt: for later versions, and lean."),
-    click.option("--hardware-compatible", is_flag=True, default=None, help="tensorrt: for other GPUs, too."),
 )
 
 
@@ -88,7 +82,7 @@ class Asked:
 @click.command("build-engine")
 @bundle_argument
 @click.option("--backend", default="onnxruntime", show_default=True, type=BACKENDS)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cpu; cuda for tensorrt.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cpu; cuda for tensorrt and tensorrt-rtx.")
 @click.option("--precision", type=ENGINE_PRECISIONS, help="Default: the bundle's. fp32 graphs are converted.")
 @click.option("--draft-precision", type=ENGINE_PRECISIONS, help="Default: as --precision.")
 @int8_options
@@ -98,8 +92,11 @@ class Asked:
 @threads_option
 @click.option("--default", is_flag=True, help=DEFAULT_HELP)
 @click.option("--overwrite", is_flag=True, help="Replace an existing engine.")
+@click.option("--finish", metavar="ENGINE", help=FINISH_HELP)
 @collected("asked", Asked)
-def build_engine(bundle: Path, asked: Asked, default: bool, overwrite: bool, **options: Any) -> None:
+def build_engine(
+    bundle: Path, asked: Asked, default: bool, overwrite: bool, finish: str | None, **options: Any
+) -> None:
     """Make a bundle's graphs ready for this machine, check them and measure their latency.
 
     int8 is calibrated on the calls of real searches, tried in the ways that the backend offers, and kept only if
@@ -112,6 +109,8 @@ def build_engine(bundle: Path, asked: Asked, default: bool, overwrite: bool, **o
       specbeam build-engine bundle --precision int8 --default  # is built: now it serves where none is named
       specbeam build-engine bundle --device cuda --precision fp16
       specbeam build-engine bundle --backend tensorrt --precision fp16 --max-batch 16 --timing-cache t.cache
+      specbeam build-engine bundle --backend tensorrt-rtx --precision fp16 --compute-capability 8.6,8.9  # no GPU needed
+      specbeam build-engine bundle --finish tensorrt-rtx-cuda-fp16  # where the GPU is
     """
     from ..engines.build import Order
     from ..engines.bundle.default import found_default, set_default
@@ -121,8 +120,12 @@ def build_engine(bundle: Path, asked: Asked, default: bool, overwrite: bool, **o
     from ..engines.bundle.texts import TextBundle
 
     options = {name: value for name, value in options.items() if value not in (None, ())}
+    if finish is not None:
+        _only_finish(asked, options, default, overwrite)
+        _finish(open_bundle(bundle), finish, asked.threads)
+        return
     opened = open_bundle(bundle)
-    backend = _backend(asked.backend, asked.device, options)
+    backend = backend_of(asked.backend, asked.device, options)
     order = Order.check(opened, backend, asked.precision, asked.draft_precision, asked.threads)
     before = found_default(opened)
     if default and not overwrite and order.name in opened.engine_names():
@@ -134,7 +137,8 @@ def build_engine(bundle: Path, asked: Asked, default: bool, overwrite: bool, **o
     with Bars() as bars:
         folder = _build(order, options, default, overwrite, bars)
     click.echo(describe_choice(folder.name, opened.engine_facts(folder.name)))
-    if before not in (None, folder.name):
+    measured = opened.is_measured(folder.name) or _finished(opened, folder.name, order.threads)
+    if measured and before not in (None, folder.name):
         _compare(opened, folder.name, before, order.threads)
     text = isinstance(opened, TextBundle)
     run = f"generate {bundle} PROMPTS.jsonl" if text else f"infer {bundle} HISTORIES"
@@ -143,26 +147,46 @@ def build_engine(bundle: Path, asked: Asked, default: bool, overwrite: bool, **o
     )
 
 
-def _backend(name: str, device: str | None, options: dict[str, Any]) -> "Backend":
-    """The backend, with the options that are its own; raises where others' were given."""
+def _only_finish(asked: Asked, options: dict[str, Any], default: bool, overwrite: bool) -> None:
+    """Raise `OptionError` where more than finishing an engine was asked for."""
     from ..catalog.errors import OptionError
-    from ..engines.registry import find_backend
 
-    own = {key: options[key] for key in (*SIZES, *PLAN) if key in options}
-    if name != "tensorrt":
-        if own:
-            raise OptionError(f"{flags(own)}: for --backend tensorrt only. Leave that out, or build with it.")
-        return find_backend(name, device)
-    sizes = {key: own[key] for key in SIZES if key in own}
-    plan = {key: own[key] for key in PLAN if key in own}
-    if "workspace" in plan:
-        plan["workspace"] <<= 20
-    if "timing_cache" in plan:
-        plan["timing_cache"] = str(plan["timing_cache"])
-    from ..engines.tensorrt.backend import CallSizes
-    from ..engines.tensorrt.build import TrtOptions
+    named = {"device": asked.device, "precision": asked.precision, "draft_precision": asked.draft_precision}
+    given = [
+        *(name for name, value in (named | {"default": default, "overwrite": overwrite}).items() if value),
+        *options,
+    ]
+    if given:
+        raise OptionError(f"--finish builds nothing; got {flags(given)} as well. Leave that out.")
 
-    return find_backend(name, device, sizes=CallSizes(**sizes), options=TrtOptions(**plan))
+
+def _finish(bundle: "ModelBundle", name: str, threads: int | None) -> None:
+    """Compare and time what was built without a GPU."""
+    from ..engines.bundle.inspect import describe_engine
+    from ..engines.finish import finish_engine
+
+    with Bars() as bars:
+        path = finish_engine(bundle, name, threads=threads, progress=bars)
+    click.echo(describe_engine(bundle.path, name))
+    click.echo(f"Kept in {path}.")
+
+
+def _finished(bundle: "ModelBundle", name: str, threads: int) -> bool:
+    """Finish an engine where the machine that built it has a GPU; otherwise say that it is not measured yet."""
+    from ..catalog.errors import SpecBeamError
+    from ..engines.machine.gpus import used_gpu
+
+    try:
+        if used_gpu() is not None:
+            _finish(bundle, name, threads)
+            return True
+        reason = "there is no GPU here"
+    except SpecBeamError as error:  # what was built is there all the same
+        reason = str(error)
+    click.echo(
+        f"Not compared with the exported graph, and not timed: {reason}. Where it shall run: {bundle.finishing(name)}"
+    )
+    return False
 
 
 def _compare(bundle: "ModelBundle", name: str, reference: str, threads: int) -> None:
@@ -186,9 +210,10 @@ def _compare(bundle: "ModelBundle", name: str, reference: str, threads: int) -> 
 def _build(order: "Order", options: dict[str, Any], default: bool, overwrite: bool, bars: Bars) -> Path:
     from ..catalog.errors import OptionError
     from ..engines.build import write_engine
+    from ..engines.bundle.facts import QUANTIZED
 
     own = {key: options[key] for key in INT8 if key in options}
-    if "int8" not in order.precisions.values():
+    if not set(QUANTIZED) & set(order.precisions.values()):
         if own:
             raise OptionError(f"{flags(own)}: for --precision int8 only. Leave that out, or build an int8 engine.")
         return write_engine(order, default=default, overwrite=overwrite, progress=bars)

@@ -22,12 +22,20 @@ CHECKSUMS_HELP = (
 )
 
 
+LAYERS_HELP = (
+    "With --engine: what TensorRT's compiler made of its graphs: fused attentions, matrix products, other kernels by "
+    "element types, and which attentions were not fused; with --json every layer, too."
+)
+
+
 @click.command()
 @click.argument("bundle", metavar="BUNDLE|POOL", type=PathType)
 @click.option("--json", "as_json", is_flag=True, help="The manifest and the engines' facts, or the pool's, as JSON.")
 @click.option("--checksums", is_flag=True, help=CHECKSUMS_HELP)
 @click.option("--check", type=click.Choice(["tensorrt"]), help=CHECK_HELP)
-def inspect(bundle: Path, as_json: bool, checksums: bool, check: str | None) -> None:
+@click.option("--engine", metavar="NAME", help="One engine alone, as `specbeam inspect` lists it.")
+@click.option("--layers", is_flag=True, help=LAYERS_HELP)
+def inspect(bundle: Path, as_json: bool, checksums: bool, check: str | None, engine: str | None, layers: bool) -> None:
     """Show what is in a bundle: models, catalog, prompt, engines and their latency; or in a pool.
 
     \b
@@ -37,9 +45,17 @@ def inspect(bundle: Path, as_json: bool, checksums: bool, check: str | None) -> 
       specbeam inspect bundle --checksums      # after it was copied: is all of it there, and as it was?
       specbeam inspect pool --checksums
       specbeam inspect bundle --check tensorrt
+      specbeam inspect bundle --engine tensorrt-rtx-cuda-fp16 --layers
     """
+    _check_alone({
+        "--check": bool(check), "--checksums": checksums, "--engine": engine is not None,
+        "--layers": layers and engine is None,
+    })  # fmt: skip
     if check:
-        _check_tensorrt(bundle, as_json, checksums)
+        _check_tensorrt(bundle, as_json)
+        return
+    if engine is not None or layers:
+        click.echo(_of_engine(bundle, engine, as_json, layers))
         return
     checked = _checked(bundle) if checksums else None
     told = _json(bundle, checked) if as_json else _text(bundle, checked)
@@ -48,16 +64,41 @@ def inspect(bundle: Path, as_json: bool, checksums: bool, check: str | None) -> 
         raise SystemExit(1)
 
 
-def _check_tensorrt(bundle: Path, as_json: bool, checksums: bool) -> None:
-    from ..calib.tensorrt import check_bundle
+def _check_alone(given: dict[str, bool]) -> None:
+    """Each of these options tells of something else."""
     from ..catalog.errors import OptionError
 
-    if checksums:
-        raise OptionError("got --check and --checksums; expected one of them. Leave the other out.")
+    names = [name for name, is_given in given.items() if is_given]
+    if len(names) > 1:
+        raise OptionError(f"got {' and '.join(names)}; expected one of them. Leave the other out.")
+
+
+def _check_tensorrt(bundle: Path, as_json: bool) -> None:
+    from ..calib.tensorrt import check_bundle
+
     importable, told = check_bundle(bundle, as_json=as_json)
     click.echo(told)
     if not importable:
         raise SystemExit(1)
+
+
+def _of_engine(path: Path, name: str | None, as_json: bool, layers: bool) -> str:
+    """One engine: its facts, or what was compiled of it."""
+    from ..catalog.errors import OptionError
+    from ..engines.bundle.inspect import describe_engine
+    from ..engines.bundle.open import open_bundle
+    from ..engines.bundle.sealed import to_json
+
+    bundle = open_bundle(path)
+    if name is None:
+        built = ", ".join(bundle.engine_names()) or "none"
+        raise OptionError(f"got --layers without --engine; expected the name of an engine, too (built: {built}).")
+    if layers:
+        from ..engines.tensorrt.compiled import compiled_engine
+
+        compiled = compiled_engine(bundle, name)
+        return to_json(compiled).decode().rstrip() if as_json else compiled.described()
+    return to_json(bundle.engine_facts(name)).decode().rstrip() if as_json else describe_engine(path, name)
 
 
 def _is_pool(path: Path) -> bool:

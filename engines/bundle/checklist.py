@@ -14,9 +14,10 @@ from .checksums import check_file
 from .default import DEFAULT_FILE, choosing, recorded_default
 from .export_command import export_command
 from .facts import ENGINE_FACTS, FileFacts
+from .measured import MEASURED_SCHEMA, Measured
 from .model import MANIFEST, ModelBundle
 from .open import open_bundle
-from .sealed import check_seal
+from .sealed import check_seal, read_sealed
 
 
 class Damage(Frozen, frozen=True):
@@ -143,3 +144,8 @@ def _list_engine(found: Checklist, bundle: ModelBundle, name: str) -> None:
         tune = f"specbeam tune {bundle.path} HISTORIES --engine {name}"
         with found.looking_at(folder + file.name, tune):
             check_seal(file, tune)
+    for file in sorted((bundle.path / folder).glob("measured-*.json")):
+        found.sealed.append(folder + file.name)
+        with found.looking_at(folder + file.name, bundle.finishing(name)):
+            measured = read_sealed(file, Measured, bundle.finishing(name), MEASURED_SCHEMA)
+            found.list_files(measured.files, bundle.finishing(name), folder)

@@ -126,11 +126,12 @@ class TensorRTFacts(Frozen, frozen=True):
     """What a plan was built by, for, and with."""
 
     version: str  # TensorRT's, e.g. "10.16.1.11"
-    compute_capability: str  # the GPU's, e.g. "9.0"
+    compute_capability: str | None  # the GPU's that it was built on, e.g. "9.0"; None: it was built without one
     version_compatible: bool  # later versions run it, the lean runtime too
     hardware_compatible: bool  # other GPUs run it, from Ampere on
     limits: Limits
     profiles: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]  # names, in the plan's order
+    compiled_for: tuple[str, ...] = ()  # compute capabilities that it was compiled for ahead of time, without a GPU
 
 
 class RoleFacts(Frozen, frozen=True):
@@ -139,12 +140,14 @@ class RoleFacts(Frozen, frozen=True):
     precision: EnginePrecision
     cache: Precision  # of keys and values, and of the mask
     source_sha256: str  # `Bundle.graph_sha256` of what it was built from
-    max_difference: Number  # largest difference of a log-probability to that graph, as measured when built
-    latency: Annotated[tuple[LatencyPoint, ...], msgspec.Meta(min_length=1)]
+    max_difference: Number | None  # largest difference of a log-probability to that graph; None: not compared yet
+    latency: tuple[LatencyPoint, ...]  # (): not timed yet, because it was built where it cannot run
     quantization: Quantization | None = None
     tensorrt: TensorRTFacts | None = None
 
     def __post_init__(self) -> None:
+        if bool(self.latency) != (self.max_difference is not None):
+            raise ValueError("it was compared and not timed, or timed and not compared; expected both or none")
         sizes = [{point.batch for point in self.latency}, {point.past for point in self.latency}]
         if len(sizes[0]) * len(sizes[1]) * len({point.new for point in self.latency}) > MOST_CALLS:
             raise ValueError(f"the {len(self.latency)} calls that were timed are no grid of batch, past and new tokens")
@@ -163,6 +166,11 @@ class EngineFacts(Sealed, frozen=True, kw_only=True):
     gate: Gate | None = None  # None: not quantized, or not compared
     drafting: Drafting | None = None  # None: the draft's precision is the bundle's
 
+    @property
+    def measured(self) -> bool:
+        """Whether it was compared and timed: when it was built, or later on this machine's GPU."""
+        return all(role.latency for role in self.roles.values())
+
     def has_catalog_head(self, role: Role) -> bool:
         """Whether there is a graph for `constrained` scoring alone."""
         return f"{role}/{CONSTRAINED}" in self.files
@@ -171,5 +179,8 @@ class EngineFacts(Sealed, frozen=True, kw_only=True):
         check_names(self.files)
         if "target" not in self.roles:
             raise ValueError(f"it has the graphs {', '.join(self.roles) or 'of nothing'}; expected a target")
-        if self.backend == "tensorrt" and any(role.tensorrt is None for role in self.roles.values()):
+        if self.backend.startswith("tensorrt") and any(role.tensorrt is None for role in self.roles.values()):
             raise ValueError("it does not say what its TensorRT plans were built for")
+        late = [role for role in self.roles.values() if role.tensorrt is not None and role.tensorrt.compiled_for]
+        if not self.measured and len(late) < len(self.roles):
+            raise ValueError("it has no latency; only what is compiled ahead of time may lack it")

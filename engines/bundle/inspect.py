@@ -56,6 +56,13 @@ def describe(path: Path) -> str:
     return "\n".join(lines)
 
 
+def describe_engine(path: Path, name: str) -> str:
+    """One engine as `describe` tells of it; raises `BundleError` where it is absent or damaged."""
+    bundle = open_bundle(path)
+    facts = bundle.engine_facts(name)
+    return "\n".join(line.removeprefix("  ") for line in _engine(name, facts, default=name == found_default(bundle)))
+
+
 def _items(manifest: Manifest) -> list[str]:
     prompt = manifest.prompt
     return [
@@ -152,6 +159,11 @@ def _engine(name: str, facts: EngineFacts, *, default: bool) -> list[str]:
     """One engine: what it is, and milliseconds of a batch-1 call against cached and new tokens."""
     lines = _choice(name, facts, default=default)
     for role, role_facts in facts.roles.items():
+        if role_facts.max_difference is None:
+            lines.append(
+                f"    {role} ({role_facts.precision}): built without a GPU, and not compared or timed on this machine's"
+            )
+            continue
         points = [point for point in role_facts.latency if point.batch == 1]
         news = sorted({point.new for point in points})
         lines.append(

@@ -17,8 +17,8 @@ from .export_command import export_command
 from .facts import (
     ENGINE_FACTS,
     ENGINE_SCHEMA,
+    QUANTIZED,
     EngineFacts,
-    EnginePrecision,
     FileFacts,
     ModelFacts,
     Precision,
@@ -26,15 +26,11 @@ from .facts import (
     RoleFacts,
     Scoring,
 )
+from .measured import with_measurement
+from .names import EngineName
 from .sealed import read_sealed
 
 MANIFEST = "manifest.json"
-
-
-def engine_name(backend: str, device: str, precision: EnginePrecision, draft: EnginePrecision | None = None) -> str:
-    """An engine's folder in `engines/`; the draft's precision is in it where it is another than the target's."""
-    name = f"{backend}-{device}-{precision}"
-    return name if draft in (None, precision) else f"{name}-draft-{draft}"
 
 
 class Sample(NamedTuple):
@@ -133,7 +129,25 @@ class ModelBundle(ABC):
                 f"{self.path} has no engine {name!r} (built: {built}). Build one with: "
                 f"specbeam build-engine {self.path}"
             )
-        return read_sealed(file, EngineFacts, self.rebuild(name), ENGINE_SCHEMA)
+        facts = read_sealed(file, EngineFacts, self.rebuild(name), ENGINE_SCHEMA)
+        return facts if facts.measured else with_measurement(file.parent, facts, self.finishing(name))
+
+    def is_measured(self, name: str) -> bool:
+        """Whether it is known how long an engine's calls take here: of torch it never is, of one that was built where
+        it cannot run only once it was finished on this machine (`engines.finish`)."""
+        if EngineName.of(name).backend == "torch":
+            return False
+        return all(role.latency for role in self.engine_facts(name).roles.values())
+
+    def measuring(self, name: str) -> str:
+        """What to do about an engine that is not measured."""
+        if EngineName.of(name).backend == "torch":
+            return "Use --speculation fixed, or an engine made by build-engine."
+        return f"Measure it on this machine, or use --speculation fixed. Run: {self.finishing(name)}"
+
+    def finishing(self, name: str) -> str:
+        """The command that compares and times an engine that was built where it cannot run."""
+        return f"specbeam build-engine {shlex.quote(str(self.path))} --finish {name}"
 
     def engine_folder(self, name: str, role: Role) -> Path:
         """The folder of an engine's graph, once its files are what engine.json says."""
@@ -151,9 +165,7 @@ class ModelBundle(ABC):
 
     def build(self, name: str) -> str:
         """The command that builds an engine of this name, the data that it takes left out."""
-        backend, _, rest = name.partition("-")
-        device, _, rest = rest.partition("-")
-        precision, _, draft = rest.partition("-draft-")
+        backend, device, precision, draft = EngineName.of(name)
         parts = [f"specbeam build-engine {shlex.quote(str(self.path))} --backend {backend} --device {device}"]
         if precision not in ("", self.manifest.precision):
             parts.append(f"--precision {precision}")
@@ -164,7 +176,7 @@ class ModelBundle(ABC):
     def rebuild(self, name: str, facts: EngineFacts | None = None) -> str:
         """The command that replaces an engine; with its facts, by one like it."""
         parts = [self.build(name)]
-        if "-int8" in name:
+        if set(QUANTIZED) & set(EngineName.of(name)):
             parts.append("--calibration HISTORIES")
         parts += _plan_options(facts.roles.get("target")) if facts is not None else []
         return " ".join([*parts, "--overwrite"])

@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 from contextlib import suppress
+from functools import cache
 
 from ...catalog.bounds import Size
 from ...catalog.errors import said
@@ -51,6 +52,21 @@ def found_gpus() -> Gpus:
     return Gpus(
         devices=devices, driver=driver, cuda=_cuda(), visible=os.environ.get("CUDA_VISIBLE_DEVICES"), fault=fault
     )
+
+
+def used_gpu() -> Gpu | None:
+    """The GPU that a process uses by itself: the first, or the first that CUDA_VISIBLE_DEVICES names by its number.
+
+    None: none is told of.
+    """
+    return _used(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+
+
+@cache  # a process asks again and again, and the driver's tool is slow to answer
+def _used(visible: str) -> Gpu | None:
+    first, devices = visible.split(",")[0].strip(), found_gpus().devices
+    number = int(first) if first.isdecimal() else 0
+    return devices[number] if number < len(devices) else None
 
 
 def _asked() -> str:

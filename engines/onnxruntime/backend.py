@@ -22,7 +22,7 @@ MOST_COLUMNS = 0.9  # of the vocabulary's rows: what a head of its own must leav
 class OrtBackend(Backend):
     """ONNX Runtime's CPU provider, or its CUDA provider: there caches and masks stay on the device."""
 
-    name: ClassVar[str] = "onnxruntime"
+    name = "onnxruntime"
     runs: ClassVar[dict[str, tuple[EnginePrecision, ...]]] = {
         "cpu": ("fp32", "fp16", "int8"), "cuda": ("fp32", "fp16", "bf16"),
     }  # fmt: skip
@@ -38,7 +38,7 @@ class OrtBackend(Backend):
         return {self.name: backend_version(self.name)}
 
     def cache(self, precision: EnginePrecision, exported: Precision) -> Precision:
-        return exported if precision == "int8" else precision
+        return exported if precision == "int8" or precision == "int8-weights" else precision
 
     def build(self, graph: GraphToBuild, progress: Progress) -> TensorRTFacts | None:
         exported = graph.bundle.manifest.precision

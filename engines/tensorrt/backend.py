@@ -1,16 +1,18 @@
-"""TensorRT as a backend: a graph becomes a plan for the current GPU and for a range of calls."""
+"""TensorRT as a backend, in both flavours: a graph becomes a plan for GPUs and for a range of calls."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, final
 
 from ...catalog.checks import Checked
 from ..backend import Backend, GraphToBuild, Progress
 from ..base import Engine
 from ..bundle.facts import EnginePrecision, Limits, Precision, Role, RoleFacts, TensorRTFacts
 from ..bundle.items import Bundle, of_items
+from ..bundle.measured import kept_kernels
 from ..bundle.model import ModelBundle
 from ..prepare import prepare_graph
-from .build import TrtOptions, build_plan
+from .build import Kind, TrtOptions, build_plan
+from .flavour import TENSORRT, Flavour
 from .profiles import profiles_for
 
 PLAN, GRAPH = "model.plan", "model.onnx"
@@ -24,37 +26,51 @@ class CallSizes(Checked, frozen=True):
     max_nodes: int = 256
 
 
+@final
 class TensorRTBackend(Backend):
-    """TensorRT 10.14 or later, 11 included, on the current NVIDIA GPU."""
+    """TensorRT 10.14 or later, 11 included, on the current NVIDIA GPU; or TensorRT for RTX, for GPUs to come."""
 
-    name: ClassVar[str] = "tensorrt"
     zero_points: ClassVar[bool] = False
-    integers: ClassVar[tuple[str, ...]] = ("static",)  # Q/DQ nodes with constant scales
 
-    def __init__(self, device: str, sizes: CallSizes | None = None, options: TrtOptions | None = None) -> None:
+    def __init__(
+        self, device: str, sizes: CallSizes | None = None, options: TrtOptions | None = None,
+        flavour: Flavour = TENSORRT,
+    ) -> None:  # fmt: skip
         super().__init__(device)
-        self._sizes, self._options = sizes or CallSizes(), options or TrtOptions()
+        self.name, self.integers = flavour.backend, flavour.integers
+        self.flavour, self._sizes, self._options = flavour, sizes or CallSizes(), options or TrtOptions()
+        flavour.check_options(self._options)
 
     @property
     def precisions(self) -> tuple[EnginePrecision, ...]:
-        return "fp32", "fp16", "bf16", "int8"
+        return self.flavour.precisions
+
+    @property
+    def runs_here(self) -> bool:
+        return not self.flavour.ahead_of_time
+
+    def check(self, precision: EnginePrecision) -> None:
+        super().check(precision)
+        targets = self._options.compute_capabilities or self.flavour.usual
+        self.flavour.check_targets(targets, precision, self.cache(precision, "fp32"))
 
     def ready(self) -> None:
         self.versions()
-        from ..cuda import Device
+        if not self.flavour.ahead_of_time:
+            from ..cuda import Device
 
-        Device().close()
+            Device().close()
 
     def versions(self) -> dict[str, str]:
         from .library import import_tensorrt
 
-        return {self.name: str(import_tensorrt().__version__)}
+        return {self.name: str(import_tensorrt(self.flavour).__version__)}
 
     def cache(self, precision: EnginePrecision, exported: Precision) -> Precision:
-        """int8 stands between half-precision tensors: what is not quantized is fast, too."""
-        if precision != "int8":
-            return precision
-        return "fp16" if exported == "fp32" else exported
+        """Integers stand between half-precision tensors: what is not quantized is fast, too."""
+        if precision == "int8" or precision == "int8-weights":
+            return "fp16" if exported == "fp32" else exported
+        return precision
 
     def limits(self, bundle: ModelBundle) -> Limits:
         return limits_of(of_items(bundle, "TensorRT engine"), self._sizes)
@@ -69,7 +85,7 @@ class TensorRTBackend(Backend):
         facts, length = graph.bundle.facts(graph.role), manifest.tree_path
         return build_plan(
             prepared, graph.folder / PLAN, facts, profiles_for(graph.role, facts, limits, length), limits=limits,
-            identifier_length=length, cache=graph.cache, options=self._options,
+            identifier_length=length, kind=Kind(self.flavour, graph.precision, graph.cache), options=self._options,
             progress=lambda what, done, total: progress(f"building {graph.role}: {what}", done, total),
         )  # fmt: skip
 
@@ -81,9 +97,12 @@ class TensorRTBackend(Backend):
 
         assert facts.tensorrt is not None
         return load_trt_engine(
-            folder / PLAN, bundle.facts(role), facts.tensorrt, columns=bundle.manifest.columns,
-            cache_precision=facts.cache, rebuild=rebuild,
+            folder / PLAN, bundle.facts(role), facts.tensorrt, self.flavour, columns=bundle.manifest.columns,
+            cache_precision=facts.cache, rebuild=rebuild, kernels=self._kernels(bundle, role, folder.parent),
         )  # fmt: skip
+
+    def _kernels(self, bundle: ModelBundle, role: Role, engine: Path) -> bytes | None:
+        return kept_kernels(engine, role, bundle.finishing(engine.name)) if self.flavour.ahead_of_time else None
 
 
 def limits_of(bundle: Bundle, sizes: CallSizes) -> Limits:

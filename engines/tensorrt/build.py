@@ -1,22 +1,20 @@
-"""Building TensorRT plans: an ONNX graph, profiles and options to one file, through Polygraphy."""
+"""Building TensorRT plans, of either flavour: an ONNX graph, profiles and options to one file."""
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...catalog.checks import Checked
 from ...catalog.errors import EngineError
 from ...catalog.files import whole_file
-from ..bundle.facts import Limits, ModelFacts, Precision, TensorRTFacts
-from ..cuda import Device, quiet
+from ..bundle.facts import EnginePrecision, Limits, ModelFacts, Precision, TensorRTFacts
+from ..cuda import Device
+from .flavour import Capability, Flavour
+from .layers import Layer, layers_of_log, write_layers
 from .library import Messages, import_tensorrt, new_logger, new_tool
+from .monitor import Progress, new_monitor
 from .profiles import Profile, check_memory, check_profiles
-
-Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
-DEPTH = 2  # TensorRT's phases are nested; deeper ones come and go too fast to be read
 
 
 class TrtOptions(Checked, frozen=True):
@@ -26,6 +24,16 @@ class TrtOptions(Checked, frozen=True):
     timing_cache: str | None = None  # file that keeps how fast kernels were; written, too
     version_compatible: bool = False  # later versions of TensorRT and its lean runtime can run the plan; slower
     hardware_compatible: bool = False  # other GPUs, from Ampere on, can run the plan; slower
+    # TensorRT for RTX: GPUs to compile for, e.g. ("8.6", "8.9"); (): those that its own default names
+    compute_capabilities: tuple[Capability, ...] = ()
+
+
+class Kind(NamedTuple):
+    """What is built: by which flavour, and in which types."""
+
+    flavour: Flavour
+    precision: EnginePrecision  # as it was asked for
+    cache: Precision  # of keys and values
 
 
 def build_plan(
@@ -36,34 +44,36 @@ def build_plan(
     *,
     limits: Limits,
     identifier_length: int,
-    cache: Precision,
+    kind: Kind,
     options: TrtOptions,
     progress: Progress = lambda what, done, total: None,
 ) -> TensorRTFacts:
-    """Build `graph` (index inputs, weights as they shall be computed) for the current GPU; write `plan`, whole or not.
+    """Build `graph` (index inputs, weights as they shall be computed); write `plan`, whole or not, and its layers.json.
 
-    The network is strongly typed: its precision is the graph's, INT8 where it has Q/DQ nodes (TensorRT 10
-    and 11 alike). cache: the type of keys and values. Raises `EngineError`, before the builder runs for
-    profiles that do not fit the graph, for a missing library or GPU; after it with TensorRT's reason and
-    the limit to lower.
+    For the current GPU; by TensorRT for RTX without one, for the GPUs in `options`. The network is strongly typed: its
+    precision is the graph's, INT8 where it has Q/DQ nodes (TensorRT 10 and 11 alike). Raises `EngineError`, before the
+    builder runs for profiles that do not fit the graph, for a missing library or GPU and for targets that cannot be;
+    after it with TensorRT's reason and the limit to lower.
     """
-    inputs = graph_inputs(graph)
-    check_profiles(profiles, facts, limits, inputs, identifier_length=identifier_length, cache=cache)
-    trt = import_tensorrt()
-    with closing(Device()) as device:
-        capability, memory = device.compute_capability(), device.memory()
-    check_memory(facts, limits, identifier_length=identifier_length, cache=cache, total=memory)
-    data = _build(trt, graph, profiles, options, progress)
+    inputs, flavour = graph_inputs(graph), kind.flavour
+    check_profiles(profiles, facts, limits, inputs, identifier_length=identifier_length, cache=kind.cache)
+    targets = options.compute_capabilities or flavour.usual
+    flavour.check_targets(targets, kind.precision, kind.cache)
+    trt = import_tensorrt(flavour)
+    capability: str | None = None
+    if not flavour.ahead_of_time:
+        with closing(Device()) as device:
+            capability, memory = device.compute_capability(), device.memory()
+        check_memory(facts, limits, identifier_length=identifier_length, cache=kind.cache, total=memory)
+    data, layers = _build(trt, flavour, graph, profiles, options, progress)
     with whole_file(plan, replace=True) as file:
         file.write(data)
+    write_layers(plan.parent, layers)
     return TensorRTFacts(
-        version=trt.__version__,
-        compute_capability=capability,
-        version_compatible=options.version_compatible,
-        hardware_compatible=options.hardware_compatible,
-        limits=limits,
+        version=trt.__version__, compute_capability=capability, compiled_for=targets,
+        version_compatible=options.version_compatible, hardware_compatible=options.hardware_compatible, limits=limits,
         profiles=tuple(profile.name for profile in profiles),
-    )
+    )  # fmt: skip
 
 
 def graph_inputs(graph: Path) -> dict[str, tuple[int | str, ...]]:
@@ -80,121 +90,95 @@ def graph_inputs(graph: Path) -> dict[str, tuple[int | str, ...]]:
     }
 
 
-def _build(trt: Any, graph: Path, profiles: Sequence[Profile], options: TrtOptions, progress: Progress) -> Any:
-    """The plan's bytes (TensorRT's `IHostMemory`)."""
-    from polygraphy.exception import PolygraphyException  # type: ignore[import-untyped]
-
+def _build(
+    trt: Any, flavour: Flavour, graph: Path, profiles: Sequence[Profile], options: TrtOptions, progress: Progress
+) -> tuple[Any, tuple[Layer, ...]]:
+    """The plan's bytes (TensorRT's `IHostMemory`), and what it was compiled to."""
     messages = Messages()
-    network = _network(trt, graph, new_logger(trt, messages), messages)
+    builder, network, _parser = parsed = parse_graph(trt, flavour, graph, messages)
     monitor = new_monitor(trt, progress)
-    try:
-        return _serialize(network, _config(trt, profiles, options, monitor), options)
-    except (PolygraphyException, ValueError, OSError) as error:
+    config = new_config(trt, builder, profiles, options, monitor)
+    data = builder.build_serialized_network(network, config)
+    if data is None:
         monitor.raise_interruption()
-        raise _failure(trt, messages, error) from error
+        raise _failure(trt, flavour, messages)
+    if options.timing_cache is not None:
+        _keep_timings(config, Path(options.timing_cache))
+    del parsed  # the parser holds the weights that the network refers to
+    return data, layers_of_log(messages.layers)
 
 
-def _serialize(network: tuple[Any, Any, Any], config: Any, options: TrtOptions) -> Any:
-    """Run the builder. Polygraphy prints, and saves the timing cache by means that TensorRT has deprecated."""
-    from polygraphy.backend.trt import engine_bytes_from_network  # type: ignore[import-untyped]
+def parse_graph(trt: Any, flavour: Flavour, graph: Path, messages: Messages) -> tuple[Any, Any, Any]:
+    """Builder, parsed network and parser; raises `EngineError` with every error that the parser found.
 
-    with quiet(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return engine_bytes_from_network(network, config=config, save_timing_cache=options.timing_cache)
-
-
-def _network(trt: Any, graph: Path, logger: Any, messages: Messages) -> tuple[Any, Any, Any]:
-    """Builder, parsed network and parser: what Polygraphy's loader does, but with every error that the parser found."""
-    builder = new_tool(trt.Builder, logger, messages)
+    Attention may be decomposed: where there is a fused kernel for it that changes nothing, and where there is none
+    (float32; in TensorRT for RTX also heads narrower than 12 or wider than 256, and a single head) it would fail
+    otherwise (NvInfer.h, `IAttention::setDecomposable`). What became of it: layers.json.
+    """
+    builder = new_tool(trt.Builder, new_logger(trt, messages), messages, flavour)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    logger = new_logger(trt, messages)
     trt.init_libnvinfer_plugins(logger, "")
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(graph)):
         found = [parser.get_error(i) for i in range(parser.num_errors)]
         listed = "\n".join(f"- {e.node_operator() or 'graph'} {e.node_name()}: {e.desc()}" for e in found)
         raise EngineError(
-            f"TensorRT {trt.__version__} cannot import {graph}:\n{listed or messages.last()}\n"
+            f"{flavour.title} {trt.__version__} cannot import {graph}:\n{listed or messages.last()}\n"
             "See what it would need: specbeam inspect BUNDLE --check tensorrt"
         )
+    for layer in map(network.get_layer, range(network.num_layers)):
+        if layer.type == trt.LayerType.ATTENTION_OUTPUT:
+            layer.__class__ = trt.IAttentionOutputLayer  # its Python API tells kinds of layers apart in this way alone
+            layer.attention.decomposable = True
     return builder, network, parser
 
 
-def _config(trt: Any, profiles: Sequence[Profile], options: TrtOptions, monitor: Any) -> Any:
-    """Polygraphy's loader of a builder configuration."""
-    from polygraphy.backend.trt import CreateConfig
-    from polygraphy.backend.trt import Profile as TrtProfile
-
-    ranges = []
+def new_config(trt: Any, builder: Any, profiles: Sequence[Profile], options: TrtOptions, monitor: Any) -> Any:
+    """A builder configuration."""
+    config = builder.create_builder_config()
+    config.progress_monitor = monitor
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for layers.json; the plan is as large without it
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 says float32
     for profile in profiles:
-        ranges.append(TrtProfile())
+        ranges = builder.create_optimization_profile()
         for name, (least, typical, most) in profile.shapes.items():
-            ranges[-1].add(name, min=least, opt=typical, max=most)
-    cached = options.timing_cache is not None and Path(options.timing_cache).is_file()
-    everywhere = trt.HardwareCompatibilityLevel.AMPERE_PLUS
-    with quiet():
-        return CreateConfig(
-            profiles=ranges,
-            load_timing_cache=options.timing_cache if cached else None,
-            memory_pool_limits=options.workspace and {trt.MemoryPoolType.WORKSPACE: options.workspace},
-            version_compatible=options.version_compatible,
-            hardware_compatibility_level=everywhere if options.hardware_compatible else None,
-            profiling_verbosity=trt.ProfilingVerbosity.LAYER_NAMES_ONLY,
-            progress_monitor=monitor,
-        )
+            ranges.set_shape(name, least, typical, most)
+        config.add_optimization_profile(ranges)
+    if options.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if options.hardware_compatible:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if options.timing_cache is not None:
+        file = Path(options.timing_cache)
+        known = config.create_timing_cache(file.read_bytes() if file.is_file() else b"")
+        config.set_timing_cache(known, ignore_mismatch=False)
+    if options.compute_capabilities:  # left out, it is the library's default, which runs on later GPUs as well
+        config.num_compute_capabilities = len(options.compute_capabilities)
+        for number, target in enumerate(options.compute_capabilities):
+            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{target.replace('.', '')}"), number)
+    return config
 
 
-def new_monitor(trt: Any, progress: Progress) -> Any:
-    """A progress monitor that tells `progress` the outer phases; what that raises stops the build.
-
-    TensorRT calls it from several threads.
-    """
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self._lock, self._phases = Lock(), dict[str, tuple[int, int]]()  # name: depth, steps
-            self._interruption: BaseException | None = None
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            with self._lock:
-                depth = self._phases.get(parent_phase or "", (0, 0))[0] + 1
-                self._phases[phase_name] = depth, num_steps
-                self._tell(phase_name, 0)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            with self._lock:
-                self._tell(phase_name, step + 1)
-                return self._interruption is None
-
-        def phase_finish(self, phase_name: str) -> None:
-            with self._lock:
-                self._tell(phase_name, self._phases[phase_name][1])
-                del self._phases[phase_name]
-
-        def raise_interruption(self) -> None:
-            if self._interruption is not None:
-                raise self._interruption
-
-        def _tell(self, phase: str, done: int) -> None:
-            depth, steps = self._phases[phase]
-            if depth <= DEPTH and self._interruption is None:
-                try:
-                    progress(phase, done, steps)
-                except BaseException as error:  # an exception must not pass through TensorRT's own code
-                    self._interruption = error
-
-    return Monitor()
+def _keep_timings(config: Any, file: Path) -> None:
+    """Write the timings, with those that another build has written meanwhile."""
+    timings = config.get_timing_cache()
+    if file.is_file():
+        timings.combine(config.create_timing_cache(file.read_bytes()), ignore_mismatch=True)
+    with whole_file(file, replace=True) as kept:
+        kept.write(timings.serialize())
 
 
-def _failure(trt: Any, messages: Messages, error: Exception) -> EngineError:
+def _failure(trt: Any, flavour: Flavour, messages: Messages) -> EngineError:
     """What to do about a build that failed."""
     if messages.out_of_memory():
         return EngineError(
-            f"TensorRT {trt.__version__} ran out of memory while it built: {messages.last()}. Lower --workspace, "
-            "--max-batch or --max-nodes, or close what else uses the GPU."
+            f"{flavour.title} {trt.__version__} ran out of memory while it built: {messages.last()}. Lower "
+            "--workspace, --max-batch or --max-nodes, or close what else uses the GPU."
         )
-    reason = messages.last(otherwise=str(error))
     return EngineError(
-        f"TensorRT {trt.__version__} could not build the plan: {reason}. If no kernel fitted, raise --workspace or "
-        "lower --max-batch or --max-nodes."
+        f"{flavour.title} {trt.__version__} could not build the plan: {messages.last()}. If no kernel fitted, raise "
+        "--workspace or lower --max-batch or --max-nodes."
     )

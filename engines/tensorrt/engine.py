@@ -16,6 +16,8 @@ from ..bundle.facts import ModelFacts, Precision, TensorRTFacts
 from ..cache import KVCache
 from ..cuda import Device, aligned, packed, quiet
 from ..memory import HeldCache, HoldingEngine, Lease, Pool
+from .flavour import TENSORRT, Flavour
+from .just_in_time import RuntimeCache, check_valid
 from .library import Messages, check_fits, import_tensorrt, new_logger, new_tool
 from .profiles import BYTES, Profile, choose
 
@@ -84,6 +86,9 @@ class TrtEngine(HoldingEngine):
         with self._lock:
             logprobs = self._run(self._plan.contexts[profile], small, cache)
         return logprobs[:, :asked]
+
+    def kernels(self) -> bytes | None:
+        return None if self._plan.compiled is None else self._plan.compiled.serialized()
 
     def kept(self, cache: HeldCache, rows: Int64, slots: Int64 | None) -> Lease:
         """Rows are copied on the GPU; choosing slots goes through the host (the runtime never does)."""
@@ -176,6 +181,7 @@ class Plan:
     profiles: list[Profile]
     contexts: list["trt.IExecutionContext"]
     messages: Messages
+    compiled: RuntimeCache | None  # of a flavour that compiles kernels when it loads
     owners: tuple["trt.ICudaEngine", "trt.Runtime", "trt.ILogger"]  # what must outlive the contexts
 
 
@@ -189,38 +195,49 @@ def load_trt_engine(
     plan: Path,
     facts: ModelFacts,
     trt_facts: TensorRTFacts,
+    flavour: Flavour = TENSORRT,
     *,
     columns: int,
     cache_precision: Precision,
     rebuild: str,
+    kernels: bytes | None = None,
 ) -> TrtEngine:
     """Open a plan on the current GPU; a version-compatible one with TensorRT's lean runtime where only that is here.
 
-    columns: C; cache_precision: of keys and values; rebuild: the command that builds the plan again.
-    Raises `EngineError` where there is no TensorRT or no GPU, and where the plan was not made for them.
+    columns: C; cache_precision: of keys and values; rebuild: the command that builds the plan again; kernels: what
+    `TrtEngine.kernels` gave on this kind of GPU. Raises `EngineError` where there is no TensorRT or no GPU, and where
+    the plan was not made for them.
     """
-    trt = import_tensorrt(lean=trt_facts.version_compatible)
-    check_fits(trt_facts, version=trt.__version__, compute_capability=None, rebuild=rebuild)
+    trt = import_tensorrt(flavour, lean=trt_facts.version_compatible)
+    check_fits(trt_facts, flavour, version=trt.__version__, compute_capability=None, rebuild=rebuild)
     device = Device()
     with ExitStack() as failed:
         failed.callback(device.close)
-        check_fits(trt_facts, version=trt.__version__, compute_capability=device.compute_capability(), rebuild=rebuild)
-        opened = open_plan(trt, plan, trt_facts, device, rebuild)
+        here = device.compute_capability()
+        check_fits(trt_facts, flavour, version=trt.__version__, compute_capability=here, rebuild=rebuild)
+        opened = open_plan(trt, plan, trt_facts, flavour, device, rebuild, kernels)
         failed.pop_all()  # the device is the engine's from here on
     return TrtEngine(opened, facts, device, columns=columns, cache_precision=cache_precision, rebuild=rebuild)
 
 
-def open_plan(trt: Any, plan: Path, trt_facts: TensorRTFacts, device: Device, rebuild: str) -> Plan:
+def open_plan(
+    trt: Any, plan: Path, trt_facts: TensorRTFacts, flavour: Flavour, device: Device, rebuild: str,
+    kernels: bytes | None = None,
+) -> Plan:  # fmt: skip
     """Deserialise a plan and make its contexts; as `load_trt_engine`, the checks done."""
     messages = Messages()
     logger = new_logger(trt, messages)
-    runtime = new_tool(trt.Runtime, logger, messages)
+    runtime = new_tool(trt.Runtime, logger, messages, flavour)
     runtime.engine_host_code_allowed = trt_facts.version_compatible  # such a plan brings the runtime's code along
-    engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+    data = plan.read_bytes()
+    if flavour.ahead_of_time:
+        check_valid(trt, runtime, data, plan, flavour, messages, rebuild)
+    engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
         raise EngineError(
-            f"TensorRT {trt.__version__} cannot load {plan}: {messages.last()}. Build it again: {rebuild}"
+            f"{flavour.title} {trt.__version__} cannot load {plan}: {messages.last()}. Build it again: {rebuild}"
         )
+    compiled = RuntimeCache(trt, engine, kernels) if flavour.ahead_of_time else None
     inputs = [
         name for name in map(engine.get_tensor_name, range(engine.num_io_tensors)) if _is_input(trt, engine, name)
     ]
@@ -233,7 +250,8 @@ def open_plan(trt: Any, plan: Path, trt_facts: TensorRTFacts, device: Device, re
     for i, name in enumerate(trt_facts.profiles):
         ranges = {n: [tuple(shape) for shape in engine.get_tensor_profile_shape(n, i)] for n in inputs}
         profiles.append(Profile(name=name, shapes={n: (low, opt, high) for n, (low, opt, high) in ranges.items()}))
-        context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE)
+        strategy = trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
+        context = engine.create_execution_context(strategy if compiled is None else compiled.config(strategy))
         if context is None or not context.set_optimization_profile_async(i, device.stream):
             raise EngineError(
                 f"The GPU has no room for {plan}'s calls ({name}): {messages.last()}. Close what uses it, or lower "
@@ -241,7 +259,7 @@ def open_plan(trt: Any, plan: Path, trt_facts: TensorRTFacts, device: Device, re
             )
         contexts.append(context)
     device.synchronize()
-    return Plan(profiles, contexts, messages, (engine, runtime, logger))
+    return Plan(profiles, contexts, messages, compiled, (engine, runtime, logger))
 
 
 def _is_input(trt: Any, engine: "trt.ICudaEngine", name: str) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from ...catalog.checks import function, instance
 from ...catalog.errors import HistoryError, OptionError
 from ...engines.bundle.items import Bundle
+from ...engines.bundle.names import EngineName
 from ...engines.machine.processors import busy, load
 from ...runtime import Batching, Drafting, EngineChoice, Recommender, Verification
 from ...runtime.metrics import FEWEST
@@ -128,7 +129,7 @@ def _generating(bench: Bench, name: Name, checkpoint: Any) -> Racer | str:
 
 def _as_exported(bench: Bench) -> bool:
     """Whether the engine has the checkpoint's precision, and must find what `generate` finds."""
-    return bench.engine.split("-")[2] == bench.bundle.manifest.precision
+    return EngineName.of(bench.engine).precision == bench.bundle.manifest.precision
 
 
 def _ours(bench: Bench, settings: RaceSettings, name: Name) -> Racer | str:
@@ -140,7 +141,7 @@ def _ours(bench: Bench, settings: RaceSettings, name: Name) -> Racer | str:
             scoring = Scoring(_verification(bench).scoring or "full")
             return BeamRacer(ReorderedBeams(prefix, loaded.trie, scoring), loaded.trie)
         case "auto":
-            if bench.engine.startswith("torch-"):
+            if not bench.bundle.is_measured(bench.engine):
                 return f"{bench.engine} has no measured latency to plan by"
             drafting = replace(bench.drafting, speculation="auto")
         case "model" | "retrieval" | "both":

@@ -50,7 +50,7 @@ def planning_for(
     if speculation == "auto":
         _check_auto(verification)
     by_hand = speculation == "fixed" or shape is not None or not verification.lossless
-    if by_hand or (speculation is None and engine.startswith("torch-")):
+    if by_hand or (speculation is None and not bundle.is_measured(engine)):
         return FixedPlanning((shape or DraftShape()) if drafter else None)
     scoring = "constrained" if verification.mode == "sampled" else verification.scoring or "full"
     return planner_for(

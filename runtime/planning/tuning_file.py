@@ -78,10 +78,8 @@ def planner_for(
     drafter: None where nothing can be drafted by; pool: the checksum of what is drafted from. Raises `OptionError`
     where the engine has no measured latency.
     """
-    if engine.partition("-")[0] == "torch":
-        raise OptionError(
-            f"{engine} has no measured latency to plan by. Use --speculation fixed, or an engine made by build-engine."
-        )
+    if not bundle.is_measured(engine):
+        raise OptionError(f"{engine} has no measured latency to plan by. {bundle.measuring(engine)}")
     facts = bundle.engine_facts(engine)
     tuning = read_tuning(bundle, engine, facts, mode, scoring, drafter)
     others = trie.length != bundle.manifest.identifier_length  # a catalog that came later, of other depths

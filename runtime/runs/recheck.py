@@ -12,6 +12,7 @@ from ...catalog.hashing import mix, uniform
 from ...catalog.trie import ItemTrie
 from ...engines.bundle.facts import EngineFacts
 from ...engines.bundle.items import Bundle
+from ...engines.bundle.names import EngineName
 from ..metrics import NEAR
 from ..options import LOSSLESS, Batching, EngineChoice, Verification
 from ..recommender import Recommender
@@ -142,7 +143,7 @@ def least_overlap(bundle: Bundle, engine: str) -> float:
 
     Half precision rounds by more than `NEAR`: with the size of a call, near scores change places.
     """
-    precision = engine.rpartition("-")[2]  # of the torch backend
+    precision = EngineName.of(engine).precision  # of the torch backend
     if engine in bundle.engine_names():
         precision = bundle.engine_facts(engine).precision
     return 1.0 if precision == bundle.manifest.precision == "fp32" else ROUNDED

@@ -48,8 +48,14 @@ def test_axes_are_known_at_build_time() -> None:
             == "computes axes, expected a constant: make it an initializer"
         )
     assert refusals(graph(computed.format("ReduceMean").replace(", int64[1] a", ""), {"a": np.array([1])})) == []
-    folded = "g (float[batch, 4] x) => (float[batch] y) { b = Neg (a) y = ReduceMean (x, b) }"
-    assert refusals(graph(folded, {"a": np.array([1])})) == []
+    folded = "g (float[batch, 4, 1] x) => (float[n] y) {{ b = {} y = {} (x, b) }}"
+    for operator, before in (
+        ("Unsqueeze", "Neg (a)"),
+        ("ReduceMean", "Identity (a)"),
+        ("ReduceMean", "Cast <to = 7> (a)"),
+    ):
+        assert refusals(graph(folded.format(before, operator), {"a": np.array([1])})) == []
+    assert "computes axes" in only(graph(folded.format("Neg (a)", "ReduceMean"), {"a": np.array([1])})).message
 
 
 def test_squeeze_without_axes() -> None:

@@ -20,11 +20,11 @@ SOURCE = r"""
 typedef unsigned char byte;
 typedef struct { byte *start; size_t size; } Allocation;
 static Allocation live[4096];
-static int count, gpus = 1, major = 9;
+static int count, gpus = 1, major = 9, minor;
 static size_t used, total = (size_t)1 << 30;
 static long rows_copied;
 
-void fake_reset(int g, int m, size_t t) { gpus = g; major = m; total = t; rows_copied = 0; }
+void fake_reset(int g, int m, int n, size_t t) { gpus = g; major = m; minor = n; total = t; rows_copied = 0; }
 size_t fake_used(void) { return used; }
 long fake_rows_copied(void) { return rows_copied; }
 
@@ -41,7 +41,7 @@ static int checked(void *to, const void *from, size_t size, int kind) {
 }
 int cudaGetDeviceCount(int *n) { *n = gpus; return gpus ? 0 : 100; }
 int cudaGetDevice(int *d) { *d = 0; return 0; }
-int cudaDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? major : 0; return a == 75 || a == 76 ? 0 : 1; }
+int cudaDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? major : minor; return a == 75 || a == 76 ? 0 : 1; }
 int cudaMemGetInfo(size_t *f, size_t *t) { *f = total - used; *t = total; return 0; }
 int cudaStreamCreate(void **s) { *s = malloc(1); return 0; }
 int cudaStreamDestroy(void *s) { free(s); return 0; }
@@ -89,9 +89,9 @@ class FakeCuda:
         self._library.fake_used.restype = ctypes.c_size_t
         self._library.fake_rows_copied.restype = ctypes.c_long
 
-    def reset(self, *, gpus: int = 1, major: int = 9, memory: int = 1 << 30) -> None:
-        """So many GPUs of compute capability `major`.0 with so many bytes."""
-        self._library.fake_reset(gpus, major, ctypes.c_size_t(memory))
+    def reset(self, *, gpus: int = 1, capability: tuple[int, int] = (9, 0), memory: int = 1 << 30) -> None:
+        """So many GPUs of a compute capability with so many bytes."""
+        self._library.fake_reset(gpus, *capability, ctypes.c_size_t(memory))
 
     def inside(self, address: int, size: int) -> bool:
         """Whether these bytes belong to one allocation."""
@@ -119,6 +119,7 @@ def fake_gpu(folder: Path) -> Iterator[FakeCuda]:
     if compiler is None:
         pytest.skip("no C compiler for the stand-in of the CUDA runtime")
     import fake_tensorrt
+    import fake_tensorrt_rtx
 
     library = folder / "libcudart.so.13"
     (folder / "cudart.c").write_text(SOURCE)
@@ -128,6 +129,7 @@ def fake_gpu(folder: Path) -> Iterator[FakeCuda]:
         patch.setenv("LD_LIBRARY_PATH", str(folder))
         patch.setattr(cuda, "G_CUDA", None)
         patch.setitem(sys.modules, "tensorrt", fake_tensorrt)
+        patch.setitem(sys.modules, "tensorrt_rtx", fake_tensorrt_rtx)
         _forget_tensorrt()
         yield gpu
     _forget_tensorrt()

@@ -43,7 +43,7 @@ BuilderFlag = Enum("BuilderFlag", ["TF32", "VERSION_COMPATIBLE"])
 DeviceType = Enum("DeviceType", ["GPU", "DLA"])
 ExecutionContextAllocationStrategy = Enum("ExecutionContextAllocationStrategy", ["STATIC", "ON_PROFILE_CHANGE"])
 HardwareCompatibilityLevel = Enum("HardwareCompatibilityLevel", ["NONE", "AMPERE_PLUS"])
-LayerType = Enum("LayerType", ["SHAPE"])
+LayerType = Enum("LayerType", ["SHAPE", "ATTENTION_OUTPUT"])
 MemoryPoolType = Enum("MemoryPoolType", ["WORKSPACE"])
 ProfilingVerbosity = Enum("ProfilingVerbosity", ["LAYER_NAMES_ONLY", "DETAILED"])
 TensorIOMode = Enum("TensorIOMode", ["INPUT", "OUTPUT"])
@@ -74,7 +74,7 @@ class ITensor:
 
 class INetworkDefinition:
     def __init__(self):
-        self._graph = None
+        self._graph, self._decomposable = None, 0
 
     @property
     def num_inputs(self):
@@ -86,8 +86,38 @@ class INetworkDefinition:
     def get_flag(self, flag):
         return flag is NetworkDefinitionCreationFlag.STRONGLY_TYPED
 
-    def __iter__(self):
-        return iter(())
+    @property
+    def num_layers(self):
+        return sum(node.op_type == "Attention" for node in self._graph.node)
+
+    def get_layer(self, index):
+        return ILayer(self)
+
+
+class ILayer:
+    type = LayerType.ATTENTION_OUTPUT
+
+    def __init__(self, network):
+        self._network = network
+
+
+class IAttentionOutputLayer(ILayer):
+    @property
+    def attention(self):
+        return IAttention(self._network)
+
+
+class IAttention:
+    def __init__(self, network):
+        self._network = network
+
+    @property
+    def decomposable(self):
+        return False
+
+    @decomposable.setter
+    def decomposable(self, value):
+        self._network._decomposable += bool(value)
 
 
 class ParserError:
@@ -220,8 +250,14 @@ class Builder:
             "flags": sorted(flag.name for flag in config._flags),
             "pools": config._pools,
             "hardware": config.hardware_compatibility_level.name,
+            "decomposable": network._decomposable,
+            **self._more(config),
         }
         return IHostMemory(json.dumps(content).encode())
+
+    def _more(self, config):
+        """What a flavour puts into its plans besides."""
+        return {}
 
 
 class Runtime:
@@ -235,7 +271,7 @@ class Runtime:
         if Fault.load or ("VERSION_COMPATIBLE" in content["flags"] and not self.engine_host_code_allowed):
             self._logger.log(ILogger.ERROR, Fault.load or "host code is not allowed")
             return None
-        return ICudaEngine(content)
+        return self._kind(content)
 
 
 class ICudaEngine:
@@ -305,6 +341,7 @@ class IExecutionContext:
         return True
 
 
+Runtime._kind = ICudaEngine
 _TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 

@@ -48,5 +48,6 @@ def for_gpus(path: Path, precision: str) -> ir.Model:
     fold_weights(model)
     decompose(model)
     index_mask(model, PATH)
-    lower(model, precision)
+    if precision != "fp32":
+        lower(model, precision)
     return model

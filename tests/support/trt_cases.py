@@ -10,7 +10,8 @@ import pytest
 from specbeam.engines.bundle.facts import Limits, ModelFacts, TensorRTFacts
 from specbeam.engines.onnxruntime.cpu import OrtEngine, load_ort_engine
 from specbeam.engines.prepare import prepare_graph
-from specbeam.engines.tensorrt.build import TrtOptions, build_plan
+from specbeam.engines.tensorrt.build import Kind, TrtOptions, build_plan
+from specbeam.engines.tensorrt.flavour import TENSORRT, Flavour
 from specbeam.engines.tensorrt.profiles import profiles_for
 
 ROWS, LENGTH = 28, 3  # tokens of the model; of an identifier
@@ -56,11 +57,14 @@ def _export(folder: Path) -> Graphs:
     return Graphs(exported, fp32, fp16)
 
 
-def build(graph: Path, plan: Path, *, limits: Limits = LIMITS, options: TrtOptions | None = None) -> TensorRTFacts:
+def build(
+    graph: Path, plan: Path, *, limits: Limits = LIMITS, options: TrtOptions | None = None, flavour: Flavour = TENSORRT
+) -> TensorRTFacts:
     """The plan of a target in float32 or float16, as the graph's folder says."""
+    precision = "fp16" if graph.parent.name == "fp16" else "fp32"
     return build_plan(
         graph, plan, FACTS, profiles_for("target", FACTS, limits, LENGTH), limits=limits, identifier_length=LENGTH,
-        cache="fp16" if graph.parent.name == "fp16" else "fp32", options=options or TrtOptions(),
+        kind=Kind(flavour, precision, precision), options=options or TrtOptions(),
     )  # fmt: skip
 
 

@@ -32,12 +32,13 @@ def overloads(name: str, function: object) -> list[list[str]]:
 
 
 def build(graph: str, folder: str) -> object:
-    """Polygraphy's path and ours on the genuine module, with objects that only its library could make stood in for."""
+    """Our path on the genuine module, with objects that only its library could make stood in for."""
     import tensorrt as trt
 
     import fake_tensorrt as fake
     from specbeam.engines.tensorrt import build as trt_build
     from specbeam.engines.tensorrt.library import Messages, new_logger
+    from specbeam.engines.tensorrt.monitor import new_monitor
     from specbeam.engines.tensorrt.profiles import profiles_for
     from trt_cases import FACTS, LENGTH, LIMITS
 
@@ -45,7 +46,7 @@ def build(graph: str, folder: str) -> object:
     logger = new_logger(trt, messages)
     for severity in trt.ILogger.Severity.__members__.values():
         logger.log(severity, severity.name)
-    monitor = trt_build.new_monitor(trt, lambda *what: seen.append(what))
+    monitor = new_monitor(trt, lambda *what: seen.append(what))
     assert isinstance(monitor, trt.IProgressMonitor)
     assert isinstance(logger, trt.ILogger)
     fake.BuilderFlag = trt.BuilderFlag
@@ -58,8 +59,11 @@ def build(graph: str, folder: str) -> object:
             workspace=1 << 20, timing_cache=f"{folder}/timing", version_compatible=True, hardware_compatible=True
         ),
     ):
-        config = trt_build._config(trt, profiles_for("target", FACTS, LIMITS, LENGTH), given, monitor)
-        plans.append(json.loads(trt_build._serialize((fake.Builder(logger), network, None), config, given)))
+        builder = fake.Builder(logger)
+        config = trt_build.new_config(trt, builder, profiles_for("target", FACTS, LIMITS, LENGTH), given, monitor)
+        plans.append(json.loads(builder.build_serialized_network(network, config)))
+        if given.timing_cache:
+            trt_build._keep_timings(config, Path(given.timing_cache))
     return {"version": trt.__version__, "errors": messages.last(), "progress": len(seen), "plans": plans}
 
 
@@ -70,14 +74,15 @@ def load(graph: str, plan: str) -> object:
     from specbeam.catalog.errors import EngineError
     from specbeam.engines.tensorrt import build as trt_build
     from specbeam.engines.tensorrt.engine import open_plan
-    from specbeam.engines.tensorrt.library import Messages, new_logger
+    from specbeam.engines.tensorrt.flavour import TENSORRT
+    from specbeam.engines.tensorrt.library import Messages
     from trt_cases import facts_of
 
     said = []
     messages = Messages()
     for attempt in (
-        lambda: trt_build._network(trt, Path(graph), new_logger(trt, messages), messages),
-        lambda: open_plan(trt, Path(plan), facts_of(trt.__version__), None, "REBUILD"),
+        lambda: trt_build.parse_graph(trt, TENSORRT, Path(graph), messages),
+        lambda: open_plan(trt, Path(plan), facts_of(trt.__version__), TENSORRT, None, "REBUILD"),
     ):
         try:
             attempt()

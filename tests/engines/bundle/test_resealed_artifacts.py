@@ -55,7 +55,8 @@ def test_manifests(made: Artifacts, change: Callable[[Any], object], told: str) 
     [
         (lambda c: c["roles"]["target"]["latency"][0].update(batch=0), "int` >= 1"),
         (lambda c: c["roles"]["target"]["latency"][0].update(milliseconds=-1.0), "float` > 0"),
-        (lambda c: c["roles"]["draft"].update(latency=[]), "length >= 1"),
+        (lambda c: c["roles"]["draft"].update(latency=[]), "compared and not timed"),
+        (lambda c: c["roles"]["draft"].update(latency=[], max_difference=None), "it has no latency; only what is"),
         (lambda c: c["roles"].pop("target"), "expected a target"),
         (lambda c: c["roles"].update(other=c["roles"]["draft"]), "Invalid enum value 'other'"),
         (lambda c: c.update(threads=2**64), "<="),

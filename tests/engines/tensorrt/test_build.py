@@ -1,4 +1,4 @@
-"""Building plans on a stand-in for TensorRT, through the real Polygraphy."""
+"""Building plans on a stand-in for TensorRT, with the real Polygraphy for CUDA."""
 
 import re
 import subprocess
@@ -11,12 +11,14 @@ from msgspec.structs import replace
 from fake_cuda import FakeCuda
 from specbeam.catalog.errors import EngineError
 from specbeam.catalog.extras import install
-from specbeam.engines.tensorrt.build import TrtOptions, build_plan, graph_inputs
+from specbeam.engines.tensorrt.build import Kind, TrtOptions, build_plan, graph_inputs
 from specbeam.engines.tensorrt.engine import load_trt_engine
+from specbeam.engines.tensorrt.flavour import TENSORRT
 from specbeam.engines.tensorrt.profiles import profiles_for
 from trt_cases import FACTS, LENGTH, LIMITS, Graphs, build, facts_of
 
 pytest.importorskip("polygraphy")
+FP32 = Kind(TENSORRT, "fp32", "fp32")
 
 
 def test_a_plan_and_its_facts(graphs: Graphs, gpu: FakeCuda, tmp_path: Path) -> None:
@@ -59,7 +61,7 @@ def test_progress_shows_the_outer_phases(graphs: Graphs, gpu: FakeCuda, tmp_path
         seen.append((what, done, total))
 
     profiles = profiles_for("target", FACTS, LIMITS, LENGTH)
-    settings = {"limits": LIMITS, "identifier_length": LENGTH, "cache": "fp32", "options": TrtOptions()}
+    settings = {"limits": LIMITS, "identifier_length": LENGTH, "kind": FP32, "options": TrtOptions()}
     build_plan(graphs.fp32, tmp_path / "plan", FACTS, profiles, **settings, progress=tell)
     assert seen == [
         ("Building", 0, 2), ("Timing", 0, 3), ("Timing", 1, 3), ("Timing", 3, 3), ("Building", 2, 2),
@@ -104,7 +106,7 @@ def test_failures_say_what_to_change_and_leave_nothing(graphs: Graphs, gpu: Fake
 def test_profiles_are_checked_before_anything_is_imported(graphs: Graphs, tmp_path: Path) -> None:
     profiles = profiles_for("target", FACTS, LIMITS, LENGTH)
     profiles = (profiles[0], replace(profiles[1], shapes={}))
-    settings = {"limits": LIMITS, "identifier_length": LENGTH, "cache": "fp32", "options": TrtOptions()}
+    settings = {"limits": LIMITS, "identifier_length": LENGTH, "kind": FP32, "options": TrtOptions()}
     with pytest.raises(EngineError, match="profile 'verify': the graph's input input_ids has no shapes"):
         build_plan(graphs.fp32, tmp_path / "plan", FACTS, profiles, **settings)
     with pytest.raises(EngineError, match=r"input attention_mask has no shapes\n(.*\n)*.*which the graph has not"):

@@ -4,73 +4,28 @@ The other tests run the real code on fake_tensorrt.py, which has nothing but wha
 everything in it is held against the genuine module's classes and signatures.
 """
 
-import ast
 import inspect
-import json
 import os
 import subprocess
 import sys
 import zipfile
 from enum import EnumMeta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import specbeam
-from places import SUPPORT
 from trt_bindings import bindings, wheel
+from trt_conformance import NAMES, OURS, PACKAGE, chains, probe, uses
 
 pytest.importorskip("polygraphy")
-PACKAGE = Path(specbeam.__file__).parent
 VERSIONS = ("11.4.0.106", "10.16.1.11")
-OURS = [PACKAGE / "engines" / "tensorrt" / f"{name}.py" for name in ("engine", "build", "library")]
+RTX_ALONE = {("ComputeCapability",)}  # what is asked of TensorRT for RTX alone
 MADE_BY_US = {"Builder", "OnnxParser", "Runtime"}  # the rest comes from TensorRT
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
 def genuine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bindings(tmp_path_factory.mktemp("bindings"), "tensorrt", request.param)
-
-
-def probe(folder: Path, *arguments: object) -> Any:
-    """What trt_probe.py prints about the module in `folder`; warnings are errors there, too."""
-    path = os.pathsep.join([str(folder), str(SUPPORT)])
-    done = subprocess.run(
-        [sys.executable, "-W", "error", SUPPORT / "trt_probe.py", *map(str, arguments)],
-        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def chains(path: Path) -> set[tuple[str, ...]]:
-    """Every `trt.A.B` in a source file, as ("A", "B")."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        names: list[str] = []
-        while isinstance(node, ast.Attribute):
-            names.insert(0, node.attr)
-            node = node.value
-        if names and isinstance(node, ast.Name) and node.id == "trt":
-            found.add(tuple(names))
-    return found
-
-
-def uses() -> dict[str, set[str]]:
-    """The public attributes of every class of fake_tensorrt.py, those set in methods included."""
-    tree = ast.parse((SUPPORT / "fake_tensorrt.py").read_text())
-    found = {}
-    for kind in (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name != "Fault"):
-        names = {node.name for node in ast.walk(kind) if isinstance(node, ast.FunctionDef)}
-        for target in (node for node in ast.walk(kind) if isinstance(getattr(node, "ctx", None), ast.Store)):
-            if isinstance(target, ast.Attribute):
-                names.add(target.attr)
-        for statement in kind.body:
-            if isinstance(statement, ast.Assign):
-                names |= {n.id for n in ast.walk(statement.targets[0]) if isinstance(n, ast.Name)}
-        found[kind.name] = {name for name in names if not name.startswith("_")}
-    return found
 
 
 def test_the_lists_that_are_compared_are_not_empty() -> None:
@@ -85,7 +40,7 @@ def test_everything_that_is_used_exists(genuine: Path) -> None:
     import fake_tensorrt
 
     api = probe(genuine, "api", "tensorrt")
-    for first, *rest in set.union(*map(chains, OURS)) - {("__version__",)}:
+    for first, *rest in set.union(*map(chains, OURS)) - NAMES - RTX_ALONE:
         assert first in api
         assert not rest or rest[0] in api[first]["attributes"], (first, rest)
     for name, kind in vars(fake_tensorrt).items():

@@ -236,7 +236,7 @@ def test_a_plan_is_opened_only_where_it_runs(plans: Plans, gpu: FakeCuda) -> Non
     with pytest.raises(EngineError, match=f"compute capability 8.6; this one has 9.0. Run: {REBUILD}"):
         load(plans, compute_capability="8.6")
     load(plans, compute_capability="8.6", hardware_compatible=True)
-    gpu.reset(major=7)
+    gpu.reset(capability=(7, 0))
     with pytest.raises(EngineError, match=r"8.0 or more; this one has 7.0"):
         load(plans, compute_capability="8.6", hardware_compatible=True)
     gpu.reset(gpus=0)

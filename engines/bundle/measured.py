@@ -1,0 +1,96 @@
+"""What was measured on a machine's GPU of an engine that was built without one: measured-<gpu>.json in its folder."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec.structs import replace
+
+from ...catalog.bounds import Number, check_names
+from ...catalog.files import Frozen
+from ..machine.gpus import used_gpu
+from .checksums import check_file
+from .facts import EngineFacts, FileFacts, LatencyPoint, Role
+from .sealed import Sealed, read_sealed
+
+MEASURED_SCHEMA = 1
+
+
+class Measurement(Frozen, frozen=True):
+    """Of one graph; as in `RoleFacts`."""
+
+    max_difference: Number
+    latency: Annotated[tuple[LatencyPoint, ...], msgspec.Meta(min_length=1)]
+
+
+class Measured(Sealed, frozen=True, kw_only=True):
+    """One kind of GPU's file: machines of a fleet may have different ones, and share the engine."""
+
+    engine: str  # the checksum of its engine.json
+    gpu: str  # what the driver calls it
+    compute_capability: str
+    driver: str | None  # its version; None: not told
+    versions: dict[str, str]
+    roles: dict[Role, Measurement]
+    files: dict[str, FileFacts]  # in the engine's folder: kernels that were compiled for this GPU
+
+    def __post_init__(self) -> None:
+        check_names(self.files)
+
+
+def slug(gpu: str) -> str:
+    """A GPU's name as part of a file's, e.g. "nvidia-geforce-rtx-4090"."""
+    return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")[:64] or "gpu"
+
+
+def measured_file(folder: Path, gpu: str) -> Path:
+    """Where an engine's folder keeps what was measured on a kind of GPU."""
+    return folder / f"measured-{slug(gpu)}.json"
+
+
+def kernels_file(folder: Path, gpu: str, role: Role) -> Path:
+    """Where an engine's folder keeps the kernels that were compiled for a kind of GPU."""
+    return folder / f"kernels-{slug(gpu)}-{role}.cache"
+
+
+def kept_kernels(folder: Path, role: Role, remedy: str) -> bytes | None:
+    """Kernels of a graph that were compiled for this machine's GPU; None: none were kept.
+
+    Raises `BundleError` where they are damaged: what runs on a GPU is as it was written, or is not run.
+    """
+    found = _of_this_gpu(folder, remedy)
+    file = None if found is None else kernels_file(folder, found.gpu, role)
+    if found is None or file is None or file.name not in found.files:
+        return None
+    check_file(file, found.files[file.name], remedy, folder)
+    return file.read_bytes()
+
+
+def found_measurement(folder: Path, facts: EngineFacts, remedy: str) -> Measured | None:
+    """What was measured of an engine on this machine's GPU; where none is told of, the only one that there is.
+
+    remedy: the command that measures again. Raises `BundleError` where the file is damaged.
+    """
+    found = _of_this_gpu(folder, remedy)
+    fits = found is not None and found.engine == facts.checksum and found.roles.keys() == facts.roles.keys()
+    return found if fits else None
+
+
+def _of_this_gpu(folder: Path, remedy: str) -> Measured | None:
+    files = sorted(folder.glob("measured-*.json"))
+    if files and (gpu := used_gpu()) is not None:
+        files = [file for file in files if file == measured_file(folder, gpu.name)]
+    return read_sealed(files[0], Measured, remedy, MEASURED_SCHEMA) if len(files) == 1 else None
+
+
+def with_measurement(folder: Path, facts: EngineFacts, remedy: str) -> EngineFacts:
+    """An engine's facts with what was measured on this machine's GPU, where something was."""
+    found = found_measurement(folder, facts, remedy)
+    if found is None:
+        return facts
+    roles = {
+        role: replace(each, max_difference=found.roles[role].max_difference, latency=found.roles[role].latency)
+        for role, each in facts.roles.items()
+    }
+    return replace(facts, roles=roles)

@@ -1,0 +1,87 @@
+"""build-engine --finish: an engine that was built without a GPU, compared and timed on this machine's."""
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import get_args
+
+from msgspec.structs import replace
+
+from ..catalog.errors import EngineError
+from ..catalog.files import whole_file
+from ..catalog.temporaries import temporary_directory
+from .backend import Progress
+from .build import Order, measure
+from .bundle.facts import FileFacts, Role
+from .bundle.measured import MEASURED_SCHEMA, Measured, Measurement, kernels_file, measured_file
+from .bundle.model import ModelBundle
+from .bundle.open import open_bundle
+from .bundle.sealed import sealed
+from .machine.gpus import found_gpus, used_gpu
+from .registry import chosen_threads, find_backend
+
+
+def finish_engine(
+    bundle: str | Path | ModelBundle,
+    name: str,
+    *,
+    threads: int | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> Path:
+    """Compare an engine that was built ahead of time with the exported graph, and time its calls, on this GPU.
+
+    What was found, and the kernels that were compiled, are kept beside it for this kind of GPU, in place of what was
+    measured before; returns that file. Raises `EngineError` where the engine cannot run here, differs from the exported
+    graph by too much, or was measured when it was built; nothing is written then.
+    """
+    bundle = bundle if isinstance(bundle, ModelBundle) else open_bundle(bundle)
+    facts = bundle.engine_facts(name)
+    backend = find_backend(facts.backend, facts.device)
+    if backend.runs_here:
+        raise EngineError(
+            f"{name} was compared and timed when it was built: there is nothing to finish. To do it again: "
+            f"{bundle.rebuild(name, facts)}"
+        )
+    order = Order(bundle, backend, {r: each.precision for r, each in facts.roles.items()}, chosen_threads(threads))
+    gpu, capability = _gpu()
+    folder = order.folder
+    for role in facts.roles:
+        bundle.engine_folder(name, role)  # raises where a file is not as it was written
+    found, kernels = dict[Role, Measurement](), dict[Role, bytes | None]()
+    with temporary_directory(folder / "measured") as scratch:
+        for role in (role for role in get_args(Role) if role in facts.roles):
+            unmeasured = replace(facts.roles[role], max_difference=None, latency=())
+            found[role] = measure(
+                order, role, folder / role, unmeasured, scratch, progress,
+                keep=lambda engine, role=role: kernels.update({role: engine.kernels()}),  # type: ignore[misc]
+            )  # fmt: skip
+    measured = Measured(
+        schema_version=MEASURED_SCHEMA, engine=facts.checksum, gpu=gpu, compute_capability=capability,
+        driver=found_gpus().driver, versions=order.backend.versions(), roles=found, files={},
+    )  # fmt: skip
+    return _write(folder, measured, {role: data for role, data in kernels.items() if data})
+
+
+def _gpu() -> tuple[str, str]:
+    """This machine's GPU: what the driver calls it, and its compute capability. Raises `EngineError` without one."""
+    from .cuda import Device
+
+    with closing(Device()) as device:
+        capability = device.compute_capability()
+    told = used_gpu()
+    return (f"GPU of compute capability {capability}" if told is None else told.name), capability
+
+
+def _write(folder: Path, measured: Measured, kernels: Mapping[Role, bytes]) -> Path:
+    """Put the kernels, and then the file that lists them, into an engine's folder."""
+    files = {}
+    for role, data in kernels.items():
+        path = kernels_file(folder, measured.gpu, role)
+        with whole_file(path, replace=True) as file:
+            file.write(data)
+        files[path.name] = FileFacts(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+    path = measured_file(folder, measured.gpu)
+    with whole_file(path, replace=True) as file:
+        file.write(sealed(replace(measured, files=files)))
+    return path

@@ -1,0 +1,65 @@
+"""inspect --engine NAME --layers: what the compiler made of an engine's graphs, as its folder keeps it."""
+
+from typing import get_args
+
+from ...catalog.errors import EngineError
+from ...catalog.files import Frozen
+from ..bundle.checksums import check_file
+from ..bundle.facts import EngineFacts, EnginePrecision, Role
+from ..bundle.model import ModelBundle
+from .kernels import ProfileKernels, count_kernels
+from .layers import LAYERS, Layer, read_layers
+
+
+class CompiledRole(Frozen, frozen=True):
+    """One graph of an engine."""
+
+    precision: EnginePrecision
+    attentions: int  # of the model, one a layer
+    profiles: tuple[ProfileKernels, ...]
+    layers: tuple[Layer, ...]  # all of them, in the order in which the compiler lists them
+
+
+class CompiledEngine(Frozen, frozen=True):
+    """An engine's graphs."""
+
+    engine: str
+    versions: dict[str, str]  # of what built it
+    roles: dict[Role, CompiledRole]
+
+    def described(self) -> str:
+        """A few lines of text: kernels by role and optimization profile."""
+        versions = ", ".join(f"{library} {version}" for library, version in self.versions.items())
+        lines = [f"{self.engine}: what the compiler ({versions}) made of it"]
+        for role, compiled in self.roles.items():
+            lines.append(f"  {role}, {compiled.precision}: {len(compiled.layers)} layers")
+            if not any(layer.kind for layer in compiled.layers):
+                lines.append("    their kinds are not known: the plan was built without its layers' details")
+                continue
+            lines += [f"    {line}" for profile in compiled.profiles for line in profile.described()]
+        return "\n".join(lines)
+
+
+def compiled_engine(bundle: ModelBundle, name: str) -> CompiledEngine:
+    """What is kept of a TensorRT engine's layers. Raises `EngineError` where nothing is, with what to do then."""
+    facts = bundle.engine_facts(name)
+    roles: dict[Role, CompiledRole] = {}
+    for role in (role for role in get_args(Role) if role in facts.roles):
+        own = facts.roles[role]
+        if own.tensorrt is None:
+            raise EngineError(
+                f"{name} is an engine of {facts.backend}, of which no layers are kept; expected one of TensorRT, such "
+                f"as: specbeam build-engine {bundle.path} --backend tensorrt-rtx"
+            )
+        layers, attentions = _layers(bundle, name, role, facts), bundle.facts(role).layers
+        counted = count_kernels(layers, attentions, own.tensorrt.profiles)
+        roles[role] = CompiledRole(precision=own.precision, attentions=attentions, profiles=counted, layers=layers)
+    return CompiledEngine(engine=name, versions=facts.versions, roles=roles)
+
+
+def _layers(bundle: ModelBundle, name: str, role: Role, facts: EngineFacts) -> tuple[Layer, ...]:
+    """layers.json of a graph, once it is what engine.json says."""
+    folder, listed, again = bundle.path / "engines" / name, f"{role}/{LAYERS}", bundle.rebuild(name, facts)
+    if listed in facts.files:
+        check_file(folder / listed, facts.files[listed], again, bundle.path)
+    return read_layers(folder / role, again)

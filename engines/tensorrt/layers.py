@@ -1,0 +1,214 @@
+"""What TensorRT made of a graph: its compiled layers, as the builder's log and the engine inspector list them.
+
+Sources: the builder's message "Layers:" at its verbose level (a list a plan, with or without a GPU), and
+`IEngineInspector.get_engine_information` (JSON, of an engine that was loaded, so on a GPU alone). Both say more than
+names where the plan was built with `ProfilingVerbosity.DETAILED`. TensorRT and TensorRT for RTX write them alike; they
+differ by version in where they put element types.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+
+from ...catalog.bounds import DAMAGED
+from ...catalog.errors import EngineError
+from ...catalog.files import Frozen, whole_file
+
+LAYERS = "layers.json"  # beside a plan
+SCHEMA = 1
+HEADING = "Layers:\n"  # what the builder's message begins with
+
+# TensorRT's names of element types, in the log and in the inspector's texts ("Row major linear FP16 format").
+_TYPES = {
+    "float": "fp32", "fp32": "fp32", "half": "fp16", "fp16": "fp16", "bfloat16": "bf16", "bf16": "bf16", "fp8": "fp8",
+    "fp4": "fp4", "int4": "int4", "int8": "int8", "uint8": "uint8", "int32": "int32", "int64": "int64", "bool": "bool",
+}  # fmt: skip
+_WORD = re.compile(r"[A-Za-z]+\d*")
+_TENSOR = re.compile(r"\{ Name: (.*?), (?:Location: \w+, )?Dimensions: \[([-\d,]*)\], (?:.*?Datatype: (\w+))?")
+_LINE = re.compile(r"Name: (.*), LayerType: (\w*)(?:, |$)")
+_FIELD = re.compile(r", (Inputs|Constants|Outputs|TacticName|Metadata): ")
+_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=\[ONNX Layer: |$)")
+_PROFILE = re.compile(r"\[profile (\d+)\]")
+_REGION = re.compile(r"_myl(\d+)_\d+$")
+
+
+class Layer(Frozen, frozen=True):
+    """One compiled layer: a kernel, or what stands between kernels."""
+
+    name: str
+    kind: str  # TensorRT's LayerType: "gemm", "kgen", ...; "" where it tells names alone
+    tactic: str  # of the kernel; "" where it has none, or is compiled when the engine is loaded
+    inputs: tuple[str, ...]  # element types of what it reads of other layers: "fp16", "int64", ...
+    weights: tuple[str, ...]  # element types of its constants of more than one element
+    outputs: tuple[str, ...]  # element types of what it makes
+    nodes: tuple[str, ...]  # the graph's nodes that it computes, or a part of which
+    profile: Annotated[int, msgspec.Meta(ge=0)]  # index of the optimization profile that it is for
+
+
+class _Record(Frozen, frozen=True):
+    """layers.json."""
+
+    schema_version: int
+    layers: tuple[Layer, ...]
+
+
+class _Found(NamedTuple):
+    """A layer of unknown profile, and the names of its tensors: those of later profiles say which it is."""
+
+    layer: Layer
+    tensors: tuple[str, ...]
+
+
+def layers_of_log(text: str) -> tuple[Layer, ...]:
+    """The layers of the newest list in a builder's log (or in that one message); empty where there is none.
+
+    text: messages at the verbose level. The builder lists nothing with less than `ProfilingVerbosity.DETAILED`; a plan
+    for several compute capabilities has one list, which is what their lowest makes of the graph.
+    """
+    _, heading, listed = text.rpartition(HEADING)
+    lines = listed.split("\n\n", 1)[0].splitlines() if heading else []  # inputs and outputs follow the empty line
+    return _assigned([_of_line(line) for line in lines if line.strip()])
+
+
+def layers_of_inspector(text: str) -> tuple[Layer, ...]:
+    """The layers that an engine inspector's JSON names (`get_engine_information`); raises `EngineError` for other text.
+
+    A plan that was built without `ProfilingVerbosity.DETAILED` has names alone.
+    """
+    try:
+        said = json.loads(text)
+        listed = said["Layers"]
+        found = [_of_json(layer if isinstance(layer, dict) else {"Name": str(layer)}) for layer in listed]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EngineError(
+            f"TensorRT's engine inspector gave text without a list of layers ({type(error).__name__}: {error}); "
+            'expected JSON with "Layers". This may be a later version than is known here.'
+        ) from error
+    return _assigned(found)
+
+
+def layers_of_engine(trt: Any, engine: Any) -> tuple[Layer, ...]:
+    """The layers of a loaded engine (TensorRT's `ICudaEngine`), by its inspector; trt: the engine's module."""
+    return layers_of_inspector(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
+
+
+def write_layers(folder: Path, layers: Sequence[Layer]) -> None:
+    """Keep what was compiled as layers.json in a graph's folder."""
+    record = _Record(schema_version=SCHEMA, layers=tuple(layers))
+    with whole_file(folder / LAYERS, replace=True) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
+
+
+def read_layers(folder: Path, rebuild: str) -> tuple[Layer, ...]:
+    """What `write_layers` kept. Raises `EngineError`, naming the command `rebuild`, where it is absent or damaged."""
+    path = folder / LAYERS
+    if not path.is_file():
+        raise EngineError(
+            f"{path} is absent: what the compiler made of this graph was not kept, since an earlier SpecBeam built the "
+            f"engine. Build it again with: {rebuild}"
+        )
+    try:
+        record = msgspec.json.decode(path.read_bytes(), type=_Record)
+    except DAMAGED as error:
+        raise EngineError(f"{path} is damaged: {error}. Build it again with: {rebuild}") from error
+    if record.schema_version != SCHEMA:
+        raise EngineError(
+            f"{path} has schema version {record.schema_version}, this SpecBeam reads {SCHEMA}. Build it again with: "
+            f"{rebuild}"
+        )
+    return record.layers
+
+
+def _of_line(line: str) -> _Found:
+    """A line of the log: "Name: ..., LayerType: ..., Inputs: [ {...}, ...], ..."; names alone are a name."""
+    head = _LINE.match(line)
+    if head is None:
+        return _Found(_named(line.strip()), ())
+    parts = _FIELD.split(line[head.end(2) :])  # "", a field, its text, the next field, ...
+    fields = dict(zip(parts[1::2], parts[2::2], strict=True))
+    tensors = {field: _TENSOR.findall(fields.get(field, "")) for field in ("Inputs", "Constants", "Outputs")}
+    inputs, constants, outputs = (
+        [(name, [int(size) for size in sizes.split(",") if size], kind) for name, sizes, kind in tensors[field]]
+        for field in tensors
+    )
+    return _Found(
+        _layer(
+            head[1], head[2], fields.get("TacticName", "").partition(",")[0], fields.get("Metadata", ""),
+            [kind for _, _, kind in inputs], [kind for _, sizes, kind in constants if _many(sizes)],
+            [kind for _, _, kind in outputs],
+        ),
+        tuple(name for name, _, _ in inputs + outputs),
+    )  # fmt: skip
+
+
+def _of_json(said: Mapping[str, Any]) -> _Found:
+    """A layer of the inspector: the same in JSON."""
+    if "LayerType" not in said:
+        return _Found(_named(str(said["Name"])), ())
+    inputs, outputs = said.get("Inputs", []), said.get("Outputs", [])
+    weights = [_json_type(tensor) for tensor in said.get("Constants", []) if _many(tensor.get("Dimensions", []))]
+    if isinstance(kept := said.get("Weights"), dict) and int(kept.get("Count", 0)) > 1:  # of a plain layer's own
+        weights.append(str(kept.get("Type", "")))
+    return _Found(
+        _layer(
+            str(said["Name"]), str(said["LayerType"]), str(said.get("TacticName", "")), str(said.get("Metadata", "")),
+            list(map(_json_type, inputs)), weights, list(map(_json_type, outputs)),
+        ),
+        tuple(str(tensor.get("Name", "")) for tensor in [*inputs, *outputs]),
+    )  # fmt: skip
+
+
+def _json_type(tensor: Mapping[str, Any]) -> str:
+    return str(tensor.get("Datatype") or tensor.get("Format/Datatype") or "")
+
+
+def _many(sizes: Sequence[int]) -> bool:
+    """Whether a constant is more than a number."""
+    return any(size != 1 for size in sizes)
+
+
+def _named(name: str) -> Layer:
+    return _layer(name, "", "", "", [], [], [])
+
+
+def _layer(
+    name: str, kind: str, tactic: str, metadata: str, inputs: list[str], weights: list[str], outputs: list[str]
+) -> Layer:
+    nodes = tuple(dict.fromkeys(_NODE.findall(re.sub("\x1e|\x1f", "", metadata).strip())))
+    return Layer(
+        name=name, kind=kind, tactic=tactic, nodes=nodes, profile=0,
+        inputs=tuple(map(_type, inputs)), weights=tuple(map(_type, weights)), outputs=tuple(map(_type, outputs)),
+    )  # fmt: skip
+
+
+def _type(said: str) -> str:
+    """An element type as it is called here; "?" where TensorRT does not say (for dynamic shapes, some versions)."""
+    known = (_TYPES.get(word.lower()) for word in _WORD.findall(said))
+    return next((name for name in known if name is not None), "?")
+
+
+def _assigned(found: Sequence[_Found]) -> tuple[Layer, ...]:
+    """Layers with their profiles. Names of the later profiles' tensors end with "[profile 1]" and the like.
+
+    Of a region that TensorRT compiled as one ("_myl3_5": region 3), some layers have such names, and all are of it.
+    """
+    marks = [_mark(one) for one in found]
+    regions = {region: mark for one, mark in zip(found, marks, strict=True) if mark for region in _region(one)}
+    return tuple(
+        msgspec.structs.replace(one.layer, profile=mark or next((regions.get(r, 0) for r in _region(one)), 0))
+        for one, mark in zip(found, marks, strict=True)
+    )
+
+
+def _mark(found: _Found) -> int:
+    """The profile that a layer's name, or its tensors' names, tell; 0 where none does."""
+    names = (found.layer.name, *found.tensors)
+    return max((int(number) for name in names for number in _PROFILE.findall(name)), default=0)
+
+
+def _region(found: _Found) -> Iterator[str]:
+    yield from _REGION.findall(found.layer.name)
