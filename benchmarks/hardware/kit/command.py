@@ -93,13 +93,12 @@ def interrupts() -> Iterator[None]:
 
 def watched(job: Job, part: Part, place: str, seconds: float) -> Record:
     """Run a part under a bar of its steps."""
-    with tqdm(
-        desc=f"{place} {part.title}", disable=None, leave=False, bar_format="{desc}: {n}/{total} {postfix}"
-    ) as bar:
+    shape = "{desc}: {n}/{total} steps, {elapsed} {postfix}"
+    with tqdm(desc=f"{place} {part.title}", total=1, disable=None, leave=False, bar_format=shape) as bar:
 
         def watch(record: Record | None) -> None:
             if record is not None:
-                bar.total, bar.n = len(record.planned), len(record.steps)
+                bar.total, bar.n = len(record.planned) or 1, len(record.steps)
                 bar.set_postfix_str(record.running or "")
 
         return run_part(job, part, seconds, watch)
