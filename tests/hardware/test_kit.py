@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 import kit_cases
-from benchmarks.hardware.kit import command, engines, libraries, machine, report
+from benchmarks.hardware.kit import child, command, engines, libraries, machine, report
 from benchmarks.hardware.kit.parts import PARTS, Job, Part, PassedOver
 from benchmarks.hardware.kit.record import Record, read, write
+from fake_cuda import FakeCuda
 from kit_cases import made_setup
+from quick_builds import few_timings
 from specbeam.engines.machine.gpus import Gpu, Gpus
 from tiny_bundle import Tiny
 
@@ -235,7 +237,61 @@ def test_what_is_not_installed_is_passed_over_with_the_command_that_installs_it(
             libraries.steps(gpu_job(out, "8.9"))[backend]()
 
 
-PARTS_OF = ("torch", "onnxruntime", "tensorrt")
+PARTS_OF = ("torch", "onnxruntime", "tensorrt", "tensorrt-rtx")
+
+
+@pytest.fixture
+def nvidia(gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    """A machine with a GPU and both flavours of TensorRT, on the stand-in for them."""
+    from specbeam.engines import registry
+
+    version = registry.backend_version
+    for module in (registry, libraries):
+        monkeypatch.setattr(module, "backend_version", lambda name: "1" if "tensorrt" in name else version(name))
+    gpu.reset(capability=(8, 6))
+    return gpu
+
+
+def attempted(job: Job, name: str) -> dict[str, str]:
+    """A part's steps in this process, by their outcome."""
+    (part,) = (part for part in PARTS if part.name == name)
+    record = child.work(child.Told(job=job, part=part))
+    while part.apart and record.status == "unfinished":
+        record = child.work(child.Told(job=job, part=part))
+    return {step.name: step.status if step.reason is None else str(step.reason) for step in record.steps}
+
+
+def test_both_flavours_of_tensorrt_go_all_the_way_on_a_stand_in_for_a_gpu(
+    tiny: Tiny, out: Path, histories: Path, nvidia: FakeCuda
+) -> None:
+    out.mkdir()
+    setup = made_setup(device="cuda", gpu="G", compute_capability="8.6", pair=str(tiny.bundle))
+    job = Job(out=out, setup=setup, histories=histories)
+    assert set(attempted(job, "pair").values()) == {"done"}
+    with few_timings():
+        plain, rtx = attempted(job, "parity-tensorrt"), attempted(job, "parity-tensorrt-rtx")
+    assert {plain[f"{precision}: {what}"] for precision in ("fp32", "fp16") for what in STEPS} == {"done"}
+    assert {rtx[f"fp16: {what}"] for what in (*STEPS, "finish")} == {"done"}
+    assert kept(out, "parity-tensorrt-rtx").rows[0]["for"] == "7.5 8.0 8.6 8.9 12.0 12.1"
+    for flavour in ("tensorrt", "tensorrt-rtx"):
+        assert set(attempted(job, f"lossless-{flavour}").values()) == {"done"}
+    for row in kept(out, "lossless-tensorrt").rows:
+        assert row["as without drafts"] == row["lists"] or row["engine"] != "tensorrt-cuda-fp32"
+    for part in ("latency", "pools", "memory"):
+        found = attempted(job, part)
+        assert set(found.values()) == {"done"}
+        assert any("tensorrt-rtx-cuda-fp16" in name for name in found)
+
+
+STEPS = ("build", "numbers", "lists")
+
+
+def test_gpus_that_tensorrt_for_rtx_does_not_list_are_passed_over(out: Path, nvidia: FakeCuda) -> None:
+    with pytest.raises(PassedOver, match=r"does not list GPUs of compute capability 9\.0; it lists 7\.5, 8\.0"):
+        engines.precisions(gpu_job(out, "9.0"), "tensorrt-rtx")
+    assert engines.precisions(gpu_job(out, "7.5"), "tensorrt-rtx") == ("fp16", "bf16")
+    with pytest.raises(PassedOver, match=r"no bf16 kernels for GPUs of compute capability 7\.5"):
+        engines.build(gpu_job(out, "7.5"), None, "tensorrt-rtx", "bf16")  # type: ignore[arg-type]
 
 
 def test_tables_of_a_report() -> None:

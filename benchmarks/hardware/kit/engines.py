@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from specbeam.engines.tensorrt.flavour import Flavour
 
 RTX = "tensorrt-rtx"
+BATCH = 8  # requests in a call where nothing else is said
 HALF = ("fp16", "bf16")
 PRECISIONS = {
     ("torch", "cuda"): ("fp32", *HALF), ("torch", "cpu"): ("fp32", "bf16"),
@@ -76,7 +77,7 @@ def build(job: Job, bundle: Bundle, backend: str, precision: str) -> str:
         from specbeam.engines.tensorrt.backend import CallSizes
         from specbeam.engines.tensorrt.build import TrtOptions
 
-        options["sizes"] = CallSizes(max_batch=max(*job.sizes.batches, *job.sizes.batch_sizes))
+        options["sizes"] = CallSizes(max_batch=max(BATCH, *job.sizes.batches, *job.sizes.batch_sizes))
         if backend == RTX:
             if (capability := job.setup.compute_capability) not in (None, *targets(precision)):
                 raise PassedOver(f"{NAMES[RTX]} has no {precision} kernels for GPUs of compute capability {capability}")
@@ -110,7 +111,12 @@ LISTS = ": lists"  # how the steps of parity end that open an engine
 
 
 def opened(
-    bundle: Bundle, engine: str, *, drafting: Drafting | str, batch: int = 8, verification: Verification | None = None
+    bundle: Bundle,
+    engine: str,
+    *,
+    drafting: Drafting | str,
+    batch: int = BATCH,
+    verification: Verification | None = None,
 ) -> Recommender:
     """A recommender on an engine of the pair."""
     return Recommender.open(
