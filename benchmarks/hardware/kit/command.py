@@ -119,9 +119,9 @@ def run(job: Job, parts: Sequence[Part], minutes: float) -> bool:
             print(f"{place} {told(record)}", flush=True)
     except KeyboardInterrupt:
         for part in parts:
-            record = read(job.out, part.name)
-            if record is not None and record.running is not None:
-                write(job.out, stopped(record, "interrupted"))
+            left = read(job.out, part.name)
+            if left is not None and left.running is not None:
+                write(job.out, stopped(left, "interrupted"))
         raise
     finally:
         report = write_report(job, parts)

@@ -11,6 +11,7 @@ from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.registry import find_backend, load_engine
 from specbeam.runtime import EngineChoice, Recommender, Verification
 from specbeam.runtime.options import Batching, Drafting
+from specbeam.runtime.types import DrafterKind
 
 if TYPE_CHECKING:
     from specbeam.engines.tensorrt.flavour import Flavour
@@ -114,11 +115,11 @@ def opened(
     bundle: Bundle,
     engine: str,
     *,
-    drafting: Drafting | str,
+    drafting: Drafting | DrafterKind,
     batch: int = BATCH,
     verification: Verification | None = None,
 ) -> Recommender:
     """A recommender on an engine of the pair."""
     return Recommender.open(
         bundle, engine=EngineChoice(engine), drafting=drafting, batching=Batching(batch), verification=verification
-    )  # type: ignore[arg-type]
+    )

@@ -60,7 +60,7 @@ def compared(job: Job, engine: str, mode: str, k: int) -> list[Row]:
             "target calls a user": loop.stats.target_calls / max(loop.stats.requests, 1),
         })  # fmt: skip
         faults += [fault for x, y in zip(ours, plain, strict=True) if (fault := ranking_fault(x, y))]
-    allowed = sum(int(row["lists"]) for row in rows) // TIES if mode == "sampled" else 0  # type: ignore[arg-type]
+    allowed = sum(row["lists"] for row in rows) // TIES if mode == "sampled" else 0
     if engine.endswith("fp32") and len(faults) > allowed:
         raise Wrong(f"{len(faults)} lists are not those without drafts beyond near-ties: {faults[0]}", rows)
     return rows

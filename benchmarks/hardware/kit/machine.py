@@ -35,14 +35,14 @@ def used(gpus: Gpus) -> Gpu:
 
 def found_setup(device: str, pair: str, size: str) -> Setup:
     """Everything that a result depends on. Raises `EngineError` where the device is "cuda" and there is no GPU."""
-    gpus = found_gpus() if device == "cuda" else None
-    gpu = None if gpus is None else used(gpus)
+    gpus = found_gpus() if device == "cuda" else Gpus(devices=(), driver=None, cuda=None, visible=None, fault=None)
+    gpu = used(gpus) if device == "cuda" else Gpu(name="", memory=None, free=None, compute_capability=None)
     processors = found_processors()
     versions = {"specbeam": __version__, "python": platform.python_version()}
     return Setup(
-        device=device, gpu=gpu and gpu.name, compute_capability=gpu and gpu.compute_capability,
-        gpu_memory=gpu and gpu.memory, driver=gpus and gpus.driver, cuda=gpus and gpus.cuda, processor=processors.name,
-        processors=processors.usable, system=platform.platform(), pair=pair, size=size, kit=VERSION,
+        device=device, gpu=gpu.name or None, compute_capability=gpu.compute_capability, gpu_memory=gpu.memory,
+        driver=gpus.driver, cuda=gpus.cuda, processor=processors.name, processors=processors.usable,
+        system=platform.platform(), pair=pair, size=size, kit=VERSION,
         versions=versions | {name: here for name in LIBRARIES if (here := installed(name)) is not None},
     )  # fmt: skip
 

@@ -104,7 +104,7 @@ def numbers(job: Job, backend: str, precision: str) -> list[Row]:
             asked = cases(bundle.facts(role), bundle.samples(), limits)
             worst = difference(original, engine, asked, Refusal(bundle, role, precision))  # type: ignore[arg-type]
         rows.append({"numbers of": name, "role": role, "largest difference": worst, "allowed": TOLERANCE[precision]})
-    worst = max(float(row["largest difference"]) for row in rows)  # type: ignore[arg-type]
+    worst = max(float(row["largest difference"]) for row in rows)
     if precision == "fp32" and not worst <= TOLERANCE[precision]:  # builds have looked at half precision themselves
         raise Wrong("its log-probabilities differ by more than is allowed", rows)
     return rows

@@ -67,10 +67,7 @@ def overlaps(rows: list[Row]) -> list[alt.Chart]:
         ("overlap with float32 on the CPU", "with float32 on the CPU"),
     ):
         engines = dict.fromkeys(str(row["engine"]) for row in rows)
-        data = [
-            {"bar": engine, "y": min(row[head] for row in rows if row["engine"] == engine)}  # type: ignore[type-var]
-            for engine in engines
-        ]
+        data = [{"bar": engine, "y": min(row[head] for row in rows if row["engine"] == engine)} for engine in engines]
         if data:
             panels.append(_bars(data, f"Least overlap {title}", [0, 1]))
     return panels
@@ -81,13 +78,13 @@ def luck(rows: list[Row]) -> list[alt.Chart]:
     panels = []
     for model, backend in dict.fromkeys((row["model"], row["backend"]) for row in rows):
         own = [row for row in rows if (row["model"], row["backend"]) == (model, backend)]
-        batch = min(row["batch"] for row in own)  # type: ignore[type-var]
+        batch = min(row["batch"] for row in own)
         data = [{"bar": row["drafts"], "y": row["times as fast"]} for row in own if row["batch"] == batch]
         panels.append(_bars(data, f"{model}, {backend}: times as fast as plain (batch {batch})", None))
     return panels
 
 
-def _lines(data: list[dict[str, object]], title: str, across: str) -> alt.Chart:
+def _lines(data: list[Row], title: str, across: str) -> alt.Chart:
     names = list(dict.fromkeys(str(row["line"]) for row in data))
     colour = alt.Color(
         "line:N", scale=alt.Scale(domain=names, range=list(COLOURS[: len(names)])),
@@ -99,7 +96,7 @@ def _lines(data: list[dict[str, object]], title: str, across: str) -> alt.Chart:
     return _titled(chart, title)
 
 
-def _bars(data: list[dict[str, object]], title: str, ends: list[float] | None) -> alt.Chart:
+def _bars(data: list[Row], title: str, ends: list[float] | None) -> alt.Chart:
     scale = alt.Scale(zero=True) if ends is None else alt.Scale(domain=ends)
     chart = alt.Chart(alt.InlineData(data)).mark_bar(color=COLOURS[0]).encode(
         y=alt.Y("bar:N", title=None, sort=None, axis=alt.Axis(labelLimit=0)), x=alt.X("y:Q", title=None, scale=scale),

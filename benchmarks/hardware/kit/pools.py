@@ -34,7 +34,7 @@ def drafted(job: Job, engine: str) -> list[Row]:
     found, k = ItemPool.open(job.work / "pool"), max(job.sizes.top_k)
     shape = DraftShape(sizes.width, min(3, bundle.manifest.identifier_length - 1))
     ways = {"none": Drafting("none"), "model": Drafting("model", shape=shape)}
-    ways |= {kind: Drafting(kind, found, shape=shape) for kind in ("retrieval", "both")}  # type: ignore[arg-type]
+    ways |= {kind: Drafting(kind, found, shape=shape) for kind in ("retrieval", "both")}
     rows, plain, faults = list[Row](), None, list[str]()
     for name, drafting in ways.items():
         recommender = opened(bundle, engine, drafting=drafting)

@@ -2,7 +2,7 @@
 
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -12,7 +12,7 @@ from specbeam.engines.bundle.sealed import to_json
 
 Status = Literal["done", "passed over", "failed", "unfinished"]
 VERSION = 1  # of what rows hold: another one is not gone on with
-Row = dict[str, str | int | float | bool | None]
+Row = dict[str, Any]  # texts, numbers, truths
 
 
 class Setup(Frozen, frozen=True):

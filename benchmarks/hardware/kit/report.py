@@ -152,7 +152,7 @@ def pivoted(rows: list[Row]) -> list[Row]:
     """Times of calls with the new tokens side by side; other rows as they are."""
     if not {"new", "ms"} <= rows[0].keys():
         return rows
-    sizes = sorted({int(row["new"]) for row in rows})  # type: ignore[arg-type]
+    sizes = sorted({int(row["new"]) for row in rows})
     found: dict[tuple[Any, ...], Row] = {}
     for row in rows:
         others = {name: value for name, value in row.items() if name not in ("new", "ms")}

@@ -45,7 +45,7 @@ def measured(job: Job, part: str, target: str, backend: str) -> list[Row]:
     passing(lambda: backend_version(backend))
     import torch
 
-    from benchmarks.hardware import gpu
+    from benchmarks.hardware import gpu, gpu_rig
 
     if job.device == "cuda" and not torch.cuda.is_available():
         raise PassedOver(f"PyTorch {torch.__version__} finds no GPU (it was built for CUDA {torch.version.cuda})")
@@ -55,7 +55,7 @@ def measured(job: Job, part: str, target: str, backend: str) -> list[Row]:
         threads=1, codes=sizes.codes, items=sizes.items, prompt=sizes.prompt, batches=list(sizes.batch_sizes[:2]),
         repeats=sizes.repeats, top_k=max(sizes.top_k), width=sizes.width,
     )  # fmt: skip
-    bandwidth = gpu.measured_bandwidth(job.device)
+    bandwidth = gpu_rig.measured_bandwidth(job.device)
     work: Callable[[Namespace, str, float], list[dict[str, Any]]] = {"calls": gpu.calls, "search": gpu.search}[part]
     told = [{HEADS.get(name, name): value for name, value in row.items()} for row in work(options, backend, bandwidth)]
     common: Row = {"backend": backend, "precision": options.precision, "GB/s": round(bandwidth / 1e9, 1)}

@@ -2,6 +2,7 @@
 
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from specbeam.engines.registry import find_backend
 from specbeam.runtime import EngineChoice
 from specbeam.text import TextDrafting, TextGenerator
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "full": {
         "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8,
         "num_key_value_heads": 4, "head_dim": 64, "max_position_embeddings": 512, "initializer_range": 0.05,
