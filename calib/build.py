@@ -1,4 +1,4 @@
-"""An int8 engine: calibrated on real searches, chosen by measurement, and gated on ranking quality."""
+"""A quantized engine: calibrated on real searches, chosen by measurement, and gated on ranking quality."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ from ..catalog.histories.dataset import Example
 from ..catalog.temporaries import temporary_directory
 from ..engines.backend import Progress
 from ..engines.build import Order, QuantizedGraph, write_engine
-from ..engines.bundle.facts import ENGINE_FACTS, Role
+from ..engines.bundle.facts import ENGINE_FACTS, QUANTIZED, Role
 from .data import split
 from .int8 import Int8Build, ranges_file
-from .options import Int8Options
+from .options import Int8Options, check_meaning
 from .ranges import load_ranges
 
 
@@ -30,7 +30,7 @@ def build_int8(
     overwrite: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> Path:
-    """Build an engine of which some roles are int8; returns its folder.
+    """Build an engine of which some roles are int8, or have int8-weights; returns its folder.
 
     examples: histories with what came next (`data.read_examples`); some are calibrated on, the target's rankings
     are compared on the others. ranges: a folder with an earlier calibration's (an engine's has them): of the same
@@ -40,6 +40,7 @@ def build_int8(
     options = Int8Options() if options is None else options
     instance(options, "options", Int8Options, "such as Int8Options()")
     ranges = None if ranges is None else path(ranges, "ranges")
+    check_meaning(order, options, ranges)
     examples = listed(examples, "examples", "examples")
     check_replaceable(order.folder, kind=ENGINE_FACTS, replace=overwrite)
     if ranges is not None:  # who was calibrated on must not be compared on
@@ -63,9 +64,9 @@ def build_int8(
         quantized: dict[Role, QuantizedGraph] = {}
         gate = drafting = None
         target = build.floats["target"]
-        if order.precisions["target"] == "int8":
+        if order.precisions["target"] in QUANTIZED:
             quantized["target"], gate, target = build.target()
-        if order.precisions.get("draft") == "int8":
+        if order.precisions.get("draft") in QUANTIZED:
             quantized["draft"], drafting = build.draft(target)
         build.floats.clear()
         del target

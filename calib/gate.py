@@ -6,7 +6,7 @@ import numpy as np
 
 from ..catalog.errors import EngineError
 from ..catalog.histories.dataset import Example
-from ..engines.bundle.facts import Comparison, Gate
+from ..engines.bundle.facts import Comparison, EnginePrecision, Gate
 from ..runtime.answers import answered
 from ..runtime.metrics import estimate, ndcg_per_user, recall_per_user, resampled_means
 from ..runtime.recommender import Recommender
@@ -48,7 +48,7 @@ def compare(reference: Ranked, candidate: Ranked, examples: Sequence[Example], *
     return Gate(requests=len(examples), users=len(set(users)), overlap=overlap, metrics=metrics, passed=passed)
 
 
-def refusal(gate: Gate, what: str) -> EngineError:
+def refusal(gate: Gate, what: str, precision: EnginePrecision = "int8") -> EngineError:
     """What to say where the gate is not passed."""
     ndcg, overlap = gate.metrics[NDCG], gate.overlap[str(OVERLAP_K)]
     reasons = []
@@ -62,10 +62,11 @@ def refusal(gate: Gate, what: str) -> EngineError:
             f"NDCG@10 is {ndcg.value:.4f} beside {ndcg.reference:.4f}, and may have fallen by {-ndcg.low:.1%} (95 % "
             f"bound; at most {MOST_LOST:.0%})"
         )
+    more = "Calibrate on more histories, or compare on more" if precision == "int8" else "Compare on more histories"
     return EngineError(
-        f"The int8 target ({what}) is not built: on {gate.requests} requests ({gate.users} users) "
-        f"{'; '.join(reasons)}. Calibrate on more histories, or compare on more (NDCG of few is noise), leave more in "
-        "floating point (--keep), try another --method, or build it anyway with --no-gate."
+        f"The {precision} target ({what}) is not built: on {gate.requests} requests ({gate.users} users) "
+        f"{'; '.join(reasons)}. {more} (NDCG of few is noise), leave more in floating point (--keep), try another "
+        "--method, or build it anyway with --no-gate."
     )
 
 

@@ -1,4 +1,4 @@
-"""The steps of an int8 build: record, calibrate, try, gate."""
+"""The steps of a quantized build: record, calibrate, try, gate."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from ..catalog.errors import OptionError
 from ..engines.backend import Progress
 from ..engines.base import Engine
 from ..engines.build import Order, QuantizedGraph
-from ..engines.bundle.facts import Drafting, Gate, Role
+from ..engines.bundle.facts import QUANTIZED, Drafting, Gate, Role
 from ..engines.bundle.items import Bundle, of_items
 from ..graphs.files import load_graph, save_graph
 from ..runtime import DraftShape, Recommender, Verification
@@ -23,7 +23,7 @@ from .calls import Calls, record_calls
 from .data import Split
 from .gate import Ranked, compare, ranked_lists, refusal
 from .options import Int8Options, kept_parts
-from .quantize import Method
+from .quantize import BITS, Method
 from .ranges import Ranges, compute_ranges, load_ranges, save_ranges
 from .sensitivity import node_groups, sensitivity
 from .smooth import smooth
@@ -49,22 +49,28 @@ class Int8Build:
     floats: dict[Role, Engine] = field(default_factory=dict)  # the original graphs, loaded
     ranges: dict[Role, Ranges] = field(default_factory=dict)
 
-    @property
-    def methods(self) -> tuple[Method, ...]:
+    def methods(self, role: Role) -> tuple[Method, ...]:
         """What is tried."""
-        if self.options.method != "auto":
-            return (self.options.method,)
-        return tuple(method for method in get_args(Method) if method in self.order.backend.integers)
+        return offered(self.order, role) if self.options.method == "auto" else (self.options.method,)
+
+    def calibrated(self, role: Role) -> bool:
+        """Whether a role's activations are measured: for integers of their own, or to smooth them."""
+        return self.smoothing(role) is not None or "static" in self.methods(role)
+
+    def smoothing(self, role: Role) -> float | None:
+        """The strength of SmoothQuant, which is for activations that are rounded."""
+        return None if self.order.precisions[role] == "int8-weights" else self.options.smooth
 
     def check(self) -> None:
         """Raise `SpecBeamError` for what could only fail later, after minutes."""
         method, backend = self.options.method, self.order.backend
-        if method != "auto" and method not in backend.integers:
-            raise OptionError(f"the {backend.name} backend takes int8 by {', '.join(backend.integers)}; got {method}.")
         for role in self.quantized:
+            if method not in ("auto", *(ways := offered(self.order, role))):
+                precision = self.order.precisions[role]
+                raise OptionError(f"the {backend.name} backend takes {precision} by {', '.join(ways)}; got {method}.")
             parts = self.parts(self.bundle.graph(role))
             self.kept(role, parts)
-            if self.given is not None:
+            if self.given is not None and self.calibrated(role):
                 load_ranges(self.given / ranges_file(role), self.bundle.graph_sha256(role))
 
     @property
@@ -74,39 +80,43 @@ class Int8Build:
 
     @property
     def quantized(self) -> tuple[Role, ...]:
-        """The roles that become int8."""
-        return tuple(role for role, precision in self.order.precisions.items() if precision == "int8")
+        """The roles that are quantized."""
+        return tuple(role for role, precision in self.order.precisions.items() if precision in QUANTIZED)
 
     def record(self) -> None:
-        """Load the original graphs and record what real searches ask of them."""
+        """Load the original graphs and record what real searches ask of them: all for ranges, else as many as it takes.
+
+        Without ranges, recorded calls only tell how far the quantized distributions are.
+        """
         bundle, threads = self.bundle, self.order.threads
         for role in self.order.precisions:
             self.progress(f"loading {role}", 0, 1)
             folder = self.scratch / f"{role}-original"
             self.floats[role] = load_optimised(bundle.graph(role), bundle.facts(role), folder, threads)[1]
         histories = [example.history for example in self.data.calibration]
+        some = len(histories) if any(map(self.calibrated, self.quantized)) else min(SEARCHES, len(histories))
         self.calls = record_calls(
-            bundle, histories, self.floats["target"], self.floats.get("draft"), count=len(histories),
-            seed=self.options.seed, progress=partial(self._told, "recording calls", len(histories)),
+            bundle, histories, self.floats["target"], self.floats.get("draft"), count=some,
+            seed=self.options.seed, progress=partial(self._told, "recording calls", some),
         )  # fmt: skip
 
     def prepare(self, role: Role) -> Float:
         """Ranges where they are needed, and the graph to quantize, smoothed if asked."""
-        bundle, options = self.bundle, self.options
+        bundle, backend, smoothing = self.bundle, self.order.backend, self.smoothing(role)
         graph, source = bundle.graph(role), bundle.graph_sha256(role)
-        if "static" in self.methods or options.smooth is not None:
+        if self.calibrated(role):
             self.ranges[role] = self._measured(role, graph, source)
             save_ranges(self.ranges[role], self.scratch / ranges_file(role))
-        if options.smooth is not None:
+        if smoothing is not None:
             model = load_graph(graph)
-            self.ranges[role] = smooth(model, self.ranges[role], alpha=options.smooth)
+            self.ranges[role] = smooth(model, self.ranges[role], alpha=smoothing)
             graph = self.scratch / f"{role}-smooth" / "model.onnx"
             graph.parent.mkdir()
             save_graph(model, graph)
         some = self.calls[role].some(SEARCHES)
         return Float(
             bundle, role, graph, some, logprobs_of(self.floats[role], some), self.order.threads,
-            not self.order.backend.zero_points, self.order.backend.cache("int8", "fp32"),
+            not backend.zero_points, backend.weights, backend.cache(self.order.precisions[role], "fp32"),
         )  # fmt: skip
 
     def _measured(self, role: Role, graph: Path, source: str) -> Ranges:
@@ -120,15 +130,15 @@ class Int8Build:
 
     def candidates(self, of: Float, keep: Sequence[str]) -> list[Candidate]:
         """Every way that may be tried, the fastest first; behind all others what depends on a call's other tokens."""
-        tried = []
-        for done, method in enumerate(self.methods):
-            self.progress(f"trying {of.role}: {method}", done, len(self.methods))
-            tried.append(
-                try_method(
-                    of, method, self.scratch, ranges=self.ranges.get(of.role), smooth=self.options.smooth, kept=keep
-                )
-            )
+        tried, methods = [], self.methods(of.role)
+        for done, method in enumerate(methods):
+            self.progress(f"trying {of.role}: {method}", done, len(methods))
+            tried.append(self._tried(of, method, keep))
         return sorted(tried, key=lambda candidate: (candidate.method in MIXING, candidate.milliseconds))
+
+    def _tried(self, of: Float, method: Method, keep: Sequence[str]) -> Candidate:
+        ranges, smoothing = self.ranges.get(of.role), self.smoothing(of.role)
+        return try_method(of, method, self.scratch, ranges=ranges, smooth=smoothing, kept=keep)
 
     def target(self) -> tuple[QuantizedGraph, Gate | None, Engine]:
         """The fastest target that passes the gate, and it loaded; raises `EngineError` where none does."""
@@ -144,20 +154,18 @@ class Int8Build:
             if passed(tried[number]):
                 return chosen(tried, tried[number]), tried[number].trial.gate, candidate.open(of)
         if not keep:
-            spared = try_method(
-                of, candidates[0].method, self.scratch, ranges=self.ranges.get("target"), smooth=self.options.smooth,
-                kept=self.most_sensitive(of, candidates[0]),
-            )  # fmt: skip
+            spared = self._tried(of, candidates[0].method, self.most_sensitive(of, candidates[0]))
             tried.append(self._gated(of, spared, reference))
             if passed(tried[-1]):
                 return chosen(tried, tried[-1]), tried[-1].trial.gate, spared.open(of)
         best = max((one.trial for one in tried), key=lambda trial: trial.gate.overlap["20"] if trial.gate else 0)
         assert best.gate is not None
         others = ", ".join(dict.fromkeys(one.method for one in tried if one.method != best.method))
-        raise refusal(best.gate, best.method + (f"; no better: {others}" if others else ""))
+        what = best.method + (f"; no better: {others}" if others else "")
+        raise refusal(best.gate, what, self.order.precisions["target"])
 
     def kept(self, role: Role, parts: Sequence[str]) -> list[str]:
-        """What stays in floating point because it was asked for: in the target, or in a draft that alone is int8."""
+        """What stays in floating point because it was asked for: in the target, or a draft that alone is quantized."""
         return kept_parts(self.options.keep, parts) if role == self.quantized[0] else []
 
     @staticmethod
@@ -170,7 +178,8 @@ class Int8Build:
         method = candidate.method
         found = sensitivity(
             of.graph, of.calls, method, ranges=self.ranges.get(of.role) if method == "static" else None,
-            symmetric=of.symmetric, threads=of.threads, progress=partial(self.progress, "measuring sensitivity"),
+            symmetric=of.symmetric, weights=of.weights, threads=of.threads,
+            progress=partial(self.progress, "measuring sensitivity"),
         )  # fmt: skip
         return sorted(found, key=lambda part: -found[part])[: -(-len(found) // SPARED)]
 
@@ -221,6 +230,14 @@ class Int8Build:
             reference_target_calls=found[0][1], target_calls=found[1][1],
         )  # fmt: skip
         return chosen(candidates, candidates[0]), drafting
+
+
+def offered(order: Order, role: Role) -> tuple[Method, ...]:
+    """The methods that make a role's precision in the order's backend."""
+    backend, precision = order.backend, order.precisions[role]
+    apart = "int8-weights" in backend.precisions  # weights alone are a precision of their own there
+    ways = [method for method in get_args(Method) if method in backend.integers]
+    return tuple(way for way in ways if not apart or (way in BITS) == (precision == "int8-weights"))
 
 
 def ranges_file(role: Role) -> str:

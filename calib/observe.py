@@ -52,6 +52,8 @@ def _session(graph: Path, watched: Sequence[str], threads: int) -> ort.Inference
     known = {value.name for value in model.graph.outputs}
     model.graph.outputs.extend(values[name] for name in watched if name not in known)
     options = session_options(threads)
+    # Where weights alone are integers, its kernels round the activations as well unless told not to.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
     try:
         serialized = ir.to_proto(model).SerializeToString()

@@ -1,14 +1,18 @@
 """How a graph is quantized, as asked for."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from ..catalog import checks
 from ..catalog.checks import Checked
 from ..catalog.errors import OptionError
+from ..engines.build import Order
 from .quantize import Method
 from .ranges import Estimator, check_percentile
 from .smooth import ALPHA
+
+ACTIVATIONS = ("estimator", "percentile", "smooth")  # options that say how these become integers
 
 
 class Int8Options(Checked, frozen=True):
@@ -31,6 +35,20 @@ class Int8Options(Checked, frozen=True):
         check_percentile(self.estimator, self.percentile)
         if self.smooth is not None and not 0 <= self.smooth <= 1:
             raise OptionError(f"got a smoothing strength of {self.smooth}; expected 0 to 1.")
+
+
+def check_meaning(order: Order, options: Int8Options, ranges: Path | None) -> None:
+    """Raise `OptionError` for what is asked of activations where none are quantized."""
+    if "int8" in order.precisions.values():
+        return
+    plain = Int8Options()
+    told = [name for name in ACTIVATIONS if getattr(options, name) not in (None, getattr(plain, name))]
+    told += [] if ranges is None else ["ranges"]
+    if told:
+        raise OptionError(
+            f"got {', '.join(told)} for int8-weights; expected none of them: activations stay as they are. Leave that "
+            "out."
+        )
 
 
 def kept_parts(asked: Sequence[str], parts: Sequence[str]) -> list[str]:

@@ -15,13 +15,16 @@ from onnxruntime.quantization.quant_utils import load_model_with_shape_infer  # 
 
 from ..catalog.errors import EngineError, OptionError
 from ..catalog.temporaries import temporary_directory
+from ..engines.backend import WeightForm
 from ..graphs.files import EXTERNAL_BYTES, load_graph, save_graph
 from ..graphs.fold import fold_weights
 from .matmuls import weighted_matmuls
 from .quiet import quiet
 from .ranges import Range, Ranges
+from .weights import dequantize_weights
 
 Method = Literal["static", "dynamic", "weight8", "weight4"]
+BITS: dict[str, int] = {"weight8": 8, "weight4": 4}  # of the methods that leave activations as they are
 BLOCK = {8: 128, 4: 32}  # weights of a column that share a scale, by their bits
 
 
@@ -33,14 +36,16 @@ def quantize(
     ranges: Ranges | None = None,
     exclude: Sequence[str] = (),
     symmetric: bool = True,
+    weights: WeightForm = "operator",
 ) -> None:
-    """Write a copy of an exported float32 graph whose products with weights are computed in integers.
+    """Write a copy of an exported float32 graph whose products with weights are computed in integers, or read them.
 
     static: activations by calibrated `ranges`, weights by column, as QuantizeLinear and DequantizeLinear around
     the products, which engines fuse. symmetric: int8 activations without zero points, the only kind that TensorRT
     takes; otherwise uint8 with zero points, the only kind that ONNX Runtime's CPU kernels take without detours.
-    dynamic: the same, the range of every activation taken when it is there. weight8, weight4: weights alone, in
-    blocks. exclude: names of nodes that stay as they are.
+    dynamic: the same, the range of every activation taken when it is there. weight8, weight4: weights alone, by
+    ONNX Runtime's own operator (in blocks), or as `dequantize_weights` writes them. exclude: names of nodes that stay
+    as they are.
 
     `output` and, for large graphs, `output` + ".data" are written whole or not at all. Raises `OptionError` for
     what cannot be combined, `EngineError` for graphs that cannot be quantized.
@@ -51,21 +56,39 @@ def quantize(
     products = weighted_matmuls(model)
     _check_graph(graph, model, products, exclude)
     with temporary_directory(output) as folder:
-        folded, result = folder / "model.onnx", folder / "quantized" / output.name
-        save_graph(model, folded)
-        large = sum(file.stat().st_size for file in folder.iterdir()) > EXTERNAL_BYTES
+        result = folder / "quantized" / output.name
         result.parent.mkdir()
-        del model
-        with quiet():
-            if method == "static":
-                assert ranges is not None
-                _static(folded, result, _needed(products, exclude, ranges), exclude, symmetric, large)
-            elif method == "dynamic":
-                _dynamic(folded, result, exclude, large)
-            else:
-                _weights(folded, result, 8 if method == "weight8" else 4, exclude, large)
+        if method in BITS and weights == "dequantize":
+            dequantize_weights(model, BITS[method], exclude)
+            save_graph(model, result, external_bytes=EXTERNAL_BYTES)
+        else:
+            folded = folder / "model.onnx"
+            save_graph(model, folded)
+            large = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) > EXTERNAL_BYTES
+            del model
+            needed = None if ranges is None else _needed(products, exclude, ranges)
+            with quiet():
+                _by_onnxruntime(folded, result, method, needed, exclude, symmetric, large)
         for file in sorted(result.parent.iterdir(), reverse=True):  # the weights before the graph that names them
             os.replace(file, output.parent / file.name)
+
+
+def _by_onnxruntime(
+    graph: Path,
+    output: Path,
+    method: Method,
+    ranges: dict[str, Range] | None,
+    exclude: Sequence[str],
+    symmetric: bool,
+    large: bool,
+) -> None:
+    if method == "static":
+        assert ranges is not None
+        _static(graph, output, ranges, exclude, symmetric, large)
+    elif method == "dynamic":
+        _dynamic(graph, output, exclude, large)
+    else:
+        _weights(graph, output, BITS[method], exclude, large)
 
 
 def _check(method: str, ranges: Ranges | None) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..catalog.errors import EngineError, OptionError
 from ..catalog.finite import finite
+from ..engines.backend import WeightForm
 from ..graphs.files import load_graph
 from .calls import Calls
 from .matmuls import weighted_matmuls
@@ -32,6 +33,7 @@ def sensitivity(
     *,
     ranges: Ranges | None = None,
     symmetric: bool = True,
+    weights: WeightForm = "operator",
     searches: int = SEARCHES,
     threads: int = 1,
     progress: Progress = lambda done, total: None,
@@ -53,7 +55,7 @@ def sensitivity(
             progress(done, len(names))
             others = [node for node, its in groups.items() if its != group]
             quantized = Path(folder, "model.onnx")
-            quantize(graph, quantized, method, ranges=ranges, exclude=others, symmetric=symmetric)
+            quantize(graph, quantized, method, ranges=ranges, exclude=others, symmetric=symmetric, weights=weights)
             got = [logprobs for (logprobs,) in Observer(quantized, ["logprobs"], threads=threads).run(calls)]
             divergence = mean_divergence(expected, got)
             found[group] = finite(divergence, f"The divergence of {group}, quantized by {method},", REMEDY, EngineError)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..catalog.errors import EngineError
 from ..catalog.finite import finite
+from ..engines.backend import WeightForm
 from ..engines.base import Engine
 from ..engines.build import QuantizedGraph
 from ..engines.bundle.facts import ModelFacts, Precision, Quantization, Role, Trial
@@ -20,7 +21,7 @@ from ..engines.onnxruntime.cpu import load_ort_engine
 from ..engines.prepare import prepare_graph
 from ..graphs.files import load_graph
 from .calls import Calls, replay
-from .quantize import Method, quantize
+from .quantize import BITS, Method, quantize
 from .ranges import Ranges
 from .sensitivity import REMEDY, exclusions, mean_divergence
 
@@ -41,6 +42,7 @@ class Float:
     logprobs: Rows  # of `calls`
     threads: int
     symmetric: bool  # static activations without zero points, as TensorRT takes them
+    weights: WeightForm
     cache: Precision  # the float type between the integers, and of keys and values
 
     @property
@@ -69,15 +71,16 @@ class Candidate:
 
 
 def load_optimised(
-    graph: Path, facts: ModelFacts, folder: Path, threads: int, cache: Precision = "fp32"
+    graph: Path, facts: ModelFacts, folder: Path, threads: int, cache: Precision = "fp32", *, folded: bool = False
 ) -> tuple[Path, Engine]:
     """A float32 graph, or one with integer products, as ONNX Runtime's CPU provider runs it fastest.
 
-    cache: what else than integers is computed in; half precision is slow here, but rounds as a GPU does.
+    cache: what else than integers is computed in; half precision is slow here, but rounds as a GPU does. folded: with
+    integer weights turned into floating point, and multiplied as such (`optimise`).
     """
     prepared = prepare_graph(graph, folder / "prepared" / "model.onnx", exported="fp32", wanted=cache)
     path = folder / "model.onnx"
-    optimise(prepared, path, "cpu", threads)
+    optimise(prepared, path, "cpu", threads, folded=folded)
     return path, load_ort_engine(path, facts, device="cpu", precision=cache, threads=threads)
 
 
@@ -89,8 +92,11 @@ def try_method(
     path = scratch / name / "quantized.onnx"
     exclude = exclusions(load_graph(of.graph), kept) if kept else ()
     used = ranges if method == "static" else None
-    quantize(of.graph, path, method, ranges=used, exclude=exclude, symmetric=of.symmetric)
-    optimised, engine = load_optimised(path, of.facts, scratch / name / "optimised", of.threads, of.cache)
+    quantize(of.graph, path, method, ranges=used, exclude=exclude, symmetric=of.symmetric, weights=of.weights)
+    folded = of.weights == "dequantize" and method in BITS  # a GPU's kernels do not round activations
+    optimised, engine = load_optimised(
+        path, of.facts, scratch / name / "optimised", of.threads, of.cache, folded=folded
+    )
     divergence = mean_divergence(of.logprobs, logprobs_of(engine, of.calls))
     finite(divergence, f"The divergence of the {of.role}, quantized by {method},", REMEDY, EngineError)
     here = of.cache == "fp32"  # half precision stands in for a GPU

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from ..catalog.errors import EngineError
 from .base import Engine
@@ -12,6 +12,8 @@ from .bundle.facts import EnginePrecision, Limits, Precision, Role, RoleFacts, T
 from .bundle.model import ModelBundle
 
 Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
+# How a graph says that weights alone are integers: by ONNX Runtime's MatMulNBits, or DequantizeLinear before MatMul.
+WeightForm = Literal["operator", "dequantize"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Backend(ABC):
     name: str
     zero_points: ClassVar[bool] = True  # whether quantized activations may have them
     integers: tuple[str, ...] = ("static", "dynamic", "weight8", "weight4")  # methods of `calib.quantize`
+    weights: ClassVar[WeightForm] = "operator"  # of weight8 and weight4
 
     def __init__(self, device: str) -> None:
         self.device = device

@@ -42,7 +42,7 @@ from .latency import measure_latency
 from .registry import chosen_threads, find_backend, whole_library
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.5}  # largest difference of a log-probability to the exported graph
-LARGEST = float(np.finfo(np.float64).max)  # of int8, whose rankings are compared instead: any number
+LARGEST = float(np.finfo(np.float64).max)  # of what is quantized, whose rankings are compared instead: any number
 
 
 @dataclass(frozen=True)
@@ -121,16 +121,23 @@ def build_engine(
     backend: default ONNX Runtime on the CPU. precision: default the bundle's; fp32 graphs are converted
     where asked. default: make it the bundle's default engine, as the first one built is. What is built is compared with
     the exported graph, on random tokens and on prompts of the bundle's own, and timed against the number of tokens.
-    int8 needs histories to calibrate on: `calib.build.build_int8`. Raises `EngineError` where this machine cannot build
+    int8 and int8-weights need histories: `calib.build.build_int8`. Raises `EngineError` where this machine cannot build
     or run it, and where the two disagree; no engine is left behind then, an earlier one stays.
     """
     bundle = bundle if isinstance(bundle, ModelBundle) else open_bundle(bundle)
     order = Order.check(
         bundle, find_backend("onnxruntime") if backend is None else backend, precision, draft_precision, threads
     )
-    if set(QUANTIZED) & set(order.precisions.values()):
-        raise OptionError("int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES.")
+    for precision in order.precisions.values():
+        if precision in QUANTIZED:
+            raise OptionError(needs_histories(precision))
     return write_engine(order, default=default, overwrite=overwrite, progress=progress)
+
+
+def needs_histories(precision: EnginePrecision) -> str:
+    """What to say where a quantized engine is asked for without any."""
+    uses = "to calibrate on and to compare rankings on" if precision == "int8" else "to compare rankings on"
+    return f"{precision} needs histories {uses}: --calibration HISTORIES."
 
 
 def write_engine(
@@ -146,7 +153,7 @@ def write_engine(
 ) -> Path:
     """Build what was ordered.
 
-    quantized: the graphs of int8 roles; gate, drafting: what was found of them; extra: files to keep with it;
+    quantized: the graphs of quantized roles; gate, drafting: what was found of them; extra: files to keep with it;
     default: whether it takes the place of the bundle's default engine.
     """
     default, overwrite = checks.flag(default, "default"), checks.flag(overwrite, "overwrite")

@@ -13,7 +13,7 @@ from ..catalog.files import whole_file
 from ..catalog.temporaries import temporary_directory
 from .backend import Progress
 from .build import Order, measure
-from .bundle.facts import FileFacts, Role
+from .bundle.facts import EngineFacts, FileFacts, Role
 from .bundle.measured import MEASURED_SCHEMA, Measured, Measurement, kernels_file, measured_file
 from .bundle.model import ModelBundle
 from .bundle.open import open_bundle
@@ -61,6 +61,15 @@ def finish_engine(
         driver=found_gpus().driver, versions=order.backend.versions(), roles=found, files={},
     )  # fmt: skip
     return _write(folder, measured, {role: data for role, data in kernels.items() if data})
+
+
+def measured_facts(
+    bundle: ModelBundle, name: str, *, threads: int | None, progress: Progress = lambda what, done, total: None
+) -> EngineFacts:
+    """What an engine is; one that was built without a GPU, and not finished on this machine's, is finished first."""
+    if not bundle.engine_facts(name).measured:
+        finish_engine(bundle, name, threads=threads, progress=progress)
+    return bundle.engine_facts(name)
 
 
 def _gpu() -> tuple[str, str]:

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..catalog import checks
 from ..catalog.errors import HistoryError, OptionError
-from ..engines.bundle.facts import LatencyPoint
+from ..engines.bundle.facts import EngineFacts
 from ..engines.bundle.items import Bundle
+from ..engines.finish import measured_facts
 from ..runtime.answers import answered
 from ..runtime.arguments import checked_drafting, checked_engine, checked_verification, listed_histories
 from ..runtime.encoding import check_k
@@ -29,6 +30,7 @@ from ..runtime.types import Bool, DrafterKind, DraftShape, DraftTree, Float64, F
 
 TOP_K = (1, 5, 10, 20)
 WIDEST = 80  # nodes drafted a level while acceptance is measured
+PROBED = 16  # requests in a batch while acceptance is measured
 BATCHES = (1, 8, 32)  # for the costs
 SHAPES = (None, DraftShape(10, 1), DraftShape(40, 3))  # for the costs: plain, little, much
 TIMED_REQUESTS, FEWEST_BATCHES = 24, 5  # of each kind of batch: so many requests, but at least so many batches
@@ -85,9 +87,10 @@ def tune(
     if not verification.lossless:
         raise OptionError(f"{verification.mode} verification drafts a fixed shape: there is nothing to tune.")
     name, threads = choice.of(bundle)
-    facts = bundle.engine_facts(name)
+    bundle.engine_facts(name)  # raises where it is absent or damaged
     if not os.access(bundle.path / "engines" / name, os.W_OK):  # before the work, not after it
         raise OptionError(f"{bundle.path} cannot be written to; the result is kept in it. Tune a copy, or change that.")
+    facts = measured_facts(bundle, name, threads=threads, progress=progress)
     drafter = drafter_for(bundle, drafting.drafter, has_pool=drafting.pool is not None)
     pool, drafts = drafting.opened_pool(), drafter is not None
     recommender = Recommender.open(
@@ -100,8 +103,10 @@ def tune(
     steps = [(k, start) for k in ks for start in starts]
     for done, (k, start) in enumerate(steps):
         told = partial(_told, progress, done * len(requests), len(steps) * len(requests))
-        answered(recommender.variant(Probe(start, acceptance), 16).run(requests, k, progress=told))
-    fits = _fits(recommender, requests, max(ks), {r: f.latency for r, f in facts.roles.items()}, progress)
+        answered(
+            recommender.variant(Probe(start, acceptance), min(PROBED, facts.max_batch)).run(requests, k, progress=told)
+        )
+    fits = _fits(recommender, requests, max(ks), facts, progress)
     tuning = Tuning(
         schema_version=TUNING_SCHEMA, graphs=graphs_of(facts), mode=verification.mode, scoring=recommender.scoring,
         drafter=drafter, pool=None if pool is None else pool.checksum, users=len(requests), threads=threads,
@@ -144,15 +149,15 @@ def _fits(
     recommender: Recommender,
     requests: Sequence[Request],
     k: int,
-    latency: Mapping[str, tuple[LatencyPoint, ...]],
+    facts: EngineFacts,
     progress: Progress,
 ) -> dict[str, CallFit]:
     """How calls in the loop compare with those measured alone, and what the host needs for them."""
     host: list[tuple[float, float, float]] = []  # calls, nodes and milliseconds of the host, of every timed batch
     calls: dict[str, list[tuple[float, float]]] = defaultdict(list)  # by role: predicted and real milliseconds
     levels: list[tuple[float, float, float, float]] = []  # of a pool: 1, the prompts' tokens, nodes and milliseconds
-    alone = {role: CallCosts(latency=points) for role, points in latency.items()}
-    kinds = [(batch, shape) for batch in BATCHES for shape in SHAPES]
+    alone: dict[str, CallCosts] = {role: CallCosts(latency=each.latency) for role, each in facts.roles.items()}
+    kinds = [(batch, shape) for batch in BATCHES if batch <= facts.max_batch for shape in SHAPES]
     for done, (batch, shape) in enumerate(kinds):
         progress("cost of calls", done, len(kinds))
         variant = recommender.variant(FixedPlanning(shape), batch)

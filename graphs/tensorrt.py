@@ -13,7 +13,8 @@ from ..catalog.errors import EngineError
 from ..catalog.files import Frozen
 from . import tensorrt_ops as ops
 from .tensorrt_ops import OLDEST, VERSIONS, Version
-from .tensorrt_rules import Severity, dotted, node_problems, type_name
+from .tensorrt_rules import dotted, node_problems
+from .tensorrt_values import Severity, type_name
 
 AXES = ("batch", "sequence", "past", "rows")  # the open axes that profiles give sizes to
 EXAMPLES = 3  # nodes named beside a finding that many share

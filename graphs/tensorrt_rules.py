@@ -1,17 +1,14 @@
 """What TensorRT's ONNX parser says about one node: the rules that read `tensorrt_ops` and the graph around it."""
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
 from . import tensorrt_ops as ops
 from .tensorrt_ops import Version
-
-Severity = Literal["refused", "unknown", "note"]
-Problem = tuple[Severity, str]
+from .tensorrt_quantization import quantization_problems
+from .tensorrt_values import Problem, either, is_constant, operand, type_name
 
 
 def node_problems(node: ir.Node, version: Version, opset: int) -> Iterator[Problem]:
@@ -36,40 +33,14 @@ def node_problems(node: ir.Node, version: Version, opset: int) -> Iterator[Probl
         case "Squeeze" if version < ops.SQUEEZE_ALL:
             yield from _squeeze(node)
         case "QuantizeLinear" | "DequantizeLinear":
-            yield from _quantization(node)
+            yield from quantization_problems(node)
     if node.op_type in ops.UNCHECKED:
         yield "unknown", f"is imported with a restriction that is not checked: {ops.UNCHECKED[node.op_type]}"
-
-
-def type_name(value: ir.Value) -> str:
-    """The element type as the parser's table writes it: FP16, INT64, ...; "?" where it was not inferred."""
-    if value.dtype is None or value.dtype == ir.DataType.UNDEFINED:
-        return "?"
-    return ops.NAMES.get(value.dtype.name, value.dtype.name)
 
 
 def dotted(version: Version) -> str:
     """10.15 and the like."""
     return ".".join(map(str, version))
-
-
-def is_constant(value: ir.Value, through: Collection[str] | None = None) -> bool:
-    """Whether a value can be computed when the engine is built: from weights and constants alone.
-
-    through: operators that may stand between; None: any.
-    """
-    waiting, seen = [value], {value}
-    while waiting:  # no recursion: in front of an activation lies the whole network
-        current = waiting.pop()
-        if ir.convenience.get_const_tensor(current) is not None:
-            continue
-        producer = current.producer()
-        if producer is None or not producer.inputs or not (through is None or producer.op_type in through):
-            return False
-        before = {operand for operand in producer.inputs if operand is not None} - seen
-        seen |= before
-        waiting.extend(before)
-    return True
 
 
 def _availability(node: ir.Node, version: Version) -> Problem | None:
@@ -106,12 +77,8 @@ def _parameter(schema: onnx.defs.OpSchema | None, index: int) -> str:
     return str(schema.inputs[min(index, len(schema.inputs) - 1)].name)
 
 
-def _operand(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
 def _given(node: ir.Node, indices: Sequence[int]) -> list[tuple[int, ir.Value]]:
-    return [(index, value) for index in indices if (value := _operand(node, index)) is not None]
+    return [(index, value) for index in indices if (value := operand(node, index)) is not None]
 
 
 def _types(node: ir.Node) -> Iterator[Problem]:
@@ -125,7 +92,7 @@ def _types(node: ir.Node) -> Iterator[Problem]:
             yield "unknown", "has an operand whose type could not be inferred: run onnx.checker on the graph"
         elif name not in allowed:
             advice = "quantize to INT8" if node.op_type == "DequantizeLinear" else "cast before it"
-            yield "refused", f"works on {name}, expected {_either(sorted(allowed))}: {advice}"
+            yield "refused", f"works on {name}, expected {either(sorted(allowed))}: {advice}"
 
 
 def _alike(node: ir.Node, schema: onnx.defs.OpSchema | None) -> Iterator[Problem]:
@@ -189,7 +156,7 @@ def _attributes(node: ir.Node) -> Iterator[Problem]:
 
 
 def _mask(node: ir.Node) -> Iterator[Problem]:
-    query, mask = _operand(node, 0), _operand(node, 3)
+    query, mask = operand(node, 0), operand(node, 3)
     if query is None or mask is None:
         return
     if type_name(mask) not in ("BOOL", type_name(query), "?"):
@@ -206,90 +173,15 @@ def _weight(node: ir.Node) -> Iterator[Problem]:
 
 
 def _squeeze(node: ir.Node) -> Iterator[Problem]:
-    data = _operand(node, 0)
-    if _operand(node, 1) is None and data is not None and not (data.shape is not None and data.shape.is_static()):
+    data = operand(node, 0)
+    if operand(node, 1) is None and data is not None and not (data.shape is not None and data.shape.is_static()):
         since = dotted(ops.SQUEEZE_ALL)
         yield "refused", f"has no axes on a shape that is not fixed, which is imported since {since} alone: name them"
 
 
 def _top_k(node: ir.Node) -> Iterator[Problem]:
-    tensor = None if (value := _operand(node, 1)) is None else ir.convenience.get_const_tensor(value)
+    tensor = None if (value := operand(node, 1)) is None else ir.convenience.get_const_tensor(value)
     if tensor is None:
         yield "unknown", f"computes K, which must stay below {ops.TOP_K_BELOW} at run time"
     elif int(tensor.numpy().item()) >= ops.TOP_K_BELOW:
         yield "refused", f"has K {int(tensor.numpy().item())}, expected less than {ops.TOP_K_BELOW}"
-
-
-def _quantization(node: ir.Node) -> Iterator[Problem]:
-    """The rules of explicit quantization."""
-    data, scale = _operand(node, 0), _operand(node, 1)
-    if data is None or scale is None:
-        return
-    yield from _scale(scale)
-    yield from _zero_point(node)
-    tensor = ir.convenience.get_const_tensor(scale)
-    channels = None if tensor is None or tensor.size == 1 else tensor
-    yield from (_quantized if node.op_type == "QuantizeLinear" else _dequantized)(node, data, channels)
-
-
-def _quantized(node: ir.Node, data: ir.Value, channels: ir.TensorProtocol | None) -> Iterator[Problem]:
-    """Q straight before DQ, one scale for an activation; channels: the scales where there are several."""
-    uses = [use.node.op_type for use in node.outputs[0].uses()]
-    if node.outputs[0].is_graph_output() or any(name != "DequantizeLinear" for name in uses):
-        users = _either(sorted({name for name in uses if name != "DequantizeLinear"}) or ["an output of the graph"])
-        yield "refused", f"feeds {users}, expected DequantizeLinear alone: Q and DQ come in pairs"
-    if channels is not None and not is_constant(data):
-        yield "refused", f"has {channels.size} scales on an activation, expected 1: weights alone have one a channel"
-
-
-def _dequantized(node: ir.Node, data: ir.Value, channels: ir.TensorProtocol | None) -> Iterator[Problem]:
-    """DQ behind Q, or behind a weight that is stored as INT8; channels: the scales where there are several."""
-    producer = data.producer()
-    if not is_constant(data) and (producer is None or producer.op_type != "QuantizeLinear"):
-        before = "an input of the graph" if producer is None else producer.op_type
-        yield "refused", f"reads {before}, expected QuantizeLinear or a constant weight: Q and DQ come in pairs"
-    if channels is not None:
-        yield from _channels(node, data, channels)
-
-
-def _channels(node: ir.Node, data: ir.Value, scale: ir.TensorProtocol) -> Iterator[Problem]:
-    """One scale for each output channel of a weight, which in MatMul's second operand is the last axis."""
-    if data.shape is None:
-        yield "unknown", "has scales per channel of data whose shape could not be inferred"
-        return
-    rank = len(data.shape)
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-    axis += rank if axis < 0 else 0
-    if len(scale.shape) != 1 or axis >= rank or data.shape[axis] not in (scale.size, None):
-        got = f"has scales {list(scale.shape.numpy())} on axis {axis} of {data.shape}"
-        yield "refused", f"{got}, expected one scale for each index of that axis (INT8 is not quantized in blocks)"
-    elif any(use.node.op_type == "MatMul" and use.idx == 1 for use in node.outputs[0].uses()) and axis != rank - 1:
-        yield "refused", f"has scales on axis {axis} of MatMul's weight, expected its output channels, axis {rank - 1}"
-
-
-def _scale(scale: ir.Value) -> Iterator[Problem]:
-    tensor = ir.convenience.get_const_tensor(scale)
-    if tensor is None:
-        yield "refused", "computes its scale, expected a constant: quantize statically"
-    elif not bool(np.all(tensor.numpy().astype(np.float32) > 0)):  # a small FP32 scale may become 0 in FP16
-        yield "refused", "has a scale that is not positive: calibrate again, or leave the node in float"
-
-
-def _zero_point(node: ir.Node) -> Iterator[Problem]:
-    zero = _operand(node, 2)
-    if zero is None:
-        stated = node.attributes["output_dtype"].as_int() if "output_dtype" in node.attributes else None
-        if node.op_type == "QuantizeLinear" and stated != int(ir.DataType.INT8):
-            yield "refused", "has no zero point, which means UINT8 in ONNX and INT8 here: give it an INT8 zero"
-        return
-    tensor = ir.convenience.get_const_tensor(zero)
-    if tensor is None:
-        yield "refused", "computes its zero point, expected a constant 0: quantize statically and symmetrically"
-    elif type_name(zero) not in ops.OPERATORS["DequantizeLinear"]:
-        yield "refused", f"has a zero point of {type_name(zero)}, expected INT8: quantize symmetrically"
-    elif bool(np.any(tensor.numpy().astype(np.float32) != 0)):
-        yield "refused", "has a zero point that is not 0, expected 0: quantize symmetrically"
-
-
-def _either(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

@@ -12,9 +12,16 @@ import onnx_ir.passes.common as passes
 from .write import Writer, infer
 
 INT64 = ir.DataType.INT64
-BROADCAST = {"Add", "Cast", "Cos", "Div", "Mul", "Neg", "Sigmoid", "Sin", "Sub"}  # operands aligned from the right
+# Operands aligned from the right.
+BROADCAST = {"Add", "Cast", "Cos", "Div", "Mul", "Neg", "Pow", "Reciprocal", "Sigmoid", "Sin", "Sqrt", "Sub"}
 ATTENDING = {"Attention": {0: 2, 3: 2}, "RotaryEmbedding": {0: 2, 1: 1, 2: 1}}  # operand: its axis of tokens
-WITHIN = {"MatMul", "RMSNormalization", "Reshape", "Slice"}  # what they change lies behind the axis of tokens
+WITHIN = {
+    "MatMul",
+    "RMSNormalization",
+    "ReduceMean",
+    "Reshape",
+    "Slice",
+}  # what they change lies behind the axis of tokens
 
 
 def pick_rows_early(model: ir.Model) -> None:

@@ -24,6 +24,7 @@ INT8 = (
     "calibration", "calibration_size", "method", "estimator", "percentile", "smooth", "no_smooth", "keep", "ranges",
     "gate", "gate_size", "seed", "format", "item_base",
 )  # fmt: skip
+ACTIVATIONS = ("estimator", "percentile", "smooth", "no_smooth", "ranges")  # those of INT8 that int8-weights has not
 
 CALIBRATION_HELP = (
     "int8: a history file, or a dataset's folder (all its splits); several may be given. Some users are calibrated on, "
@@ -32,7 +33,7 @@ CALIBRATION_HELP = (
 METHOD_HELP = (
     "int8: static (calibrated), dynamic (ranges taken while running), weight8, weight4 (weights only); auto: the "
     "fastest here that passes the gate, dynamic only where no other does, because its scores depend on who shares a "
-    "call. TensorRT takes static alone."
+    "call. TensorRT takes static alone; int8-weights is weight8 and weight4 alone, in this order."
 )
 KEEP_HELP = (
     "int8: leave a part of the target in floating point: head, first, last, or a layer such as layers.3; several may "
@@ -209,16 +210,20 @@ def _compare(bundle: "ModelBundle", name: str, reference: str, threads: int) -> 
 
 def _build(order: "Order", options: dict[str, Any], default: bool, overwrite: bool, bars: Bars) -> Path:
     from ..catalog.errors import OptionError
-    from ..engines.build import write_engine
+    from ..engines.build import needs_histories, write_engine
     from ..engines.bundle.facts import QUANTIZED
 
     own = {key: options[key] for key in INT8 if key in options}
-    if not set(QUANTIZED) & set(order.precisions.values()):
+    quantized = [precision for precision in order.precisions.values() if precision in QUANTIZED]
+    if not quantized:
         if own:
             raise OptionError(f"{flags(own)}: for --precision int8 only. Leave that out, or build an int8 engine.")
         return write_engine(order, default=default, overwrite=overwrite, progress=bars)
     if "calibration" not in own:
-        raise OptionError("int8 needs histories to calibrate on and to compare rankings on: --calibration HISTORIES.")
+        raise OptionError(needs_histories(quantized[0]))
+    told = [key for key in ACTIVATIONS if key in own]
+    if told and "int8" not in quantized:
+        raise OptionError(f"{flags(told)}: for --precision int8 only; int8-weights leaves activations as they are.")
     from ..calib.build import build_int8
     from ..calib.data import read_examples
     from ..calib.options import Int8Options

@@ -10,6 +10,7 @@ from .options import PathType
 
 if TYPE_CHECKING:
     from ..engines.bundle.checklist import Checked, Checklist
+    from ..engines.bundle.model import ModelBundle
 
 CHECK_HELP = (
     "Whether TensorRT's parser imports the graphs that build-engine would give it, by its published table; needs "
@@ -98,7 +99,25 @@ def _of_engine(path: Path, name: str | None, as_json: bool, layers: bool) -> str
 
         compiled = compiled_engine(bundle, name)
         return to_json(compiled).decode().rstrip() if as_json else compiled.described()
-    return to_json(bundle.engine_facts(name)).decode().rstrip() if as_json else describe_engine(path, name)
+    if as_json:
+        return to_json(bundle.engine_facts(name)).decode().rstrip()
+    return "\n".join([describe_engine(path, name), *_validity(bundle, name)])
+
+
+def _validity(bundle: "ModelBundle", name: str) -> list[str]:
+    """What the library that compiled an engine ahead of time says about its plans on this machine."""
+    facts = bundle.engine_facts(name)
+    plans = {role: each.tensorrt for role, each in facts.roles.items() if each.tensorrt is not None}
+    if not any(plan.compiled_for for plan in plans.values()):
+        return []
+    from ..engines.tensorrt.backend import PLAN
+    from ..engines.tensorrt.just_in_time import told_validity
+
+    folder = bundle.path / "engines" / name
+    return [
+        f"  {role}: compiled for {', '.join(plan.compiled_for)}; {told_validity(folder / role / PLAN)}"
+        for role, plan in plans.items()
+    ]
 
 
 def _is_pool(path: Path) -> bool:

@@ -171,6 +171,12 @@ class EngineFacts(Sealed, frozen=True, kw_only=True):
         """Whether it was compared and timed: when it was built, or later on this machine's GPU."""
         return all(role.latency for role in self.roles.values())
 
+    @property
+    def max_batch(self) -> int:
+        """The most requests that all its graphs take in a call; `MOST_CALLS` where there is no limit."""
+        plans = [role.tensorrt for role in self.roles.values() if role.tensorrt is not None]
+        return min((plan.limits.max_batch for plan in plans), default=MOST_CALLS)
+
     def has_catalog_head(self, role: Role) -> bool:
         """Whether there is a graph for `constrained` scoring alone."""
         return f"{role}/{CONSTRAINED}" in self.files

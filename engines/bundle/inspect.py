@@ -109,7 +109,7 @@ def _choice(name: str, facts: EngineFacts, *, default: bool = False) -> list[str
         lines.append(f"    constrained scoring: the head has the catalog's columns alone ({', '.join(narrow)})")
     for role, role_facts in facts.roles.items():
         if role_facts.quantization is not None:
-            lines += _quantization(role, role_facts.quantization)
+            lines += _quantization(role, role_facts.quantization, alone=role_facts.precision == "int8-weights")
     if facts.gate is not None:
         lines += _gate(facts.gate)
     if facts.drafting is not None:
@@ -121,11 +121,14 @@ def _choice(name: str, facts: EngineFacts, *, default: bool = False) -> list[str
     return lines
 
 
-def _quantization(role: str, found: Quantization) -> list[str]:
+def _quantization(role: str, found: Quantization, *, alone: bool) -> list[str]:
+    """alone: weights are integers, and activations never."""
     ranges = f", ranges by {found.ranges}" if found.ranges else ""
     smooth = f", SmoothQuant {found.smooth:g}" if found.smooth is not None else ""
     kept = f", {', '.join(found.kept)} in floating point" if found.kept else ""
-    lines = [f"    {role}: {found.method}{ranges}{smooth}{kept}; tried (ms a call, divergence in nats):"]
+    weights = ", weights alone" if alone else ""
+    timed = "ms a call, " if any(trial.milliseconds for trial in found.trials) else ""
+    lines = [f"    {role}: {found.method}{weights}{ranges}{smooth}{kept}; tried ({timed}divergence in nats):"]
     for trial in found.trials:
         name = ", ".join([trial.method, *(f"{part} kept" for part in trial.kept)])
         times = "".join(f"{shape} {milliseconds:.2f}, " for shape, milliseconds in trial.milliseconds.items())

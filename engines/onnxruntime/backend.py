@@ -80,8 +80,11 @@ def narrow_head(graph: GraphToBuild) -> None:
     write_catalog_head(graph.folder / GRAPH, graph.folder / CONSTRAINED, rows=rows)
 
 
-def optimise(source: Path, graph: Path, device: str, threads: int) -> None:
+def optimise(source: Path, graph: Path, device: str, threads: int, *, folded: bool = False) -> None:
     """Write ONNX Runtime's optimised form of `source` to `graph` (its documentation: "Graph Optimizations").
+
+    folded: weights that are stored as integers are turned into floating point now, once and for all; otherwise kernels
+    of its own read them, which round the activations to 8 bits as well.
 
     On the CPU, large weights are written a second time as the kernels of this processor read them: what is opened maps
     them, so that processes share one copy. Where another processor's kernels want another form, each makes its own.
@@ -90,6 +93,8 @@ def optimise(source: Path, graph: Path, device: str, threads: int) -> None:
     options = session_options(threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.optimized_model_filepath = str(graph)
+    if folded:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if sum(file.stat().st_size for file in source.parent.iterdir() if file.is_file()) > SHARED_BYTES:
         prefix = "session.optimized_model_external_initializers"
         options.add_session_config_entry(f"{prefix}_file_name", f"{graph.name}.data")

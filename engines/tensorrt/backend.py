@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import ClassVar, final
 
 from ...catalog.checks import Checked
-from ..backend import Backend, GraphToBuild, Progress
+from ..backend import Backend, GraphToBuild, Progress, WeightForm
 from ..base import Engine
 from ..bundle.facts import EnginePrecision, Limits, Precision, Role, RoleFacts, TensorRTFacts
 from ..bundle.items import Bundle, of_items
@@ -12,7 +12,7 @@ from ..bundle.measured import kept_kernels
 from ..bundle.model import ModelBundle
 from ..prepare import prepare_graph
 from .build import Kind, TrtOptions, build_plan
-from .flavour import TENSORRT, Flavour
+from .flavour import TENSORRT, Capability, Flavour
 from .profiles import profiles_for
 
 PLAN, GRAPH = "model.plan", "model.onnx"
@@ -31,15 +31,16 @@ class TensorRTBackend(Backend):
     """TensorRT 10.14 or later, 11 included, on the current NVIDIA GPU; or TensorRT for RTX, for GPUs to come."""
 
     zero_points: ClassVar[bool] = False
+    weights: ClassVar[WeightForm] = "dequantize"
 
     def __init__(
         self, device: str, sizes: CallSizes | None = None, options: TrtOptions | None = None,
         flavour: Flavour = TENSORRT,
     ) -> None:  # fmt: skip
         super().__init__(device)
-        self.name, self.integers = flavour.backend, flavour.integers
         self.flavour, self._sizes, self._options = flavour, sizes or CallSizes(), options or TrtOptions()
         flavour.check_options(self._options)
+        self.name, self.integers = flavour.backend, flavour.integers_on(self._targets)
 
     @property
     def precisions(self) -> tuple[EnginePrecision, ...]:
@@ -51,8 +52,11 @@ class TensorRTBackend(Backend):
 
     def check(self, precision: EnginePrecision) -> None:
         super().check(precision)
-        targets = self._options.compute_capabilities or self.flavour.usual
-        self.flavour.check_targets(targets, precision, self.cache(precision, "fp32"))
+        self.flavour.check_targets(self._targets, precision, self.cache(precision, "fp32"))
+
+    @property
+    def _targets(self) -> tuple[Capability, ...]:
+        return self._options.compute_capabilities or self.flavour.usual
 
     def ready(self) -> None:
         self.versions()

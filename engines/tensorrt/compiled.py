@@ -7,6 +7,7 @@ from ...catalog.files import Frozen
 from ..bundle.checksums import check_file
 from ..bundle.facts import EngineFacts, EnginePrecision, Role
 from ..bundle.model import ModelBundle
+from .flavour import FLAVOURS
 from .kernels import ProfileKernels, count_kernels
 from .layers import LAYERS, Layer, read_layers
 
@@ -24,13 +25,14 @@ class CompiledEngine(Frozen, frozen=True):
     """An engine's graphs."""
 
     engine: str
-    versions: dict[str, str]  # of what built it
+    compiler: str  # "TensorRT for RTX 1.7.1.116"
+    compiled_for: tuple[str, ...]  # compute capabilities, where it was compiled ahead of time
     roles: dict[Role, CompiledRole]
 
     def described(self) -> str:
         """A few lines of text: kernels by role and optimization profile."""
-        versions = ", ".join(f"{library} {version}" for library, version in self.versions.items())
-        lines = [f"{self.engine}: what the compiler ({versions}) made of it"]
+        targets = f" for compute capability {', '.join(self.compiled_for)}" if self.compiled_for else ""
+        lines = [f"{self.engine}: what {self.compiler} made of it{targets}"]
         for role, compiled in self.roles.items():
             lines.append(f"  {role}, {compiled.precision}: {len(compiled.layers)} layers")
             if not any(layer.kind for layer in compiled.layers):
@@ -46,7 +48,7 @@ def compiled_engine(bundle: ModelBundle, name: str) -> CompiledEngine:
     roles: dict[Role, CompiledRole] = {}
     for role in (role for role in get_args(Role) if role in facts.roles):
         own = facts.roles[role]
-        if own.tensorrt is None:
+        if own.tensorrt is None or facts.backend not in FLAVOURS:
             raise EngineError(
                 f"{name} is an engine of {facts.backend}, of which no layers are kept; expected one of TensorRT, such "
                 f"as: specbeam build-engine {bundle.path} --backend tensorrt-rtx"
@@ -54,7 +56,10 @@ def compiled_engine(bundle: ModelBundle, name: str) -> CompiledEngine:
         layers, attentions = _layers(bundle, name, role, facts), bundle.facts(role).layers
         counted = count_kernels(layers, attentions, own.tensorrt.profiles)
         roles[role] = CompiledRole(precision=own.precision, attentions=attentions, profiles=counted, layers=layers)
-    return CompiledEngine(engine=name, versions=facts.versions, roles=roles)
+    plan = facts.roles["target"].tensorrt
+    assert plan is not None
+    compiler = f"{FLAVOURS[facts.backend].title} {plan.version}"
+    return CompiledEngine(engine=name, compiler=compiler, compiled_for=plan.compiled_for, roles=roles)
 
 
 def _layers(bundle: ModelBundle, name: str, role: Role, facts: EngineFacts) -> tuple[Layer, ...]:

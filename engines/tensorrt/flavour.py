@@ -43,6 +43,11 @@ class Flavour(Frozen, frozen=True):
                     f"--precision {precision}. Build it in {instead}, or leave {target} out of --compute-capability."
                 )
 
+    def integers_on(self, targets: tuple[Capability, ...]) -> tuple[str, ...]:
+        """The methods whose integers all of these targets read."""
+        lacking = {name for target in targets for name in self.lacking.get(target, ())}
+        return tuple(way for way in self.integers if way != "weight4" or "int4" not in lacking)
+
     def check_options(self, options: Checked) -> None:
         """Raise `OptionError` for options that are the other flavour's."""
         given = msgspec.structs.asdict(options)
@@ -69,6 +74,6 @@ RTX = Flavour(
     backend="tensorrt-rtx", title="TensorRT for RTX", modules=("tensorrt_rtx",),
     precisions=("fp32", "fp16", "bf16", "int8-weights"), integers=("weight8", "weight4"), ahead_of_time=True,
     targets=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"), usual=("8.0", "8.6", "8.9", "12.0"),
-    lacking={"7.5": ("fp32", "bf16")},
+    lacking={"7.5": ("fp32", "bf16", "int4")},
 )  # fmt: skip
 FLAVOURS: Mapping[str, Flavour] = {flavour.backend: flavour for flavour in (TENSORRT, RTX)}

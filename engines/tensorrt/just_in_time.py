@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from ...catalog.errors import EngineError
-from .flavour import Flavour
-from .library import Messages
+from ...catalog.errors import EngineError, said
+from .flavour import RTX, Flavour
+from .library import Messages, import_tensorrt, new_logger, new_tool
 
 # Bits of the diagnostics beside a plan's validity (`EngineInvalidityDiagnostics`), and what they mean.
 DIAGNOSTICS = {
@@ -34,6 +34,24 @@ def check_valid(
     if validity == "INVALID":
         reason = "; ".join(why) or messages.last()
         raise EngineError(f"{flavour.title} {trt.__version__} cannot run {plan} here: {reason}. Run: {rebuild}")
+
+
+def told_validity(plan: Path) -> str:
+    """What the library that is installed says about a plan on this machine, by the plan's header; in words."""
+    try:
+        trt = import_tensorrt(RTX)
+    except EngineError:
+        return "not asked, TensorRT for RTX is not installed here"
+    messages = Messages()
+    try:
+        runtime = new_tool(trt.Runtime, new_logger(trt, messages), messages, RTX)
+        with plan.open("rb") as file:
+            validity, why = plan_validity(trt, runtime, file.read(runtime.engine_header_size))
+    except (EngineError, OSError) as error:
+        return f"not known, {said(error)}"
+    if validity == "INVALID":  # without a driver it is, for no reason of its own
+        return f"cannot run here: {'; '.join(why)}" if why else "whether it runs here is not known, no GPU answers"
+    return "valid here" if validity == "VALID" else "runs here, slower than one that was compiled for this GPU"
 
 
 class RuntimeCache:

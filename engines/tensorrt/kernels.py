@@ -14,7 +14,7 @@ EXAMPLES = 3  # nodes that are named where there are more
 # TensorRT's LayerTypes. Of what has a kernel, some carry no tactic: it is compiled when the engine is loaded.
 _PRODUCTS = ("gemm", "matrixmultiply", "matmul", "fullyconnected")
 _STEPS = frozenset({"cast", "constant", "noop", "reshape", "shapehosttodevice", "shape_call", "signal", "wait"})
-_FUSED = "mha"  # in names of attention kernels: _gemm_mha_v2, _gemv_mha_v1, fmha_v2_flash_attention_...
+_FUSED = re.compile(r"gem[mv]_mha|fmha")  # attention kernels: _gemm_mha_v2, _gemv_mha_v1, fmha_v2_flash_attention_...
 _FLOATS = ("fp32", "bf16", "fp16", "fp8", "fp4")
 _QUANTIZED = ("int8", "int4")  # the other integers are ids, places and sizes
 
@@ -54,8 +54,8 @@ def count_kernels(layers: Sequence[Layer], attentions: int, profiles: Sequence[s
     """What each profile of a plan runs.
 
     attentions: of the model, one a layer; profiles: their names, in the plan's order. Of an attention that was written
-    out, both products (of queries with keys, of shares with values) name its node, and neither reads weights; a product
-    whose weights were made floating-point by another kernel reads none either, but has its node alone.
+    out, both products (of queries with keys, of shares with values) name its node, and both read two results of other
+    layers and no weights; so does a product whose weights another kernel unpacked, but it has its node alone.
     """
     numbers = range(max([len(profiles), *(layer.profile + 1 for layer in layers)]))
     return tuple(
@@ -69,8 +69,8 @@ def count_kernels(layers: Sequence[Layer], attentions: int, profiles: Sequence[s
 
 def sort_of(layer: Layer) -> Sort:
     """What a layer is, by its name, kind and tactic."""
-    kind, named = layer.kind.lower(), f"{layer.name} {layer.tactic}".lower()
-    if _FUSED in named:
+    kind = layer.kind.lower()
+    if _FUSED.search(f"{layer.name} {layer.tactic}"):
         return "attention"
     if any(word in kind for word in _PRODUCTS) or "Fc" in _fused_operators(layer.name):
         return "product"
@@ -100,7 +100,7 @@ def _counted(profile: str, layers: Sequence[Layer], attentions: int) -> ProfileK
     sorts = {id(layer): sort_of(layer) for layer in layers}
     fused = [layer for layer in layers if sorts[id(layer)] == "attention"]
     products = [layer for layer in layers if sorts[id(layer)] == "product"]
-    weightless = [layer for layer in products if not layer.weights]
+    weightless = [layer for layer in products if not layer.weights and len(layer.inputs) > 1]
     shared = Counter(node for layer in weightless for node in layer.nodes)
     nodes = {node for node, times in shared.items() if times > 1}
     parts = [layer for layer in weightless if nodes.intersection(layer.nodes) or (layer.kind and not layer.nodes)]

@@ -2,8 +2,9 @@
 
 Sources: the builder's message "Layers:" at its verbose level (a list a plan, with or without a GPU), and
 `IEngineInspector.get_engine_information` (JSON, of an engine that was loaded, so on a GPU alone). Both say more than
-names where the plan was built with `ProfilingVerbosity.DETAILED`. TensorRT and TensorRT for RTX write them alike; they
-differ by version in where they put element types.
+names where the plan was built with `ProfilingVerbosity.DETAILED`. TensorRT and TensorRT for RTX write them alike;
+versions differ in where they put element types ("Datatype" or "Format/Datatype") and weights (among the constants,
+among the inputs, nowhere).
 """
 
 import json
@@ -28,7 +29,10 @@ _TYPES = {
     "fp4": "fp4", "int4": "int4", "int8": "int8", "uint8": "uint8", "int32": "int32", "int64": "int64", "bool": "bool",
 }  # fmt: skip
 _WORD = re.compile(r"[A-Za-z]+\d*")
-_TENSOR = re.compile(r"\{ Name: (.*?), (?:Location: \w+, )?Dimensions: \[([-\d,]*)\], (?:.*?Datatype: (\w+))?")
+_TENSOR = re.compile(
+    r"\{ Name: (.*?), (?:Location: \w+, )?Dimensions: \[([-\d,]*)\], (?:[^{}]*?Datatype: ([\w /%=]+))?"
+)
+_CONSTANT = re.compile(r"_dconst|_constant|_(?:alpha|beta)(?:_myl\d+)?$")  # in the names of inputs that are constants
 _LINE = re.compile(r"Name: (.*), LayerType: (\w*)(?:, |$)")
 _FIELD = re.compile(r", (Inputs|Constants|Outputs|TacticName|Metadata): ")
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=\[ONNX Layer: |$)")
@@ -54,6 +58,14 @@ class _Record(Frozen, frozen=True):
 
     schema_version: int
     layers: tuple[Layer, ...]
+
+
+class _Tensor(NamedTuple):
+    """What a layer reads or makes."""
+
+    name: str
+    kind: str  # its element type, in TensorRT's words
+    many: bool  # whether it is more than a number
 
 
 class _Found(NamedTuple):
@@ -130,36 +142,48 @@ def _of_line(line: str) -> _Found:
         return _Found(_named(line.strip()), ())
     parts = _FIELD.split(line[head.end(2) :])  # "", a field, its text, the next field, ...
     fields = dict(zip(parts[1::2], parts[2::2], strict=True))
-    tensors = {field: _TENSOR.findall(fields.get(field, "")) for field in ("Inputs", "Constants", "Outputs")}
     inputs, constants, outputs = (
-        [(name, [int(size) for size in sizes.split(",") if size], kind) for name, sizes, kind in tensors[field]]
-        for field in tensors
+        [
+            _Tensor(name, kind, _many([int(size) for size in sizes.split(",") if size]))
+            for name, sizes, kind in _TENSOR.findall(fields.get(field, ""))
+        ]
+        for field in ("Inputs", "Constants", "Outputs")
     )
-    return _Found(
-        _layer(
-            head[1], head[2], fields.get("TacticName", "").partition(",")[0], fields.get("Metadata", ""),
-            [kind for _, _, kind in inputs], [kind for _, sizes, kind in constants if _many(sizes)],
-            [kind for _, _, kind in outputs],
-        ),
-        tuple(name for name, _, _ in inputs + outputs),
-    )  # fmt: skip
+    tactic = fields.get("TacticName", "").partition(",")[0]
+    return _found(head[1], head[2], tactic, fields.get("Metadata", ""), inputs, constants, outputs)
 
 
 def _of_json(said: Mapping[str, Any]) -> _Found:
     """A layer of the inspector: the same in JSON."""
     if "LayerType" not in said:
         return _Found(_named(str(said["Name"])), ())
-    inputs, outputs = said.get("Inputs", []), said.get("Outputs", [])
-    weights = [_json_type(tensor) for tensor in said.get("Constants", []) if _many(tensor.get("Dimensions", []))]
-    if isinstance(kept := said.get("Weights"), dict) and int(kept.get("Count", 0)) > 1:  # of a plain layer's own
-        weights.append(str(kept.get("Type", "")))
-    return _Found(
-        _layer(
-            str(said["Name"]), str(said["LayerType"]), str(said.get("TacticName", "")), str(said.get("Metadata", "")),
-            list(map(_json_type, inputs)), weights, list(map(_json_type, outputs)),
-        ),
-        tuple(str(tensor.get("Name", "")) for tensor in [*inputs, *outputs]),
+    inputs, constants, outputs = (
+        [
+            _Tensor(str(tensor.get("Name", "")), _json_type(tensor), _many(tensor.get("Dimensions", [])))
+            for tensor in listed
+        ]
+        for listed in (said.get("Inputs", []), said.get("Constants", []), said.get("Outputs", []))
+    )
+    if isinstance(kept := said.get("Weights"), dict):  # of a plain layer's own
+        constants.append(_Tensor("", str(kept.get("Type", "")), int(kept.get("Count", 0)) > 1))
+    tactic, metadata = str(said.get("TacticName", "")), str(said.get("Metadata", ""))
+    return _found(str(said["Name"]), str(said["LayerType"]), tactic, metadata, inputs, constants, outputs)
+
+
+def _found(
+    name: str, kind: str, tactic: str, metadata: str,
+    inputs: Sequence[_Tensor], constants: Sequence[_Tensor], outputs: Sequence[_Tensor],
+) -> _Found:  # fmt: skip
+    """A layer, the constants among its inputs where they belong."""
+    read = [tensor for tensor in inputs if not _CONSTANT.search(tensor.name)]
+    fixed = [tensor for tensor in inputs if _CONSTANT.search(tensor.name)]
+    weights = [tensor for tensor in (*fixed, *constants) if tensor.many]
+    layer = Layer(
+        name=name, kind=kind, tactic=tactic, profile=0,
+        nodes=tuple(dict.fromkeys(_NODE.findall(re.sub("\x1e|\x1f", "", metadata).strip()))),
+        inputs=_types(read), weights=_types(weights), outputs=_types(outputs),
     )  # fmt: skip
+    return _Found(layer, tuple(tensor.name for tensor in (*read, *outputs)))
 
 
 def _json_type(tensor: Mapping[str, Any]) -> str:
@@ -172,23 +196,13 @@ def _many(sizes: Sequence[int]) -> bool:
 
 
 def _named(name: str) -> Layer:
-    return _layer(name, "", "", "", [], [], [])
+    return Layer(name=name, kind="", tactic="", inputs=(), weights=(), outputs=(), nodes=(), profile=0)
 
 
-def _layer(
-    name: str, kind: str, tactic: str, metadata: str, inputs: list[str], weights: list[str], outputs: list[str]
-) -> Layer:
-    nodes = tuple(dict.fromkeys(_NODE.findall(re.sub("\x1e|\x1f", "", metadata).strip())))
-    return Layer(
-        name=name, kind=kind, tactic=tactic, nodes=nodes, profile=0,
-        inputs=tuple(map(_type, inputs)), weights=tuple(map(_type, weights)), outputs=tuple(map(_type, outputs)),
-    )  # fmt: skip
-
-
-def _type(said: str) -> str:
-    """An element type as it is called here; "?" where TensorRT does not say (for dynamic shapes, some versions)."""
-    known = (_TYPES.get(word.lower()) for word in _WORD.findall(said))
-    return next((name for name in known if name is not None), "?")
+def _types(tensors: Sequence[_Tensor]) -> tuple[str, ...]:
+    """Element types as they are called here; "?" where TensorRT does not say (for dynamic shapes, some versions)."""
+    words = ((_TYPES.get(word.lower()) for word in _WORD.findall(tensor.kind)) for tensor in tensors)
+    return tuple(next((name for name in known if name is not None), "?") for known in words)
 
 
 def _assigned(found: Sequence[_Found]) -> tuple[Layer, ...]:

@@ -231,7 +231,7 @@ def test_what_a_backend_does_not_take_is_refused_before_any_work(tiny: Tiny, tmp
         build.check()
     build = Int8Build(order, Int8Options(), Split((), ()), None, tmp_path, lambda *_: None)
     build.check()
-    assert build.methods == ("static",)
+    assert build.methods("target") == ("static",)
 
 
 def test_options_of_int8_without_int8_are_refused(tiny: Tiny) -> None:

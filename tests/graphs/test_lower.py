@@ -162,6 +162,32 @@ def test_scales_become_half_and_stay_positive(tmp_path: Path, precision: str) ->
         assert np.allclose(got, [[0.25 * (0 * 1 + 2 * 0.5 - 4 * 0.5 + 6 * 2), 0]], atol=1e-3)
 
 
+BLOCKED = """(float[n, 4] x) => (float[n, 2] present) {
+    weight = DequantizeLinear <axis = 0, block_size = 2> (w, steps)
+    present = MatMul (x, weight)
+}"""
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_4_bit_weights_in_blocks_keep_their_integers(tmp_path: Path, precision: str) -> None:
+    integers = np.array([[-8, 7], [1, 2], [3, -4], [5, 0]], np.int8).astype(ir.DataType.INT4.numpy())
+    steps = np.array([[0.25, 0.5], [1, 2]], np.float32)
+    model = graph(BLOCKED, w=integers, steps=steps)
+    lower(model, precision)
+    checked(model, tmp_path / "model.onnx")
+    read = load_graph(tmp_path / "model.onnx")
+    stored = read.graph.initializers["w"].const_value
+    assert stored is not None
+    assert stored.dtype == ir.DataType.INT4
+    assert (stored.numpy() == integers).all()
+    assert {value.dtype for node in read.graph for value in node.outputs} == {HALVES[precision]}
+    if precision == "fp16":
+        x = np.array([[1, -2, 0.5, 4]], np.float16)
+        (got,) = open_graph(tmp_path / "model.onnx").run(None, {"x": x})
+        weight = integers.astype(np.float32) * steps.repeat(2, axis=0)
+        assert np.allclose(got, x.astype(np.float32) @ weight, atol=1e-2)
+
+
 def test_what_has_no_known_place_is_refused() -> None:
     softmax = graph("(float[n, 4] x) => (float[n, 4] present) { present = Softmax (x) }")
     with pytest.raises(EngineError, match=r"Softmax .* would be a guess"):

@@ -42,6 +42,7 @@ TAKEN = {
     "Q/DQ, Q without a zero point": STRICTER,
     "Q/DQ, scale computed": STRICTER,
     "Q/DQ, Relu between": STRICTER,
+    "INT8 in blocks": STRICTER,
 }
 
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from import_cases import OLD, TABLED, for_gpus, found, graph, only, refusals
+from parser_cases import cases
 from specbeam.graphs import tensorrt, tensorrt_ops
 from specbeam.graphs.tensorrt import check_versions, report
 
@@ -158,6 +159,17 @@ def test_scales_are_of_output_channels() -> None:
     rows = {**QUANTIZED, "w_scale": np.full(8, 0.1, np.float32), "w_zero": np.zeros(8, np.int8)}
     finding = only(graph(EXPLICIT.replace("axis = 1", "axis = 0"), rows))
     assert finding.message == "has scales on axis 0 of MatMul's weight, expected its output channels, axis 1"
+
+
+def test_weights_in_blocks() -> None:
+    named = dict(cases())
+    for size in (16, 32, 64, 128, 256):
+        assert found(named[f"INT4 in blocks of {size}"], OLD) == []
+    assert only(named["INT4 in broken blocks"]).message == (
+        "has scales [3, 64] in blocks along axis 0 of [256,64], expected whole blocks, each of the same size: choose "
+        "one that divides the axis"
+    )
+    assert "(INT4 alone is quantized in blocks)" in only(named["INT8 in blocks"]).message
 
 
 def test_a_half_graph_needs_half_scales() -> None:

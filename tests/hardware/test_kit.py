@@ -270,7 +270,7 @@ def test_both_flavours_of_tensorrt_go_all_the_way_on_a_stand_in_for_a_gpu(
     assert set(attempted(job, "pair").values()) == {"done"}
     with few_timings():
         plain, rtx = attempted(job, "parity-tensorrt"), attempted(job, "parity-tensorrt-rtx")
-    assert {plain[f"{precision}: {what}"] for precision in ("fp32", "fp16") for what in STEPS} == {"done"}
+    assert {plain[f"{precision}: {what}"] for precision in ("fp32", "fp16", "int8") for what in STEPS} == {"done"}
     assert {rtx[f"fp16: {what}"] for what in (*STEPS, "finish")} == {"done"}
     assert kept(out, "parity-tensorrt-rtx").rows[0]["for"] == "7.5 8.0 8.6 8.9 12.0 12.1"
     for flavour in ("tensorrt", "tensorrt-rtx"):

@@ -114,6 +114,7 @@ class ICudaEngine(fake_tensorrt.ICudaEngine):
 
 class Runtime(fake_tensorrt.Runtime):
     _kind = ICudaEngine
+    engine_header_size = 1 << 30  # its plans are JSON, which is whole or nothing
 
     def get_engine_validity(self, buffer):
         try:

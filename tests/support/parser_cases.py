@@ -1,12 +1,15 @@
 """Graphs of a node or two that are held against the table of TensorRT's parser, and against the parser itself."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
 from import_cases import graph
 
+Array = np.ndarray[Any, Any]
 MASK = "float16[batch, 1, sequence, sequence]"
 INT8 = {
     "x_scale": np.array(0.1, np.float32),
@@ -37,6 +40,7 @@ def cases() -> Iterator[tuple[str, ir.Model]]:
     yield from _shapes()
     yield from _attentions()
     yield from _quantized()
+    yield from _weights()
 
 
 def _operators() -> Iterator[tuple[str, ir.Model]]:
@@ -118,3 +122,33 @@ def _quantized() -> Iterator[tuple[str, ir.Model]]:
     yield "Q/DQ, Q into an integer product", graph(EXPLICIT.replace("MatMul (xf", "MatMulInteger (xq"), INT8)
     between = EXPLICIT.replace("DequantizeLinear (xq", "DequantizeLinear (xr")
     yield "Q/DQ, Relu between", graph(between.replace("    xf", "    xr = Relu (xq)\n    xf"), INT8)
+
+
+def _weights() -> Iterator[tuple[str, ir.Model]]:
+    """Weights alone: integers, scales, and DequantizeLinear's attributes."""
+    int4, int8 = np.zeros((256, 64), ml_dtypes.int4), np.zeros((256, 64), np.int8)
+    blocks = {size: np.full((256 // size, 64), 0.1, np.float16) for size in (16, 32, 64, 128, 256)}
+    for size, scales in blocks.items():
+        yield f"INT4 in blocks of {size}", _weighted(int4, scales, f"axis = 0, block_size = {size}")
+    across = np.full((256, 4), 0.1, np.float16)
+    yield "INT4 in blocks across columns", _weighted(int4, across, "axis = 1, block_size = 16")
+    yield "INT4 in broken blocks", _weighted(int4, np.full((3, 64), 0.1, np.float16), "axis = 0, block_size = 96")
+    yield (
+        "INT4 in blocks, zero point 3",
+        _weighted(int4, blocks[64], "axis = 0, block_size = 64", np.full((4, 64), 3, ml_dtypes.int4)),
+    )
+    yield "INT8 in blocks", _weighted(int8, blocks[64], "axis = 0, block_size = 64")
+    for name, weight in (("INT4", int4), ("INT8", int8)):
+        yield f"{name}, a scale a column", _weighted(weight, np.full(64, 0.1, np.float16), "axis = 1")
+        yield f"{name}, a scale", _weighted(weight, np.array(0.1, np.float16), "axis = 1")
+    unsigned = np.zeros((256, 64), ml_dtypes.uint4)
+    yield "UINT4 in blocks", _weighted(unsigned, blocks[64], "axis = 0, block_size = 64")
+
+
+def _weighted(weight: Array, scales: Array, layout: str, zero: Array | None = None) -> ir.Model:
+    weights = {"w": weight, "s": scales} | ({} if zero is None else {"z": zero})
+    return graph(
+        "g (float16[batch, 256] x) => (float16[batch, 64] y) "
+        f"{{ wf = DequantizeLinear <{layout}> ({', '.join(weights)}) y = MatMul (x, wf) }}",
+        weights,
+    )

@@ -9,6 +9,7 @@ import pytest
 from commands import bad, good, run
 from fake_cuda import FakeCuda
 from specbeam.engines.bundle.facts import EnginePrecision
+from specbeam.engines.tensorrt.flavour import TENSORRT
 from specbeam.engines.tensorrt.parser import OwnParser, own_parsers
 from specbeam.graphs import tensorrt_ops
 from specbeam.graphs.tensorrt import Finding, ParserCheck
@@ -116,7 +117,7 @@ def test_a_parser_on_the_stand_in(tiny: Tiny, gpu: FakeCuda) -> None:
     import fake_tensorrt
 
     graph = tiny.bundle / "target/model.onnx"
-    parser = OwnParser("tensorrt")
+    parser = OwnParser(TENSORRT)
     assert (parser.name, parser.precisions) == ("TensorRT 10.16.1.11", PRECISIONS)
     assert parser.check(graph) == ParserCheck(parser=parser.name, importable=True, findings=())
     fake_tensorrt.Fault.parser = (("Unique", "node_7", "is\n  not  imported"), ("", "", "is no graph"))
@@ -129,3 +130,13 @@ def test_a_parser_on_the_stand_in(tiny: Tiny, gpu: FakeCuda) -> None:
     parsers, reasons = own_parsers()
     assert all("RTX" in parser.name for parser in parsers)
     assert any("cannot start its builder here: no CUDA driver" in reason for reason in reasons)
+
+
+@pytest.mark.compiler
+def test_the_parser_of_tensorrt_for_rtx(tiny: Tiny) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX", exc_type=ImportError)
+    checks = json.loads(good("inspect", tiny.bundle, "--check", "tensorrt", "--json").output)
+    asked = {check["graph"]: [one["parser"][:18] for one in check["parsers"]] for check in checks}
+    for graph in GRAPHS:
+        assert ("TensorRT for RTX 1" in asked[graph]) == (not graph.endswith("int8"))
+    assert all(one["importable"] for check in checks for one in check["parsers"])

@@ -53,7 +53,7 @@ def test_one_engine(tiny: Tiny) -> None:
 
 def test_what_the_compiler_made_of_it(bundle: Path, plans: Path) -> None:
     told = good("inspect", bundle, "--engine", PLANS, "--layers").stdout
-    assert told.startswith(f"{PLANS}: what the compiler (tensorrt 11.4.0) made of it\n  target, fp16: 9 layers\n")
+    assert told.startswith(f"{PLANS}: what TensorRT 11.4.0 made of it\n  target, fp16: 9 layers\n")
     assert "    prefill+verify: fused attentions 1 fp16; matrix products 2 fp16; other kernels 0; " in told
     assert told.count("      not fused: 2 of 2 attentions\n") == 1  # of the target's two, behind the first profile
     assert told.count("      not fused: 1 of 2 attentions\n") == 1

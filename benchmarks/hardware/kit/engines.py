@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 from benchmarks.hardware.kit.libraries import passing, usable
 from benchmarks.hardware.kit.parts import NAMES, PARITIES, Job, PassedOver
 from benchmarks.hardware.kit.record import read
+from benchmarks.hardware.kit.users import other_histories
 from specbeam.catalog.errors import SpecBeamError
-from specbeam.engines.build import build_engine
+from specbeam.engines.build import Order, build_engine
+from specbeam.engines.bundle.facts import QUANTIZED
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.registry import find_backend, load_engine
 from specbeam.runtime import EngineChoice, Recommender, Verification
@@ -22,7 +24,8 @@ HALF = ("fp16", "bf16")
 PRECISIONS = {
     ("torch", "cuda"): ("fp32", *HALF), ("torch", "cpu"): ("fp32", "bf16"),
     ("onnxruntime", "cuda"): ("fp32", *HALF), ("onnxruntime", "cpu"): ("fp32", "fp16"),
-    ("tensorrt", "cuda"): ("fp32", *HALF), (RTX, "cuda"): HALF, (RTX, "cpu"): HALF,
+    ("tensorrt", "cuda"): ("fp32", *HALF, "int8"), (RTX, "cuda"): (*HALF, "int8-weights"),
+    (RTX, "cpu"): (*HALF, "int8-weights"),
 }  # fmt: skip
 
 
@@ -48,8 +51,8 @@ def flavour() -> "Flavour":
 
 def targets(precision: str) -> tuple[str, ...]:
     """The compute capabilities that TensorRT for RTX compiles a precision for."""
-    found = flavour()
-    return tuple(one for one in found.targets if precision not in found.lacking.get(one, ()))
+    found, computed = flavour(), "fp16" if precision in QUANTIZED else precision
+    return tuple(one for one in found.targets if computed not in found.lacking.get(one, ()))
 
 
 def device_of(job: Job, backend: str) -> str:
@@ -84,8 +87,22 @@ def build(job: Job, bundle: Bundle, backend: str, precision: str) -> str:
                 raise PassedOver(f"{NAMES[RTX]} has no {precision} kernels for GPUs of compute capability {capability}")
             options["options"] = TrtOptions(compute_capabilities=targets(precision))
     chosen = find_backend(backend, device_of(job, backend), **options)
-    build_engine(bundle, backend=chosen, precision=precision, overwrite=True)  # type: ignore[arg-type]
+    if precision in QUANTIZED:
+        quantized(job, Order.check(bundle, chosen, precision, None, None))  # type: ignore[arg-type]
+    else:
+        build_engine(bundle, backend=chosen, precision=precision, overwrite=True)  # type: ignore[arg-type]
     return name
+
+
+def quantized(job: Job, order: Order) -> None:
+    """Build integers, without the gate: what they do to lists is what parity tells."""
+    from specbeam.calib.build import build_int8
+    from specbeam.calib.options import Int8Options
+    from specbeam.catalog.histories.dataset import Example
+
+    histories = [items for items in other_histories(job, order.bundle) if len(items) > 1]
+    examples = [Example(f"u{i}", tuple(items[:-1]), (items[-1],)) for i, items in enumerate(histories)]
+    build_int8(order, examples, Int8Options(calibration_size=job.sizes.calibration, gate=False), overwrite=True)
 
 
 def proven(job: Job, backend: str | None = None) -> list[str]:

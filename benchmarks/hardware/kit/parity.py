@@ -18,6 +18,7 @@ from specbeam.engines.registry import load_engine
 from specbeam.evaluate.figures import ranking_fault
 
 MODE = "strict, full"
+FLAVOURED = ("tensorrt", RTX)  # backends that keep what was compiled
 ROLES: tuple[Role, ...] = ("target", "draft")
 
 
@@ -43,6 +44,8 @@ def steps(job: Job, backend: str) -> Steps:
     for precision in precisions(job, backend):
         if backend != "torch":  # whose graph is the checkpoint
             found[f"{precision}: build"] = partial(built, job, backend, precision)
+        if backend in FLAVOURED:
+            found[f"{precision}: layers"] = partial(layers, job, backend, precision)
         if backend == RTX and job.device == "cpu":
             found[f"{precision}: run"] = nothing_runs_it
             continue
@@ -84,6 +87,24 @@ def finished(job: Job, precision: str) -> list[Row]:
     return [{"finished": name, "seconds": round(perf_counter() - start, 1)}]
 
 
+def layers(job: Job, backend: str, precision: str) -> list[Row]:
+    """What the compiler made of the graphs, by optimization profile."""
+    from specbeam.engines.tensorrt.compiled import compiled_engine
+
+    bundle = pair(job)
+    name = there(job, bundle, backend, precision)
+    return [
+        {
+            "kernels of": name, "role": role, "profile": profile.profile, "attentions": compiled.attentions,
+            "fused attentions": profile.fused, "matrix products": sum(profile.products.values()),
+            "products of attentions": sum(profile.attention_products.values()),
+            "other kernels": sum(profile.others.values()), "types of products": ", ".join(profile.products),
+        }
+        for role, compiled in compiled_engine(bundle, name).roles.items()
+        for profile in compiled.profiles
+    ]  # fmt: skip
+
+
 def there(job: Job, bundle: Bundle, backend: str, precision: str) -> str:
     name = name_of(job, backend, precision)
     if backend != "torch" and name not in bundle.engine_names():
@@ -103,7 +124,9 @@ def numbers(job: Job, backend: str, precision: str) -> list[Row]:
             original = exported_engine(bundle, role, scratch, threads)
             asked = cases(bundle.facts(role), bundle.samples(), limits)
             worst = difference(original, engine, asked, Refusal(bundle, role, precision))  # type: ignore[arg-type]
-        rows.append({"numbers of": name, "role": role, "largest difference": worst, "allowed": TOLERANCE[precision]})
+        rows.append(
+            {"numbers of": name, "role": role, "largest difference": worst, "allowed": TOLERANCE.get(precision)}
+        )
     worst = max(float(row["largest difference"]) for row in rows)
     if precision == "fp32" and not worst <= TOLERANCE[precision]:  # builds have looked at half precision themselves
         raise Wrong("its log-probabilities differ by more than is allowed", rows)

@@ -55,12 +55,14 @@ def counted(graph: Path, folder: Path, head_dim: int, wanted: Precision, capabil
 
 
 @pytest.mark.parametrize(
-    ("wanted", "capability"), [("fp16", "7.5"), ("fp16", "8.6"), ("bf16", "8.9"), ("fp32", "12.0")]
+    ("head_dim", "wanted", "capability"),
+    [(16, "fp16", "7.5"), (16, "fp16", "8.6"), (16, "bf16", "8.9"), (16, "fp32", "12.0"), (8, "fp16", "8.6")],
 )
-def test_attention_with_an_additive_mask(exported: Path, tmp_path: Path, wanted: Precision, capability: str) -> None:
-    head_dim = int(exported.parent.name)
+def test_attention_with_an_additive_mask(
+    exported: Callable[[int], Path], tmp_path: Path, head_dim: int, wanted: Precision, capability: str
+) -> None:
     fused = wanted != "fp32" and head_dim >= 16
-    found = counted(exported, tmp_path, head_dim, wanted, capability)
+    found = counted(exported(head_dim), tmp_path, head_dim, wanted, capability)
     assert [kernels.profile for kernels in found] == ["prefill+verify", "verify"]
     for kernels in found:
         assert kernels.attention == ({wanted: LAYERS} if fused else {})

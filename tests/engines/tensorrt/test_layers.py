@@ -57,6 +57,21 @@ def test_names_hold_whatever_an_exporter_wrote() -> None:
         assert (found.name, found.kind, found.weights) == (f"{name}_myl1_3", "gemm", ("fp16",))
 
 
+def test_layers_of_tensorrt_10() -> None:
+    half, whole = "Format/Datatype: Half", "Format/Datatype: Row major linear FP16 format"
+    product = (
+        f"Name: /mha/MatMul_myl0_7, LayerType: gemm, Inputs: [ {{ Name: x, Dimensions: [1,40], {half} }}@], Outputs: [ "
+        f"{{ Name: y, Dimensions: [1,25], {whole} }}], TacticName: sm80_xmma_gemm_f16f16, StreamId: 0, Metadata: "
+    )
+    weight = f", {{ Name: __mye5_dconst, Dimensions: [40,25], {half} }}"
+    factor = ", { Name: __mye4/mha/MatMul_alpha, Dimensions: [1], Format/Datatype: Float }"
+    for listed, weights in (("", ()), (weight + factor, ("fp16",))):
+        (found,) = layers_of_log(log_of(product.replace("@", listed)))
+        assert (found.inputs, found.weights, found.outputs) == (("fp16",), weights, ("fp16",))
+        (counted,) = count_kernels([found], 0)
+        assert (counted.products, counted.attention_products, counted.attention) == ({"fp16": 1}, {}, {})
+
+
 def in_json(line: dict[str, Any]) -> tuple[Layer, ...]:
     return layers_of_inspector(json.dumps({"Layers": [line], "Bindings": ["input_ids"]}))
 

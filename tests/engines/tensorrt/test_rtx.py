@@ -28,6 +28,7 @@ from specbeam.engines.registry import find_backend, load_engine
 from specbeam.engines.tensorrt.backend import CallSizes, TensorRTBackend
 from specbeam.engines.tensorrt.build import TrtOptions
 from specbeam.engines.tensorrt.flavour import RTX
+from specbeam.evaluate.tune import tune
 from specbeam.runtime import Drafting, EngineChoice, Recommender
 from trt_cases import Graphs, build
 
@@ -81,6 +82,20 @@ def test_it_is_compiled_without_a_gpu_and_not_measured(compiled: Path) -> None:
     assert "target (fp16): built without a GPU, and not compared or timed on this machine's" in told.output
 
 
+def test_the_library_is_asked_whether_plans_are_valid(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> str:
+        done = CliRunner().invoke(main, ["inspect", str(compiled), "--engine", NAME])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "draft: compiled for 8.0, 8.6, 8.9, 12.0; valid here" in told()
+    (compiled / "engines" / NAME / "draft" / "model.plan").write_bytes(b"no plan")
+    assert "target: compiled for 8.0, 8.6, 8.9, 12.0; valid here" in told()
+    assert "draft: compiled for 8.0, 8.6, 8.9, 12.0; cannot run here: it is damaged, or no plan" in told()
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    assert "not asked, TensorRT for RTX is not installed here" in told()
+
+
 def test_it_runs_before_it_is_measured_and_only_planning_has_to_wait(compiled: Path) -> None:
     results = Recommender.open(compiled, engine=EngineChoice(NAME, threads=1)).recommend(HISTORIES, k=5)
     assert [len(result.items) for result in results] == [5] * 5
@@ -114,6 +129,12 @@ def test_it_is_finished_by_the_command_and_says_where_that_is_kept(compiled: Pat
     refused = CliRunner().invoke(main, ["build-engine", str(compiled), "--finish", NAME, "--precision", "fp16"])
     assert refused.exit_code == 1
     assert "--finish builds nothing; got --precision as well" in refused.output
+
+
+def test_tuning_finishes_it_first(compiled: Path) -> None:
+    build_engine(compiled, backend=TensorRTBackend("cuda", flavour=RTX), precision="fp16", threads=1, overwrite=True)
+    tune(compiled, HISTORIES * 4, engine=EngineChoice(NAME, threads=1), top_k=[3])
+    assert facts_of(compiled).measured
 
 
 def test_two_kinds_of_gpu_share_an_engine(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
