@@ -261,16 +261,21 @@ def attempted(job: Job, name: str) -> dict[str, str]:
     return {step.name: step.status if step.reason is None else str(step.reason) for step in record.steps}
 
 
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.services)])
 def test_both_flavours_of_tensorrt_go_all_the_way_on_a_stand_in_for_a_gpu(
-    tiny: Tiny, out: Path, histories: Path, nvidia: FakeCuda
+    tiny: Tiny, out: Path, histories: Path, nvidia: FakeCuda, monkeypatch: pytest.MonkeyPatch, every: bool
 ) -> None:
     out.mkdir()
+    wanted = ("fp32", "fp16", "int8") if every else ("fp16",)
+    if not every:
+        half = {(flavour, "cuda"): ("fp16",) for flavour in ("tensorrt", "tensorrt-rtx")}
+        monkeypatch.setattr(engines, "PRECISIONS", half)
     setup = made_setup(device="cuda", gpu="G", compute_capability="8.6", pair=str(tiny.bundle))
     job = Job(out=out, setup=setup, histories=histories)
     assert set(attempted(job, "pair").values()) == {"done"}
     with few_timings():
         plain, rtx = attempted(job, "parity-tensorrt"), attempted(job, "parity-tensorrt-rtx")
-    assert {plain[f"{precision}: {what}"] for precision in ("fp32", "fp16", "int8") for what in STEPS} == {"done"}
+    assert {plain[f"{precision}: {what}"] for precision in wanted for what in STEPS} == {"done"}
     assert {rtx[f"fp16: {what}"] for what in (*STEPS, "finish")} == {"done"}
     assert kept(out, "parity-tensorrt-rtx").rows[0]["for"] == "7.5 8.0 8.6 8.9 12.0 12.1"
     for flavour in ("tensorrt", "tensorrt-rtx"):
@@ -283,13 +288,13 @@ def test_both_flavours_of_tensorrt_go_all_the_way_on_a_stand_in_for_a_gpu(
         assert any("tensorrt-rtx-cuda-fp16" in name for name in found)
 
 
-STEPS = ("build", "numbers", "lists")
+STEPS = ("build", "layers", "numbers", "lists")
 
 
 def test_gpus_that_tensorrt_for_rtx_does_not_list_are_passed_over(out: Path, nvidia: FakeCuda) -> None:
     with pytest.raises(PassedOver, match=r"does not list GPUs of compute capability 9\.0; it lists 7\.5, 8\.0"):
         engines.precisions(gpu_job(out, "9.0"), "tensorrt-rtx")
-    assert engines.precisions(gpu_job(out, "7.5"), "tensorrt-rtx") == ("fp16", "bf16")
+    assert engines.precisions(gpu_job(out, "7.5"), "tensorrt-rtx") == ("fp16", "bf16", "int8-weights")
     with pytest.raises(PassedOver, match=r"no bf16 kernels for GPUs of compute capability 7\.5"):
         engines.build(gpu_job(out, "7.5"), None, "tensorrt-rtx", "bf16")  # type: ignore[arg-type]
 

@@ -31,11 +31,12 @@ SIZES = {
     "full": Sizes(
         users=100, top_k=(1, 10, 20), batches=(1, 7, 32), width=40, repeats=5, batch_sizes=(1, 8, 32),
         past=(0, 80, 400), new=(1, 8, 20, 40, 80, 160, 320), targets=("1b", "7b"), draft="68m", exported=("1b",),
-        prompt=100, items=100_000, codes=64, calibration=100, timed=160, prompts=48, tokens=120,
+        prompt=100, items=100_000, codes=64, calibration=100, timed=160, prompts=48,
+        tokens=120,
     ),
     "small": Sizes(
         users=6, top_k=(3,), batches=(1, 3), width=6, repeats=1, batch_sizes=(1, 2), past=(0, 8), new=(1, 8),
-        targets=("tiny",), draft="tiny-draft", exported=(), prompt=10, items=400, codes=8, calibration=10, timed=4, prompts=3,
-        tokens=12,
+        targets=("tiny",), draft="tiny-draft", exported=(), prompt=10, items=400, codes=8, calibration=10, timed=4,
+        prompts=3, tokens=12,
     ),
 }  # fmt: skip
