@@ -7,7 +7,11 @@ TOOLS := $(VENV)-tools
 SOURCES := $(shell find . \( -name '*.py' -o -path './serve/cpp/*' -type f \) -not -path './.*') py.typed README.md
 EXAMPLES := $(abspath $(wildcard examples/*.py))
 
-.PHONY: demo test test-services lint types bench fuzz audit licences clean
+# Of `make gpu`: where the report goes, and options of benchmarks/hardware/all.py.
+OUT ?= gpu-report
+ARGS ?=
+
+.PHONY: demo test test-services lint types bench gpu fuzz audit licences clean
 
 demo: $(VENV)/.package
 	$(BIN)/specbeam demo --output demo --overwrite
@@ -31,6 +35,10 @@ lint: $(VENV)/.package
 bench: $(VENV)/.package
 	rm -rf $(VENV)/beauty
 	for name in quality.lossless speed.calls speed.walltime quality.modes speed.filters; do $(BIN)/python -m benchmarks.$$name --bundle $(VENV)/beauty || exit; done
+
+# Everything that is said of GPUs, measured on this machine's; run again, it does what lacks (docs/hardware/README.md).
+gpu: $(VENV)-gpu/.package
+	$(VENV)-gpu/bin/python benchmarks/hardware/all.py $(OUT) --resume $(ARGS)
 
 # Every reader and loader on changed inputs, for an hour at most; what goes wrong is kept in fuzz-failures/.
 fuzz: $(VENV)/.package
@@ -75,5 +83,23 @@ $(VENV)/.package: $(VENV)/.dependencies $(filter-out ./tests/% ./benchmarks/% ./
 	rm -rf build
 	touch $@
 
+# What pip does not find for this machine is left out: the kit says so, and passes it over.
+$(VENV)-gpu/.dependencies: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(VENV)-gpu
+	$(VENV)-gpu/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt torch
+	$(VENV)-gpu/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
+	  ".[export,quantize,text,explain]"
+	add() { $(VENV)-gpu/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt ".[$$1]" \
+	    || { echo "make gpu: the packages of the extra $$1 were not installed: what needs them is passed over" >&2; false; }; }; \
+	  { add gpu || add cpu; } && { add tensorrt || true; } && { add tensorrt-rtx || true; }
+	rm -rf build
+	touch $@
+
+$(VENV)-gpu/.package: $(VENV)-gpu/.dependencies $(filter-out ./tests/% ./benchmarks/% ./examples/%,$(SOURCES))
+	rm -rf build
+	$(VENV)-gpu/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --force-reinstall .
+	rm -rf build
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(TOOLS) $(VENV)-licences build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-gpu $(TOOLS) $(VENV)-licences build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
