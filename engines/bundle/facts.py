@@ -15,6 +15,8 @@ MOST_CALLS = 1 << 16  # places in the grid of sizes that an engine's calls are t
 Precision = Literal["fp32", "fp16", "bf16"]  # of a graph's weights, caches and mask
 EnginePrecision = Literal["fp32", "fp16", "bf16", "int8", "int8-weights"]
 QUANTIZED: tuple[EnginePrecision, ...] = ("int8", "int8-weights")  # made by `calib`, and gated on rankings
+# What TensorRT for RTX compiles for where nothing is said; GPUs after the last of them run such plans as well.
+USUAL_TARGETS = ("8.0", "8.6", "8.9", "12.0")
 Role = Literal["target", "draft"]
 Scoring = Literal["full", "constrained"]
 

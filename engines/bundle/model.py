@@ -18,6 +18,7 @@ from .facts import (
     ENGINE_FACTS,
     ENGINE_SCHEMA,
     QUANTIZED,
+    USUAL_TARGETS,
     EngineFacts,
     FileFacts,
     ModelFacts,
@@ -213,4 +214,6 @@ def _plan_options(role: RoleFacts | None) -> list[str]:
     flags = {"--version-compatible": plan.version_compatible, "--hardware-compatible": plan.hardware_compatible}
     limits = plan.limits
     sizes = f"--max-batch {limits.max_batch} --max-prompt {limits.max_prompt} --max-nodes {limits.max_nodes}"
-    return [sizes, *(flag for flag, given in flags.items() if given)]
+    chosen = plan.compiled_for not in ((), USUAL_TARGETS)
+    targets = [f"--compute-capability {','.join(plan.compiled_for)}"] * chosen
+    return [sizes, *(flag for flag, given in flags.items() if given), *targets]

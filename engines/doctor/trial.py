@@ -83,7 +83,19 @@ def try_backend(backend: str, device: str) -> tuple[str, ...]:
     """Use a backend's library on a device: what it offers. Raises `EngineError` where it cannot be used."""
     found = find_backend(backend, device)
     found.ready()
+    if not found.runs_here:
+        _look_for_gpu(", ".join(found.versions().values()))
     return _run_graph(device) if backend == "onnxruntime" else tuple(found.versions().values())
+
+
+def _look_for_gpu(version: str) -> None:
+    """Raise `EngineError` where a backend that builds without a GPU has none to run on."""
+    from ..cuda import Device
+
+    try:
+        Device().close()
+    except EngineError as error:
+        raise EngineError(f"It builds engines here ({version}); they run where there is a GPU. {error}") from error
 
 
 def _run_graph(device: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import msgspec
 from ...catalog.checks import Checked
 from ...catalog.errors import EngineError, OptionError
 from ...catalog.files import Frozen
-from ..bundle.facts import EnginePrecision
+from ..bundle.facts import USUAL_TARGETS, EnginePrecision
 
 Capability = str  # a GPU's compute capability, e.g. "8.6"
 
@@ -73,7 +73,7 @@ TENSORRT = Flavour(
 RTX = Flavour(
     backend="tensorrt-rtx", title="TensorRT for RTX", modules=("tensorrt_rtx",),
     precisions=("fp32", "fp16", "bf16", "int8-weights"), integers=("weight8", "weight4"), ahead_of_time=True,
-    targets=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"), usual=("8.0", "8.6", "8.9", "12.0"),
+    targets=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"), usual=USUAL_TARGETS,
     lacking={"7.5": ("fp32", "bf16", "int4")},
 )  # fmt: skip
 FLAVOURS: Mapping[str, Flavour] = {flavour.backend: flavour for flavour in (TENSORRT, RTX)}

@@ -122,7 +122,7 @@ def check_fits(
         if compute_capability not in facts.compiled_for and not later:
             raise EngineError(
                 f"The engine was compiled for GPUs of compute capability {', '.join(facts.compiled_for)}; this one has "
-                f"{compute_capability}. {_elsewhere(flavour, compute_capability, rebuild)}"
+                f"{compute_capability}. {_elsewhere(facts, flavour, compute_capability, rebuild)}"
             )
         return
     if not facts.hardware_compatible:
@@ -137,10 +137,11 @@ def check_fits(
         )
 
 
-def _elsewhere(flavour: Flavour, compute_capability: str, rebuild: str) -> str:
+def _elsewhere(facts: TensorRTFacts, flavour: Flavour, compute_capability: str, rebuild: str) -> str:
     """What to do on a GPU that a plan was not compiled for."""
     if compute_capability in flavour.targets:
-        return f"Compile it for this one, too: {rebuild} --compute-capability {compute_capability}"
+        targets = sorted({*facts.compiled_for, compute_capability}, key=_numbers)
+        return f"Compile it for this one, too: {rebuild} --compute-capability {','.join(targets)}"
     return f"{flavour.title} does not support this one: build with --backend tensorrt or onnxruntime on it."
 
 

@@ -16,10 +16,11 @@ def hardware() -> str:
     """TensorRT's version; skips, with the reason, where it or a GPU is missing."""
     pytest.importorskip("polygraphy")
     from specbeam.engines.cuda import Device
+    from specbeam.engines.tensorrt.flavour import TENSORRT
     from specbeam.engines.tensorrt.library import import_tensorrt
 
     try:
-        version = str(import_tensorrt().__version__)
+        version = str(import_tensorrt(TENSORRT).__version__)
         device = Device()
     except EngineError as error:
         pytest.skip(str(error))

@@ -133,13 +133,32 @@ def test_what_is_not_a_library_s_fault_is_passed_on() -> None:
 @pytest.mark.parametrize("fault", [RuntimeError("magic"), OSError("libnvinfer.so.10: cannot open"), ImportError("x")])
 def test_a_broken_tensorrt(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
     from specbeam.engines.tensorrt import library as trt_library
+    from specbeam.engines.tensorrt.flavour import TENSORRT
 
     def fails(name: str) -> None:
         raise fault
 
     monkeypatch.setattr(trt_library.importlib, "import_module", fails)
     with pytest.raises(EngineError, match=f"TensorRT is not usable here .*{fault}.*pip install"):
-        trt_library.import_tensorrt()
+        trt_library.import_tensorrt(TENSORRT)
+
+
+def test_what_builds_without_a_gpu_runs_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from specbeam.engines import cuda
+    from specbeam.engines.doctor import trial
+    from specbeam.engines.tensorrt.backend import TensorRTBackend
+    from specbeam.engines.tensorrt.flavour import RTX
+
+    def no_gpu() -> None:
+        raise EngineError("No NVIDIA GPU can be used here.")
+
+    monkeypatch.setattr(trial, "find_backend", lambda *named: TensorRTBackend("cuda", flavour=RTX))
+    monkeypatch.setattr(TensorRTBackend, "versions", lambda backend: {"tensorrt-rtx": "1.7"})
+    monkeypatch.setattr(cuda, "Device", no_gpu)
+    with pytest.raises(
+        EngineError, match=r"It builds engines here \(1\.7\); they run where there is a GPU\. No NVIDIA"
+    ):
+        trial.try_backend("tensorrt-rtx", "cuda")
 
 
 def test_packages_that_are_old_damaged_or_of_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
