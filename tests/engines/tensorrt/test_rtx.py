@@ -180,9 +180,7 @@ def test_nothing_is_kept_where_finishing_fails(compiled: Path, gpu: FakeCuda, mo
         "compiled for GPUs of compute capability 8.0, 8.6, 8.9, 12.0; this one has 9.0. TensorRT for RTX does not sup"
     )
     gpu.reset(capability=(7, 5))
-    fails(
-        "this one has 7.5. Compile it for this one, too: specbeam build-engine .* --compute-capability 7.5,8.0,8.6,8.9,12.0"
-    )
+    fails("has 7.5. Compile it for this one, too: specbeam build-engine .* --compute-capability 7.5,8.0,8.6,8.9,12.0")
     gpu.reset(gpus=0)
     fails("No NVIDIA GPU can be used here")
 
