@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from msgspec.structs import replace
 
@@ -18,8 +18,23 @@ from ..engines.tensorrt.profiles import check_profiles, profiles_for
 from ..graphs.files import load_graph
 from ..graphs.tensorrt import check_versions, report
 from .matmuls import activations
-from .quantize import quantize
+from .quantize import Method, quantize
 from .ranges import Ranges
+
+# What can be built of a float32 bundle: its precision, and how it is quantized.
+WAYS: tuple[tuple[EnginePrecision, Method | None], ...] = (
+    ("fp32", None), ("fp16", None), ("bf16", None), ("int8", "static"), ("int8-weights", "weight8"),
+    ("int8-weights", "weight4"),
+)  # fmt: skip
+
+
+class _Graph(NamedTuple):
+    """A graph as the builder would get it."""
+
+    role: Role
+    precision: EnginePrecision
+    name: str
+    path: Path
 
 
 def check_bundle(path: Path, *, as_json: bool = False) -> tuple[bool, str]:
@@ -35,31 +50,33 @@ def check_bundle(path: Path, *, as_json: bool = False) -> tuple[bool, str]:
     parsers, absent = own_parsers()
     checks = []
     with tempfile.TemporaryDirectory(prefix="specbeam.check.") as scratch:
-        for role, precision, graph in _graphs(bundle, backend, Path(scratch)):
+        for role, precision, name, graph in _graphs(bundle, backend, Path(scratch)):
             facts, cache = bundle.facts(role), backend.cache(precision, bundle.manifest.precision)
             profiles = profiles_for(role, facts, limits, length)
             check_profiles(profiles, facts, limits, graph_inputs(graph), identifier_length=length, cache=cache)
             parsed = tuple(parser.check(graph) for parser in parsers if precision in parser.precisions)
-            checks.append(replace(check_versions(load_graph(graph), f"{role}, {precision}"), parsers=parsed))
+            checks.append(replace(check_versions(load_graph(graph), name), parsers=parsed))
     importable = all(check.importable for check in checks)
     return importable, to_json(checks).decode().rstrip() if as_json else report(checks, absent)
 
 
-def _graphs(bundle: Bundle, backend: TensorRTBackend, scratch: Path) -> Iterator[tuple[Role, EnginePrecision, Path]]:
+def _graphs(bundle: Bundle, backend: TensorRTBackend, scratch: Path) -> Iterator[_Graph]:
     """Every graph that could be built, as the builder would get it."""
     exported = bundle.manifest.precision
-    precisions: tuple[EnginePrecision, ...] = ("fp32", "fp16", "bf16", "int8") if exported == "fp32" else (exported,)
+    ways = WAYS if exported == "fp32" else ((exported, None),)
     for role in (role for role in get_args(Role) if role == "target" or bundle.manifest.draft is not None):
-        for precision in precisions:
+        for precision, method in ways:
+            name = precision if precision != "int8-weights" else f"{precision} by {method}"
             source = bundle.graph(role)
-            if precision == "int8":
-                source = scratch / f"{role}-quantized" / "model.onnx"
-                quantize(bundle.graph(role), source, "static", ranges=_anything(bundle, role), symmetric=True)
+            if method is not None:
+                source = scratch / f"{role}-{method}-quantized" / "model.onnx"
+                ranges = _anything(bundle, role) if method == "static" else None
+                quantize(bundle.graph(role), source, method, ranges=ranges, symmetric=True, weights=backend.weights)
             prepared = prepare_graph(
-                source, scratch / f"{role}-{precision}" / "model.onnx", exported=exported,
+                source, scratch / f"{role}-{name}" / "model.onnx", exported=exported,
                 wanted=backend.cache(precision, exported), mask_slots=backend.limits(bundle).path, decomposed=True,
             )  # fmt: skip
-            yield role, precision, prepared
+            yield _Graph(role, precision, f"{role}, {name}", prepared)
 
 
 def _anything(bundle: Bundle, role: Role) -> Ranges:

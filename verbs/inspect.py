@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from ..engines.bundle.model import ModelBundle
 
 CHECK_HELP = (
-    "Whether TensorRT's parser imports the graphs that build-engine would give it, by its published table; needs "
-    "neither TensorRT nor a GPU. Exit status 1: some version that is looked at does not."
+    "Whether TensorRT's parser imports the graphs that build-engine would give it: by its published table, which needs "
+    "neither TensorRT nor a GPU, and by the parser itself where it is installed. Exit status 1: some version that is "
+    "looked at does not, or the parser."
 )
 
 CHECKSUMS_HELP = (

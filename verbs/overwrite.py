@@ -9,7 +9,7 @@ SHOWN = 8  # things that a message names
 CHECKPOINT = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.md", "events/*")
 AGAIN = {  # by the file that tells what a folder is: the files in it that the same verb writes again
     "manifest.json": ("manifest.json", "catalog/*", "target/*", "draft/*", "tokenizer/*"),
-    "engine.json": ("engine.json", "target/*", "draft/*", "*-ranges.json"),
+    "engine.json": ("engine.json", "target/*", "draft/*", "*-ranges.json", "kernels-*.cache"),
     "pool.json": ("pool.json", "*.npy"),
     "training.json": CHECKPOINT,
     "alignment.json": CHECKPOINT,
@@ -56,4 +56,6 @@ def _named(file: Path) -> str:
     """A file by what people know it as."""
     if file.name.startswith("tuning-"):
         return f"{' of '.join(['tuning', *file.parent.parts[-1:]])} ({file.stem.removeprefix('tuning-')})"
+    if file.name.startswith("measured-"):
+        return f"what was measured on {file.stem.removeprefix('measured-')}"
     return f"engine {file.parts[1]}" if file.parts[0] == "engines" and len(file.parts) > 2 else str(file)

@@ -1,8 +1,8 @@
-"""Weights alone as DequantizeLinear: the layouts, the integers, and an engine made of them."""
+"""Weights alone as DequantizeLinear: the layouts and the integers."""
 
 from collections import Counter
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,43 +13,23 @@ from onnx import numpy_helper
 
 from calib_cases import logprobs, tree_calls
 from specbeam.calib import quantize as quantize_module
-from specbeam.calib.build import build_int8
-from specbeam.calib.int8 import Int8Build
 from specbeam.calib.matmuls import weighted_matmuls
-from specbeam.calib.options import Int8Options
 from specbeam.calib.quantize import Method, quantize
 from specbeam.calib.sensitivity import mean_divergence, sensitivity
-from specbeam.calib.trials import SEARCHES, load_optimised
+from specbeam.calib.trials import load_optimised
 from specbeam.calib.weights import LARGEST, dequantize_weights
 from specbeam.catalog.errors import EngineError, OptionError
-from specbeam.catalog.histories.dataset import Example
-from specbeam.engines.backend import WeightForm
-from specbeam.engines.build import Order, build_engine
-from specbeam.engines.bundle.facts import EnginePrecision, Precision
-from specbeam.engines.bundle.inspect import describe
+from specbeam.engines.bundle.facts import Precision
 from specbeam.engines.bundle.items import Bundle
-from specbeam.engines.onnxruntime.backend import OrtBackend
 from specbeam.engines.prepare import prepare_graph
 from specbeam.graphs.files import load_graph
 from tiny_bundle import Tiny
-from tiny_graphs import tiny_graph
+from tiny_graphs import open_graph, tiny_graph
 from tiny_models import KINDS
 
 CALLS = tree_calls(4, shared=3)
 PRODUCTS = 8  # of a layer's seven and the head
 NEAR = {"weight8": 0.002, "weight4": 0.3}  # nats; these weights are random
-NAME = "onnxruntime-cpu-int8-weights"
-
-
-class Compiled(OrtBackend):
-    """A backend that takes integer weights as compilers do, and runs them on the CPU."""
-
-    integers = ("weight8", "weight4")
-    weights: ClassVar[WeightForm] = "dequantize"
-    runs: ClassVar[dict[str, tuple[EnginePrecision, ...]]] = {"cpu": ("fp32", "fp16", "int8-weights")}
-
-    def cache(self, precision: EnginePrecision, exported: Precision) -> Precision:
-        return "fp16" if precision == "int8-weights" else super().cache(precision, exported)
 
 
 def model_of(*shapes: tuple[int, int], seed: int = 0) -> ir.Model:
@@ -100,7 +80,7 @@ def floats(integers: NDArray[Any], scales: NDArray[Any], layout: dict[str, int])
 
 
 def test_8_bits_are_the_nearest_of_a_scale_a_column() -> None:
-    model = model_of((48, 6), (10, 3))
+    model = model_of((48, 6), (10, 4))
     weights = [weight_of(model, f"w{i}") for i in (0, 1)]
     dequantize_weights(model, 8, ())
     assert set(model.graph.initializers) == {f"w{i}.{part}" for i in (0, 1) for part in ("integers", "scales")}
@@ -114,18 +94,18 @@ def test_8_bits_are_the_nearest_of_a_scale_a_column() -> None:
 def test_4_bits_are_in_two_whole_blocks_of_a_column_at_least() -> None:
     """What has none gets 8 bits: a compiler takes the depth over the number of scales for a block's size."""
     depths = {256: 64, 128: 64, 96: 32, 64: 32, 48: 16, 32: 16, 100: None, 16: None, 10: None}
-    model = model_of(*((depth, 5) for depth in depths))
+    model = model_of(*((depth, 6) for depth in depths))
     weights = [weight_of(model, f"w{i}") for i in range(len(depths))]
     dequantize_weights(model, 4, ())
     for weight, (depth, block), (integers, scales, layout) in zip(weights, depths.items(), stored(model), strict=True):
         if block is None:
-            assert (layout, integers.dtype, scales.shape) == ({"axis": 1}, np.int8, (5,))
+            assert (layout, integers.dtype, scales.shape) == ({"axis": 1}, np.int8, (6,))
             continue
         assert layout == {"axis": 0, "block_size": block}
         assert integers.dtype.name == "int4"
-        assert scales.shape == (depth // block, 5)
+        assert scales.shape == (depth // block, 6)
         assert (scales > 0).all()
-        blocks = weight.reshape(-1, block, 5)
+        blocks = weight.reshape(-1, block, 6)
         plain = np.abs(blocks).max(axis=1, keepdims=True) / LARGEST[4]
         worse = np.square(np.rint(blocks / plain) * plain - blocks).sum()
         assert np.square(floats(integers, scales, layout) - weight).sum() < worse
@@ -145,6 +125,30 @@ def test_a_column_of_zeros_and_a_shared_weight() -> None:
     assert np.isfinite(scales).all()
     assert [node.op_type for node in model.graph] == ["DequantizeLinear", "MatMul", "MatMul"]
     assert {node.inputs[1] for node in list(model.graph)[1:]} == {model.graph.node(0).outputs[0]}
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_an_odd_number_of_columns_is_made_even(bits: int, tmp_path: Path) -> None:
+    """Kernels that read integers are for even ones."""
+    model = model_of((32, 7), (32, 6))
+    dequantize_weights(model, bits, ())
+    odd, even = stored(model)
+    assert (odd[0].shape, even[0].shape) == ((32, 8), (32, 6))
+    assert not odd[0][:, 7].any()
+    assert [node.op_type for node in model.graph] == [
+        "DequantizeLinear",
+        "MatMul",
+        "Slice",
+        "DequantizeLinear",
+        "MatMul",
+    ]
+    assert [value.name for value in model.graph.outputs] == ["y0", "y1"]
+    ir.save(model, tmp_path / "model.onnx")
+    feed = {f"x{i}": np.random.default_rng(i).normal(size=(3, 32)).astype(np.float32) for i in (0, 1)}
+    for one, (integers, scales, layout), x in zip(
+        open_graph(tmp_path / "model.onnx").run(None, feed), (odd, even), feed.values(), strict=True
+    ):
+        np.testing.assert_allclose(one, (x @ floats(integers, scales, layout))[:, : one.shape[1]], atol=0.1, rtol=0.1)
 
 
 @pytest.mark.parametrize("method", list(NEAR))
@@ -217,75 +221,3 @@ def test_sensitivity_knows_this_form() -> None:
     found = sensitivity(graph, calls, "weight4", weights="dequantize", searches=3)
     assert set(found) == {"layers.0", "head"}
     assert all(divergence > 0 for divergence in found.values())
-
-
-def examples(count: int = 160) -> list[Example]:
-    rng = np.random.default_rng(0)
-    drawn = [rng.integers(0, 40, rng.integers(3, 9)).astype(str).tolist() for _ in range(count)]
-    return [Example(f"u{i}", tuple(history), (label,)) for i, (*history, label) in enumerate(drawn)]
-
-
-def ordered(bundle: Path, draft: EnginePrecision = "int8-weights") -> Order:
-    return Order.check(Bundle.open(bundle), Compiled("cpu"), "int8-weights", draft, 1)
-
-
-def test_an_engine_of_integer_weights(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specbeam.calib.gate.MOST_LOST", 1.0)  # hits of random weights are noise
-    recorded: list[int] = []
-    original = Int8Build.record
-
-    def watched(build: Int8Build) -> None:
-        original(build)
-        recorded.append(len(build.calls["target"].searches))
-
-    monkeypatch.setattr(Int8Build, "record", watched)
-    folder = build_int8(ordered(bundle), examples(), Int8Options(calibration_size=60))
-    assert folder.name == NAME
-    assert recorded == [SEARCHES]  # no ranges: what divergence takes
-    assert not list(folder.glob("*-ranges.json"))
-    facts = Bundle.open(bundle).engine_facts(NAME)
-    assert facts.gate is not None
-    assert facts.gate.users == 100
-    for role in facts.roles.values():
-        assert (role.precision, role.cache) == ("int8-weights", "fp16")
-        assert role.quantization is not None
-        tried = {trial.method: trial for trial in role.quantization.trials}
-        assert list(tried) == ["weight8", "weight4"]
-        assert tried["weight8"].divergence < tried["weight4"].divergence
-        assert not tried["weight8"].milliseconds  # it would run elsewhere
-        assert (role.quantization.method, role.quantization.smooth, role.quantization.ranges) == ("weight8", None, None)
-    assert facts.drafting is not None
-    told = describe(bundle)
-    assert "target: weight8, weights alone; tried (divergence in nats):" in told
-    assert "gate passed on 100 requests" in told
-
-
-def test_the_gate_names_the_precision(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specbeam.calib.gate.LEAST_OVERLAP", 1.01)
-    options = Int8Options(method="weight4", calibration_size=10, gate_size=20)
-    with pytest.raises(EngineError, match=r"The int8-weights target \(weight4\) is not built: .*\. Compare on more"):
-        build_int8(ordered(bundle, "fp32"), examples(), options)
-    assert not (bundle / "engines" / f"{NAME}-draft-fp32").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"method": "static"}, "onnxruntime backend takes int8-weights by weight8, weight4; got static"),
-        ({"estimator": "minmax"}, "got estimator for int8-weights; expected none of them"),
-        ({"smooth": 0.5, "percentile": 99.0}, "got percentile, smooth for int8-weights"),
-        ({"keep": ("tail",)}, "got the parts tail to keep"),
-    ],
-)  # fmt: skip
-def test_what_says_nothing_of_weights_is_refused(tiny: Tiny, options: dict[str, Any], message: str) -> None:
-    order = ordered(tiny.bundle)
-    with pytest.raises(OptionError, match=message):
-        build_int8(order, examples(), Int8Options(**options))
-    assert not order.folder.exists()
-
-
-def test_ranges_and_no_histories_are_refused(tiny: Tiny) -> None:
-    with pytest.raises(OptionError, match="got ranges for int8-weights"):
-        build_int8(ordered(tiny.bundle), examples(), ranges=tiny.bundle)
-    with pytest.raises(OptionError, match=r"int8-weights needs histories to compare rankings on: --calibration HIST"):
-        build_engine(tiny.bundle, backend=Compiled("cpu"), precision="int8-weights")

@@ -8,7 +8,7 @@ import pytest
 from import_cases import for_gpus
 from parser_cases import cases
 from specbeam.calib.matmuls import activations
-from specbeam.calib.quantize import quantize
+from specbeam.calib.quantize import Method, quantize
 from specbeam.calib.ranges import Ranges
 from specbeam.engines.tensorrt.flavour import RTX
 from specbeam.engines.tensorrt.parser import OwnParser, own_parsers
@@ -71,6 +71,14 @@ def test_graphs_with_calibrated_products(exported: Path, parser: OwnParser, tmp_
     quantize(exported, tmp_path / "quantized.onnx", "static", ranges=ranges, symmetric=True)
     model = for_gpus(tmp_path / "quantized.onnx", "fp16")
     assert sum(node.op_type == "QuantizeLinear" for node in model.graph) >= 8
+    assert held(model, parser, tmp_path) == (True, True)
+
+
+@pytest.mark.parametrize("method", ["weight8", "weight4"])
+def test_graphs_with_weights_alone(exported: Path, method: Method, parser: OwnParser, tmp_path: Path) -> None:
+    quantize(exported, tmp_path / "quantized.onnx", method, weights="dequantize")
+    model = for_gpus(tmp_path / "quantized.onnx", "bf16")
+    assert sum(node.op_type == "DequantizeLinear" for node in model.graph) >= 8
     assert held(model, parser, tmp_path) == (True, True)
 
 

@@ -14,6 +14,7 @@ from specbeam.catalog.errors import BundleError
 from specbeam.engines.bundle.default import DEFAULT_SCHEMA, default_engine
 from specbeam.engines.bundle.facts import ENGINE_FACTS, ENGINE_SCHEMA
 from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.bundle.measured import MEASURED_SCHEMA
 from specbeam.engines.bundle.model import MANIFEST
 from specbeam.engines.bundle.open import open_bundle
 from specbeam.engines.bundle.sealed import SCHEMA_VERSION
@@ -27,12 +28,12 @@ from specbeam.runtime.planning.tuning_file import TUNING_SCHEMA
 from tiny_bundle import ENGINE
 from upgrade_cases import INT8, KEPT, same_minor
 
-FIRST = {"bundle": 1, "text bundle": 2, "engine": 1, "tuning": 2, "default engine": 1, "pool": 1}
+FIRST = {"bundle": 1, "text bundle": 2, "engine": 1, "tuning": 2, "default engine": 1, "pool": 1, "measured": 1}
 
 
 NOW = {
     "bundle": SCHEMA_VERSION, "text bundle": SCHEMA_VERSION, "engine": ENGINE_SCHEMA, "tuning": TUNING_SCHEMA,
-    "default engine": DEFAULT_SCHEMA, "pool": POOL_SCHEMA,
+    "default engine": DEFAULT_SCHEMA, "pool": POOL_SCHEMA, "measured": MEASURED_SCHEMA,
 }  # fmt: skip
 
 
@@ -110,6 +111,12 @@ def test_records_of_training_are_read(kept: Callable[[str], Path], suffix: str) 
         assert trained is not None
         assert (trained.prompt.history_length, trained.compiled is None) == (4, bool(suffix))
         trained.file.unlink()
+
+
+def test_an_engine_that_was_built_without_a_gpu_and_what_was_measured_of_it() -> None:
+    facts = Bundle.open(KEPT / "bundle-2-rtx").engine_facts("tensorrt-rtx-cuda-fp16")
+    assert facts.measured
+    assert {role.tensorrt.compiled_for for role in facts.roles.values() if role.tensorrt} == {("8.6", "8.9")}
 
 
 def test_ranges_are_read() -> None:

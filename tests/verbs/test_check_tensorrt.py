@@ -16,7 +16,8 @@ from specbeam.graphs.tensorrt import Finding, ParserCheck
 from tiny_bundle import Tiny, edit_manifest
 
 PRECISIONS: tuple[EnginePrecision, ...] = ("fp32", "fp16", "bf16", "int8")
-GRAPHS = [f"{role}, {precision}" for role in ("target", "draft") for precision in PRECISIONS]
+FORMS = (*PRECISIONS, "int8-weights by weight8", "int8-weights by weight4")
+GRAPHS = [f"{role}, {form}" for role in ("target", "draft") for form in FORMS]
 REFUSAL = Finding(severity="refused", node="node_linear", operator="MatMul", message="is not for today")
 
 
@@ -86,7 +87,7 @@ def test_the_own_parser_is_asked_of_what_it_would_build(tiny: Tiny, monkeypatch:
     other.name, other.precisions = "TensorRT for RTX 98", ("fp16",)
     ask(monkeypatch, one, other)
     told = good("inspect", tiny.bundle, "--check", "tensorrt").output
-    assert told.count("  parsed by TensorRT 99.1's own parser: importable\n") == len(GRAPHS)
+    assert told.count("  parsed by TensorRT 99.1's own parser: importable\n") == 2 * len(PRECISIONS)
     assert told.count("  parsed by TensorRT for RTX 98's own parser: importable\n") == 2
     assert "Parsed here by: TensorRT 99.1, TensorRT for RTX 98." in told
     assert "No parser" not in told
@@ -102,7 +103,8 @@ def test_what_the_own_parser_refuses_is_the_exit_status_whatever_the_table_says(
     assert "1 x MatMul is not for today\n" in result.output
     result = run("inspect", tiny.bundle, "--check", "tensorrt", "--json")
     assert result.exit_code == 1
-    refused = [check for check in json.loads(result.output) if not check["parsers"][0]["importable"]]
+    checks = [check for check in json.loads(result.output) if check["parsers"]]
+    refused = [check for check in checks if not check["parsers"][0]["importable"]]
     assert [check["graph"] for check in refused] == ["draft, bf16"]
     assert refused[0]["parsers"][0]["findings"][0]["node"] == "node_linear"
     assert all(version["importable"] for version in refused[0]["versions"])
