@@ -19,6 +19,7 @@ from specbeam.cli import main
 PAGES = [
     *(path for path in sorted(ROOT.glob("*.md")) if path.name != "CHANGELOG.md"),
     *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/*/*.md")),
     *sorted(ROOT.glob("benchmarks/*.md")),
 ]
 OURS = (["specbeam"], ["python", "cli.py"])

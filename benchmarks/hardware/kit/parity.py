@@ -40,6 +40,8 @@ def tensorrt_rtx(job: Job) -> Steps:
 
 def steps(job: Job, backend: str) -> Steps:
     """Of every precision: built (ahead of time, and finished here), its numbers compared, its lists compared."""
+    if backend == "torch" and not (pair(job).path / "target" / "checkpoint").is_dir():
+        raise PassedOver("the pair was exported without its checkpoints, which are what PyTorch runs")
     found = dict[str, Callable[[], list[Row]]]()
     for precision in precisions(job, backend):
         if backend != "torch":  # whose graph is the checkpoint
