@@ -39,16 +39,22 @@ def requirements(bundle: Bundle, engine: str) -> str:
     """Exact versions of what serves an engine of a bundle, as pip reads them: those of this machine, and of the
     engine's own library those that built it."""
     own = [re.split(r"[^\w.-]", wanted)[0] for wanted in declared().get("", [])]
-    pins = {name: version(name) for name in own} | _library(bundle, engine)
     lines = [f"# What {engine} is served with, beside specbeam {__version__} itself, which make.sh is given."]
-    return "\n".join([*lines, *(f"{name}=={pins[name]}" for name in sorted(pins))]) + "\n"
+    return "\n".join([*lines, *sorted([*map(_pinned, own), *_library(bundle, engine)])]) + "\n"
 
 
-def _library(bundle: Bundle, engine: str) -> dict[str, str]:
+def _pinned(name: str) -> str:
+    return f"{name}=={version(name)}"
+
+
+def _library(bundle: Bundle, engine: str) -> list[str]:
     if engine.startswith("torch-"):
-        return {name: version(name) for name in ("torch", "transformers")}
+        return [_pinned("torch"), _pinned("transformers")]
     facts = bundle.engine_facts(engine)
     if facts.backend == "onnxruntime":
         cpu, gpu = PACKAGES["onnxruntime"]
-        return {gpu if facts.device == "cuda" else cpu: facts.versions[facts.backend]}
-    return dict([installed_package(facts.backend)])
+        return [f"{gpu if facts.device == 'cuda' else cpu}=={facts.versions[facts.backend]}"]
+    # Beside the library Polygraphy, whose wrapper of CUDA the engines use, and CUDA's runtime where no other package
+    # brings it; that need not be here, where the engine was compiled.
+    runtime = [wanted for wanted in declared().get(facts.backend, []) if wanted.startswith("nvidia-cuda-runtime")]
+    return ["==".join(installed_package(facts.backend)), _pinned("polygraphy"), *runtime]

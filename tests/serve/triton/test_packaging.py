@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 import specbeam
 from specbeam.catalog.errors import OptionError, SpecBeamError
 from specbeam.cli import main
+from specbeam.engines.bundle.items import Bundle
 from specbeam.serve.triton.config import config_text
+from specbeam.serve.triton.recipe import requirements
 from specbeam.serve.triton.repository import Packaging, package
 from specbeam.serve.triton.settings import TritonSettings, read_settings
 from tiny_bundle import ENGINE, Tiny, edit_engine
@@ -53,6 +56,16 @@ def test_the_recipe_asks_for_what_built_the_engine(bundle: Path, tmp_path: Path)
     edit_engine(bundle, lambda facts: facts["versions"].update(onnxruntime="1.30.7"))
     package(Packaging(bundle, PLAIN), tmp_path, "shop")
     assert "onnxruntime==1.30.7\n" in (tmp_path / "shop" / "environment" / "requirements.txt").read_text()
+
+
+def test_the_recipe_of_an_engine_that_was_compiled_without_a_gpu(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Bundle.open(bundle)
+    facts = replace(opened.engine_facts(ENGINE), backend="tensorrt-rtx", device="cuda")
+    monkeypatch.setattr(Bundle, "engine_facts", lambda bundle, name: facts)
+    monkeypatch.setattr("specbeam.serve.triton.recipe.installed_package", lambda backend: (backend, "1.7.1.116"))
+    monkeypatch.setattr("specbeam.serve.triton.recipe.version", lambda name: "0.53.6")
+    wanted = requirements(opened, "tensorrt-rtx-cuda-fp16").splitlines()
+    assert {"tensorrt-rtx==1.7.1.116", "polygraphy==0.53.6", "nvidia-cuda-runtime>=13"} <= set(wanted)
 
 
 def test_versions_are_added_and_never_touched(tiny: Tiny, tmp_path: Path) -> None:
