@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from msgspec.structs import replace
 
 import specbeam
 from specbeam.catalog.errors import OptionError, SpecBeamError
@@ -17,6 +16,7 @@ from specbeam.serve.triton.recipe import requirements
 from specbeam.serve.triton.repository import Packaging, package
 from specbeam.serve.triton.settings import TritonSettings, read_settings
 from tiny_bundle import ENGINE, Tiny, edit_engine
+from upgrade_cases import KEPT
 
 PLAIN = TritonSettings(threads=1)
 
@@ -58,13 +58,10 @@ def test_the_recipe_asks_for_what_built_the_engine(bundle: Path, tmp_path: Path)
     assert "onnxruntime==1.30.7\n" in (tmp_path / "shop" / "environment" / "requirements.txt").read_text()
 
 
-def test_the_recipe_of_an_engine_that_was_compiled_without_a_gpu(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = Bundle.open(bundle)
-    facts = replace(opened.engine_facts(ENGINE), backend="tensorrt-rtx", device="cuda")
-    monkeypatch.setattr(Bundle, "engine_facts", lambda bundle, name: facts)
+def test_the_recipe_of_an_engine_that_was_compiled_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("specbeam.serve.triton.recipe.installed_package", lambda backend: (backend, "1.7.1.116"))
     monkeypatch.setattr("specbeam.serve.triton.recipe.version", lambda name: "0.53.6")
-    wanted = requirements(opened, "tensorrt-rtx-cuda-fp16").splitlines()
+    wanted = requirements(Bundle.open(KEPT / "bundle-2-rtx"), "tensorrt-rtx-cuda-fp16").splitlines()
     assert {"tensorrt-rtx==1.7.1.116", "polygraphy==0.53.6", "nvidia-cuda-runtime>=13"} <= set(wanted)
 
 
