@@ -18,7 +18,7 @@ from trt_bindings import bindings, wheel
 from trt_conformance import NAMES, OURS, PACKAGE, chains, probe, uses
 
 pytest.importorskip("polygraphy")
-VERSIONS = ("11.4.0.106", "10.16.1.11")
+VERSIONS = ("11.4.0.106", "10.16.1.11", "10.14.1.48.post1")
 RTX_ALONE = {("ComputeCapability",)}  # what is asked of TensorRT for RTX alone
 MADE_BY_US = {"Builder", "OnnxParser", "Runtime"}  # the rest comes from TensorRT
 
