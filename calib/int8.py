@@ -67,7 +67,11 @@ class Int8Build:
         for role in self.quantized:
             if method not in ("auto", *(ways := offered(self.order, role))):
                 precision = self.order.precisions[role]
-                raise OptionError(f"the {backend.name} backend takes {precision} by {', '.join(ways)}; got {method}.")
+                reason = backend.why_not(method)
+                raise OptionError(
+                    f"the {backend.name} backend takes {precision} by {', '.join(ways)}; got {method}"
+                    f"{f': {reason}' if reason else ''}."
+                )
             parts = self.parts(self.bundle.graph(role))
             self.kept(role, parts)
             if self.given is not None and self.calibrated(role):

@@ -46,6 +46,10 @@ class Backend(ABC):
         """Whether what is built runs on the machine that builds it; otherwise it is compared and timed later."""
         return True
 
+    def why_not(self, method: str) -> str | None:
+        """Why a method of `calib.quantize` is not among `integers`; None: there is nothing more to say."""
+        return None
+
     @property
     @abstractmethod
     def precisions(self) -> tuple[EnginePrecision, ...]:

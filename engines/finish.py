@@ -14,7 +14,7 @@ from ..catalog.temporaries import temporary_directory
 from .backend import Progress
 from .build import Order, measure
 from .bundle.facts import EngineFacts, FileFacts, Role
-from .bundle.measured import MEASURED_SCHEMA, Measured, Measurement, kernels_file, measured_file
+from .bundle.measured import MEASURED_SCHEMA, Measured, Measurement, kernels_file, measured_file, slug
 from .bundle.model import ModelBundle
 from .bundle.open import open_bundle
 from .bundle.sealed import sealed
@@ -43,9 +43,9 @@ def finish_engine(
             f"{name} was compared and timed when it was built: there is nothing to finish. To do it again: "
             f"{bundle.rebuild(name, facts)}"
         )
+    folder = bundle.path / "engines" / name
     order = Order(bundle, backend, {r: each.precision for r, each in facts.roles.items()}, chosen_threads(threads))
     gpu, capability = _gpu()
-    folder = order.folder
     for role in facts.roles:
         bundle.engine_folder(name, role)  # raises where a file is not as it was written
     found, kernels = dict[Role, Measurement](), dict[Role, bytes | None]()
@@ -84,13 +84,17 @@ def _gpu() -> tuple[str, str]:
 
 def _write(folder: Path, measured: Measured, kernels: Mapping[Role, bytes]) -> Path:
     """Put the kernels, and then the file that lists them, into an engine's folder."""
+    path = measured_file(folder, measured.gpu)
     files = {}
     for role, data in kernels.items():
-        path = kernels_file(folder, measured.gpu, role)
-        with whole_file(path, replace=True) as file:
+        digest = hashlib.sha256(data).hexdigest()
+        compiled = kernels_file(folder, measured.gpu, role, digest)
+        with whole_file(compiled, replace=True) as file:
             file.write(data)
-        files[path.name] = FileFacts(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-    path = measured_file(folder, measured.gpu)
+        files[compiled.name] = FileFacts(sha256=digest, bytes=len(data))
     with whole_file(path, replace=True) as file:
         file.write(sealed(replace(measured, files=files)))
+    for former in folder.glob(f"kernels-{slug(measured.gpu)}-*-*.cache"):
+        if former.name not in files:
+            former.unlink()
     return path

@@ -141,6 +141,9 @@ def build_engine(
     measured = opened.is_measured(folder.name) or _finished(opened, folder.name, order.threads)
     if measured and before not in (None, folder.name):
         _compare(opened, folder.name, before, order.threads)
+    if not measured:
+        click.echo(f"Built {folder}. Next, where there is a GPU for it: {opened.finishing(folder.name)}")
+        return
     text = isinstance(opened, TextBundle)
     run = f"generate {bundle} PROMPTS.jsonl" if text else f"infer {bundle} HISTORIES"
     click.echo(
@@ -184,9 +187,7 @@ def _finished(bundle: "ModelBundle", name: str, threads: int) -> bool:
         reason = "there is no GPU here"
     except SpecBeamError as error:  # what was built is there all the same
         reason = str(error)
-    click.echo(
-        f"Not compared with the exported graph, and not timed: {reason}. Where it shall run: {bundle.finishing(name)}"
-    )
+    click.echo(f"Not compared with the exported graph, and not timed yet: {reason}.")
     return False
 
 

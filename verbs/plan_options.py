@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ..engines.backend import Backend
 
 SIZES = ("max_batch", "max_prompt", "max_nodes")
-PLAN = ("workspace", "timing_cache", "version_compatible", "hardware_compatible", "compute_capabilities")
+PLAN = ("workspace", "timing_cache", "version_compatible", "hardware_compatible", "compute_capability")
 
 CAPABILITY_HELP = (
     "tensorrt-rtx: GPUs to compile for, e.g. 8.6,8.9,12.0. Default: 8.0, 8.6, 8.9, 12.0 and later; 7.5 has to be asked "
@@ -37,9 +37,7 @@ tensorrt_options = together(
     click.option("--timing-cache", type=PathType, help="tensorrt: keeps kernel timings between builds."),
     click.option("--version-compatible", is_flag=True, default=None, help="tensorrt: for later versions, and lean."),
     click.option("--hardware-compatible", is_flag=True, default=None, help="tensorrt: for other GPUs, too."),
-    click.option(
-        "--compute-capability", "compute_capabilities", metavar="LIST", callback=capabilities, help=CAPABILITY_HELP
-    ),
+    click.option("--compute-capability", metavar="LIST", callback=capabilities, help=CAPABILITY_HELP),
 )
 
 
@@ -59,6 +57,8 @@ def backend_of(name: str, device: str | None, options: dict[str, Any]) -> "Backe
     plan = {key: own[key] for key in PLAN if key in own}
     if "workspace" in plan:
         plan["workspace"] <<= 20
+    if "compute_capability" in plan:
+        plan["compute_capabilities"] = plan.pop("compute_capability")
     if "timing_cache" in plan:
         plan["timing_cache"] = str(plan["timing_cache"])
     from ..engines.tensorrt.backend import CallSizes

@@ -49,9 +49,12 @@ def measured_file(folder: Path, gpu: str) -> Path:
     return folder / f"measured-{slug(gpu)}.json"
 
 
-def kernels_file(folder: Path, gpu: str, role: Role) -> Path:
-    """Where an engine's folder keeps the kernels that were compiled for a kind of GPU."""
-    return folder / f"kernels-{slug(gpu)}-{role}.cache"
+def kernels_file(folder: Path, gpu: str, role: Role, digest: str) -> Path:
+    """Where an engine's folder keeps kernels that were compiled for a kind of GPU; digest: their SHA-256.
+
+    It is in the name, so that kernels never take the place of those that a file beside them lists.
+    """
+    return folder / f"kernels-{slug(gpu)}-{role}-{digest[:12]}.cache"
 
 
 def kept_kernels(folder: Path, role: Role, remedy: str) -> bytes | None:
@@ -60,11 +63,11 @@ def kept_kernels(folder: Path, role: Role, remedy: str) -> bytes | None:
     Raises `BundleError` where they are damaged: what runs on a GPU is as it was written, or is not run.
     """
     found = _of_this_gpu(folder, remedy)
-    file = None if found is None else kernels_file(folder, found.gpu, role)
-    if found is None or file is None or file.name not in found.files:
-        return None
-    check_file(file, found.files[file.name], remedy, folder)
-    return file.read_bytes()
+    for name, facts in (found.files if found is not None else {}).items():
+        if found is not None and folder / name == kernels_file(folder, found.gpu, role, facts.sha256):
+            check_file(folder / name, facts, remedy, folder)
+            return (folder / name).read_bytes()
+    return None
 
 
 def found_measurement(folder: Path, facts: EngineFacts, remedy: str) -> Measured | None:

@@ -11,9 +11,10 @@ from ...catalog.errors import SpecBeamError, said
 from ...catalog.extras import declared, install
 from ..bundle.default import default_engine
 from ..bundle.model import ModelBundle
+from ..bundle.names import EngineName
 from ..bundle.open import open_bundle
 from ..installed import PACKAGES
-from ..machine.gpus import found_gpus
+from ..machine.gpus import found_gpus, used_gpu
 from ..machine.processors import Processors, available_threads, found_memory, found_processors
 from ..registry import DEVICES
 from .health import BundleHealth, EngineHealth, Extra, Health, Package, Usable
@@ -147,7 +148,8 @@ def _engine(bundle: ModelBundle, name: str, stage: Stage) -> EngineHealth:
     except (SpecBeamError, OSError) as error:
         answer = Answer((), said_by(error))
     runs = answer.fault is None
-    return EngineHealth(name=name, runs=runs, fault=answer.fault, remedy=None if runs else remedy)
+    elsewhere = EngineName.of(name).device == "cuda" and used_gpu() is None  # building it again would mend nothing
+    return EngineHealth(name=name, runs=runs, fault=answer.fault, remedy=None if runs or elsewhere else remedy)
 
 
 def said_by(error: BaseException) -> str:

@@ -50,6 +50,12 @@ class TensorRTBackend(Backend):
     def runs_here(self) -> bool:
         return not self.flavour.ahead_of_time
 
+    def why_not(self, method: str) -> str | None:
+        if method in self.flavour.integers and method not in self.integers:
+            lacking = [target for target in self._targets if "int4" in self.flavour.lacking.get(target, ())]
+            return f"GPUs of compute capability {', '.join(lacking)} have no int4"
+        return None
+
     def check(self, precision: EnginePrecision) -> None:
         super().check(precision)
         self.flavour.check_targets(self._targets, precision, self.cache(precision, "fp32"))

@@ -101,7 +101,7 @@ def _build(
     data = builder.build_serialized_network(network, config)
     if data is None:
         monitor.raise_interruption()
-        raise _failure(trt, flavour, messages)
+        raise _failure(trt, flavour, messages, options)
     if options.timing_cache is not None:
         _keep_timings(config, Path(options.timing_cache))
     del parsed  # the parser holds the weights that the network refers to
@@ -171,12 +171,15 @@ def _keep_timings(config: Any, file: Path) -> None:
         kept.write(timings.serialize())
 
 
-def _failure(trt: Any, flavour: Flavour, messages: Messages) -> EngineError:
+def _failure(trt: Any, flavour: Flavour, messages: Messages, options: TrtOptions) -> EngineError:
     """What to do about a build that failed."""
     if messages.out_of_memory():
+        given = None if options.workspace is None else options.workspace >> 20
+        remedy = "Lower --max-batch, --max-prompt or --max-nodes, or close what else uses this machine's memory."
+        if given is not None:
+            remedy = f"--workspace gives a layer {given} MiB: raise it, or lower --max-batch or --max-nodes."
         return EngineError(
-            f"{flavour.title} {trt.__version__} ran out of memory while it built: {messages.last()}. Lower "
-            "--workspace, --max-batch or --max-nodes, or close what else uses the GPU."
+            f"{flavour.title} {trt.__version__} ran out of memory while it built: {messages.last()}. {remedy}"
         )
     return EngineError(
         f"{flavour.title} {trt.__version__} could not build the plan: {messages.last()}. If no kernel fitted, raise "

@@ -40,7 +40,8 @@ class Flavour(Frozen, frozen=True):
                 instead = "fp16" if computed != "fp16" else "fp32"
                 raise EngineError(
                     f"GPUs of compute capability {target} have no kernels for {computed} products in {self.title}; got "
-                    f"--precision {precision}. Build it in {instead}, or leave {target} out of --compute-capability."
+                    f"the precision {precision} (--precision or --draft-precision). Build it in {instead}, or leave "
+                    f"{target} out of --compute-capability."
                 )
 
     def integers_on(self, targets: tuple[Capability, ...]) -> tuple[str, ...]:
@@ -53,7 +54,8 @@ class Flavour(Frozen, frozen=True):
         given = msgspec.structs.asdict(options)
         for name, reason in (WHERE_IT_RUNS if self.ahead_of_time else AHEAD_OF_TIME).items():
             if given[name]:
-                raise OptionError(f"got {name} {given[name]!r}; {reason}. Leave that out.")
+                flag = "compute-capability" if name == "compute_capabilities" else name.replace("_", "-")
+                raise OptionError(f"--{flag}: {reason}. Leave that out.")
 
 
 # Options of plans that are built where they run, and of others, and why the other flavour refuses them.

@@ -88,19 +88,19 @@ def build(job: Job, bundle: Bundle, backend: str, precision: str) -> str:
             options["options"] = TrtOptions(compute_capabilities=targets(precision))
     chosen = find_backend(backend, device_of(job, backend), **options)
     if precision in QUANTIZED:
-        quantized(job, Order.check(bundle, chosen, precision, None, None))  # type: ignore[arg-type]
+        quantized(job, bundle, Order.check(bundle, chosen, precision, None, None))
     else:
         build_engine(bundle, backend=chosen, precision=precision, overwrite=True)  # type: ignore[arg-type]
     return name
 
 
-def quantized(job: Job, order: Order) -> None:
+def quantized(job: Job, bundle: Bundle, order: Order) -> None:
     """Build integers, without the gate: what they do to lists is what parity tells."""
     from specbeam.calib.build import build_int8
     from specbeam.calib.options import Int8Options
     from specbeam.catalog.histories.dataset import Example
 
-    histories = [items for items in other_histories(job, order.bundle) if len(items) > 1]
+    histories = [items for items in other_histories(job, bundle) if len(items) > 1]
     examples = [Example(f"u{i}", tuple(items[:-1]), (items[-1],)) for i, items in enumerate(histories)]
     build_int8(order, examples, Int8Options(calibration_size=job.sizes.calibration, gate=False), overwrite=True)
 

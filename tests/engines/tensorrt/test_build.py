@@ -90,7 +90,7 @@ def test_failures_say_what_to_change_and_leave_nothing(graphs: Graphs, gpu: Fake
     Fault.parser = (("TopK", "node_1", "K is too large"), ("", "", "no such axis"))
     fails(r"cannot import .*:\n- TopK node_1: K is too large\n- graph : no such axis\n.*--check tensorrt")
     Fault.build = "[defaultAllocator.cpp::allocate] Error Code 1: Cuda Runtime (out of memory)"
-    fails("ran out of memory .* Lower --workspace, --max-batch or --max-nodes")
+    fails("ran out of memory .* Lower --max-batch, --max-prompt or --max-nodes, or close what else")
     Fault.build = "Could not find any implementation for node MatMul"
     fails("Could not find any implementation for node MatMul. If no kernel fitted, raise --workspace or lower --max-b")
     Fault.builder = "CUDA initialization failure with error: 35"

@@ -153,10 +153,20 @@ def test_two_kinds_of_gpu_share_an_engine(compiled: Path, monkeypatch: pytest.Mo
 
 def test_damaged_kernels_are_not_run(compiled: Path) -> None:
     finish_engine(compiled, NAME, threads=1)
-    file = next((compiled / "engines" / NAME).glob("kernels-*-target.cache"))
+    file = next((compiled / "engines" / NAME).glob("kernels-*-target-*.cache"))
     file.write_bytes(b"something else!")
     with pytest.raises(BundleError, match=f"{file.name} is damaged.*--finish"):
         load_engine(Bundle.open(compiled), "target", NAME, threads=1)
+
+
+def test_finishing_again_takes_the_place_of_what_was_measured(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish_engine(compiled, NAME, threads=1)
+    before = {path.name for path in (compiled / "engines" / NAME).glob("kernels-*")}
+    monkeypatch.setattr(fake, "KERNELS", b"kernels of a later driver")
+    finish_engine(compiled, NAME, threads=1)
+    after = {path.name for path in (compiled / "engines" / NAME).glob("kernels-*")}
+    assert len(after) == len(before) == 2
+    assert not after & before
 
 
 def test_measurements_of_an_engine_that_was_built_again_are_gone(compiled: Path) -> None:
@@ -261,6 +271,8 @@ def test_what_cannot_be_is_refused_before_anything_is_built(bundle: Path, rtx: F
     fails("runs fp32, fp16, bf16, int8-weights; got int8", "--precision", "int8")
     fails("TensorRT for RTX times no kernels", "--precision", "fp16", "--timing-cache", "t.cache")
     fails("runs on the very version", "--precision", "fp16", "--version-compatible")
+    mixed = ("--precision", "fp16", "--draft-precision", "bf16", "--compute-capability", "7.5,8.6")
+    fails(r"no kernels for bf16 products .*; got the precision bf16 \(--precision or --draft-precision\)", *mixed)
     fails("by their --compute-capability", "--precision", "fp16", "--hardware-compatible")
     fails("runs on cuda; got the device 'cpu'", "--device", "cpu")
     with pytest.raises(OptionError, match="TensorRT builds for the GPU at hand"):
