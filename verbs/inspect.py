@@ -109,7 +109,7 @@ def _validity(bundle: "ModelBundle", name: str) -> list[str]:
     """What the library that compiled an engine ahead of time says about its plans on this machine."""
     facts = bundle.engine_facts(name)
     plans = {role: each.tensorrt for role, each in facts.roles.items() if each.tensorrt is not None}
-    if not any(plan.compiled_for for plan in plans.values()):
+    if not facts.built_elsewhere:
         return []
     from ..engines.tensorrt.backend import PLAN
     from ..engines.tensorrt.just_in_time import told_validity

@@ -174,6 +174,11 @@ class EngineFacts(Sealed, frozen=True, kw_only=True):
         return all(role.latency for role in self.roles.values())
 
     @property
+    def built_elsewhere(self) -> bool:
+        """Whether it was compiled ahead of time, for GPUs that the machine which built it need not have had."""
+        return any(role.tensorrt is not None and role.tensorrt.compiled_for for role in self.roles.values())
+
+    @property
     def max_batch(self) -> int:
         """The most requests that all its graphs take in a call; `MOST_CALLS` where there is no limit."""
         plans = [role.tensorrt for role in self.roles.values() if role.tensorrt is not None]
@@ -189,6 +194,5 @@ class EngineFacts(Sealed, frozen=True, kw_only=True):
             raise ValueError(f"it has the graphs {', '.join(self.roles) or 'of nothing'}; expected a target")
         if self.backend.startswith("tensorrt") and any(role.tensorrt is None for role in self.roles.values()):
             raise ValueError("it does not say what its TensorRT plans were built for")
-        late = [role for role in self.roles.values() if role.tensorrt is not None and role.tensorrt.compiled_for]
-        if not self.measured and len(late) < len(self.roles):
+        if not (self.measured or self.built_elsewhere):
             raise ValueError("it has no latency; only what is compiled ahead of time may lack it")

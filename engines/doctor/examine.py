@@ -11,7 +11,6 @@ from ...catalog.errors import SpecBeamError, said
 from ...catalog.extras import declared, install
 from ..bundle.default import default_engine
 from ..bundle.model import ModelBundle
-from ..bundle.names import EngineName
 from ..bundle.open import open_bundle
 from ..installed import PACKAGES
 from ..machine.gpus import found_gpus, used_gpu
@@ -138,18 +137,18 @@ def _bundle(path: Path, stage: Stage) -> BundleHealth:
 
 
 def _engine(bundle: ModelBundle, name: str, stage: Stage) -> EngineHealth:
-    answer, remedy = Answer((), None), bundle.rebuild(name)
+    answer = Answer((), None)
+    remedy: str | None = bundle.rebuild(name)
     try:
         facts = bundle.engine_facts(name)
-        remedy = bundle.rebuild(name, facts)
+        remedy = None if facts.built_elsewhere and used_gpu() is None else bundle.rebuild(name, facts)
         size = sum(file.bytes for file in facts.files.values())
         stage(f"trying the engine {name} ({size / 1e6:,.1f} MB)")
         answer = tried(try_engine, bundle.path, name, available_threads())
     except (SpecBeamError, OSError) as error:
         answer = Answer((), said_by(error))
     runs = answer.fault is None
-    elsewhere = EngineName.of(name).device == "cuda" and used_gpu() is None  # building it again would mend nothing
-    return EngineHealth(name=name, runs=runs, fault=answer.fault, remedy=None if runs or elsewhere else remedy)
+    return EngineHealth(name=name, runs=runs, fault=answer.fault, remedy=None if runs else remedy)
 
 
 def said_by(error: BaseException) -> str:
