@@ -1,4 +1,4 @@
-"""NVIDIA's own compiler builds what we export: TensorRT for RTX, which needs no GPU."""
+"""NVIDIA's own compiler builds what we export: TensorRT for RTX, which needs no GPU (make test-services)."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from specbeam.engines.bundle.facts import EnginePrecision, Limits
 from specbeam.engines.tensorrt.flavour import RTX, Flavour
 
 pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX: pip install tensorrt-rtx", exc_type=ImportError)
-pytestmark = pytest.mark.compiler
+pytestmark = [pytest.mark.compiler, pytest.mark.services]
 CASES = [pytest.param(case, id=f"{case.what}-{case.role}") for case in matrix()]
 
 
