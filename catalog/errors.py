@@ -31,6 +31,10 @@ class EngineError(SpecBeamError):
     """An engine cannot be built, loaded or run on this machine."""
 
 
+class RefusedError(EngineError):
+    """What an engine computes is not what the exported graph computes."""
+
+
 class PoolError(SpecBeamError):
     """A retrieval pool is damaged, or was not built for what it is asked."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from ..catalog import checks
-from ..catalog.errors import EngineError, OptionError
+from ..catalog.errors import EngineError, OptionError, RefusedError
 from ..catalog.files import check_replaceable, whole_directory, whole_file
 from ..catalog.temporaries import temporary_directory
 from .backend import Backend, GraphToBuild, Progress
@@ -208,12 +208,12 @@ def _build_role(
 
 def measure(
     order: Order, role: Role, folder: Path, facts: RoleFacts, scratch: Path, progress: Progress,
-    keep: Callable[[Engine], object] = lambda engine: None,
+    keep: Callable[[Engine], object] = lambda engine: None, rebuild: str | None = None,
 ) -> Measurement:  # fmt: skip
     """Compare what was built in `folder` with the exported graph, and time its calls, on this machine.
 
-    keep: gets the engine that was timed. Raises `EngineError` where the two differ by too much, or it cannot be opened
-    here.
+    keep: gets the engine that was timed; rebuild: the command that errors name. Raises `RefusedError` where the two
+    differ by too much, `EngineError` where it cannot be opened here.
     """
     bundle, backend = order.bundle, order.backend
     limits = facts.tensorrt.limits if facts.tensorrt is not None else backend.limits(bundle)
@@ -222,9 +222,8 @@ def measure(
     served = narrow and bundle.manifest.scoring == "constrained"
     largest = 0.0
     for catalog_head in sorted({False, narrow}, key=served.__eq__):  # what is timed comes last
-        engine = backend.load(
-            bundle, role, folder, facts, order.threads, bundle.rebuild(order.name), catalog_head=catalog_head
-        )
+        again = rebuild or bundle.rebuild(order.name)
+        engine = backend.load(bundle, role, folder, facts, order.threads, again, catalog_head=catalog_head)
         worst = _compared(order, role, OverColumns(original) if catalog_head else original, engine, limits)
         largest = max(worst, largest)
     latency = measure_latency(engine, bundle.facts(role), partial(progress, f"timing {role}"), limits)
@@ -239,7 +238,7 @@ def _compared(order: Order, role: Role, original: Engine, engine: Engine, limits
     worst = difference(original, engine, asked, Refusal(bundle, role, precision))
     if not worst <= TOLERANCE.get(precision, LARGEST):
         versions = ", ".join(f"{library} {version}" for library, version in backend.versions().items())
-        raise EngineError(
+        raise RefusedError(
             f"The {role}, built in {precision}, differs from {bundle.graph(role)} by {worst:.2g} in a log-probability, "
             f"allowed is {TOLERANCE.get(precision, LARGEST):.2g}. Try another precision, or another version (this is "
             f"{versions})."

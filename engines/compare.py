@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..catalog.errors import EngineError
+from ..catalog.errors import EngineError, RefusedError
 from ..catalog.finite import are_logprobs, largest_difference
 from .base import Engine, Float32, ForwardInputs, Int64
 from .bundle.facts import EnginePrecision, Limits, ModelFacts, Role
@@ -102,11 +102,11 @@ class Refusal(NamedTuple):
         """What was built gives them, the exported graph does not."""
         option = "--precision" if self.role == "target" else "--draft-precision"
         if self.precision == "fp16":
-            return EngineError(
+            return RefusedError(
                 f"The {self.role}'s activations {OVERFLOW}: on {what} it gives NaN or infinity as a log-probability. "
                 f"Build it in bf16 (on a GPU) or in fp32: specbeam build-engine {self.bundle.path} {option} fp32"
             )
-        return EngineError(
+        return RefusedError(
             f"The {self.role}, built in {self.precision}, gives NaN or infinity as a log-probability on {what}; the "
             f"exported graph does not. Try another precision ({option}), or another version of the backend."
         )

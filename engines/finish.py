@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from msgspec.structs import replace
 
-from ..catalog.errors import EngineError
+from ..catalog.errors import EngineError, RefusedError
 from ..catalog.files import whole_file
 from ..catalog.temporaries import temporary_directory
 from .backend import Progress
@@ -19,7 +20,7 @@ from .bundle.model import ModelBundle
 from .bundle.open import open_bundle
 from .bundle.sealed import sealed
 from .machine.gpus import found_gpus, used_gpu
-from .registry import chosen_threads, find_backend
+from .registry import check_source, chosen_threads, find_backend
 
 
 def finish_engine(
@@ -32,11 +33,12 @@ def finish_engine(
     """Compare an engine that was built ahead of time with the exported graph, and time its calls, on this GPU.
 
     What was found, and the kernels that were compiled, are kept beside it for this kind of GPU, in place of what was
-    measured before; returns that file. Raises `EngineError` where the engine cannot run here, differs from the exported
-    graph by too much, or was measured when it was built; nothing is written then.
+    measured before; returns that file. Raises `RefusedError` where the engine differs from the exported graph by too
+    much, which is kept, too: it is not opened on such a GPU any more; `EngineError` where it cannot run here, or was
+    measured when it was built: nothing is written then.
     """
     bundle = bundle if isinstance(bundle, ModelBundle) else open_bundle(bundle)
-    facts = bundle.engine_facts(name)
+    facts = bundle.built_facts(name)
     backend = find_backend(facts.backend, facts.device)
     if backend.runs_here:
         raise EngineError(
@@ -45,22 +47,27 @@ def finish_engine(
         )
     folder = bundle.path / "engines" / name
     order = Order(bundle, backend, {r: each.precision for r, each in facts.roles.items()}, chosen_threads(threads))
-    gpu, capability = _gpu()
     for role in facts.roles:
         bundle.engine_folder(name, role)  # raises where a file is not as it was written
+        check_source(bundle, role, name, facts)
+    gpu, capability = _gpu()
     found, kernels = dict[Role, Measurement](), dict[Role, bytes | None]()
+    about = partial(
+        Measured, schema_version=MEASURED_SCHEMA, engine=facts.checksum, gpu=gpu, compute_capability=capability,
+        driver=found_gpus().driver, versions=order.backend.versions(), files={},
+    )  # fmt: skip
     with temporary_directory(folder / "measured") as scratch:
         for role in (role for role in get_args(Role) if role in facts.roles):
-            unmeasured = replace(facts.roles[role], max_difference=None, latency=())
-            found[role] = measure(
-                order, role, folder / role, unmeasured, scratch, progress,
-                keep=lambda engine, role=role: kernels.update({role: engine.kernels()}),  # type: ignore[misc]
-            )  # fmt: skip
-    measured = Measured(
-        schema_version=MEASURED_SCHEMA, engine=facts.checksum, gpu=gpu, compute_capability=capability,
-        driver=found_gpus().driver, versions=order.backend.versions(), roles=found, files={},
-    )  # fmt: skip
-    return _write(folder, measured, {role: data for role, data in kernels.items() if data})
+            try:
+                found[role] = measure(
+                    order, role, folder / role, facts.roles[role], scratch, progress,
+                    keep=lambda engine, role=role: kernels.update({role: engine.kernels()}),  # type: ignore[misc]
+                    rebuild=bundle.rebuild(name, facts),
+                )  # fmt: skip
+            except RefusedError as error:  # from now on it is not opened on such a GPU
+                _write(folder, about(roles={}, fault=str(error)), {})
+                raise
+    return _write(folder, about(roles=found), {role: data for role, data in kernels.items() if data})
 
 
 def measured_facts(

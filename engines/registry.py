@@ -10,7 +10,8 @@ from ..catalog.extras import EXTRAS, install_module
 from .backend import Backend
 from .base import Engine
 from .bundle.default import default_engine, found_default
-from .bundle.facts import Role, Scoring
+from .bundle.facts import EngineFacts, Role, Scoring
+from .bundle.measured import refused_here
 from .bundle.model import ModelBundle
 from .bundle.names import EngineName
 from .installed import backend_version, installed_package
@@ -71,20 +72,29 @@ def load_engine(bundle: ModelBundle, role: Role, name: str, *, threads: int, sco
     if engine.backend == "onnxruntime" and built.split(".")[:2] != here.split(".")[:2]:  # a plan tells by itself
         raise BundleError(
             f"Engine {name} of {bundle.path} was built by {engine.backend} {built}, installed is {here}. "
-            f"Run: {bundle.rebuild(name)}"
+            f"Run: {bundle.rebuild(name, engine)}"
         )
     if role not in engine.roles:
-        raise BundleError(f"Engine {name} of {bundle.path} has no {role}. Run: {bundle.rebuild(name)}")
-    if engine.roles[role].source_sha256 != bundle.graph_sha256(role):
-        raise BundleError(
-            f"Engine {name} of {bundle.path} was built from another {role} than the bundle's. "
-            f"Run: {bundle.rebuild(name)}"
+        raise BundleError(f"Engine {name} of {bundle.path} has no {role}. Run: {bundle.rebuild(name, engine)}")
+    check_source(bundle, role, name, engine)
+    if engine.built_elsewhere and (fault := refused_here(bundle.path / "engines" / name, bundle.built_facts(name))):
+        raise EngineError(
+            f"{name} was refused when it was finished on this GPU: {fault} To try that again: {bundle.finishing(name)}"
         )
     folder = bundle.engine_folder(name, role)
     catalog_head = scoring == "constrained" and engine.has_catalog_head(role)
     return backend.load(
         bundle, role, folder, engine.roles[role], threads, bundle.rebuild(name, engine), catalog_head=catalog_head
     )
+
+
+def check_source(bundle: ModelBundle, role: Role, name: str, engine: EngineFacts) -> None:
+    """Raise `BundleError` where an engine was built from another graph than the bundle's."""
+    if engine.roles[role].source_sha256 != bundle.graph_sha256(role):
+        raise BundleError(
+            f"Engine {name} of {bundle.path} was built from another {role} than the bundle's. "
+            f"Run: {bundle.rebuild(name, engine)}"
+        )
 
 
 def name_and_precision(bundle: ModelBundle, role: Role, name: str) -> str:

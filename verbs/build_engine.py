@@ -177,18 +177,22 @@ def _finish(bundle: "ModelBundle", name: str, threads: int | None) -> None:
 
 def _finished(bundle: "ModelBundle", name: str, threads: int) -> bool:
     """Finish an engine where the machine that built it has a GPU; otherwise say that it is not measured yet."""
-    from ..catalog.errors import SpecBeamError
-    from ..engines.machine.gpus import used_gpu
+    from ..catalog.errors import EngineError, RefusedError, SpecBeamError
+    from ..engines.cuda import Device
 
     try:
-        if used_gpu() is not None:
-            _finish(bundle, name, threads)
-            return True
-        reason = "there is no GPU here"
-    except SpecBeamError as error:  # what was built is there all the same
-        reason = str(error)
-    click.echo(f"Not compared with the exported graph, and not timed yet: {reason}.")
-    return False
+        Device().close()
+    except EngineError:
+        click.echo("Not compared with the exported graph, and not timed yet: there is no GPU here.")
+        return False
+    try:
+        _finish(bundle, name, threads)
+    except RefusedError:
+        raise
+    except SpecBeamError as error:  # it may be for other GPUs than this one
+        click.echo(f"Not compared with the exported graph, and not timed yet: {error}")
+        return False
+    return True
 
 
 def _compare(bundle: "ModelBundle", name: str, reference: str, threads: int) -> None:

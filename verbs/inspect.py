@@ -115,10 +115,15 @@ def _validity(bundle: "ModelBundle", name: str) -> list[str]:
     from ..engines.tensorrt.just_in_time import told_validity
 
     folder = bundle.path / "engines" / name
-    return [
-        f"  {role}: compiled for {', '.join(plan.compiled_for)}; {told_validity(folder / role / PLAN)}"
-        for role, plan in plans.items()
-    ]
+    told = []
+    for role, plan in plans.items():
+        listed, file = facts.files.get(f"{role}/{PLAN}"), folder / role / PLAN
+        if listed is None or not file.is_file() or file.stat().st_size != listed.bytes:
+            found = f"{file} is missing or damaged. Write it again with: {bundle.rebuild(name, facts)}"
+        else:
+            found = told_validity(file, plan)
+        told.append(f"  {role}: compiled for {', '.join(plan.compiled_for)}; {found}")
+    return told
 
 
 def _is_pool(path: Path) -> bool:

@@ -36,7 +36,6 @@ class Case:
     rows: int = ROWS
     settings: tuple[tuple[str, Any], ...] = ()  # of the configuration, besides
     opset: int = 23
-    dense: bool = False  # who sees what is told by a mask, not by indices
     role: Role = "target"
     limits: Limits = field(default=LIMITS)
     what: str = ""  # in words
@@ -62,7 +61,7 @@ class Case:
 
     def exported(self, folder: Path) -> Path:
         """Its graph, made once."""
-        alike = replace(self, role="target", limits=LIMITS, dense=False, what="")
+        alike = replace(self, role="target", limits=LIMITS, what="")
         path = folder / sha256(repr(alike).encode()).hexdigest()[:12] / "model.onnx"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,10 +75,9 @@ class Case:
         if method is not None:
             quantize(source, scratch / "integers.onnx", method, weights="dequantize")  # type: ignore[arg-type]
             source = scratch / "integers.onnx"
-        slots = None if self.dense else self.limits.path
         return prepare_graph(
-            source, scratch / "prepared" / "model.onnx", exported="fp32", wanted=cache_of(precision), mask_slots=slots,
-            decomposed=True,
+            source, scratch / "prepared" / "model.onnx", exported="fp32", wanted=cache_of(precision),
+            mask_slots=self.limits.path, decomposed=True,
         )  # fmt: skip
 
 
@@ -102,7 +100,6 @@ def sweep() -> Iterator[Case]:
     yield Case(settings=(("attention_bias", True),), what="biases of attention and MLP")
     yield Case("Qwen2", what="biases of queries, keys and values")
     yield Case("Qwen3", what="norms of queries and keys")
-    yield Case(dense=True, what="a dense additive mask")
     yield Case(opset=24, what="opset 24")
     yield from (Case(layers=layers, what=f"{layers} layers") for layers in (1, 8, 32))
     for batch, prompt, nodes in ((1, 1, 1), (1, 1, 256), (512, 8, 1), (1, 16000, 1), (64, 1000, 512), (1, 80, 4096)):

@@ -14,7 +14,7 @@ from .checksums import check_file
 from .default import DEFAULT_FILE, choosing, recorded_default
 from .export_command import export_command
 from .facts import ENGINE_FACTS, FileFacts
-from .measured import MEASURED_SCHEMA, Measured
+from .measured import MEASURED_SCHEMA, Measured, is_of, measured_files
 from .model import MANIFEST, ModelBundle
 from .open import open_bundle
 from .sealed import check_seal, read_sealed
@@ -136,7 +136,7 @@ def _list_engine(found: Checklist, bundle: ModelBundle, name: str) -> None:
     found.sealed.append(folder + ENGINE_FACTS)
     found.unknown.append(folder)
     with found.looking_at(folder + ENGINE_FACTS, bundle.rebuild(name)):
-        facts = bundle.engine_facts(name)
+        facts = bundle.built_facts(name)
         found.list_files(facts.files, bundle.rebuild(name, facts), folder)
         found.unknown.remove(folder)
     for file in sorted((bundle.path / folder).glob("tuning-*.json")):
@@ -144,8 +144,11 @@ def _list_engine(found: Checklist, bundle: ModelBundle, name: str) -> None:
         tune = f"specbeam tune {bundle.path} HISTORIES --engine {name}"
         with found.looking_at(folder + file.name, tune):
             check_seal(file, tune)
-    for file in sorted((bundle.path / folder).glob("measured-*.json")):
+    for file in measured_files(bundle.path / folder):
+        again = bundle.finishing(name)
         found.sealed.append(folder + file.name)
-        with found.looking_at(folder + file.name, bundle.finishing(name)):
-            measured = read_sealed(file, Measured, bundle.finishing(name), MEASURED_SCHEMA)
-            found.list_files(measured.files, bundle.finishing(name), folder)
+        with found.looking_at(folder + file.name, again):
+            measured = read_sealed(file, Measured, again, MEASURED_SCHEMA)
+            if not is_of(measured, bundle.built_facts(name)):
+                raise BundleError(f"{file} was measured of another engine than this one. Write it again with: {again}")
+            found.list_files(measured.files, again, folder)

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 from ...catalog.errors import BundleError
+from ..machine.gpus import used_gpu
 from .default import default_fault, found_default
 from .facts import EngineFacts, Gate, ModelFacts, Quantization
 from .items import Manifest
+from .measured import found_measurement, measured_gpus
+from .model import ModelBundle
 from .open import open_bundle
 from .sealed import to_json
 from .texts import TextManifest
@@ -44,7 +47,7 @@ def describe(path: Path) -> str:
     default = found_default(bundle)
     for name in bundle.engine_names():
         try:
-            lines += _engine(name, bundle.engine_facts(name), default=name == default)
+            lines += _engine(bundle, name, default=name == default)
         except BundleError as error:  # the others are told of all the same
             lines.append(f"  engine     {name}: {error}")
     if (fault := default_fault(bundle)) is not None:
@@ -59,8 +62,7 @@ def describe(path: Path) -> str:
 def describe_engine(path: Path, name: str) -> str:
     """One engine as `describe` tells of it; raises `BundleError` where it is absent or damaged."""
     bundle = open_bundle(path)
-    facts = bundle.engine_facts(name)
-    return "\n".join(line.removeprefix("  ") for line in _engine(name, facts, default=name == found_default(bundle)))
+    return "\n".join(line.removeprefix("  ") for line in _engine(bundle, name, default=name == found_default(bundle)))
 
 
 def _items(manifest: Manifest) -> list[str]:
@@ -158,9 +160,21 @@ def _gate(gate: Gate) -> list[str]:
     return lines
 
 
-def _engine(name: str, facts: EngineFacts, *, default: bool) -> list[str]:
+def _measured_on(bundle: ModelBundle, name: str, facts: EngineFacts) -> list[str]:
+    """Where an engine was measured that was built without a GPU: each kind of GPU measures for itself."""
+    folder = bundle.path / "engines" / name
+    if not facts.built_elsewhere or not (gpus := measured_gpus(folder, facts)):
+        return []
+    shown = found_measurement(folder, bundle.built_facts(name), bundle.finishing(name))
+    here = "" if shown is None or used_gpu() is not None else ", which no GPU here tells to be this machine's"
+    below = f"; below: {shown.gpu}{here}" if shown is not None else "; none of them is known to be this machine's"
+    return [f"    measured on {', '.join(gpus)}{below}"]
+
+
+def _engine(bundle: ModelBundle, name: str, *, default: bool) -> list[str]:
     """One engine: what it is, and milliseconds of a batch-1 call against cached and new tokens."""
-    lines = _choice(name, facts, default=default)
+    facts = bundle.engine_facts(name)
+    lines = _choice(name, facts, default=default) + _measured_on(bundle, name, facts)
     for role, role_facts in facts.roles.items():
         if role_facts.max_difference is None:
             lines.append(

@@ -122,7 +122,16 @@ class ModelBundle(ABC):
         return sorted(path.parent.name for path in self.path.glob(f"engines/[!.]*/{ENGINE_FACTS}"))
 
     def engine_facts(self, name: str) -> EngineFacts:
-        """What an engine is; raises `BundleError` where it is absent or damaged."""
+        """What an engine is, with what was measured of it on this machine where it was built without a GPU.
+
+        Raises `BundleError` where it is absent or damaged.
+        """
+        facts = self.built_facts(name)
+        folder = self.path / "engines" / name
+        return facts if facts.measured else with_measurement(folder, facts, self.finishing(name))
+
+    def built_facts(self, name: str) -> EngineFacts:
+        """What engine.json says; raises `BundleError` as `engine_facts` does."""
         file = self.path / "engines" / name / ENGINE_FACTS
         if Path(name).name != name or leads_out(file, self.path) or not file.is_file():
             built = ", ".join(self.engine_names()) or "none"
@@ -130,8 +139,7 @@ class ModelBundle(ABC):
                 f"{self.path} has no engine {name!r} (built: {built}). Build one with: "
                 f"specbeam build-engine {self.path}"
             )
-        facts = read_sealed(file, EngineFacts, self.rebuild(name), ENGINE_SCHEMA)
-        return facts if facts.measured else with_measurement(file.parent, facts, self.finishing(name))
+        return read_sealed(file, EngineFacts, self.rebuild(name), ENGINE_SCHEMA)
 
     def is_measured(self, name: str) -> bool:
         """Whether it is known how long an engine's calls take here: of torch it never is, of one that was built where
@@ -153,11 +161,13 @@ class ModelBundle(ABC):
     def engine_folder(self, name: str, role: Role) -> Path:
         """The folder of an engine's graph, once its files are what engine.json says."""
         folder = self.path / "engines" / name
-        files = {file: facts for file, facts in self.engine_facts(name).files.items() if file.startswith(f"{role}/")}
+        engine = self.built_facts(name)
+        files = {file: facts for file, facts in engine.files.items() if file.startswith(f"{role}/")}
+        again = self.rebuild(name, engine)
         if not files:
-            raise BundleError(f"{folder} has no file of the {role}. Write it again with: {self.rebuild(name)}")
+            raise BundleError(f"{folder} has no file of the {role}. Write it again with: {again}")
         for file, facts in files.items():
-            check_file(folder / file, facts, self.rebuild(name), self.path)
+            check_file(folder / file, facts, again, self.path)
         return folder / role
 
     def reexport(self) -> str:

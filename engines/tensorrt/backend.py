@@ -112,7 +112,9 @@ class TensorRTBackend(Backend):
         )  # fmt: skip
 
     def _kernels(self, bundle: ModelBundle, role: Role, engine: Path) -> bytes | None:
-        return kept_kernels(engine, role, bundle.finishing(engine.name)) if self.flavour.ahead_of_time else None
+        if not self.flavour.ahead_of_time:
+            return None
+        return kept_kernels(engine, bundle.built_facts(engine.name), role, bundle.finishing(engine.name))
 
 
 def limits_of(bundle: Bundle, sizes: CallSizes) -> Limits:

@@ -96,11 +96,11 @@ def _build(
     """The plan's bytes (TensorRT's `IHostMemory`), and what it was compiled to."""
     messages = Messages()
     builder, network, _parser = parsed = parse_graph(trt, flavour, graph, messages)
-    monitor = new_monitor(trt, progress)
+    monitor = new_monitor(trt, progress, messages)
     config = new_config(trt, builder, profiles, options, monitor)
     data = builder.build_serialized_network(network, config)
+    monitor.raise_interruption()
     if data is None:
-        monitor.raise_interruption()
         raise _failure(trt, flavour, messages, options)
     if options.timing_cache is not None:
         _keep_timings(config, Path(options.timing_cache))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ...catalog.errors import EngineError, said
+from ..bundle.facts import TensorRTFacts
 from .flavour import RTX, Flavour
 from .library import Messages, import_tensorrt, new_logger, new_tool
 
@@ -36,12 +37,14 @@ def check_valid(
         raise EngineError(f"{flavour.title} {trt.__version__} cannot run {plan} here: {reason}. Run: {rebuild}")
 
 
-def told_validity(plan: Path) -> str:
+def told_validity(plan: Path, facts: TensorRTFacts) -> str:
     """What the library that is installed says about a plan on this machine, by the plan's header; in words."""
     try:
         trt = import_tensorrt(RTX)
     except EngineError:
         return "not asked, TensorRT for RTX is not installed here"
+    if trt.__version__ != facts.version:
+        return f"cannot run here: {RTX.title} {facts.version} compiled it, and {trt.__version__} is installed"
     messages = Messages()
     try:
         runtime = new_tool(trt.Runtime, new_logger(trt, messages), messages, RTX)

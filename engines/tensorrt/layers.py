@@ -50,7 +50,7 @@ class Layer(Frozen, frozen=True):
     weights: tuple[str, ...]  # element types of its constants of more than one element
     outputs: tuple[str, ...]  # element types of what it makes
     nodes: tuple[str, ...]  # the graph's nodes that it computes, or a part of which
-    profile: Annotated[int, msgspec.Meta(ge=0)]  # index of the optimization profile that it is for
+    profile: Annotated[int, msgspec.Meta(ge=0, le=255)]  # index of the optimization profile that it is for
 
 
 class _Record(Frozen, frozen=True):

@@ -24,6 +24,7 @@ class Messages:
 
     def __init__(self) -> None:
         self._errors: deque[str] = deque(maxlen=8)
+        self.interruption: BaseException | None = None  # that came while TensorRT was telling something
         self.layers = ""  # the list of what was compiled last, as the builder tells it
 
     def add(self, message: str) -> None:
@@ -84,18 +85,25 @@ def _made_logger(trt: Any) -> Any:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, msg: str) -> None:
-            failed = severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
-            if not failed and not msg.startswith(LAYERS):
-                return
-            with _LOCK:
-                listening = list(_LISTENING)
-            for messages in listening:
-                if failed:
-                    messages.add(msg)
-                else:
-                    messages.layers = msg
+            try:
+                failed = severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+                if failed or msg.startswith(LAYERS):
+                    _tell(msg, failed)
+            except BaseException as error:  # an interrupt, which TensorRT would drop
+                for messages in list(_LISTENING):
+                    messages.interruption = error
 
     return Logger()
+
+
+def _tell(message: str, failed: bool) -> None:
+    with _LOCK:
+        listening = list(_LISTENING)
+    for messages in listening:
+        if failed:
+            messages.add(message)
+        else:
+            messages.layers = message
 
 
 def check_fits(

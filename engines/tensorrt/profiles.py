@@ -97,8 +97,8 @@ def choose(profiles: Sequence[Profile], *, batch: int, past: int, new: int, rows
     axes = over[nearest] or ["past"]
     raise EngineError(
         f"The engine was not built for a call of {batch} requests with {new} tokens and {rows} rows of logits each, on "
-        f"{past} cached slots of at most {capacity}; it takes {_describe(profiles)}. Ask for less at a time, or raise "
-        f"{', '.join(OPTIONS[axis] for axis in axes)} and build it again: {rebuild}"
+        f"{past} cached slots of at most {capacity}; it takes {_describe(profiles)}. Ask for less at a time, or build "
+        f"it again with a larger {', '.join(OPTIONS[axis] for axis in axes)} than in: {rebuild}"
     )
 
 

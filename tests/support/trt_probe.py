@@ -46,7 +46,7 @@ def build(graph: str, folder: str) -> object:
     logger = new_logger(trt, messages)
     for severity in trt.ILogger.Severity.__members__.values():
         logger.log(severity, severity.name)
-    monitor = new_monitor(trt, lambda *what: seen.append(what))
+    monitor = new_monitor(trt, lambda *what: seen.append(what), messages)
     assert isinstance(monitor, trt.IProgressMonitor)
     assert isinstance(logger, trt.ILogger)
     fake.BuilderFlag = trt.BuilderFlag

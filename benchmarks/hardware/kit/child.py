@@ -26,7 +26,7 @@ class Told(Frozen, frozen=True):
 
     job: Job
     part: Part
-    last: tuple[str, ...] = ()  # steps that are tried after all others
+    last: tuple[str, ...] = ()  # steps that are tried after all others (where they do not build on it)
 
 
 def reason(error: BaseException) -> str:
@@ -50,7 +50,9 @@ def work(told: Told) -> Record:
         return keep(replace(record, status=status, reason=reason(error), running=None))
     kept = tuple(step for step in record.steps if step.name in steps)
     record = replace(record, planned=tuple(steps), steps=kept, status="unfinished", reason=None)
-    lacking = sorted((name for name in steps if record.step(name) is None), key=lambda name: name in told.last)
+    lacking = sorted(
+        (name for name in steps if record.step(name) is None), key=lambda name: name in told.last and not part.in_order
+    )
     for name in lacking[:1] if part.apart else lacking:
         record = keep(replace(record, running=name))
         record = keep(record.having(attempted(name, steps[name])))

@@ -56,6 +56,7 @@ class Part:
     function: str  # "module:function", imported in the part's process
     needs: tuple[str, ...] = ()  # parts whose results it reads; they may be passed over
     without: tuple[str, ...] = ()  # of these, those without which it can do nothing
+    in_order: bool = False  # later steps build on earlier ones: one that was stopped is not put off
     apart: bool = False  # every step in a process of its own: what it measures is the process
 
     def steps(self, job: Job) -> Steps:
@@ -79,14 +80,14 @@ PARTS = (
     Part(
         "pair", "The pair",
         "The target and the draft that all other parts run, and its lists by float32 on the CPU: the reference.",
-        f"{KIT}.pair:steps",
+        f"{KIT}.pair:steps", in_order=True,
     ),
     *(
         Part(
             f"parity-{backend}", f"Parity of {NAMES[backend]} with the CPU",
             "Per precision: the largest difference of a log-probability to the exported graph on the CPU; how many "
             "lists are those of float32 on the CPU, and the mean share of its items that they hold.",
-            f"{KIT}.parity:{backend.replace('-', '_')}", ("pair",), ("pair",),
+            f"{KIT}.parity:{backend.replace('-', '_')}", ("pair",), ("pair",), in_order=True,
         )
         for backend in BACKENDS
     ),

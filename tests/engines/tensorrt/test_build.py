@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -74,6 +75,28 @@ def test_progress_shows_the_outer_phases(graphs: Graphs, gpu: FakeCuda, tmp_path
     with pytest.raises(KeyboardInterrupt):
         build_plan(graphs.fp32, tmp_path / "stopped", FACTS, profiles, **settings, progress=stop)
     assert not (tmp_path / "stopped").exists()
+
+
+def test_an_interrupt_in_the_logger_is_not_dropped(
+    graphs: Graphs, gpu: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT's own code calls the logger, and goes on whatever that raises."""
+    import fake_tensorrt
+
+    def interrupted(message: str, failed: bool) -> None:
+        raise KeyboardInterrupt
+
+    build_it = fake_tensorrt.Builder.build_serialized_network
+
+    def building(builder: Any, network: Any, config: Any) -> Any:
+        monkeypatch.setattr("specbeam.engines.tensorrt.library._tell", interrupted)
+        builder._logger.log(fake_tensorrt.ILogger.VERBOSE, "Layers:\nName: x")
+        return build_it(builder, network, config)
+
+    monkeypatch.setattr(fake_tensorrt.Builder, "build_serialized_network", building)
+    with pytest.raises(KeyboardInterrupt):
+        build(graphs.fp16, tmp_path / "plan")
+    assert not (tmp_path / "plan").exists()
 
 
 def test_failures_say_what_to_change_and_leave_nothing(graphs: Graphs, gpu: FakeCuda, tmp_path: Path) -> None:

@@ -14,14 +14,16 @@ from msgspec.structs import replace
 import fake_tensorrt_rtx as fake
 import trt_loop
 from fake_cuda import FakeCuda
-from specbeam.catalog.errors import BundleError, EngineError, OptionError
+from specbeam.catalog.errors import BundleError, EngineError, OptionError, RefusedError
 from specbeam.catalog.extras import install
 from specbeam.cli import main
 from specbeam.engines.build import build_engine
 from specbeam.engines.bundle import measured
 from specbeam.engines.bundle.facts import EngineFacts
+from specbeam.engines.bundle.inspect import describe
 from specbeam.engines.bundle.items import Bundle
-from specbeam.engines.bundle.sealed import sealed
+from specbeam.engines.bundle.measured import MEASURED_SCHEMA, Measured
+from specbeam.engines.bundle.sealed import read_sealed, sealed
 from specbeam.engines.finish import finish_engine
 from specbeam.engines.machine.gpus import Gpu
 from specbeam.engines.registry import find_backend, load_engine
@@ -89,7 +91,11 @@ def test_the_library_is_asked_whether_plans_are_valid(compiled: Path, monkeypatc
         return done.output
 
     assert "draft: compiled for 8.0, 8.6, 8.9, 12.0; valid here" in told()
-    (compiled / "engines" / NAME / "draft" / "model.plan").write_bytes(b"no plan")
+    plan = compiled / "engines" / NAME / "draft" / "model.plan"
+    whole = plan.read_bytes()
+    plan.write_bytes(whole[:-9])
+    assert "draft/model.plan is missing or damaged. Write it again with: specbeam build-engine" in told()
+    plan.write_bytes(b"no plan" + whole[7:])
     assert "target: compiled for 8.0, 8.6, 8.9, 12.0; valid here" in told()
     assert "draft: compiled for 8.0, 8.6, 8.9, 12.0; cannot run here: it is damaged, or no plan" in told()
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
@@ -155,8 +161,14 @@ def test_damaged_kernels_are_not_run(compiled: Path) -> None:
     finish_engine(compiled, NAME, threads=1)
     file = next((compiled / "engines" / NAME).glob("kernels-*-target-*.cache"))
     file.write_bytes(b"something else!")
-    with pytest.raises(BundleError, match=f"{file.name} is damaged.*--finish"):
-        load_engine(Bundle.open(compiled), "target", NAME, threads=1)
+    fake.IRuntimeCache.loaded.clear()
+    assert load_engine(Bundle.open(compiled), "target", NAME, threads=1).columns
+    assert fake.IRuntimeCache.loaded == []
+    told = CliRunner().invoke(main, ["inspect", str(compiled), "--checksums"]).output
+    assert re.search(f"{file.name} is damaged.*--finish", told)
+    finish_engine(compiled, NAME, threads=1)
+    assert load_engine(Bundle.open(compiled), "target", NAME, threads=1).columns
+    assert fake.IRuntimeCache.loaded
 
 
 def test_finishing_again_takes_the_place_of_what_was_measured(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +179,28 @@ def test_finishing_again_takes_the_place_of_what_was_measured(compiled: Path, mo
     after = {path.name for path in (compiled / "engines" / NAME).glob("kernels-*")}
     assert len(after) == len(before) == 2
     assert not after & before
+
+
+def test_a_damaged_measurement_is_measured_again(compiled: Path) -> None:
+    path = finish_engine(compiled, NAME, threads=1)
+    path.write_bytes(path.read_bytes()[:99])
+    with pytest.raises(BundleError, match=f"{path.name} is damaged.*--finish {NAME}"):
+        facts_of(compiled)
+    checked = CliRunner().invoke(main, ["inspect", str(compiled), "--checksums"])
+    assert ": 1 damaged" in checked.output
+    assert finish_engine(compiled, NAME, threads=1) == path
+    assert facts_of(compiled).measured
+    assert "measured on GPU of compute capability 8.6; below: GPU of compute" in describe(compiled)
+
+
+def test_a_measurement_of_another_engine_is_told(compiled: Path) -> None:
+    path = finish_engine(compiled, NAME, threads=1)
+    content = read_sealed(path, Measured, "", MEASURED_SCHEMA)
+    path.write_bytes(sealed(replace(content, engine="0" * 64)))
+    assert not facts_of(compiled).measured
+    assert (
+        "was measured of another engine" in CliRunner().invoke(main, ["inspect", str(compiled), "--checksums"]).output
+    )
 
 
 def test_measurements_of_an_engine_that_was_built_again_are_gone(compiled: Path) -> None:
@@ -183,8 +217,6 @@ def test_nothing_is_kept_where_finishing_fails(compiled: Path, gpu: FakeCuda, mo
             finish_engine(compiled, NAME, threads=1)
         assert sorted(path.name for path in (compiled / "engines" / NAME).iterdir()) == before
 
-    monkeypatch.setattr("specbeam.engines.build.TOLERANCE", {"fp16": 0.0})
-    fails("The target, built in fp16, differs from .* by .* in a log-probability")
     gpu.reset(capability=(9, 0))
     fails(
         "compiled for GPUs of compute capability 8.0, 8.6, 8.9, 12.0; this one has 9.0. TensorRT for RTX does not sup"
@@ -193,6 +225,25 @@ def test_nothing_is_kept_where_finishing_fails(compiled: Path, gpu: FakeCuda, mo
     fails("has 7.5. Compile it for this one, too: specbeam build-engine .* --compute-capability 7.5,8.0,8.6,8.9,12.0")
     gpu.reset(gpus=0)
     fails("No NVIDIA GPU can be used here")
+
+
+def test_an_engine_that_was_refused_is_not_opened_there(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish_engine(compiled, NAME, threads=1)
+    monkeypatch.setattr("specbeam.engines.build.TOLERANCE", {"fp16": 0.0})
+    with pytest.raises(RefusedError, match=r"The target, built in fp16, differs from .* by .* in a log-probability"):
+        finish_engine(compiled, NAME, threads=1)
+    assert not facts_of(compiled).measured
+    with pytest.raises(EngineError, match=f"{NAME} was refused when it was finished on this GPU: The target.*--finish"):
+        load_engine(Bundle.open(compiled), "target", NAME, threads=1)
+    command = ["build-engine", str(compiled), "--backend", "tensorrt-rtx", "--precision", "fp16", "--overwrite"]
+    refused = CliRunner().invoke(main, [*command, "--threads", "1"])  # this machine has such a GPU
+    assert refused.exit_code == 1
+    assert "The target, built in fp16, differs from" in refused.output
+    monkeypatch.undo()
+    monkeypatch.setattr("specbeam.engines.registry.backend_version", lambda name: "1.7")
+    finish_engine(compiled, NAME, threads=1)
+    assert facts_of(compiled).measured
+    assert load_engine(Bundle.open(compiled), "target", NAME, threads=1).columns
 
 
 def test_only_what_was_built_elsewhere_is_finished(compiled: Path) -> None:
