@@ -45,7 +45,7 @@ GATE_HELP = (
 )
 FINISH_HELP = (
     "Compare and time an engine that was built without a GPU, on this machine's, and build nothing; what is found is "
-    "kept beside it, for this kind of GPU."
+    "kept beside it, for this kind of GPU. Exit status 1: it cannot run here, or computes something else."
 )
 DEFAULT_HELP = (
     "Make it the engine that serves where --engine is left out; by itself the first one built is. One that exists is "
