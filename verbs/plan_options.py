@@ -31,9 +31,11 @@ def capabilities(context: click.Context, option: click.Parameter, value: str | N
 
 tensorrt_options = together(
     click.option("--max-batch", type=click.IntRange(1), help="tensorrt, -rtx: most requests in a call. Default: 8."),
-    click.option("--max-prompt", type=click.IntRange(1), help="tensorrt, -rtx: longest prompt. Default: a full history's."),
+    click.option(
+        "--max-prompt", type=click.IntRange(1), help="tensorrt, -rtx: longest prompt. Default: full histories."
+    ),
     click.option("--max-nodes", type=click.IntRange(1), help="tensorrt, -rtx: most nodes in a call. Default: 256."),
-    click.option("--workspace", type=click.IntRange(1), metavar="MIB", help="tensorrt, -rtx: scratch memory. Default: all."),
+    click.option("--workspace", type=click.IntRange(1), metavar="MIB", help="tensorrt, -rtx: scratch. Default: all."),
     click.option("--timing-cache", type=PathType, help="tensorrt: keeps kernel timings between builds."),
     click.option("--version-compatible", is_flag=True, default=None, help="tensorrt: for later versions, and lean."),
     click.option("--hardware-compatible", is_flag=True, default=None, help="tensorrt: for other GPUs, too."),
