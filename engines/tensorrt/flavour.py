@@ -40,8 +40,8 @@ class Flavour(Frozen, frozen=True):
                 instead = "fp16" if computed != "fp16" else "fp32"
                 raise EngineError(
                     f"GPUs of compute capability {target} have no kernels for {computed} products in {self.title}; got "
-                    f"the precision {precision} (--precision or --draft-precision). Build it in {instead}, or leave "
-                    f"{target} out of --compute-capability."
+                    f"the precision {precision} (--precision or --draft-precision). Leave {target} out of "
+                    f"--compute-capability, or build it in {instead}, from a bundle that was exported in fp32."
                 )
 
     def integers_on(self, targets: tuple[Capability, ...]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import pytest
 
 import kit_cases
 from benchmarks.hardware.kit import child, command, engines, libraries, machine, report
-from benchmarks.hardware.kit.parts import PARTS, Job, Part, PassedOver
+from benchmarks.hardware.kit.parts import BACKENDS, PARTS, Job, Part, PassedOver
 from benchmarks.hardware.kit.record import Record, read, write
 from fake_cuda import FakeCuda
 from kit_cases import made_setup
@@ -164,6 +164,13 @@ def test_results_of_another_machine_or_library_are_set_aside_and_so_is_what_cann
     assert run(out, "--parts", "fine", "--resume") == 0
     assert (out / "earlier" / "fine-2.json").read_text() == '{"part": "fine"'
     assert kept(out, "fine") == record or kept(out, "fine").status == "done"
+
+
+def test_a_part_brings_those_whose_results_it_reads() -> None:
+    found = [part.name for part in command.chosen("latency", PARTS)]
+    assert found == ["pair", *(f"parity-{backend}" for backend in BACKENDS), "latency"]
+    found = [part.name for part in command.chosen("latency,parity-torch", PARTS)]
+    assert found == ["pair", "parity-torch", "latency"]
 
 
 @pytest.mark.parametrize(

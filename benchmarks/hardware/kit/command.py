@@ -50,7 +50,9 @@ def chosen(listed: str | None, parts: Sequence[Part]) -> list[Part]:
     wanted = set(names(parts)) if listed is None else {name.strip() for name in listed.split(",")}
     if unknown := sorted(wanted - set(names(parts))):
         raise OptionError(f"--parts: there is no part {', '.join(unknown)}; expected of {', '.join(names(parts))}.")
-    wanted |= {name for part in parts if part.name in wanted for name in part.without}
+    for part in [part for part in parts if part.name in wanted]:
+        read = set(part.needs) - set(part.without)  # whose results it reads: some of them at least
+        wanted |= {*part.without, *(read if read.isdisjoint(wanted) else ())}
     return [part for part in parts if part.name in wanted]
 
 
