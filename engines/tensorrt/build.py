@@ -115,9 +115,9 @@ def parse_graph(trt: Any, flavour: Flavour, graph: Path, messages: Messages) -> 
     (float32; in TensorRT for RTX also heads narrower than 12 or wider than 256, and a single head) it would fail
     otherwise (NvInfer.h, `IAttention::setDecomposable`). What became of it: layers.json.
     """
-    builder = new_tool(trt.Builder, new_logger(trt, messages), messages, flavour)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     logger = new_logger(trt, messages)
+    builder = new_tool(trt.Builder, logger, messages, flavour)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     trt.init_libnvinfer_plugins(logger, "")
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(graph)):
@@ -154,6 +154,8 @@ def new_config(trt: Any, builder: Any, profiles: Sequence[Profile], options: Trt
     if options.timing_cache is not None:
         file = Path(options.timing_cache)
         known = config.create_timing_cache(file.read_bytes() if file.is_file() else b"")
+        if known is None:
+            raise EngineError(f"{file} is no timing cache of this TensorRT. Give another --timing-cache, or remove it.")
         config.set_timing_cache(known, ignore_mismatch=False)
     if options.compute_capabilities:  # left out, it is the library's default, which runs on later GPUs as well
         config.num_compute_capabilities = len(options.compute_capabilities)
@@ -165,8 +167,9 @@ def new_config(trt: Any, builder: Any, profiles: Sequence[Profile], options: Trt
 def _keep_timings(config: Any, file: Path) -> None:
     """Write the timings, with those that another build has written meanwhile."""
     timings = config.get_timing_cache()
-    if file.is_file():
-        timings.combine(config.create_timing_cache(file.read_bytes()), ignore_mismatch=True)
+    others = config.create_timing_cache(file.read_bytes()) if file.is_file() else None
+    if others is not None:
+        timings.combine(others, ignore_mismatch=True)
     with whole_file(file, replace=True) as kept:
         kept.write(timings.serialize())
 

@@ -166,6 +166,12 @@ def test_results_of_another_machine_or_library_are_set_aside_and_so_is_what_cann
     assert kept(out, "fine") == record or kept(out, "fine").status == "done"
 
 
+def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert run(tmp_path / "file" / "out", "--parts", "fine") == 2
+    assert "cannot be written to: Not a directory. Give another folder." in capsys.readouterr().err
+
+
 def test_a_part_brings_those_whose_results_it_reads() -> None:
     found = [part.name for part in command.chosen("latency", PARTS)]
     assert found == ["pair", *(f"parity-{backend}" for backend in BACKENDS), "latency"]

@@ -150,7 +150,10 @@ def main(description: str | None = None, words: Sequence[str] | None = None, par
     try:
         wanted = chosen(options.parts, parts)
         job = checked(options, parts)
-        job.out.mkdir(parents=True, exist_ok=True)
+        try:
+            job.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OptionError(f"{job.out} cannot be written to: {error.strerror}. Give another folder.") from error
         with interrupts(), claim(job.out / "report.json"):
             return 0 if run(job, wanted, options.minutes) else 1
     except SpecBeamError as error:

@@ -55,6 +55,18 @@ def test_options_reach_the_builder(graphs: Graphs, gpu: FakeCuda, tmp_path: Path
     assert len(cache.read_bytes()) > len(once)
 
 
+def test_a_file_that_is_no_timing_cache_is_named_and_stays(
+    graphs: Graphs, gpu: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fake_tensorrt
+
+    monkeypatch.setattr(fake_tensorrt.IBuilderConfig, "create_timing_cache", lambda config, serialized: None)
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(EngineError, match=r"notes is no timing cache of this TensorRT\. Give another --timing-cache"):
+        build(graphs.fp16, tmp_path / "plan", options=TrtOptions(timing_cache=str(tmp_path / "notes")))
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 def test_progress_shows_the_outer_phases(graphs: Graphs, gpu: FakeCuda, tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
 
