@@ -16,15 +16,17 @@ EXTRAS = {
 }  # fmt: skip
 
 
-def install(extra: str) -> str:
+def install(extra: str, only: str = "") -> str:
     """The command that installs what an extra of this package needs, e.g. `pip install 'pyarrow>=18'`.
+
+    only: what the one package's name begins with, of several.
 
     It names the extra's packages, and not this distribution: no index is asked for a project of this name, whichever
     that would be, and nothing that is installed is replaced. Where this package is not installed at all, it is the
     command that installs it from its sources, in the folder where they lie.
     """
     try:
-        wanted = declared().get(extra, [])
+        wanted = [name for name in declared().get(extra, []) if name.startswith(only)]
     except PackageNotFoundError:
         return f"pip install {shlex.quote(f'{Path(__file__).resolve().parent.parent}[{extra}]')}"
     if not wanted:

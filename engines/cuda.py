@@ -121,7 +121,8 @@ def _check_polygraphy() -> None:
     try:
         import polygraphy.cuda  # type: ignore[import-untyped]  # noqa: F401
     except ImportError as error:
-        raise EngineError(f"Polygraphy is not usable here ({error}). Run: {install('tensorrt')}") from error
+        remedy = install("tensorrt", only="polygraphy")
+        raise EngineError(f"Polygraphy is not usable here ({error}). Run: {remedy}") from error
 
 
 def _cuda_runtime() -> Any:

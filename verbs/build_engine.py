@@ -1,5 +1,6 @@
 """A bundle's engines: build-engine."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,7 +146,8 @@ def build_engine(
         click.echo(f"Built {folder}. Next, where there is a GPU for it: {opened.finishing(folder.name)}")
         return
     text = isinstance(opened, TextBundle)
-    run = f"generate {bundle} PROMPTS.jsonl" if text else f"infer {bundle} HISTORIES"
+    named = shlex.quote(str(bundle))
+    run = f"generate {named} PROMPTS.jsonl" if text else f"infer {named} HISTORIES"
     click.echo(
         f"Built {folder}. Next: specbeam {run} --engine {folder.name} --output {'out' if text else 'recs'}.jsonl"
     )

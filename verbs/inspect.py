@@ -111,6 +111,7 @@ def _validity(bundle: "ModelBundle", name: str) -> list[str]:
     plans = {role: each.tensorrt for role, each in facts.roles.items() if each.tensorrt is not None}
     if not facts.built_elsewhere:
         return []
+    from ..catalog.bounds import leads_out
     from ..engines.tensorrt.backend import PLAN
     from ..engines.tensorrt.just_in_time import told_validity
 
@@ -118,7 +119,7 @@ def _validity(bundle: "ModelBundle", name: str) -> list[str]:
     told = []
     for role, plan in plans.items():
         listed, file = facts.files.get(f"{role}/{PLAN}"), folder / role / PLAN
-        if listed is None or not file.is_file() or file.stat().st_size != listed.bytes:
+        if listed is None or leads_out(file, bundle.path) or not file.is_file() or file.stat().st_size != listed.bytes:
             found = f"{file} is missing or damaged. Write it again with: {bundle.rebuild(name, facts)}"
         else:
             found = told_validity(file, plan)

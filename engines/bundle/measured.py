@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec.structs import replace
 
-from ...catalog.bounds import Number, check_names
+from ...catalog.bounds import Number, check_names, leads_out
 from ...catalog.errors import BundleError
 from ...catalog.files import Frozen
 from ..machine.gpus import used_gpu
@@ -99,7 +99,8 @@ def found_measurement(folder: Path, facts: EngineFacts, remedy: str) -> Measured
 
 def measured_files(folder: Path) -> list[Path]:
     """What an engine's folder keeps of all kinds of GPU."""
-    return sorted(file for file in folder.glob("measured-*.json") if file.is_file())
+    bundle = folder.parent.parent
+    return sorted(file for file in folder.glob("measured-*.json") if file.is_file() and not leads_out(file, bundle))
 
 
 def is_of(found: Measured, facts: EngineFacts) -> bool:

@@ -57,4 +57,5 @@ def _library(bundle: Bundle, engine: str) -> list[str]:
     # Beside the library Polygraphy, whose wrapper of CUDA the engines use, and CUDA's runtime where no other package
     # brings it; that need not be here, where the engine was compiled.
     runtime = [wanted for wanted in declared().get(facts.backend, []) if wanted.startswith("nvidia-cuda-runtime")]
-    return ["==".join(installed_package(facts.backend)), _pinned("polygraphy"), *runtime]
+    library = f"{installed_package(facts.backend)[0]}=={facts.versions[facts.backend]}"
+    return [library, _pinned("polygraphy"), *runtime]

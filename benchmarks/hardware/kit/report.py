@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.hardware.kit.parts import Job, Part
 from benchmarks.hardware.kit.record import Record, Row, Setup, Step, read
+from specbeam.catalog.errors import said
 from specbeam.catalog.files import Frozen, whole_file
 from specbeam.engines.bundle.sealed import to_json
 
@@ -50,7 +51,12 @@ def _pictures(job: Job, records: dict[str, Record]) -> tuple[dict[str, str], str
         from specbeam.catalog.extras import install
 
         return {}, f"{error.name} is not installed: {install('explain')}"
-    return draw(job, records), None
+    except Exception as error:  # the report matters more than its pictures
+        return {}, f"Altair cannot be used here: {said(error)}"
+    try:
+        return draw(job, records), None
+    except Exception as error:
+        return {}, f"they cannot be drawn: {said(error)}"
 
 
 def _lines(

@@ -59,7 +59,7 @@ def test_the_recipe_asks_for_what_built_the_engine(bundle: Path, tmp_path: Path)
 
 
 def test_the_recipe_of_an_engine_that_was_compiled_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specbeam.serve.triton.recipe.installed_package", lambda backend: (backend, "1.7.1.116"))
+    monkeypatch.setattr("specbeam.serve.triton.recipe.installed_package", lambda backend: (backend, "1.8"))
     monkeypatch.setattr("specbeam.serve.triton.recipe.version", lambda name: "0.53.6")
     wanted = requirements(Bundle.open(KEPT / "bundle-2-rtx"), "tensorrt-rtx-cuda-fp16").splitlines()
     assert {"tensorrt-rtx==1.7.1.116", "polygraphy==0.53.6", "nvidia-cuda-runtime>=13"} <= set(wanted)
