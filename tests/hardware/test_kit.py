@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -164,6 +165,22 @@ def test_results_of_another_machine_or_library_are_set_aside_and_so_is_what_cann
     assert run(out, "--parts", "fine", "--resume") == 0
     assert (out / "earlier" / "fine-2.json").read_text() == '{"part": "fine"'
     assert kept(out, "fine") == record or kept(out, "fine").status == "done"
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_a_step_that_was_stopped_keeps_its_place_where_others_build_on_it(out: Path, in_order: bool) -> None:
+    job = command.checked(command.arguments(None, [str(out), *DRY]), kit_cases.PARTS)
+    job.work.mkdir(parents=True)
+    (job.work / "quick").touch()
+    child.work(child.Told(job=job, part=kit_cases.part("slow", in_order=in_order), last=("quick",)))
+    assert kit_cases.done(out) == (["quick", "slow", "last"] if in_order else ["slow", "last", "quick"])
+    assert {part.name for part in PARTS if part.in_order} >= {"pair", "parity-torch"}
+
+
+def test_a_report_needs_no_pictures(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "benchmarks.hardware.kit.pictures", ModuleType("pictures"))  # has no `draw`
+    assert run(out, "--parts", "fine") == 0
+    assert "Altair cannot be used here: ImportError" in (out / "report.md").read_text()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
