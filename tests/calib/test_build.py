@@ -163,7 +163,7 @@ def test_smoothing_and_keeping(bundle: Path, calibration: Path) -> None:
         (["--calibration", "HERE", "--keep", "tail"], "got the parts tail to keep; expected any of: first, last, "),
         (["--calibration", "HERE", "--estimator", "minmax", "--percentile", "99"], "99.0 for the estimator minmax"),
         (["--calibration", "HERE", "--smooth", "2"], "got a smoothing strength of 2.0; expected 0 to 1"),
-        (["--calibration", "HERE", "--max-batch", "4"], "--max-batch: for --backend tensorrt only"),
+        (["--calibration", "HERE", "--max-batch", "4"], "--max-batch: for --backend tensorrt and tensorrt-rtx only"),
         (["--calibration", "HERE", "--device", "cuda"], "on cuda runs fp32, fp16, bf16; got int8"),
         (["--calibration", "HERE", "--ranges", "HERE"], "--calibration-size: ranges of an earlier"),
     ],

@@ -88,7 +88,9 @@ def test_what_one_part_does_costs_no_other_anything_and_the_rest_is_done_when_re
     assert json.loads((out / "report.json").read_text())["lacking"] == []
 
 
-LOOP = "import sys, kit_cases; from benchmarks.hardware.kit.command import main; "
+# Who starts tests in the background may have their programs ignore SIGINT.
+LOOP = "import signal, sys, kit_cases; signal.signal(signal.SIGINT, signal.default_int_handler); "
+LOOP += "from benchmarks.hardware.kit.command import main; "
 LOOP += "sys.exit(main(None, sys.argv[1:], [part for part in kit_cases.PARTS if part.name in ('fine', 'slow')]))"
 
 
