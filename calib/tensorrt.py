@@ -70,7 +70,7 @@ def _graphs(bundle: Bundle, backend: TensorRTBackend, scratch: Path) -> Iterator
             source = bundle.graph(role)
             if method is not None:
                 source = scratch / f"{role}-{method}-quantized" / "model.onnx"
-                ranges = _anything(bundle, role) if method == "static" else None
+                ranges = unmeasured_ranges(bundle, role) if method == "static" else None
                 quantize(bundle.graph(role), source, method, ranges=ranges, symmetric=True, weights=backend.weights)
             prepared = prepare_graph(
                 source, scratch / f"{role}-{name}" / "model.onnx", exported=exported,
@@ -79,7 +79,7 @@ def _graphs(bundle: Bundle, backend: TensorRTBackend, scratch: Path) -> Iterator
             yield _Graph(role, precision, f"{role}, {name}", prepared)
 
 
-def _anything(bundle: Bundle, role: Role) -> Ranges:
+def unmeasured_ranges(bundle: Bundle, role: Role) -> Ranges:
     """Ranges that nothing was measured for: they change no node, only numbers in them."""
     tensors = dict.fromkeys(activations(load_graph(bundle.graph(role))), (-1.0, 1.0))
     return Ranges(

@@ -40,21 +40,27 @@ def compiled(
     case: Case, precision: EnginePrecision, method: str | None, targets: tuple[str, ...], work: Path
 ) -> dict[str, Any]:
     """One plan: seconds, megabytes, attentions that were fused; or why there is none."""
-    facts, computed = case.facts(), cache_of(precision)
     with tempfile.TemporaryDirectory(dir=work) as name:
         try:
-            RTX.check_targets(targets, precision, computed)
+            RTX.check_targets(targets, precision, cache_of(precision))
             graph = case.prepared(work / "exported", precision, method, Path(name))
-            start = perf_counter()
-            build_plan(
-                graph, Path(name) / "model.plan", facts, profiles_for(case.role, facts, case.limits, LENGTH),
-                limits=case.limits, identifier_length=LENGTH, kind=Kind(RTX, precision, computed),
-                options=TrtOptions(compute_capabilities=targets),
-            )  # fmt: skip
+            return planned(case, precision, graph, targets, Path(name))
         except SpecBeamError as error:
             return {"refused": " ".join(str(error).split())}
-        seconds, size = perf_counter() - start, (Path(name) / "model.plan").stat().st_size / 1e6
-        first = count_kernels(read_layers(Path(name), ""), facts.layers)[0]
+
+
+def planned(
+    case: Case, precision: EnginePrecision, graph: Path, targets: tuple[str, ...], folder: Path
+) -> dict[str, Any]:
+    """The plan of a prepared graph, in a folder."""
+    facts, start = case.facts(), perf_counter()
+    build_plan(
+        graph, folder / "model.plan", facts, profiles_for(case.role, facts, case.limits, LENGTH), limits=case.limits,
+        identifier_length=LENGTH, kind=Kind(RTX, precision, cache_of(precision)),
+        options=TrtOptions(compute_capabilities=targets),
+    )  # fmt: skip
+    seconds, size = perf_counter() - start, (folder / "model.plan").stat().st_size / 1e6
+    first = count_kernels(read_layers(folder, ""), facts.layers)[0]
     return {"seconds": seconds, "megabytes": size, "fused": first.fused, "attentions": facts.layers}
 
 
@@ -124,29 +130,19 @@ def one(size: str, way: str, work: Path) -> None:
     case, method = SIZES[size], way if way.startswith("weight") else None
     precision: Any = "int8-weights" if method else way
     with tempfile.TemporaryDirectory(dir=work) as name:
-        facts, computed = case.facts(), cache_of(precision)
         graph = work / f"{size}-{way}" / "prepared" / "model.onnx"
         if not graph.is_file():
-            pid = _forked(lambda: case.prepared(work / "exported", precision, method, graph.parent.parent))
-            if pid:
-                raise SystemExit(pid)
+            status = _forked(lambda: case.prepared(work / "exported", precision, method, graph.parent.parent))
+            if status:
+                raise SystemExit(status)
         before = _peak()
-        start = perf_counter()
         try:
-            build_plan(
-                graph, Path(name) / "model.plan", facts, profiles_for("target", facts, case.limits, LENGTH),
-                limits=case.limits, identifier_length=LENGTH, kind=Kind(RTX, precision, computed), options=TrtOptions(),
-            )  # fmt: skip
+            told = planned(case, precision, graph, (), Path(name))
         except SpecBeamError as error:
-            print(msgspec.json.encode({"refused": " ".join(str(error).split())}).decode())
-            return
-        first = count_kernels(read_layers(Path(name), ""), facts.layers)[0]
-        told = {
-            "seconds": perf_counter() - start, "before": before, "peak": _peak(),
-            "graph": sum(file.stat().st_size for file in graph.parent.iterdir()) / 1e6,
-            "megabytes": (Path(name) / "model.plan").stat().st_size / 1e6,
-            "fused": first.fused, "attentions": facts.layers,
-        }  # fmt: skip
+            told = {"refused": " ".join(str(error).split())}
+        else:
+            read = sum(file.stat().st_size for file in graph.parent.iterdir()) / 1e6
+            told |= {"before": before, "peak": _peak(), "graph": read}
     print(msgspec.json.encode(told).decode())
 
 

@@ -14,6 +14,8 @@ import transformers
 from specbeam.calib.quantize import quantize
 from specbeam.engines.bundle.facts import EnginePrecision, Limits, ModelFacts, Precision, Role
 from specbeam.engines.prepare import prepare_graph
+from specbeam.engines.tensorrt.backend import TensorRTBackend
+from specbeam.engines.tensorrt.flavour import RTX
 from specbeam.export.onnx import export_graph
 
 LENGTH, ROWS = 4, 200
@@ -83,7 +85,7 @@ class Case:
 
 def cache_of(precision: EnginePrecision) -> Precision:
     """The type that a graph computes in."""
-    return "fp16" if precision == "int8" or precision == "int8-weights" else precision
+    return TensorRTBackend("cuda", flavour=RTX).cache(precision, "fp32")
 
 
 def matrix() -> Iterator[Case]:

@@ -15,9 +15,8 @@ from typing import Any, get_args
 from tqdm import tqdm
 
 from benchmarks.shared import arguments, dump, print_table
-from specbeam.calib.matmuls import activations
 from specbeam.calib.quantize import Method, quantize
-from specbeam.calib.ranges import Ranges
+from specbeam.calib.tensorrt import unmeasured_ranges
 from specbeam.catalog.errors import EngineError
 from specbeam.engines.backend import GraphToBuild
 from specbeam.engines.bundle.facts import Role
@@ -26,7 +25,6 @@ from specbeam.engines.registry import find_backend
 from specbeam.engines.tensorrt.build import TrtOptions
 from specbeam.engines.tensorrt.kernels import sort_of
 from specbeam.engines.tensorrt.layers import Layer, read_layers
-from specbeam.graphs.files import load_graph
 
 TARGETS = ("7.5", "8.0", "8.6", "8.9", "12.0")
 WAYS: tuple[Method | None, ...] = (None, "static", "weight8", "weight4")
@@ -38,15 +36,6 @@ def more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--between", default="fp16", choices=["fp16", "bf16"], help="the type between the integers")
 
 
-def ranges(bundle: Bundle, role: Role) -> Ranges:
-    """Ranges that nothing was measured for: they change no node."""
-    tensors = dict.fromkeys(activations(load_graph(bundle.graph(role))), (-1.0, 1.0))
-    return Ranges(
-        source_sha256=bundle.graph_sha256(role), estimator="minmax", percentile=None, histories=1, calls=1, seed=0,
-        tensors=tensors, channels={},
-    )  # fmt: skip
-
-
 def graphs(bundle: Bundle, folder: Path) -> Iterator[tuple[Role, str, Path]]:
     """Every graph that is compiled, in float32."""
     for role in get_args(Role):
@@ -55,7 +44,7 @@ def graphs(bundle: Bundle, folder: Path) -> Iterator[tuple[Role, str, Path]]:
                 yield role, "none", bundle.graph(role)
                 continue
             path = folder / f"{role}-{way}.onnx"
-            measured = ranges(bundle, role) if way == "static" else None
+            measured = unmeasured_ranges(bundle, role) if way == "static" else None
             quantize(bundle.graph(role), path, way, ranges=measured, symmetric=True, weights="dequantize")
             yield role, way, path
 

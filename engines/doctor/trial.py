@@ -53,7 +53,7 @@ def tried(trial: Callable[..., tuple[str, ...]], *arguments: object) -> Answer:
             answer: Answer = ours.recv()
         except (EOFError, OSError):
             process.join()
-            answer = Answer((), _ended(process.exitcode or 0))
+            answer = Answer((), ended(process.exitcode or 0, "the process that tried it"))
     process.join()
     return answer
 
@@ -69,14 +69,14 @@ def _answer(connection: Connection, trial: Callable[..., tuple[str, ...]], argum
     connection.send(answer)
 
 
-def _ended(code: int) -> str:
-    """Why a process that was to answer has not."""
+def ended(code: int, process: str) -> str:
+    """Why a process has not done its work, by the status that it ended with; process: what messages call it."""
     if code >= 0:
-        return f"the process that tried it ended itself, with status {code}"
+        return f"{process} ended itself, with status {code}"
     with suppress(ValueError):
         name = signal.Signals(-code).name
-        return f"the process that tried it was ended by {name}" + (f": {LIKELY[name]}" if name in LIKELY else "")
-    return f"the process that tried it was ended by signal {-code}"
+        return f"{process} was ended by {name}" + (f": {LIKELY[name]}" if name in LIKELY else "")
+    return f"{process} was ended by signal {-code}"
 
 
 def try_backend(backend: str, device: str) -> tuple[str, ...]:

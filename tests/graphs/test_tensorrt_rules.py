@@ -11,17 +11,9 @@ import onnx_ir as ir
 import pytest
 
 from import_cases import OLD, TABLED, for_gpus, found, graph, only, refusals
-from parser_cases import cases
+from parser_cases import EXPLICIT, INT8, cases
 from specbeam.graphs import tensorrt, tensorrt_ops
 from specbeam.graphs.tensorrt import check_versions, report
-
-QUANTIZED = {
-    "x_scale": np.array(0.1, np.float32),
-    "zero": np.array(0, np.int8),
-    "w": np.zeros((8, 4), np.int8),
-    "w_scale": np.full(4, 0.1, np.float32),
-    "w_zero": np.zeros(4, np.int8),
-}
 
 
 def test_open_axes_are_those_of_profiles() -> None:
@@ -108,17 +100,9 @@ def test_restrictions_that_are_not_checked_are_unknown() -> None:
     assert "2D or 3D, no dilations" in only(pooled).message
 
 
-EXPLICIT = """g (float[batch, 8] x) => (float[batch, 4] y) {
-    xq = QuantizeLinear (x, x_scale, zero)
-    xf = DequantizeLinear (xq, x_scale, zero)
-    wf = DequantizeLinear <axis = 1> (w, w_scale, w_zero)
-    y = MatMul (xf, wf)
-}"""
-
-
 def test_explicit_quantization() -> None:
     for version in tensorrt_ops.VERSIONS:
-        assert found(graph(EXPLICIT, QUANTIZED), version) == []
+        assert found(graph(EXPLICIT, INT8), version) == []
 
 
 @pytest.mark.parametrize(
@@ -132,7 +116,7 @@ def test_explicit_quantization() -> None:
     ],
 )
 def test_quantization_parameters(changed: dict[str, np.ndarray[Any, Any]], message: str) -> None:
-    found = refusals(graph(EXPLICIT, {**QUANTIZED, **changed}))
+    found = refusals(graph(EXPLICIT, {**INT8, **changed}))
     assert any(finding.message.startswith(message) for finding in found), found
 
 
@@ -151,12 +135,12 @@ def test_quantization_patterns(old: str, new: str, message: str) -> None:
         text = text.replace("    xq", "    live = ReduceMax <keepdims = 0> (x)\n    xq")
     if "xr" in new:
         text = text.replace("    xf", "    xr = Relu (xq)\n    xf")
-    found = refusals(graph(text, QUANTIZED))
+    found = refusals(graph(text, INT8))
     assert any(finding.message.startswith(message) for finding in found), found
 
 
 def test_scales_are_of_output_channels() -> None:
-    rows = {**QUANTIZED, "w_scale": np.full(8, 0.1, np.float32), "w_zero": np.zeros(8, np.int8)}
+    rows = {**INT8, "w_scale": np.full(8, 0.1, np.float32), "w_zero": np.zeros(8, np.int8)}
     finding = only(graph(EXPLICIT.replace("axis = 1", "axis = 0"), rows))
     assert finding.message == "has scales on axis 0 of MatMul's weight, expected its output channels, axis 1"
 
@@ -173,10 +157,10 @@ def test_weights_in_blocks() -> None:
 
 
 def test_a_half_graph_needs_half_scales() -> None:
-    model = graph(EXPLICIT.replace("float[", "float16["), QUANTIZED)
+    model = graph(EXPLICIT.replace("float[", "float16["), INT8)
     assert {finding.operator for finding in refusals(model)} >= {"QuantizeLinear"}
     assert "has FP16 and FP32 in x, y_scale" in refusals(model)[0].message
-    halves = {n: a.astype(np.float16) if a.dtype == np.float32 else a for n, a in QUANTIZED.items()}
+    halves = {n: a.astype(np.float16) if a.dtype == np.float32 else a for n, a in INT8.items()}
     assert found(graph(EXPLICIT.replace("float[", "float16["), halves), OLD) == []
 
 

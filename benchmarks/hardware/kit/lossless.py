@@ -13,22 +13,6 @@ from specbeam.runtime.options import Drafting
 TIES = 50  # one drawn list in so many may swap near-ties of its draws, which its scores do not tell
 
 
-def torch(job: Job) -> Steps:
-    return steps(job, "torch")
-
-
-def onnxruntime(job: Job) -> Steps:
-    return steps(job, "onnxruntime")
-
-
-def tensorrt(job: Job) -> Steps:
-    return steps(job, "tensorrt")
-
-
-def tensorrt_rtx(job: Job) -> Steps:
-    return steps(job, "tensorrt-rtx")
-
-
 def steps(job: Job, backend: str) -> Steps:
     return {
         f"{engine}, {mode}, K = {k}": partial(compared, job, engine, mode, k)

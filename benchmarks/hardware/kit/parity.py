@@ -22,22 +22,6 @@ FLAVOURED = ("tensorrt", RTX)  # backends that keep what was compiled
 ROLES: tuple[Role, ...] = ("target", "draft")
 
 
-def torch(job: Job) -> Steps:
-    return steps(job, "torch")
-
-
-def onnxruntime(job: Job) -> Steps:
-    return steps(job, "onnxruntime")
-
-
-def tensorrt(job: Job) -> Steps:
-    return steps(job, "tensorrt")
-
-
-def tensorrt_rtx(job: Job) -> Steps:
-    return steps(job, "tensorrt-rtx")
-
-
 def steps(job: Job, backend: str) -> Steps:
     """Of every precision: built (ahead of time, and finished here), its numbers compared, its lists compared."""
     if backend == "torch" and not (pair(job).path / "target" / "checkpoint").is_dir():

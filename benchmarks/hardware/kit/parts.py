@@ -48,7 +48,8 @@ Steps = Mapping[str, Callable[[], Iterable[Row]]]
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the kit. Its function takes a `Job` and gives its steps by name; it may raise `PassedOver`."""
+    """One part of the kit. Its function takes a `Job`, and the backend that the part is of, if it is of one; it gives
+    the part's steps by name, and may raise `PassedOver`."""
 
     name: str
     title: str
@@ -56,12 +57,14 @@ class Part:
     function: str  # "module:function", imported in the part's process
     needs: tuple[str, ...] = ()  # parts whose results it reads; they may be passed over
     without: tuple[str, ...] = ()  # of these, those without which it can do nothing
+    backend: str | None = None
     in_order: bool = False  # later steps build on earlier ones: one that was stopped is not put off
     apart: bool = False  # every step in a process of its own: what it measures is the process
 
     def steps(self, job: Job) -> Steps:
         module, _, name = self.function.partition(":")
-        steps: Steps = getattr(import_module(module), name)(job)
+        of = () if self.backend is None else (self.backend,)
+        steps: Steps = getattr(import_module(module), name)(job, *of)
         return steps
 
 
@@ -87,7 +90,7 @@ PARTS = (
             f"parity-{backend}", f"Parity of {NAMES[backend]} with the CPU",
             "Per precision: the largest difference of a log-probability to the exported graph on the CPU; how many "
             "lists are those of float32 on the CPU, and the mean share of its items that they hold.",
-            f"{KIT}.parity:{backend.replace('-', '_')}", ("pair",), ("pair",), in_order=True,
+            f"{KIT}.parity:steps", ("pair",), ("pair",), in_order=True, backend=backend,
         )
         for backend in BACKENDS
     ),
@@ -97,7 +100,7 @@ PARTS = (
             "Lists with drafts beside those without, by the same engine. In float32 they must be the same up to "
             "near-ties; in half precision, where calls of other shapes round otherwise, the share of items in common "
             "is told: with the same engine's plain lists, and with those of float32 on the CPU.",
-            f"{KIT}.lossless:{backend.replace('-', '_')}", ("pair", f"parity-{backend}"), ("pair",),
+            f"{KIT}.lossless:steps", ("pair", f"parity-{backend}"), ("pair",), backend=backend,
         )
         for backend in BACKENDS
     ),

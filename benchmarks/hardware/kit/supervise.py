@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from benchmarks.hardware.kit.child import Told
 from benchmarks.hardware.kit.parts import Job, Part
 from benchmarks.hardware.kit.record import Record, Step, read, set_aside, write
-from specbeam.engines.doctor.trial import LIKELY
+from specbeam.engines.doctor.trial import ended
 
 ROOT = Path(__file__).resolve().parents[3]
 LOOK = 0.2  # seconds between two looks at a part's process
@@ -70,7 +70,7 @@ def run_part(job: Job, part: Part, seconds: float, watch: Watch = lambda record:
             return record
         if code == 0 and len(record.steps) > len(before.steps):
             continue  # one step a process
-        record = _crashed(record, f"{ended(code)}{_said(log)}")
+        record = _crashed(record, f"{ended(code, 'its process')}{_said(log)}")
         write(job.out, record)
         if record.status == "failed":
             return record
@@ -155,11 +155,3 @@ def _said(log: Path) -> str:
     """The last that a part's process wrote."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return f"; it said last: {' / '.join(lines[-TAIL:])}" if lines else ""
-
-
-def ended(code: int) -> str:
-    """Why a process has not done its work, by the status that it ended with."""
-    if code >= 0:
-        return f"its process ended itself, with status {code}"
-    name = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
-    return f"its process was ended by {name}" + (f": {LIKELY[name]}" if name in LIKELY else "")
