@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -66,7 +67,7 @@ def save_graph(
     ir.save(model, path, external_data=f"{path.name}.data", callback=told)
 
 
-def _in_order(tensor: ir.Tensor) -> ir.LazyTensor:
+def _in_order(tensor: ir.Tensor[Any]) -> ir.LazyTensor:
     """A tensor that the exporter left transposed in place, turned when it is written."""
     shape = tensor.shape.numpy()
     return lazy_tensor(lambda: laid_out(tensor.numpy()), tensor.dtype, shape, tensor.name)
