@@ -23,6 +23,7 @@ from .options import (
     engine_option,
     format_options,
     histories_argument,
+    memory_option,
     scoring_option,
     shape_options,
     speculation_option,
@@ -88,6 +89,7 @@ SLACK_HELP = "tolerant (which needs it): how much lower than the node it replace
 @shape_options
 @engine_option
 @batch_option
+@memory_option
 @threads_option
 @workers_option
 @format_options
@@ -131,6 +133,7 @@ def infer(
       specbeam infer bundle histories.jsonl -o recs.jsonl --when-empty popular --popular bestsellers.txt
       specbeam infer bundle histories.jsonl -o recs.jsonl --engine onnxruntime-cpu-int8 --verify-sample 0.01
       specbeam infer bundle histories.jsonl -o recs.jsonl --workers 2
+      specbeam infer bundle histories.jsonl -o recs.jsonl --top-k 1000 --memory 2GB
       zcat histories.jsonl.gz | specbeam infer bundle - --output - --rejects bad.jsonl | gzip > recs.jsonl.gz
     """
     from ..engines.bundle.items import Bundle

@@ -1,9 +1,10 @@
 """Types, help texts and options that several verbs share."""
 
+import re
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -60,6 +61,24 @@ class Share(click.FloatRange):
         return number
 
 
+class MemorySize(click.ParamType):
+    """Bytes, by a number and a unit: 2GB, 512MiB; a number alone is bytes."""
+
+    name = "size"
+    UNITS: ClassVar = {"": 1, "B": 1} | {
+        f"{prefix}{unit}": base**power
+        for power, prefix in enumerate("KMGT", 1)
+        for unit, base in (("", 1000), ("B", 1000), ("IB", 1024))
+    }
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(value).strip())
+        unit = None if found is None else self.UNITS.get(found[2].upper())
+        if found is None or unit is None or (size := int(float(found[1]) * unit)) < 1:
+            self.fail(f"{value!r} is no size of memory; expected such as 2GB or 512MiB.", param, ctx)
+        return size
+
+
 def together(*options: Callable[[Verb], Verb]) -> Callable[[Verb], Verb]:
     """One decorator for several options, listed by --help in this order."""
 
@@ -93,6 +112,11 @@ engine_option = click.option("--engine", metavar="NAME", help=f"{LISTED}; or tor
 batch_option = click.option(
     "--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Requests in one call."
 )
+memory_option = click.option(
+    "--memory", type=MemorySize(), metavar="SIZE",
+    help="Most memory of each process, engines and catalog included, e.g. 2GB: batches become smaller and calls are "
+    "cut, the lists stay the same. For engines on the CPU. Default: what it takes.",
+)  # fmt: skip
 threads_option = click.option(
     "--threads", type=click.IntRange(1, MOST_THREADS), help="Threads of each engine. Default: all processors."
 )

@@ -67,10 +67,10 @@ def _running(engine: str | None, threads: int | None, workers: int) -> Running:
     return Running(_engine(engine, threads or (1 if workers > 1 else None)), workers)
 
 
-def _batching(batch_size: int) -> "Batching":
+def _batching(batch_size: int, memory: int | None = None) -> "Batching":
     from ..runtime import Batching
 
-    return Batching(batch_size)
+    return Batching(batch_size, memory)
 
 
 verification_value = collected("verification", _verification)
