@@ -50,9 +50,10 @@ class BatchSearch:
         other._loaded, other._filters, other._hashes = loaded, filters, prefix_hashes(loaded.trie)
         return other
 
-    def verifying(self, verification: Verification) -> "BatchSearch":
+    def verifying(self, verification: Verification, room: Room | None) -> "BatchSearch":
         """The same, verified otherwise. Raises `OptionError` where these engines do not score for it."""
         other = copy(self)
+        other._room = room
         other._verify_by(verification)
         return other
 

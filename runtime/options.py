@@ -145,4 +145,6 @@ class Batching:
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", checks.whole_number(self.size, "a batch's size"))
         if self.memory is not None:
-            object.__setattr__(self, "memory", checks.whole_number(self.memory, "a batch's memory"))
+            object.__setattr__(
+                self, "memory", checks.whole_number(self.memory, "a batch's memory", 1, checks.MOST_MEMORY)
+            )

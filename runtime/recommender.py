@@ -24,7 +24,7 @@ from .flight import Flight
 from .loaded import Loaded
 from .options import Batching, Drafting, EngineChoice, Verification
 from .planning.kept import Memory
-from .planning.policy import Planning
+from .planning.policy import FixedPlanning, Planning
 from .room import Room
 from .search.filters import ItemFilter
 from .stats import DecodeStats
@@ -53,10 +53,10 @@ class Recommender:
         self.catalog, self.trie = loaded.catalog, loaded.trie
         self.max_k = None if loaded.max_k is None else checks.whole_number(loaded.max_k, "max_k")
         batching = checked_batching(batching)
-        self.batch_size = batching.size
-        self._room = None if batching.memory is None else Room(batching.memory, loaded)
+        self.batch_size, self._limit = batching.size, batching.memory
         self.stats, self.planning = DecodeStats(self.trie.length), planning
         self.encoder = RequestEncoder(loaded.catalog, loaded.trie, loaded.prompts, self.max_k)
+        self._room = self._room_of(loaded)
         filters, reuse = self.encoder.filters, checks.flag(reuse, "reuse")
         self._search = BatchSearch(loaded, self.verification, filters, reuse=reuse, room=self._room)
         self._engine, self._lock, self._memory, self._chosen = loaded.engine, Lock(), memory, chosen
@@ -119,7 +119,8 @@ class Recommender:
             chosen = self._chosen.verifying(verification)
             other.verification, other.planning, other._memory = chosen.verification, chosen.planning, chosen.memory
             other._chosen = chosen
-        other._search = self._search.verifying(other.verification)
+        other._room = other._room_of(self._loaded)
+        other._search = self._search.verifying(other.verification, other._room)
         return other
 
     def with_catalog(self, catalog: Catalog) -> "Recommender":
@@ -132,7 +133,7 @@ class Recommender:
         other.catalog, other.trie, other._loaded = catalog, loaded.trie, loaded
         other.encoder = RequestEncoder(catalog, loaded.trie, loaded.prompts, self.max_k)
         other.stats = DecodeStats(loaded.trie.length)
-        other._room = None if self._room is None else Room(self._room.limit, loaded)
+        other._room = other._room_of(loaded)
         other._search = self._search.over(loaded, other.encoder.filters, other._room)
         other._chosen = None if self._chosen is None else self._chosen.with_items(catalog, loaded.trie)
         other._memory = None
@@ -214,6 +215,14 @@ class Recommender:
                 answers |= self._answers([chosen[place] for place in part], requests, k)
             yield answers
 
+    def _room_of(self, loaded: Loaded) -> Room | None:
+        """What its searches may take of memory; None: what they do."""
+        if self._limit is None:
+            return None
+        shape = self.planning.shape if isinstance(self.planning, FixedPlanning) else None
+        bound = shape is not None and not self.verification.lossless
+        return Room(self._limit, loaded, loaded.trie.length * shape.width * shape.length if bound and shape else 0)
+
     def _parts(self, requests: Sequence[Request], k: int) -> list[list[int]]:
         """A batch's requests by their places: all at a time, where memory holds them."""
         return [list(range(len(requests)))] if self._room is None else self._room.parts(requests, k)
@@ -223,7 +232,7 @@ class Recommender:
     ) -> dict[int, Recommendation | RequestFailure]:
         """Some requests' answers, from one search."""
         first = requests[numbers[0]]
-        if self._room is not None and len(numbers) == 1 and (reason := self._room.why_not(first, k)):
+        if len(numbers) == 1 and (reason := self.too_large(first, k)):
             return {numbers[0]: RequestFailure(numbers[0], first.user, self._engine, reason)}
         stats = DecodeStats(self.trie.length, log=[])
         found = self._search.run([requests[i] for i in numbers], k, self.planning, stats)
@@ -240,6 +249,14 @@ class Recommender:
         """Requests about to begin, for hosts that let others join between rounds; `tally` what it counts."""
         k, each = check_k(k, self.max_k), listed_requests(requests, self.trie)
         return self._search.flight(each, k, self.planning, DecodeStats(self.trie.length, log=[]))
+
+    def fitting(self, requests: Sequence[Request], k: int = 20) -> int:
+        """How many of the first requests may share a flight, as memory has it; one, where it does not hold any."""
+        return len(requests) if self._room is None else self._room.first(requests, k)
+
+    def too_large(self, request: Request, k: int = 20) -> str | None:
+        """Why memory does not suffice for a request alone; None where it does."""
+        return None if self._room is None else self._room.why_not(request, k)
 
     def tally(self, flight: Flight) -> DecodeStats:
         """Add what a flight has counted since the last time, and return it."""

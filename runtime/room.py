@@ -25,10 +25,13 @@ class Room:
     Whatever the limit, lists are the same: batches become smaller, and calls are cut by tokens and nodes.
     """
 
-    def __init__(self, limit: int, loaded: Loaded) -> None:
-        """limit: bytes of this process. Raises `OptionError` where it leaves nothing for searches, or where it is not
-        known what an engine's calls take, or what this process has."""
-        self.limit, self._engine = limit, loaded.engine
+    def __init__(self, limit: int, loaded: Loaded, drafted: int = 0) -> None:
+        """limit: bytes of this process; drafted: nodes of a request, in all, whose drafts cannot be left out.
+
+        Raises `OptionError` where it leaves nothing for searches, or where it is not known what an engine's calls take,
+        or what this process has.
+        """
+        self.limit, self._drafted = limit, max(drafted, SPARE_SLOTS)
         engines = [engine for engine in (loaded.target, loaded.draft) if engine is not None]
         self._footprints = [_footprint(engine, loaded.engine) for engine in engines]
         for engine in engines:
@@ -68,20 +71,24 @@ class Room:
             parts[-1].append(number)
         return parts
 
+    def first(self, requests: Sequence[Request], k: int) -> int:
+        """How many of the first requests memory holds at a time; one, where it does not hold any."""
+        return len(self.parts(requests, k)[0])
+
     def why_not(self, request: Request, k: int) -> str | None:
         """Why memory does not suffice for a request alone; None where it does."""
         needed, left = self.needed(len(request.prompt), self._width(request, k), 1, call=1), self.left()
         if needed <= left:
             return None
         return (
-            f"its search (a prompt of {len(request.prompt)} tokens, a list of {self._width(request, k)}) would take about "
-            f"{size(needed)} of memory beside what is loaded, and a limit of {size(self.limit)} leaves {size(left)}. "
-            "Allow more memory, or ask for a shorter list"
+            f"its search (a prompt of {len(request.prompt)} tokens, a list of {self._width(request, k)}) would take "
+            f"about {size(needed)} of memory beside what is loaded, and the limit of {size(self.limit)} leaves "
+            f"{size(left)}. Allow more memory, or ask for a shorter list"
         )
 
     def needed(self, prompt: int, width: int, batch: int, *, call: int = USUAL_CALL) -> int:
         """Bytes that so many requests take at most, of prompts and lists of such lengths, by calls of `call` tokens."""
-        slots = prompt + int(np.minimum(self._nodes[:-1], width).sum()) + SPARE_SLOTS
+        slots = prompt + int(np.minimum(self._nodes[:-1], width).sum()) + self._drafted
         beams = np.minimum(np.concatenate(([1], self._nodes[:-1])), width)  # [L] by depth, from 0
         children = np.minimum(beams * self._widest, self._nodes)  # [L] scored at each step
         stored = int(children.sum()) * STORED * len(self._footprints)

@@ -5,6 +5,7 @@ from time import perf_counter
 import numpy as np
 
 from .drafting.drafter import Drafter, empty_tree, enumerated, merged
+from .options import LOSSLESS
 from .planning.policy import Course, Planning
 from .search.evaluator import TreeEvaluator
 from .search.trie_view import TrieView
@@ -145,7 +146,7 @@ class Session:
 
     def _has_room(self, frontier: Frontier, drafted: Int64) -> bool:
         """Whether memory lets so many nodes [B, levels] be drafted beside all that will be needed."""
-        if not self._target.limited:
+        if not (self._target.limited and self._drafter.mode in LOSSLESS):  # others' lists depend on what is drafted
             return True
         nodes = np.diff(self._view.trie.level_start)[int(frontier.depth.min(initial=0)) : -1]
         needed = int(np.minimum(nodes, frontier.width.max(initial=0)).sum())

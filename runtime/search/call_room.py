@@ -34,7 +34,7 @@ class CallRoom:
     def __init__(self, left: Callable[[], int]) -> None:
         """left: bytes that may still be taken now."""
         self._left = left
-        self._caches: dict[str, tuple[Footprint, int, int]] = {}  # by evaluator
+        self._caches: dict[str, tuple[Footprint, int, int, int]] = {}  # by evaluator
 
     def tokens(self, call: CallSize, most: int) -> int:
         """How many new tokens of each row, of `most`, a call may have: all, or a power of two, at least 1.
@@ -49,12 +49,13 @@ class CallRoom:
             new *= 2
         return new
 
-    def hold(self, evaluator: str, footprint: Footprint, batch: int, length: int) -> None:
-        """An evaluator says what cache it has: [batch, length]."""
-        self._caches[evaluator] = footprint, batch, length
+    def hold(self, evaluator: str, footprint: Footprint, batch: int, length: int, there: int) -> None:
+        """An evaluator says what cache it has, or will have: [batch, length], of which so many slots are there."""
+        self._caches[evaluator] = footprint, batch, length, there
 
     def has_room(self, more: int) -> bool:
         """Whether every row of every cache may get so many slots more, and a call of one token still fits."""
         caches = self._caches.values()
-        growth = sum(each.cache(batch, more) for each, batch, _ in caches)
-        return growth + max((each.call(batch, 1, old + more, 1) for each, batch, old in caches), default=0) <= self._left()
+        growth = sum(each.cache(batch, length + more - there) for each, batch, length, there in caches)
+        call = max((each.call(batch, 1, length + more, 1) for each, batch, length, _ in caches), default=0)
+        return growth + call <= self._left()

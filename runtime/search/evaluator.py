@@ -48,11 +48,13 @@ class TreeEvaluator:
         self._row_lengths = np.empty(0, np.int64)  # [cache rows]
         self._prompts = list(prompts)
         self._lengths = np.array([len(prompt) for prompt in prompts], np.int64)
+        if room is not None and prefix.engine.footprint is not None:
+            room.hold(timer, prefix.engine.footprint, len(prompts), self.prompt_tokens, 0)
 
     @property
     def prompt_tokens(self) -> int:
         """Tokens of the longest prompt, the shared prefix included."""
-        return int(self._lengths.max())
+        return int(self._lengths.max(initial=0))
 
     def evaluate(self, nodes: NodeList) -> NodeList:
         """Evaluate nodes whose scores are lacking, and their ancestors that are not cached, in one call (or none).
@@ -137,7 +139,7 @@ class TreeEvaluator:
             start = end
 
     def _read_by_pieces(self, roots: NodeList, prompts: Int64) -> None:
-        """The prompts [cache rows, P], in as many calls as memory takes; each root comes with its prompt's last token."""
+        """The prompts [cache rows, P], in several calls; each root comes with its prompt's last token."""
         cache, start = self._cache, 0
         assert cache is not None
         while start < prompts.shape[1]:
@@ -150,8 +152,10 @@ class TreeEvaluator:
     def _fitting(self, nodes: NodeList, most: int, *, unscored: int = 0) -> int:
         """How many tokens of each row, of `most`, the next call may have; unscored: as of `CallSize`."""
         room, cache, footprint = self._room, self._cache, self._prefix.engine.footprint
-        assert room is not None and cache is not None and footprint is not None
-        room.hold(self._timer, footprint, cache.batch, cache.length)
+        assert room is not None
+        assert cache is not None
+        assert footprint is not None
+        room.hold(self._timer, footprint, cache.batch, cache.length, cache.length)
         children = int(self._trie.child_count[nodes.node].sum())
         return room.tokens(CallSize(footprint, cache.batch, cache.length, unscored, children / most), most)
 
