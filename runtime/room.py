@@ -102,7 +102,8 @@ class Room:
 
 def size(bytes_: int) -> str:
     """Bytes for people."""
-    return f"{bytes_ / 1e9:.2f} GB" if bytes_ >= 1e9 else f"{max(bytes_, 0) / 1e6:.0f} MB"
+    name, unit = next((each for each in (("GB", 1e9), ("MB", 1e6)) if bytes_ >= each[1]), ("kB", 1e3))
+    return f"{max(bytes_, 0) / unit:.3g} {name}"
 
 
 def _footprint(engine: Engine, name: str) -> Footprint:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import click
 
-from ..catalog.checks import MOST_THREADS
+from ..catalog.checks import MOST_MEMORY, MOST_THREADS
 
 Verb = Callable[..., Any]
 
@@ -61,7 +61,7 @@ class Share(click.FloatRange):
         return number
 
 
-class MemorySize(click.ParamType):
+class MemorySize(click.ParamType):  # type: ignore[type-arg]  # generic in late versions of click
     """Bytes, by a number and a unit: 2GB, 512MiB; a number alone is bytes."""
 
     name = "size"
@@ -74,9 +74,10 @@ class MemorySize(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(value).strip())
         unit = None if found is None else self.UNITS.get(found[2].upper())
-        if found is None or unit is None or (size := int(float(found[1]) * unit)) < 1:
+        size = 0.0 if found is None or unit is None else float(found[1]) * unit
+        if not 1 <= size <= MOST_MEMORY:
             self.fail(f"{value!r} is no size of memory; expected such as 2GB or 512MiB.", param, ctx)
-        return size
+        return int(size)
 
 
 def together(*options: Callable[[Verb], Verb]) -> Callable[[Verb], Verb]:

@@ -3,23 +3,23 @@
 Run: python -m benchmarks.scale.wide_lists [--folder DIR] [--vocabulary 152000] [--prompt 2500] [--top-k 1000]
      [--levels 4] [--batch 8] [--memory 2GB]
 Makes a random pair of models with a head of so many rows, and a catalog that has over K items at every level below the
-first; runs `specbeam infer` once without a limit and once within one, one process after the other; and compares the
-lists, by the rule of ties. Exit 1 where the limit was exceeded or a list differs.
+first; runs `specbeam infer` without a limit (until it has --enough), one request at a time without a limit, and within
+one; and compares the lists, by the rule of ties. Exit 1 where the limit was exceeded or a list differs.
 """
 
 import json
-import os
-import resource
 import subprocess
 import sys
 import tempfile
+from math import inf
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import click
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from benchmarks.reliability.memory_infer import peak_of
 from benchmarks.shared import print_table, ranking_fault
 from specbeam.verbs.options import MemorySize
 from tiny_models import WORDS, identifier_tokens, make_tokenizer, tiny_checkpoint
@@ -27,6 +27,7 @@ from tiny_models import WORDS, identifier_tokens, make_tokenizer, tiny_checkpoin
 TINY = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 8,
         "num_key_value_heads": 4, "head_dim": 16, "initializer_range": 0.06}  # fmt: skip
 CODES = 64  # tokens of a level
+EVERY = 0.02  # seconds between two looks at a process
 
 
 def tokenizer_of(vocabulary: int, levels: int) -> PreTrainedTokenizerFast:
@@ -68,15 +69,18 @@ def write_users(path: Path, users: int, prompt: int, levels: int, items: int) ->
             file.write(json.dumps({"user": f"u{user}", "items": [str(i) for i in history.tolist()]}) + "\n")
 
 
-def measured(command: list[str]) -> tuple[float, float]:
-    """Seconds that a command takes, and its peak of resident memory (bytes)."""
-    start = perf_counter()
+def measured(command: list[str], enough: float = inf) -> tuple[float, float]:
+    """Seconds that a command takes, and its peak of resident memory (bytes); it is stopped where that is enough."""
+    start, peak = perf_counter(), 0.0
     with subprocess.Popen(command) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+        while process.poll() is None:
+            sleep(EVERY)
+            peak = max(peak, 1024e3 * peak_of(process.pid))
+            if peak > enough:
+                process.kill()
+    if process.returncode and peak <= enough:
         raise SystemExit(f"{' '.join(command)}: exit {process.returncode}")
-    return perf_counter() - start, usage.ru_maxrss * 1024
+    return perf_counter() - start, peak
 
 
 def lists(path: Path) -> list[list[tuple[object, float]]]:
@@ -95,13 +99,13 @@ def lists(path: Path) -> list[list[tuple[object, float]]]:
 @click.option("--items", default=50_000, show_default=True)
 @click.option("--users", default=16, show_default=True)
 @click.option("--memory", default="2GB", show_default=True, type=MemorySize())
+@click.option("--enough", default="6GB", show_default=True, type=MemorySize(), help="Where runs without a limit end.")
 @click.option("--speculation", default="fixed", show_default=True, type=click.Choice(["fixed", "auto", "off"]))
 def main(
     folder: Path | None, vocabulary: int, prompt: int, top_k: int, levels: int, batch: int, items: int, users: int,
-    memory: int, speculation: str,
+    memory: int, enough: int, speculation: str,
 ) -> None:  # fmt: skip
     """Serve the same users without a limit and within one."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with tempfile.TemporaryDirectory() as temporary:
         folder = folder or Path(temporary)
         folder.mkdir(exist_ok=True)
@@ -110,18 +114,21 @@ def main(
         write_users(histories, users, prompt, levels, items)
         drafting = ["--drafter", "none"] if speculation == "off" else ["--speculation", speculation]
         command = [sys.executable, "-m", "specbeam.cli", "infer", str(bundle), str(histories), "--scoring", "full"]
-        command += ["--top-k", str(top_k), "--batch-size", str(batch), "--overwrite", *drafting]
-        rows, found = [], {}
-        for name, more in (("none", []), (f"{memory / 1e9:g} GB", ["--memory", str(memory)])):
-            output = folder / f"{name}.jsonl"
-            seconds, peak = measured([*command, "--output", str(output), *more])
-            found[name], own = lists(output), peak
-            rows.append([name, peak / 1e9, seconds])
-    print_table(["limit", "peak, resident (GB)", "seconds"], rows)
-    first, second = found.values()
-    faults = [fault for a, b in zip(first, second, strict=True) if (fault := ranking_fault(b, a))]
-    print(f"\n{len(first) - len(faults)} of {len(first)} lists are the same{'; ' + faults[0] if faults else ''}.")
-    sys.exit(bool(faults) or own > memory)
+        command += ["--top-k", str(top_k), "--overwrite", *drafting]
+        rows, found = [], []
+        for size, limit in ((batch, None), (1, None), (batch, memory)):
+            output, told = folder / f"{size}-{limit}.jsonl", [] if limit is None else ["--memory", str(limit)]
+            words = [*command, "--batch-size", str(size), "--output", str(output), *told]
+            seconds, peak = measured(words, enough if limit is None else inf)
+            stopped = peak > enough and limit is None
+            if not stopped:
+                found.append(lists(output))
+            told = ["none" if limit is None else f"{limit / 1e9:g} GB", f"{'over ' * stopped}{peak / 1e9:.2f}"]
+            rows.append([size, *told, "stopped" if stopped else f"{seconds:.1f}"])
+    print_table(["requests in a batch", "--memory", "peak, resident (GB)", "seconds"], rows)
+    faults = [fault for a, b in zip(found[0], found[-1], strict=True) if (fault := ranking_fault(b, a))]
+    print(f"\n{len(found[0]) - len(faults)} of {len(found[0])} lists are the same{'; ' + faults[0] if faults else ''}.")
+    sys.exit(bool(faults) or peak > memory)
 
 
 if __name__ == "__main__":
