@@ -59,12 +59,12 @@ def test_lists_are_the_same_whatever_is_left(
     target, draft = engines()
     got, limited, _ = search(trie, target, prompts, width, draft=draft, room=CallRoom(left), **more)  # type: ignore[arg-type]
     assert got == expected
-    assert (limited.calls >= 1).all()
     if steady:
         begun = -(-shared // 256)  # the shared beginning is computed before anything is limited
         for engine in (target, draft) if draft else (target,):
             assert all(taken <= least or new == 1 for taken, new, _ in engine.calls[begun:])
     if not drafts:
+        assert (limited.calls >= unlimited.calls).all()
         np.testing.assert_array_equal(limited.evaluated, unlimited.evaluated)
 
 
