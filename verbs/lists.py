@@ -1,19 +1,22 @@
 """What is asked of lists, as `infer` is told: how long, of which items, for whom, and what of them is ranked again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..catalog.errors import OptionError
 from .long_run import numbered, pool_files
 
 if TYPE_CHECKING:
+    from ..catalog.histories.storage import Place
     from ..catalog.items import Catalog
     from ..pools.items.pool import ItemPool
     from ..runtime import Drafting
     from ..runtime.runs.inference import ListOptions
     from ..runtime.runs.item_lists import ItemList
+
+AnyPlace = TypeVar("AnyPlace", bound="Place")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Lists:
         """The files of item ids."""
         return [*filter(None, (self.allow, self.deny, self.popular))]
 
-    def read(self, histories: tuple[Path, ...], drafting: "Drafting") -> dict[str, Path | None]:
+    def read(self, histories: "Sequence[AnyPlace]", drafting: "Drafting") -> "dict[str, AnyPlace | Path | None]":
         """All files that lists depend on, by what they are for."""
         own = {"allow": self.allow, "deny": self.deny, "popular": self.popular}
         return {**numbered("histories", histories), **own, **pool_files(drafting.pool)}
