@@ -16,9 +16,9 @@ from ray.data.datasource import ReadTask
 
 from ..catalog.errors import SpecBeamError, said
 from ..runtime.runs.partition import Done, JobMaker, Key, Opens, Partition, done
+from .asked import ClusterRun, Failed, Outcome, Started, Total
 from .nodes import Needs, alive, check_nodes
 from .reading import Ended, Input, Piece, Unread
-from .run import ClusterRun, Failed, Outcome, Started, Total
 
 ROUNDS = (2, 1)  # partitions that an actor is given at a time; what the first round lacks, the second does again
 RETRIES = 2  # of a partition in a round, where the process that has it ends
@@ -66,7 +66,7 @@ class Actor:
             return Lost(piece.key, str(error) if isinstance(error, SpecBeamError) else said(error))
 
 
-class Streams(Datasource):
+class Streams(Datasource):  # type: ignore[misc]
     """The input as Ray Data reads it: a task for each stream, a row for each partition."""
 
     def __init__(self, input: Input, wanted: list[int], skip: frozenset[Key]) -> None:

@@ -1,5 +1,6 @@
 """The input of a run, cut into partitions where it is read: which they are depends on the input alone."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,9 +9,10 @@ from typing import Any, NamedTuple
 
 from ..catalog.errors import SpecBeamError
 from ..catalog.histories.read import formats_of, joined, read_histories
-from ..catalog.histories.storage import Place, Remote, files_of
+from ..catalog.histories.storage import Place, Remote, files_of, opened
 from ..runtime.runs.partition import WINDOWS, Key, Partition, partitions
 from ..runtime.runs.windows import BATCHES_PER_WINDOW
+from ..text.prompts import prompts_of
 
 Read = Callable[[list[Place]], Iterator[Any]]  # the entries of a stream; crosses by pickle
 
@@ -87,6 +89,16 @@ def histories(places: Sequence[Place], format: str | None, item_base: int, limit
     files = files_of(list(places))
     formats = formats_of(files, format, item_base, fetch=False)
     return Input(joined(files, formats), partial(_histories, format=format, item_base=item_base), limit)
+
+
+def prompts(places: Sequence[Place], limit: int | None) -> Input:
+    """Of prompt files, and folders of them. Raises `HistoryError` for a folder without any."""
+    return Input([[place] for place in files_of(list(places))], _prompts, limit)
+
+
+def _prompts(stream: list[Place]) -> Iterator[Any]:
+    with opened(stream[0], sys.stdin.buffer) as file:
+        yield from prompts_of(str(stream[0]), file)
 
 
 def _histories(stream: list[Place], format: str | None, item_base: int) -> Iterator[Any]:

@@ -1,7 +1,7 @@
 """Generation over prompt files: a request of each prompt, and what is written of its text."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, final
 
@@ -98,6 +98,11 @@ class Generating:
     def job(self, generator: TextGenerator, *, ahead: bool = True) -> Generation:
         """What a run does with it, once it is open."""
         return Generation(generator, max_new_tokens=self.max_new_tokens, stats=self.stats, ahead=ahead)
+
+    def anywhere(self) -> "Generating":
+        """The same with absolute paths: for another folder, or another machine that has the same ones."""
+        pool = None if self.pool is None else self.pool.absolute()
+        return replace(self, bundle=self.bundle.absolute(), pool=pool)
 
     def jobs(self, warn: Callable[[str], None]) -> Callable[[], Generation]:
         """Open it, for one partition at a time: see `partition.Opens`. Texts draft for later ones of a partition."""

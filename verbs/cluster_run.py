@@ -15,8 +15,8 @@ from .values import Cluster, Writing
 
 if TYPE_CHECKING:
     from ..catalog.histories.storage import Place
+    from ..cluster.asked import ClusterRun, Failed, Outcome
     from ..cluster.reading import Input
-    from ..cluster.run import ClusterRun, Failed, Outcome
     from ..engines.bundle.model import ModelBundle
     from ..runtime.runs.log import RunFacts
     from ..runtime.runs.partition import Opens
@@ -78,7 +78,7 @@ class FolderRun:
         stats: what those of this run are added to. Raises `SpecBeamError` where a partition cannot be done: what is
         done is kept.
         """
-        from ..cluster.run import ClusterRun
+        from ..cluster.asked import ClusterRun
         from ..runtime.runs.log import JournalFiles
         from ..runtime.runs.parts import PartFolder
         from .overwrite import tell_interrupted, tell_losses
@@ -146,12 +146,13 @@ def _files(bundle: "ModelBundle", engine: str, pool: object) -> dict[Path, str]:
 
 def _follow(run: "ClusterRun", folder: "PartFolder[Any]", stats: Any, bars: Bars) -> "list[Failed]":
     """Take what comes; returns what could not be done. Ends the process where that is asked for."""
-    from ..cluster.run import Failed
+    from ..cluster.asked import Failed
+    from ..cluster.run import outcomes as outcomes_of
     from ..runtime.runs.windows import StopAsked
 
     failed, told = list[Failed](), _Told(folder, stats, bars)
     try:
-        with stopped_by_signals() as (stop, signals), run.outcomes(stop) as outcomes:
+        with stopped_by_signals() as (stop, signals), outcomes_of(run, stop) as outcomes:
             for outcome in outcomes:
                 if isinstance(outcome, Failed):
                     failed.append(outcome)
@@ -180,7 +181,7 @@ class _Told:
         self._began = False
 
     def __call__(self, outcome: "Outcome") -> None:
-        from ..cluster.run import Started, Total
+        from ..cluster.asked import Started, Total
         from ..runtime.runs.partition import Done
 
         if isinstance(outcome, Started):

@@ -14,6 +14,7 @@ from .infer_runs import Ran, asked, facts_of, here, spread_over
 from .lists import Lists
 from .long_run import LongRun
 from .options import (
+    OUTPUT_HELP,
     FileOrPipe,
     PathType,
     Share,
@@ -66,7 +67,6 @@ OVERLAP_HELP = (
     "With --verify-sample: exit with 1 where the mean overlap of both lists is less. Default: 1 (but for ties of less "
     "than 1e-4) for an engine in fp32 of a bundle in fp32, 0.9 for one that rounds."
 )
-OUTPUT_HELP = "JSON lines; - is standard output. With --ray a folder of them, in partitions."
 SLACK_HELP = "tolerant (which needs it): how much lower than the node it replaces a stand-in may score, e.g. 0.1."
 
 

@@ -3,20 +3,17 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..catalog.errors import OptionError
 from .long_run import numbered, pool_files
 
 if TYPE_CHECKING:
-    from ..catalog.histories.storage import Place
     from ..catalog.items import Catalog
     from ..pools.items.pool import ItemPool
     from ..runtime import Drafting
     from ..runtime.runs.inference import ListOptions
     from ..runtime.runs.item_lists import ItemList
-
-AnyPlace = TypeVar("AnyPlace", bound="Place")
 
 
 @dataclass(frozen=True)
@@ -38,8 +35,8 @@ class Lists:
         """The files of item ids."""
         return [*filter(None, (self.allow, self.deny, self.popular))]
 
-    def read(self, histories: "Sequence[AnyPlace]", drafting: "Drafting") -> "dict[str, AnyPlace | Path | None]":
-        """All files that lists depend on, by what they are for."""
+    def read(self, histories: Sequence[Any], drafting: "Drafting") -> dict[str, Any]:
+        """All files that lists depend on, by what they are for; histories: paths, or files in object storage."""
         own = {"allow": self.allow, "deny": self.deny, "popular": self.popular}
         return {**numbered("histories", histories), **own, **pool_files(drafting.pool)}
 

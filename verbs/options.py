@@ -50,6 +50,7 @@ LISTED, BY_DEFAULT = "As `specbeam inspect` lists", "Default: the bundle's defau
 PICTURE_HELP = "A .html (opens offline, tells more on hovering), .svg or .png; may be given several times."
 
 
+OUTPUT_HELP = "JSON lines; - is standard output. With --ray a folder of them, in partitions."
 RAY_HELP = (
     "With --ray: the head of a cluster that this machine is a node of, e.g. 10.0.0.1:6379. Default: RAY_ADDRESS, or "
     "else a cluster on this machine, for this run alone."

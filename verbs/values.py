@@ -117,7 +117,7 @@ class HistoryFiles:
 
         for place in self.histories:
             if not isinstance(place, Path):
-                raise OptionError(f"{place}: URIs are read with --ray only. Add that, or fetch the file.")
+                raise OptionError(f"{place}: URIs are for infer --ray. Fetch the file, and pass its path.")
         return tuple(place for place in self.histories if isinstance(place, Path))
 
     def entries(self, *, keep_read: bool = False) -> "Iterator[HistoryRequest | Reject]":
