@@ -41,12 +41,16 @@ def check_nodes(needs: Needs, files: dict[Path, str]) -> None:
     files: SHA-256 by path.
     """
 
-    def told(paths: list[str]) -> tuple[str, dict[str, str | None]]:
-        """Of a node: this package's version, and what its files hold. It crosses by value: it may be all there is."""
+    def told(paths: list[str]) -> tuple[str, str, dict[str, str | None]]:
+        """Of a node: a package that lacks, this package's version, what files hold. It crosses by value: it may be all
+        there is."""
         import hashlib
         import importlib
 
-        version = importlib.import_module("specbeam").__version__
+        try:
+            version = importlib.import_module("specbeam").__version__
+        except ModuleNotFoundError as error:
+            return str(error.name), "", {}
         found: dict[str, str | None] = {}
         for path in paths:
             try:
@@ -54,7 +58,7 @@ def check_nodes(needs: Needs, files: dict[Path, str]) -> None:
                     found[path] = hashlib.sha256(file.read()).hexdigest()
             except OSError:
                 found[path] = None
-        return version, found
+        return "", version, found
 
     asked = {}
     for node in alive():
@@ -63,16 +67,16 @@ def check_nodes(needs: Needs, files: dict[Path, str]) -> None:
         asked[_named(node)] = ray.remote(told).options(num_cpus=0, scheduling_strategy=place).remote(paths)
     for name, answer in asked.items():
         try:
-            version, found = ray.get(answer, timeout=ANSWERS)
+            lacking, version, found = ray.get(answer, timeout=ANSWERS)
         except GetTimeoutError:
             raise SpecBeamError(f"{name} does not answer within {ANSWERS:.0f} s. Take it out of the cluster.") from None
-        except ModuleNotFoundError as error:
-            raise SpecBeamError(
-                f"{name} of the cluster lacks the package {error.name}: its Python does not find it. Install what runs "
-                f"here on every node (specbeam {__version__}), or give the cluster an image that has it."
-            ) from None
         except RayError as error:
             raise SpecBeamError(f"{name} of the cluster cannot be asked what it has: {said(error)}.") from None
+        if lacking:
+            raise SpecBeamError(
+                f"{name} of the cluster lacks the package {lacking}: its Python does not find it. Install what runs "
+                f"here on every node (specbeam {__version__}), or give the cluster an image that has it."
+            )
         _compare(name, version, {Path(path): digest for path, digest in found.items()}, files)
 
 
