@@ -8,7 +8,8 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Generic, TypeVar, final
 
@@ -61,11 +62,22 @@ class Manifest(Frozen, frozen=True):
     """What a run wrote, in the order of its input."""
 
     schema_version: int
-    version: str  # of this package
+    versions: dict[str, str]  # of this package, and of what it ran on
     run: RunFacts
     partition: Size  # lines of the input in each, but for the last of its files
     parts: list[PartEntry]
     counts: dict[str, Any]
+
+
+LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "pyarrow", "ray", "tensorrt", "tensorrt-rtx", "torch")
+
+
+def _versions() -> dict[str, str]:
+    found = {"specbeam": __version__}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def part_name(kind: str, key: Key) -> str:
@@ -141,7 +153,7 @@ class PartFolder(Generic[Counts]):
         """
         parts = [self._entry(part, inputs) for _, part in sorted(self.done.items())]
         manifest = Manifest(
-            schema_version=PARTS_SCHEMA, version=__version__, run=self._facts, partition=partition, parts=parts,
+            schema_version=PARTS_SCHEMA, versions=_versions(), run=self._facts, partition=partition, parts=parts,
             counts=msgspec.to_builtins(self.counts),
         )  # fmt: skip
         named = {MANIFEST} | {each.file for part in parts for each in (part.results, part.rejects) if each}
@@ -214,11 +226,26 @@ class PartFolder(Generic[Counts]):
             folder.mkdir(exist_ok=True)
 
 
+def read_manifest(folder: Path) -> Manifest:
+    """What a folder of partitions says of itself. Raises `SpecBeamError` where it is none, or of another version."""
+    path = folder / MANIFEST
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except OSError as error:
+        raise SpecBeamError(f"{path}: cannot be read: {error.strerror or error}. Check the path.") from None
+    except DAMAGED as error:
+        raise SpecBeamError(f"{path}: {error}; expected what `specbeam infer --ray` writes. Run it again.") from None
+    if manifest.schema_version != PARTS_SCHEMA:
+        raise SpecBeamError(
+            f"{path} follows schema {manifest.schema_version}; this version reads {PARTS_SCHEMA}. Run it again."
+        )
+    return manifest
+
+
 def placed(output: Path, facts: RunFacts) -> bool:
     """Whether a folder is the output of a run with these facts, which ended before it said so."""
     try:
-        return msgspec.json.decode((output / MANIFEST).read_bytes(), type=Manifest).run == msgspec.json.decode(
-            msgspec.json.encode(facts), type=RunFacts
-        )
-    except (OSError, *DAMAGED):
+        manifest = read_manifest(output)
+    except SpecBeamError:
         return False
+    return manifest.run == msgspec.json.decode(msgspec.json.encode(facts), type=RunFacts)

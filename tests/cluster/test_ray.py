@@ -154,9 +154,7 @@ def test_a_partition_that_always_fails(tiny: Tiny, bundle: Path, cluster: Cluste
     assert not (tmp_path / "recs").exists()
 
 
-def test_a_node_is_killed(
-    tiny: Tiny, cluster: Cluster, many: Path, whole: tuple[bytes, bytes], tmp_path: Path
-) -> None:
+def test_a_node_is_killed(tiny: Tiny, cluster: Cluster, many: Path, whole: tuple[bytes, bytes], tmp_path: Path) -> None:
     process = begun(command(cluster, tiny.bundle, many, tmp_path / "recs", "--workers", 4))
     kept(tmp_path / "recs", 1)
     node = cluster.nodes[-1]
