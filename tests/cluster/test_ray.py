@@ -13,6 +13,7 @@ import pytest
 
 from commands import good, user, write
 from nan_cases import marked
+from object_storage import storage
 from ray_cluster import Cluster, environment, started, workers_of
 from specbeam.runtime.runs.log import JournalFiles
 from specbeam.runtime.runs.parts import MANIFEST
@@ -134,6 +135,24 @@ def test_the_run_is_killed_and_goes_on(
     assert made(tmp_path / "recs") == whole
     after = {path.name: path.stat().st_ino for path in (tmp_path / "recs").iterdir()}
     assert before.items() <= after.items()
+
+
+def test_object_storage(tiny: Tiny, cluster: Cluster, many: Path, whole: tuple[bytes, bytes], tmp_path: Path) -> None:
+    """A folder of it: as the files that were put there, under the names they have there."""
+    with storage({"day/many.jsonl": many.read_bytes(), "day/more.txt": b"7 1 2\n8 1 x\n", "day/_READY": b""}) as ending:
+        done = ran(command(cluster, tiny.bundle, f"s3://bucket/day{ending}", tmp_path / "recs", "--workers", 4))
+        assert done.returncode == 0, done.stderr
+        absent = ran(command(cluster, tiny.bundle, f"s3://bucket/absent{ending}", tmp_path / "absent"))
+    assert "s3://bucket/absent: there is no such file, nor a folder with files. Check the URI." in absent.stderr
+    results, rejects = made(tmp_path / "recs")
+    assert results.startswith(whole[0])
+    assert json.loads(results.splitlines()[-1])["user"] == "7"
+    named = whole[1].replace(str(many).encode(), b"s3://bucket/day/many.jsonl")
+    assert rejects.startswith(named)
+    assert json.loads(rejects.splitlines()[-1]) == {
+        "file": "s3://bucket/day/more.txt", "line": 2, "raw": "8 1 x",
+        "reason": "got the item 'x'; expected `user item item ...`, items being whole numbers from 0",
+    }  # fmt: skip
 
 
 def test_a_partition_that_always_fails(tiny: Tiny, bundle: Path, cluster: Cluster, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from object_storage import KEYS
+
 QUICK = {  # a node that is gone is noticed soon
     "RAY_health_check_initial_delay_ms": "2000", "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "2000", "RAY_health_check_failure_threshold": "4",
@@ -21,7 +23,7 @@ ACCESS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # 
 
 def environment() -> dict[str, str]:
     """What nodes run in, and those who ask them."""
-    return os.environ | QUICK | ACCESS | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return os.environ | QUICK | ACCESS | KEYS | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def descendants(pid: int) -> list[int]:
