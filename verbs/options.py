@@ -51,6 +51,13 @@ LISTED, BY_DEFAULT = "As `specbeam inspect` lists", "Default: the bundle's defau
 PICTURE_HELP = "A .html (opens offline, tells more on hovering), .svg or .png; may be given several times."
 
 
+OUTPUT_HELP = "JSON lines; - is standard output. With --ray a folder of them, in partitions."
+RAY_HELP = (
+    "With --ray: the head of a cluster that this machine is a node of, e.g. 10.0.0.1:6379. Default: RAY_ADDRESS, or "
+    "else a cluster on this machine, for this run alone."
+)
+
+
 class Share(click.FloatRange):
     """A number from 0 to 1; click's own range holds NaN, too."""
 
@@ -92,7 +99,22 @@ def together(*options: Callable[[Verb], Verb]) -> Callable[[Verb], Verb]:
 
 
 bundle_argument = click.argument("bundle", type=PathType)
-histories_argument = click.argument("histories", nargs=-1, required=True, type=FileOrPipe)
+
+
+class FileOrUri(click.Path):
+    """A file, "-", or the URI of one in object storage."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, allow_dash=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from ..catalog.histories.storage import Remote, place_of
+
+        place = place_of(value) if isinstance(value, str) else value
+        return place if isinstance(place, Remote) else super().convert(value, param, ctx)
+
+
+histories_argument = click.argument("histories", nargs=-1, required=True, type=FileOrUri())
 
 verify_option = click.option("--verify", "mode", default="strict", show_default=True, type=MODES, help=VERIFY_HELP)
 scoring_option = click.option(
@@ -122,9 +144,14 @@ threads_option = click.option(
     "--threads", type=click.IntRange(1, MOST_THREADS), help="Threads of each engine. Default: all processors."
 )
 workers_option = click.option(
-    "--workers", default=1, show_default=True, type=click.IntRange(1, MOST_THREADS),
-    help="Processes that share the batches, each with engines of one thread unless --threads says another number.",
+    "--workers", type=click.IntRange(1, MOST_THREADS),
+    help="Processes that share the batches, each with engines of one thread unless --threads says another number. "
+    "Default: 1; with --ray, as many as the cluster has room for.",
 )  # fmt: skip
+ray_options = together(
+    click.option("--ray", is_flag=True, help="Spread the work over a Ray cluster; OUTPUT is a folder (docs/scale.md)."),
+    click.option("--ray-address", metavar="ADDRESS", help=RAY_HELP),
+)
 strict_option = click.option(
     "--strict-input", is_flag=True, help="Exit with status 3 if lines were rejected, although the rest was done."
 )
