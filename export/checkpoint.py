@@ -82,7 +82,7 @@ class Checkpoint:
                 model = self.adapter.merge(base, self.tokenizer.get_vocab(), base_tokens, identifiers)
         check_rows(self.directory, self.tokenizer, len(matrix(model.get_input_embeddings())))
         cast_parameters(model, dtype)
-        unfit = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+        unfit = [name for name, weight in model.named_parameters() if not _finite(weight)]
         if unfit:
             raise ExportError(
                 f"{self.directory}: {len(unfit)} weights are not finite in {precision} (first: {unfit[0]}). "
@@ -96,6 +96,11 @@ class Checkpoint:
             return dict(load_tokenizer(adapter.base).get_vocab())
         except ExportError:
             return None
+
+
+def _finite(weight: torch.Tensor) -> bool:
+    """Whether all numbers are some; without a copy of the weight. A NaN among them is the least and the largest."""
+    return bool(torch.isfinite(torch.stack(torch.aminmax(weight))).all())
 
 
 def cast_parameters(model: PreTrainedModel, dtype: torch.dtype) -> None:

@@ -48,13 +48,14 @@ class FileFacts(Frozen, frozen=True):
     bytes: Size
 
 
-class LatencyPoint(Frozen, frozen=True):
+class LatencyPoint(Frozen, frozen=True, omit_defaults=True):
     """How long one call of an engine takes at least."""
 
     batch: Positive
     past: Whole  # slots cached before the call
     new: Positive  # tokens in the call
     milliseconds: AboveZero
+    interpolated: bool = False  # not timed: told by calls that were
 
 
 class Comparison(Frozen, frozen=True):

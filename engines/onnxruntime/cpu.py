@@ -175,17 +175,23 @@ def load_ort_engine(
     columns: int | None = None,
     cuda_graphs: bool = True,
     thrifty: bool = False,
+    packed: bool = True,
 ) -> OrtEngine | DeviceEngine:
     """An engine over a graph that was optimised when it was built; it is loaded as it is.
 
     Where a gather graph lies beside it (`GATHER`), the graph has index inputs, and its caches stay on the
     device. precision: of the cache. columns: of log-probabilities (default: any number).
     cuda_graphs: on CUDA, capture what comes again (where ONNX Runtime can). thrifty: on the CPU, see `session_options`.
+    packed: whether weights are laid out once
+    more, in memory of their own, as kernels read them fastest; otherwise they stay in their file, mapped: enough for a
+    few calls.
     Raises `EngineError` where this machine's ONNX Runtime cannot load it, and, without a gather graph, on
     CUDA and for bfloat16: such caches pass through NumPy.
     """
     options = session_options(threads, thrifty=thrifty)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if not packed:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     gather = graph.with_name(GATHER)
     if gather.is_file():
         capture = cuda_graphs and device == "cuda"
