@@ -100,7 +100,7 @@ def batch_of(inputs: dict[str, Any]) -> TreeBatch:
 
 def shallow(trees: Trees, trie: ItemTrie) -> Trees:
     """Trees without the nodes below which there are leaves only; the root stays."""
-    kept = trie.leads_on[trees.node] | (trees.node == 0)
+    kept = trie.leads_on(trees.node) | (trees.node == 0)
     owner = np.repeat(np.arange(len(trees)), trees.count)
     children = np.repeat(kept, trie.child_count[trees.node])
     count = np.bincount(owner[kept], minlength=len(trees))

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ...catalog.errors import SpecBeamError
 from ...catalog.items import Catalog
 from ...catalog.packed import refuse_packed
@@ -36,7 +38,8 @@ class ItemList:
 
     def known(self, catalog: Catalog, *, warn: Callable[[str], None]) -> frozenset[str]:
         """The ids that the catalog has; `warn` is told of others. Raises `SpecBeamError` if it has none of them."""
-        unknown = sorted(self.ids - catalog.position.keys())
+        ids = [*self.ids]
+        unknown = sorted(ids[at] for at in np.flatnonzero(catalog.position.find(ids) < 0).tolist())
         if len(unknown) == len(self.ids):
             got = f"{unknown[0][:80]!r}, for example" if unknown else "an empty file"
             raise SpecBeamError(
@@ -48,7 +51,7 @@ class ItemList:
                 f"{self.path}: {len(unknown)} of {len(self.ids)} items are not in the catalog "
                 f"(e.g. {unknown[0][:80]!r}); they are ignored"
             )
-        return self.ids.difference(unknown)
+        return self.ids.difference(unknown) if unknown else self.ids
 
 
 def filter_of(
