@@ -46,13 +46,13 @@ def write_arrays(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
     head += b" " * (-len(head) % ALIGNED)
     file.write(len(head).to_bytes(8, "little") + head)
     for name in order:
-        raw = memoryview(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8))
+        raw = np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data
         for start in range(0, len(raw), WRITTEN):
             file.write(raw[start : start + WRITTEN])
 
 
 def map_arrays(path: Path) -> dict[str, Array]:
-    """The arrays of a file, which nobody can write to. Raises `CatalogError`, without the file's name, for no such file.
+    """The arrays of a file, read-only. Raises `CatalogError`, without the file's name, where it is no such file.
 
     They stay what they are when the file is removed or another one takes its name; who writes into the file itself
     changes them.

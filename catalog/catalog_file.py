@@ -15,7 +15,7 @@ from .codes import Codes
 from .columns import Columns
 from .errors import CatalogError
 from .files import whole_file
-from .lookup import Positions, hashes
+from .lookup import Positions, hashed
 from .rows import is_permutation
 from .texts import BLOCK, OptionalTexts, TextColumn
 from .trie import PAD
@@ -44,7 +44,7 @@ def save(catalog: Columns, path: Path) -> None:
         "item.bytes": ids.data, "item.starts": ids.starts,
         "title.bytes": titles.texts.data, "title.starts": titles.texts.starts, "title.there": titles.there.view("u1"),
         "string.bytes": codes.strings.data, "string.starts": codes.strings.starts, "identifier.strings": codes.table,
-        "lookup.hashes": found.keys, "lookup.items": found.places,
+        "lookup.hashes": found.hashes, "lookup.items": found.places,
     }  # fmt: skip
     with whole_file(path, replace=False) as file:
         write_arrays(file, arrays)
@@ -104,9 +104,9 @@ def _faults(catalog: Columns) -> Iterator[str]:
     if not table.shape[1] or (table[:, 0] == PAD).any() or ended.all() or not used.all():
         yield "its identifiers are not made of its strings"
     found = catalog.position
-    if not is_permutation(found.places, len(table)) or (found.keys[1:] < found.keys[:-1]).any():
+    if not is_permutation(found.places, len(table)) or (found.hashes[1:] < found.hashes[:-1]).any():
         yield "its items are not in the order of their hashes"
-    if (hashes(catalog.item_ids)[found.places] != found.keys).any():
+    if (hashed(catalog.item_ids)[found.places] != found.hashes).any():
         yield "the hashes of its items are others'"
     if found.repeated():
         yield "an item stands more than once"

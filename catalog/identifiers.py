@@ -74,7 +74,7 @@ def compile_identifiers(
     end = _end_id(tokenizer, f"{lengths.min()} to {lengths.max()}")
     inside = np.flatnonzero((ids == end).any(axis=1))
     if len(inside):
-        names = [catalog.item_ids[item] for item in inside]
+        names = [catalog.item_ids[item] for item in inside.tolist()]
         raise CatalogError(
             f"the identifiers of {len(names)} items hold the end token {tokenizer.eos_token!r} already: items "
             f"{some(names)}. It is put behind every identifier at export: leave it out of the index file, or export "

@@ -120,7 +120,7 @@ class Catalog:
     @property
     def length(self) -> int:
         """Strings in the longest identifier."""
-        return self.identifiers.table.shape[1]
+        return int(self.identifiers.table.shape[1])
 
     @cached_property
     def tokens(self) -> tuple[str, ...]:

@@ -21,12 +21,9 @@ PIECE = 8 << 20  # bytes that are read at a time
 TAIL, TRIES = 1 << 16, 8  # how far from a piece's end commas are looked for, and how many are tried
 HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON; a whole one has two of them
 _FIRST = re.compile(rb'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*([\[{"])')
-_ENDS = {
-    b"[": re.compile(rb"\]\s*,"),
-    b"{": re.compile(rb"\}\s*,"),
-    b'"': re.compile(rb'"\s*,'),
-    b"": re.compile(rb","),
-}
+_ENDS = {  # a comma behind a value, by the sign that the first value begins with
+    b"[": re.compile(rb"\]\s*,"), b"{": re.compile(rb"\}\s*,"), b'"': re.compile(rb'"\s*,'), b"": re.compile(rb","),
+}  # fmt: skip
 _NOT_JSON = (ValueError, msgspec.MsgspecError, RecursionError)
 _MARK = b"\xef\xbb\xbf"
 

@@ -1,6 +1,7 @@
 """Texts as one buffer of UTF-8 and where each of them begins: ten million are two arrays, not ten million objects."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import final, overload
 
 import numpy as np
@@ -22,7 +23,7 @@ class TextColumn(Sequence[str]):
     def __init__(self, data: Bytes, starts: Int64) -> None:
         """data: all of them, one after another, as UTF-8; starts [n + 1]: where each begins, and the last ends."""
         self.data, self.starts = data, starts
-        self._raw = memoryview(data)
+        self._raw = data.data
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> "TextColumn":
@@ -65,7 +66,7 @@ class TextColumn(Sequence[str]):
         for first in range(0, len(self), BLOCK):
             starts = self.starts[first : first + BLOCK + 1]
             raw, ends = self.data[starts[0] : starts[-1]].tobytes(), (starts - starts[0]).tolist()
-            yield [raw[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
+            yield [raw[begin:end] for begin, end in pairwise(ends)]
 
     @property
     def lengths(self) -> Int64:
@@ -96,7 +97,7 @@ class OptionalTexts(Sequence[str | None]):
     def __getitem__(self, index: int) -> str | None: ...
     @overload
     def __getitem__(self, index: slice) -> tuple[str | None, ...]: ...
-    def __getitem__(self, index: int | slice) -> str | None | tuple[str | None, ...]:
+    def __getitem__(self, index: int | slice) -> str | tuple[str | None, ...] | None:
         if isinstance(index, slice):
             return tuple([self[at] for at in range(*index.indices(len(self)))])
         return self.texts[index] if self.there[index] else None

@@ -93,7 +93,8 @@ class ItemTrie:
     def leads_on(self, nodes: NDArray[np.integer]) -> Bool:
         """Whether nodes have a child that is not a leaf: what is drafted below others needs no evaluation."""
         if self.shortest == self.length:
-            return np.asarray(nodes) < self.level_start[self.length - 1]
+            shallow: Bool = np.asarray(nodes) < self.level_start[self.length - 1]
+            return shallow
         found: Bool = self._leads_on[nodes]
         return found
 

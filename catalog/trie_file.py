@@ -33,7 +33,7 @@ def load_trie(path: Path, *, looked_at: bool = False) -> ItemTrie:
     if kinds(arrays) != {name: kind for name, kind in TYPES.items() if name in arrays or name != ADDED}:
         raise CatalogError(f"it holds {_described(kinds(arrays))}; expected {_described(TYPES)}.")
     older = ADDED not in arrays
-    trie = ItemTrie(**{ADDED: np.empty(0, np.int32)} | arrays)
+    trie = ItemTrie(**{ADDED: np.empty(0, np.int32), **arrays})
     fault = None if looked_at else next(_faults(trie), None)
     if fault is not None:
         raise CatalogError(f"{fault}.")

@@ -85,7 +85,7 @@ class Lessons(Samples):
     def collate(self, samples: Sequence[int]) -> dict[str, Any]:
         """The fields of a `TreeBatch`, and `prompts` and `truth` to make another of the same places."""
         prompts = [self._prompts.encode(self._places.history(i)).ids for i in samples]
-        truth = self._trie.leaf_of[self._places.next_items(samples)]
+        truth = self._trie.leaf_of[self._places.next_items(samples)].astype(np.int64)
         return {**vars(self.packed(prompts, self._store.read(samples), truth)), "prompts": prompts, "truth_leaf": truth}
 
     def packed(self, prompts: Sequence[Int64], trees: Trees, truth: Int64) -> TreeBatch:

@@ -146,7 +146,8 @@ def compile_prompt(
     holds "{history}" once and is tokenized as `tokenizer(text)` does, special tokens included unless it
     begins with them itself; with `chat` it (or just "{history}") is the user's message in the tokenizer's
     chat template, rendered now, once for all requests. `warn` is told of a bos that stands there twice and of
-    variables that change nothing. ids: what `identifier_ids` makes of the catalog, where that is known. Raises `PromptError`, after which no prompt of this template can be relied on.
+    variables that change nothing. ids: what `identifier_ids` makes of the catalog, where that is known. Raises
+    `PromptError`, after which no prompt of this template can be relied on.
     """
     template, separator = options.prompt, options.separator
     if options.history_length < 1:

@@ -1,6 +1,6 @@
 """Files of item ids: what all requests of a run may be recommended, or what is popular."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +38,7 @@ class ItemList:
 
     def known(self, catalog: Catalog, *, warn: Callable[[str], None]) -> frozenset[str]:
         """The ids that the catalog has; `warn` is told of others. Raises `SpecBeamError` if it has none of them."""
-        ids = [*self.ids]
-        unknown = sorted(ids[at] for at in np.flatnonzero(catalog.position.find(ids) < 0).tolist())
+        unknown = sorted(unknown_ids(catalog, self.ids))
         if len(unknown) == len(self.ids):
             got = f"{unknown[0][:80]!r}, for example" if unknown else "an empty file"
             raise SpecBeamError(
@@ -52,6 +51,12 @@ class ItemList:
                 f"(e.g. {unknown[0][:80]!r}); they are ignored"
             )
         return self.ids.difference(unknown) if unknown else self.ids
+
+
+def unknown_ids(catalog: Catalog, ids: Collection[str]) -> list[str]:
+    """The ids that a catalog lacks."""
+    asked = [*ids]
+    return [asked[at] for at in np.flatnonzero(catalog.position.find(asked) < 0).tolist()]
 
 
 def filter_of(

@@ -57,7 +57,7 @@ def prefix_hashes(trie: ItemTrie) -> PrefixHashes:
 class Noise:
     """The noise of one batch."""
 
-    def __init__(self, seed: int | UInt64, keys: UInt64, hashes: PrefixHashes) -> None:
+    def __init__(self, seed: int | UInt64, keys: UInt64, hashes: PrefixHashes | UInt64) -> None:
         """seed: of all requests, or [B] of each; keys [B]: one for every request's user; hashes: of `prefix_hashes`."""
         self._keys, self._hashes = keys, hashes
         self._seeds = np.full(len(keys), seed % 2**64, np.uint64) if isinstance(seed, int) else seed

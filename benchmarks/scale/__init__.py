@@ -1,0 +1,1 @@
+"""What does not fit one machine, or one process: large catalogs, large models, many machines."""
