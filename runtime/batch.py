@@ -89,7 +89,7 @@ class BatchSearch:
         """What one flight takes, in the order in which one needs the other."""
         prompts = [request.prompt for request in requests]
         filters = compiled(self._filters, requests)
-        view = TrieView(self._loaded.trie, self.scoring.kind, [None if f is None else f.live for f in filters])
+        view = TrieView(self._loaded.trie, self.scoring.kind, filters)
         noise = Noise(seeds(requests, self._verification.seed or 0), keys(requests), self._hashes)
         known = EvaluatedNodes(view, self.scoring, noise if self._sampled else None)  # draft and target perturb alike
         room = None if self._room is None else self._room.of_batch()

@@ -182,9 +182,8 @@ def load_ort_engine(
     Where a gather graph lies beside it (`GATHER`), the graph has index inputs, and its caches stay on the
     device. precision: of the cache. columns: of log-probabilities (default: any number).
     cuda_graphs: on CUDA, capture what comes again (where ONNX Runtime can). thrifty: on the CPU, see `session_options`.
-    packed: whether weights are laid out once
-    more, in memory of their own, as kernels read them fastest; otherwise they stay in their file, mapped: enough for a
-    few calls.
+    packed: whether weights are laid out once more, in memory of their own, as kernels read them fastest; otherwise they
+    stay in their file, mapped: enough for a few calls.
     Raises `EngineError` where this machine's ONNX Runtime cannot load it, and, without a gather graph, on
     CUDA and for bfloat16: such caches pass through NumPy.
     """

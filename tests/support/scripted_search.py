@@ -21,7 +21,7 @@ from specbeam.runtime.search.trie_view import TrieView
 from specbeam.runtime.search.verify import StrictVerifier, TolerantVerifier, Verifier
 from specbeam.runtime.session import Session
 from specbeam.runtime.stats import DecodeStats
-from specbeam.runtime.types import DraftShape, Round
+from specbeam.runtime.types import CompiledFilter, DraftShape, Round
 
 END = 5  # the end token of catalogs of unequal lengths
 Ranked = list[tuple[int, float]]  # (leaf, score), best first
@@ -52,6 +52,11 @@ def live_mask(trie: ItemTrie, leaves: Sequence[int]) -> np.ndarray:
     return live
 
 
+def filter_of(trie: ItemTrie, live: np.ndarray) -> CompiledFilter:
+    """A filter that leaves some nodes."""
+    return CompiledFilter(None, live, 0, int(live[trie.child_count == 0].sum()))
+
+
 def search(
     trie: ItemTrie,
     target: ScriptedEngine,
@@ -80,7 +85,8 @@ def search(
     scoring = Scoring(verification.scoring or "full")
     if verification.mode == "sampled":
         scoring = Scoring("constrained", temperature)
-    view = TrieView(trie, scoring.kind, live)
+    filters = None if live is None else [None if mask is None else filter_of(trie, mask) for mask in live]
+    view = TrieView(trie, scoring.kind, filters)
     users = np.array(keys if keys is not None else range(batch), np.uint64)
     noise = Noise(verification.seed or 0, users, prefix_hashes(trie))
     perturbing = noise if verification.mode == "sampled" else None
