@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .errors import CatalogError, is_fault
 from .items import Catalog, lacking, padded, some
+from .rows import row_numbers
 from .trie import PAD, ItemTrie
 
 Int64 = NDArray[np.int64]
@@ -66,14 +67,14 @@ def compile_identifiers(
     `end_token` is "never".
     """
     ids = identifier_ids(tokenizer, catalog, join)
-    lengths = (ids != PAD).sum(axis=1)
+    lengths = token_counts(ids)
     if end_token == "never" or (end_token == "auto" and lengths.min() == lengths.max()):
         refuse_beginnings(ids, catalog, "Export with --end-token auto, and a model that was trained to end them so")
         return Identifiers(ids, ItemTrie.build(ids), None)
     end = _end_id(tokenizer, f"{lengths.min()} to {lengths.max()}")
     inside = np.flatnonzero((ids == end).any(axis=1))
     if len(inside):
-        names = [catalog.item_ids[item] for item in inside]
+        names = [catalog.item_ids[item] for item in inside.tolist()]
         raise CatalogError(
             f"the identifiers of {len(names)} items hold the end token {tokenizer.eos_token!r} already: items "
             f"{some(names)}. It is put behind every identifier at export: leave it out of the index file, or export "
@@ -82,20 +83,32 @@ def compile_identifiers(
     return Identifiers(ids, ItemTrie.build(ended(ids, end)), end)
 
 
+def token_counts(ids: Int64) -> Int64:
+    """[I] tokens of each identifier."""
+    found = np.zeros(len(ids), np.int64)
+    for column in ids.T:
+        found += column != PAD
+    return found
+
+
 def ended(ids: Int64, end: int) -> Int64:
     """Identifiers [I, L] with the end token behind each, [I, L + 1]."""
     longer = np.pad(ids, ((0, 0), (0, 1)), constant_values=PAD)
-    longer[np.arange(len(ids)), (ids != PAD).sum(axis=1)] = end
+    longer[np.arange(len(ids)), token_counts(ids)] = end
     return longer
 
 
 def is_glued(catalog: Catalog, join: str, separator: str) -> bool:
     """Whether strings, or items, meet in a prompt as letters of one word do, so that its text does not show them."""
-    distinct = dict.fromkeys(catalog.identifiers)
-    pairs = chain.from_iterable(map(pairwise, distinct))
-    strings = any(before[-1].isalnum() and after[0].isalnum() for before, after in pairs)
-    items = any(own[-1][-1].isalnum() for own in distinct) and any(own[0][0].isalnum() for own in distinct)
-    return (strings and not join) or (items and not separator)
+    table, strings = catalog.identifiers.table, catalog.identifiers.strings
+    begins, ends = (np.array([text[at].isalnum() for text in strings]) for at in (0, -1))
+    inside = [
+        ends[before[after >= 0]] & begins[after[after >= 0]]
+        for before, after in zip(table.T[:-1], table.T[1:], strict=True)
+    ]
+    last = table[np.arange(len(table)), catalog.identifiers.lengths - 1]
+    between = bool(ends[last].any() and begins[table[:, 0]].any())
+    return (any(map(np.any, inside)) and not join) or (between and not separator)
 
 
 def adds_special(encode: Callable[[bool], Sequence[int]]) -> bool:
@@ -137,9 +150,12 @@ def identifier_ids(tokenizer: Tokenizer, catalog: Catalog, join: str = "") -> In
 
 def _refuse_ambiguous(catalog: Catalog, join: str) -> None:
     """Raise for identifiers of other strings that are the same text: a prompt cannot say which is meant."""
+    # No string goes on as another (each with what joins them behind it): then a text can be read in one way alone.
+    strings = [text + join for text in catalog.tokens]
+    if catalog.length == 1 or not any(b.startswith(a) for a, b in pairwise(sorted(strings))):
+        return
     owner: dict[str, tuple[str, ...]] = {}
-    distinct = dict.fromkeys(catalog.identifiers)
-    same = [(owner[text], own) for own in distinct if owner.setdefault(text := join.join(own), own) != own]
+    same = [(owner[text], own) for own in _distinct(catalog)[0] if owner.setdefault(text := join.join(own), own) != own]
     if same:
         raise CatalogError(
             f"different identifiers are the same text where their strings are joined by {join!r}: {some(same)}. Join "
@@ -171,7 +187,7 @@ def is_text(tokenizer: Tokenizer, catalog: Catalog) -> bool:
 
 def _text_ids(tokenizer: Tokenizer, catalog: Catalog, join: str) -> Int64:
     """The tokenizer's ids [I, L] of the identifiers as text."""
-    row = {identifier: number for number, identifier in enumerate(dict.fromkeys(catalog.identifiers))}
+    row, number = _distinct(catalog)
     texts = [join.join(identifier) for identifier in row]
     try:
         encoded: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -191,7 +207,13 @@ def _text_ids(tokenizer: Tokenizer, catalog: Catalog, join: str) -> Int64:
             f"different identifiers have the same ids in the tokenizer: {some(same)}; expected distinct ids. Tell them "
             f"apart by other words or a number; {SHARE}"
         )
-    return padded(map(len, encoded), chain.from_iterable(encoded))[[row[key] for key in catalog.identifiers]]
+    return padded(map(len, encoded), chain.from_iterable(encoded))[number]
+
+
+def _distinct(catalog: Catalog) -> tuple[list[tuple[str, ...]], Int64]:
+    """The distinct identifiers, in the order of the first items that have them; and the number of each item's [I]."""
+    number, first = row_numbers(catalog.identifiers.table, len(catalog.identifiers.strings))
+    return [catalog.identifiers[item] for item in first.tolist()], number
 
 
 def _refuse_unknown(tokenizer: Tokenizer, texts: list[str], encoded: list[list[int]]) -> None:
@@ -231,6 +253,8 @@ def _end_id(tokenizer: Tokenizer, lengths: str) -> int:
 
 def refuse_beginnings(ids: Int64, catalog: Catalog, remedy: str) -> None:
     """Raise where one identifier is the beginning of another: in sorted order, of the next one."""
+    if (ids[:, -1] != PAD).all():
+        return  # of one length
     rows, item = np.unique(ids, axis=0, return_index=True)
     begins = np.flatnonzero(((rows[:-1] == rows[1:]) | (rows[:-1] == PAD)).all(axis=1))
     if len(begins):

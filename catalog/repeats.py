@@ -6,7 +6,7 @@ All but few objects are cleared by counting characters; only the others are deco
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -39,7 +39,7 @@ class Fields:
         for name in self._quoted:
             if text.count(name) > 1:
                 return True
-        return "\\u00" in text and _SPELLED.search(text) is not None
+        return spells_letters(text)
 
     def first_twice(self, keys: Iterable[str]) -> str | None:
         """The first name that is there more than once."""
@@ -72,6 +72,11 @@ def _may_repeat(text: str, fields: Fields) -> bool:
     return quotes != text.count('"')
 
 
+def spells_letters(text: str) -> bool:
+    """Whether a text has a letter as an escape."""
+    return "\\u00" in text and _SPELLED.search(text) is not None
+
+
 def _pairs(text: str) -> tuple[tuple[str, object], ...]:
     """A JSON object as its pairs, and those in it as well; numbers are texts, because whole ones may be too long."""
     value = json.loads(text, object_pairs_hook=tuple, parse_int=str)
@@ -83,13 +88,23 @@ def repeated(keys: Iterable[str]) -> list[str]:
     return [key for key, count in Counter(keys).items() if count > 1]
 
 
-def lines_of(text: str, keys: Sequence[str], shown: int = 5) -> str:
+def lines_of(text: str, keys: Sequence[str]) -> str:
     """Says on which lines of a JSON text the first few of the keys occur."""
+    return said_lines(key_lines(text, keys))
+
+
+def key_lines(text: str, keys: Sequence[str]) -> dict[str, list[int]]:
+    """On which lines of a JSON text keys occur."""
     lines: dict[str, list[int]] = {key: [] for key in keys}
     line = place = 0
     for match in re.finditer(r'("(?:[^"\\]|\\.)*")\s*(:?)', text):  # every string; a colon after it makes it a key
         if match[2] and (key := json.loads(match[1])) in lines:
             line, place = line + text.count("\n", place, match.start()), match.start()
             lines[key].append(line + 1)
-    named = [f"item {key!r} occurs on lines {', '.join(map(str, at))}" for key, at in list(lines.items())[:shown]]
+    return lines
+
+
+def said_lines(lines: Mapping[str, Sequence[int]], shown: int = 5, what: str = "lines") -> str:
+    """Says on which lines items occur; of the first few items."""
+    named = [f"item {key!r} occurs on {what} {', '.join(map(str, at))}" for key, at in list(lines.items())[:shown]]
     return "; ".join(named) + (f"; and {len(lines) - shown} more items." if len(lines) > shown else ".")

@@ -9,7 +9,7 @@ import numpy as np
 from .errors import CatalogError
 from .identifiers import Identifiers, ended, refuse_beginnings
 from .items import Catalog, padded, some
-from .trie import Int64, ItemTrie
+from .trie import PAD, Int64, ItemTrie, blocks
 
 
 class UnknownTokens(CatalogError):
@@ -41,16 +41,19 @@ class Spelling:
     @classmethod
     def of(cls, catalog: Catalog, trie: ItemTrie, end_token: int | None) -> "Spelling":
         """What the catalog of a bundle shows."""
-        ids, end = trie.item_tokens(), int(end_token is not None)
+        end, codes = int(end_token is not None), catalog.identifiers
         lengths = trie.depth[trie.leaf_of] - end
-        strings = np.fromiter(map(len, catalog.identifiers), np.int64, len(lengths))
         tokens: dict[str, int] | None = None
         texts: dict[tuple[str, ...], tuple[int, ...]] = {}
-        if (strings == lengths).all():
-            flat = ids[np.arange(trie.length) < strings[:, None]].tolist()
-            tokens = dict(zip(chain.from_iterable(catalog.identifiers), flat, strict=True))
+        if (codes.lengths == lengths).all():
+            token = np.full(len(codes.strings), PAD)
+            for part in blocks(len(lengths)):
+                strings = codes.table[part]
+                ids = trie.item_tokens(np.arange(part.start, part.stop))[:, : strings.shape[1]]
+                token[strings[strings != PAD]] = ids[strings != PAD]
+            tokens = dict(zip(codes.strings, token.tolist(), strict=True))
         else:
-            rows = zip(catalog.identifiers, ids.tolist(), lengths.tolist(), strict=True)
+            rows = zip(codes, trie.item_tokens().tolist(), lengths.tolist(), strict=True)
             texts = {identifier: tuple(row[:length]) for identifier, row, length in rows}
         return cls(trie.vocabulary, end_token, trie.length, tokens, texts)
 
@@ -87,9 +90,8 @@ class Spelling:
     def _refuse_long(self, catalog: Catalog) -> None:
         """Before an array is made that is as wide as the longest; a known text never is too long."""
         most = self.length - int(self.end_token is not None)
-        each = zip(catalog.item_ids, catalog.identifiers, strict=True)
-        long = [item for item, identifier in each if self.tokens is not None and len(identifier) > most]
-        if long:
+        if self.tokens is not None and catalog.length > most:
+            long = [catalog.item_ids[item] for item in np.flatnonzero(catalog.identifiers.lengths > most).tolist()]
             raise CatalogError(
                 f"{len(long)} items have identifiers of more than {most} tokens, the most that this bundle was "
                 f"exported for: {some(long)}. Shorten them, or export the model with the new catalog."

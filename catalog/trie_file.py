@@ -1,42 +1,55 @@
 """The item trie as a file, every array of which is checked once when it is read, in time linear in its size."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
-from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from .arrays import kinds, map_arrays, write_arrays
 from .errors import CatalogError
+from .files import whole_file
 from .items import Catalog, some
-from .trie import PAD, Int64, ItemTrie
+from .rows import is_permutation, row_numbers
+from .trie import PAD, Int64, ItemTrie, blocks
 
 TYPES = {field.name: "I64" if field.name == "vocabulary" else "I32" for field in fields(ItemTrie)}
+ADDED = "leaf_of"  # that older files do not have; it says what `item` says
 
 
 def save_trie(trie: ItemTrie, path: Path) -> None:
     """Write the trie's arrays under their field names (safetensors)."""
-    save_file({name: getattr(trie, name) for name in TYPES}, path)
+    with whole_file(path, replace=True) as file:
+        write_arrays(file, {name: getattr(trie, name) for name in TYPES})
 
 
-def load_trie(path: Path) -> ItemTrie:
-    """Read what `save_trie` wrote. Raises `CatalogError`, without the file's name, where that is no trie."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            got = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-            if got != TYPES:
-                raise CatalogError(f"it holds {_described(got)}; expected {_described(TYPES)}.")
-            trie = ItemTrie(**{name: file.get_tensor(name) for name in TYPES})
-    except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        raise CatalogError(f"it cannot be read: {error}.") from None
-    fault = next(_faults(trie), None)
+def load_trie(path: Path, *, looked_at: bool = False) -> ItemTrie:
+    """Map what `save_trie` wrote. Raises `CatalogError`, without the file's name, where that is no trie.
+
+    looked_at: all that is in the file was looked at before; then it costs the same for any trie.
+    """
+    arrays = map_arrays(path)
+    if kinds(arrays) != {name: kind for name, kind in TYPES.items() if name in arrays or name != ADDED}:
+        raise CatalogError(f"it holds {_described(kinds(arrays))}; expected {_described(TYPES)}.")
+    older = ADDED not in arrays
+    trie = ItemTrie(**{ADDED: np.empty(0, np.int32), **arrays})
+    fault = None if looked_at else next(_faults(trie), None)
     if fault is not None:
         raise CatalogError(f"{fault}.")
+    if older:
+        arrays[ADDED] = _leaves(trie)
+        return ItemTrie(**arrays)
+    if not looked_at and not np.array_equal(trie.leaf_of, _leaves(trie)):
+        raise CatalogError("the leaves of its items are others'.")
     return trie
+
+
+def _leaves(trie: ItemTrie) -> NDArray[np.int32]:
+    """[I] every item's leaf, from every leaf's items."""
+    leaf = np.empty(len(trie.item), np.int32)
+    leaf[trie.item] = np.repeat(np.arange(len(trie.parent), dtype=np.int32), np.diff(trie.item_offset))
+    return leaf
 
 
 def _described(types: dict[str, str]) -> str:
@@ -88,15 +101,6 @@ def _family_faults(trie: ItemTrie) -> Iterator[str]:
         yield "its siblings do not ascend by token"
 
 
-def is_permutation(numbers: NDArray[np.integer], size: int) -> bool:
-    """Whether the numbers [n] are 0 to `size` - 1, each once, in any order."""
-    if len(numbers) != size or not size or numbers.min() < 0 or numbers.max() >= size:
-        return len(numbers) == size == 0
-    seen = np.zeros(size, bool)
-    seen[numbers] = True
-    return bool(seen.all())
-
-
 def check_agreement(catalog: Catalog, trie: ItemTrie, end_token: int | None) -> None:
     """Raise `CatalogError` where a trie's paths cannot be those of a catalog's identifiers, item by item.
 
@@ -105,22 +109,45 @@ def check_agreement(catalog: Catalog, trie: ItemTrie, end_token: int | None) -> 
     """
     if len(catalog.item_ids) != len(trie.item):
         raise CatalogError(f"the catalog has {len(catalog.item_ids)} items, the trie {len(trie.item)}")
-    strings = np.fromiter(map(len, catalog.identifiers), np.int64, len(trie.item))
-    parts: Iterable[object] = catalog.identifiers
-    items, meant = np.arange(len(strings)), trie.leaf_of
-    if (strings + (end_token is not None) == trie.depth[meant]).all():
-        parts, items = chain.from_iterable(catalog.identifiers), np.repeat(items, strings)
-        meant = trie.item_columns()[np.arange(trie.length) < strings[:, None]]
-    number: defaultdict[object, int] = defaultdict(count().__next__)
-    of_part = np.fromiter(map(number.__getitem__, parts), np.int64, len(items))
-    wrong = np.flatnonzero(_first(of_part)[of_part] != _first(meant)[meant])
-    if len(wrong):
-        names = [catalog.item_ids[item] for item in dict.fromkeys(items[wrong].tolist())]
+    table, strings = catalog.identifiers.table, len(catalog.identifiers.strings)
+    end = int(end_token is not None)
+    if (catalog.identifiers.lengths + end == trie.depth[trie.leaf_of]).all():
+        pair = _Pairs(strings, len(trie.vocabulary))
+        for part in blocks(len(table)):
+            pair.add(*_strings_and_columns(table, trie, part))
+        wrong = [(part.start, pair.wrong(*_strings_and_columns(table, trie, part))) for part in blocks(len(table))]
+        items = np.concatenate([start + places // table.shape[1] for start, places in wrong])
+    else:
+        numbers, first = row_numbers(table, strings)
+        pair = _Pairs(len(first), len(trie.parent))
+        pair.add(numbers, trie.leaf_of)
+        items = pair.wrong(numbers, trie.leaf_of)
+    if len(items):
+        names = [catalog.item_ids[item] for item in dict.fromkeys(items.tolist())]
         raise CatalogError(f"identifiers of {len(names)} items differ from their paths (items {some(names)})")
 
 
-def _first(numbers: Int64) -> Int64:
-    """Where each number, of 0 and more, stands first; undefined for those that do not occur."""
-    first = np.zeros(int(numbers.max()) + 1, np.int64)
-    first[numbers[::-1]] = np.arange(len(numbers))[::-1]
-    return first
+def _strings_and_columns(table: NDArray[np.int32], trie: ItemTrie, part: slice) -> tuple[Int64, Int64]:
+    """Some items' strings and, beside them, the columns of their tokens, one item after another; `PAD` behind."""
+    width = table.shape[1]
+    columns = trie.item_columns(np.arange(part.start, part.stop))[:, :width]
+    strings = table[part].astype(np.int64)
+    return strings.ravel(), np.where(strings == PAD, PAD, columns).ravel()
+
+
+class _Pairs:
+    """Numbers of two kinds that go together: each must stand beside one of the other kind, as at its first place."""
+
+    def __init__(self, ones: int, others: int) -> None:
+        self._one, self._other = np.full(ones + 1, -1), np.full(others + 1, -1)  # the last of each: for padding
+
+    def add(self, ones: NDArray[np.integer], others: NDArray[np.integer]) -> None:
+        """What stands side by side, after what was added before."""
+        for known, keys, values in ((self._one, ones, others), (self._other, others, ones)):
+            fresh = np.flatnonzero(known[keys] < 0)[::-1]
+            known[keys[fresh]] = values[fresh]  # of several, numpy keeps the one that comes last
+
+    def wrong(self, ones: NDArray[np.integer], others: NDArray[np.integer]) -> Int64:
+        """Places of those that are not as they first were."""
+        found = (self._one[ones] != others) | (self._other[others] != ones)
+        return np.flatnonzero(found & (ones >= 0))

@@ -1,12 +1,13 @@
 """Changes of a catalog: new items, items that are retired, other titles, or another catalog in its place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from .errors import CatalogError
 from .files import Frozen
-from .items import Catalog, shared, some
+from .items import Catalog, some
+from .naming import refuse_long_ids
 from .records import Reject, read_files
 from .repeats import repeated
 
@@ -80,9 +81,9 @@ class CatalogUpdate(Frozen, frozen=True):
         if self.catalog is not None:
             return _catalog(self.catalog, {})
         retired, titles = set(self.retire), {title.item: title.title for title in self.titles}
-        _refuse(retired - before.position.keys(), "to be retired are not in the catalog")
-        kept = before.position.keys() - retired
+        _refuse(retired - _known(before, retired), "to be retired are not in the catalog")
         added = {entry.item for entry in self.add}
+        kept = _known(before, added | titles.keys()) - retired
         _refuse(added & kept, "to be added are in the catalog already. To change an item's identifier, retire it, too")
         _refuse(titles.keys() - kept - added, "given titles are not in the catalog")
         rows = zip(before.item_ids, before.identifiers, before.titles, strict=True)
@@ -94,11 +95,18 @@ class CatalogUpdate(Frozen, frozen=True):
 
 
 def _catalog(entries: Sequence[Entry], titles: Mapping[str, str | None]) -> Catalog:
-    share: dict[str, str] = {}
-    return Catalog(
-        tuple([entry.item for entry in entries]), tuple([shared(entry.identifier, share) for entry in entries]),
-        tuple([titles.get(entry.item, entry.title) for entry in entries]),
+    catalog = Catalog(
+        [entry.item for entry in entries], [entry.identifier for entry in entries],
+        [titles.get(entry.item, entry.title) for entry in entries],
     )  # fmt: skip
+    refuse_long_ids("the update", catalog.item_ids)
+    return catalog
+
+
+def _known(catalog: Catalog, ids: Collection[str]) -> set[str]:
+    """The ids that a catalog has."""
+    asked = [*ids]
+    return {item for item, place in zip(asked, catalog.position.find(asked).tolist(), strict=True) if place >= 0}
 
 
 def _lines(path: Path, kind: type[Line], expected: str) -> tuple[Line, ...]:

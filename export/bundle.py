@@ -14,7 +14,15 @@ from .. import __version__
 from ..catalog import checks
 from ..catalog.errors import CatalogError, ExportError
 from ..catalog.files import check_replaceable, whole_directory
-from ..catalog.identifiers import Identifiers, compile_identifiers, identifier_ids, is_glued, is_text, joined
+from ..catalog.identifiers import (
+    Identifiers,
+    compile_identifiers,
+    identifier_ids,
+    is_glued,
+    is_text,
+    joined,
+    token_counts,
+)
 from ..catalog.items import Catalog
 from ..catalog.prompts.encoder import PromptEncoder, PromptSpec, compile_prompt
 from ..catalog.prompts.options import PromptOptions
@@ -84,7 +92,9 @@ def export_bundle(
     warn_of_draft(draft, options, partial(warning, progress))
     with quiet():
         identifiers = _compile_identifiers(recommendable, sources, options)
-        spec = compile_prompt(sources["target"].tokenizer, recommendable, options, partial(warning, progress))
+        spec = compile_prompt(
+            sources["target"].tokenizer, recommendable, options, partial(warning, progress), identifiers.tokens
+        )
     if trained is not None and not other_prompt:
         trained.check(spec)
     for note in (note for source in sources.values() for note in source.notes):
@@ -148,7 +158,7 @@ def _show(
     progress: Progress,
 ) -> None:  # fmt: skip
     """Tell of one identifier and one prompt, as text and as ids, to be held against what the model was trained on."""
-    item = max(range(len(catalog.identifiers)), key=lambda item: len(catalog.identifiers[item]))
+    item = int(catalog.identifiers.lengths.argmax())
     progress(
         f"identifier of item {catalog.item_ids[item]}: {list(catalog.identifiers[item])}, joined by {join!r}: "
         f"{joined(catalog, item, join)!r}, ids {_unpadded(identifiers.tokens[item])}"
@@ -168,7 +178,7 @@ def shown(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 def _summary(identifiers: Identifiers) -> str:
     """What was found of the identifiers, in a line."""
-    lengths = (identifiers.tokens != PAD).sum(axis=1)
+    lengths = token_counts(identifiers.tokens)
     tokens = f"{lengths.min()} to {lengths.max()}" if lengths.min() < lengths.max() else f"{lengths.max()}"
     end = "no end token" if identifiers.end_token is None else f"the end token {identifiers.end_token}"
     return f"{len(lengths):,} items, {identifiers.trie.identifiers:,} identifiers of {tokens} tokens, {end}"

@@ -66,7 +66,7 @@ def ranked_items(
     score, request = leaves.scores[request, rank][which], request[which]
     for number, own in enumerate(filters):
         if own is not None:
-            allowed = (request != number) | own.items[item]
+            allowed = (request != number) | own.allows(item)
             request, item, score = request[allowed], item[allowed], score[allowed]
     inside = numbered(request, len(filters))[1] < wanted[request]
     ends = np.bincount(request[inside], minlength=len(filters)).cumsum().tolist()

@@ -35,19 +35,19 @@ class RequestEncoder:
             k = check_k(k, self.max_k)
         if item_filter is not None:
             checks.instance(item_filter, "item_filter", ItemFilter, "such as ItemFilter(deny={'8'})")
-        position = self.catalog.position
-        known = [position[item] for item in items if item in position]
-        if not known:
+        places = self.catalog.position.find(items)
+        known = places[places >= 0]
+        if not len(known):
             sample = ", ".join(repr(item) for item in items[:3])
             reason = f"none of its {len(items)} items is in the catalog (e.g. {sample})" if items else "it is empty"
             raise HistoryError(f"A history cannot be used: {reason}. Expected item ids that are keys of the catalog.")
         prompt = self._prompts.encode(known)
         user = None if user is None else checks.as_id(user, "user")
         key = text_key("\0".join(items) if user is None else user)
-        excluded = np.array(known if checks.flag(exclude_history, "exclude_history") else (), np.int64)
-        allowed, kept = self.filters.compile(item_filter), np.array(known, np.int64)
+        excluded = known if checks.flag(exclude_history, "exclude_history") else known[:0]
+        allowed = self.filters.compile(item_filter)
         unknown = len(items) - len(known)
-        return Request(prompt.ids, kept, user, unknown, prompt.shortened, key, k, allowed, excluded, self.trie)
+        return Request(prompt.ids, known, user, unknown, prompt.shortened, key, k, allowed, excluded, self.trie)
 
     @property
     def beginning(self) -> Int64:

@@ -97,7 +97,7 @@ class Flight:
         masks = compiled(self._common.filters, requests)
         self._requests = [self._requests[seat] for seat in kept.tolist()] + list(requests)
         self._filters = [self._filters[seat] for seat in kept.tolist()] + masks
-        parts.view.reseat(kept, [None if mask is None else mask.live for mask in masks])
+        parts.view.reseat(kept, masks)
         parts.noise.reseat(kept, seeds(requests, self._common.seed), keys(requests))
         parts.target.reseat(kept, [request.prompt for request in requests])
         parts.drafter.reseat(kept, requests)

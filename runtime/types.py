@@ -101,15 +101,36 @@ class DraftTree:
 
 @dataclass(frozen=True, eq=False)
 class CompiledFilter:
-    """The items a request may be recommended, as the search reads it."""
+    """The items a request may be recommended, as the search reads it: what requests share, less what is its own.
 
-    items: Bool  # [I] allowed items, by catalog order
-    live: Bool  # [M] nodes that lead to one of them
+    What is shared is never copied: a request's own exclusions are lists, not masks of the whole catalog.
+    """
 
-    @property
-    def count(self) -> int:
-        """How many items it allows."""
-        return int(self.items.sum())
+    items: Bool | None  # [I] allowed items, by catalog order; None: all
+    live: Bool | None  # [M] nodes that lead to one of them; None: all
+    count: int  # items it allows
+    identifiers: int  # ... that these have
+    excluded: Int64 = field(default_factory=lambda: np.empty(0, np.int64))  # not allowed either: items, ascending
+    dead: Int64 = field(default_factory=lambda: np.empty(0, np.int64))  # nodes that lead to none but these, ascending
+
+    def allows(self, items: NDArray[np.integer]) -> Bool:
+        """Whether items (catalog positions [n]) are allowed."""
+        allowed = np.ones(len(items), bool) if self.items is None else self.items[items]
+        return allowed & ~is_among(items, self.excluded) if len(self.excluded) else allowed
+
+    def leads(self, nodes: NDArray[np.integer]) -> Bool:
+        """Whether nodes [n] lead to an allowed item."""
+        alive = np.ones(len(nodes), bool) if self.live is None else self.live[nodes]
+        return alive & ~is_among(nodes, self.dead) if len(self.dead) else alive
+
+
+def is_among(numbers: NDArray[np.integer], known: Int64) -> Bool:
+    """Whether numbers [n] are among known ones, which ascend."""
+    if not len(known):
+        return np.zeros(len(numbers), bool)
+    at = np.minimum(known.searchsorted(numbers), len(known) - 1)
+    found: Bool = known[at] == numbers
+    return found
 
 
 @dataclass(frozen=True, eq=False)

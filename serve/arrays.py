@@ -48,7 +48,7 @@ def as_arrays(recommender: Recommender, lists: list[Recommendation], k: int) -> 
     items, scores = np.full((len(lists), k), -1), np.full((len(lists), k), -np.inf, np.float32)
     position = recommender.catalog.position
     for row, one in enumerate(lists):
-        items[row, : len(one.items)] = [position[entry.item] for entry in one.items]
+        items[row, : len(one.items)] = position.find([entry.item for entry in one.items])
         scores[row, : len(one.items)] = [entry.score for entry in one.items]
     return items, scores
 

@@ -23,7 +23,7 @@ def catalog_bytes(items: int, length: int) -> int:
 
 def check_catalog(catalog: Catalog) -> None:
     """Raise `NoRoom` unless another catalog's trie can be compiled beside the one that serves."""
-    titles = sum(len(title) for title in catalog.titles if title is not None)
+    titles = len(catalog.titles.texts.data)
     _check(catalog_bytes(len(catalog.item_ids), catalog.length) + titles, "cpu", "the catalog")
 
 

@@ -86,7 +86,7 @@ class TreeBatcher:
             query=torch.from_numpy(owner * tokens.shape[1] + query),
             owner=torch.from_numpy(owner),
             depth=torch.from_numpy(trie.depth[node].astype(np.int64)),
-            inner=torch.from_numpy(trie.leads_on[node]),
+            inner=torch.from_numpy(trie.leads_on(node)),
             place=torch.from_numpy(place),
             parent=torch.from_numpy(parent),
             token=torch.from_numpy(trie.tokens(child)),

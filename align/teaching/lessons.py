@@ -85,7 +85,7 @@ class Lessons(Samples):
     def collate(self, samples: Sequence[int]) -> dict[str, Any]:
         """The fields of a `TreeBatch`, and `prompts` and `truth` to make another of the same places."""
         prompts = [self._prompts.encode(self._places.history(i)).ids for i in samples]
-        truth = self._trie.leaf_of[self._places.next_items(samples)]
+        truth = self._trie.leaf_of[self._places.next_items(samples)].astype(np.int64)
         return {**vars(self.packed(prompts, self._store.read(samples), truth)), "prompts": prompts, "truth_leaf": truth}
 
     def packed(self, prompts: Sequence[Int64], trees: Trees, truth: Int64) -> TreeBatch:
@@ -100,7 +100,7 @@ def batch_of(inputs: dict[str, Any]) -> TreeBatch:
 
 def shallow(trees: Trees, trie: ItemTrie) -> Trees:
     """Trees without the nodes below which there are leaves only; the root stays."""
-    kept = trie.leads_on[trees.node] | (trees.node == 0)
+    kept = trie.leads_on(trees.node) | (trees.node == 0)
     owner = np.repeat(np.arange(len(trees)), trees.count)
     children = np.repeat(kept, trie.child_count[trees.node])
     count = np.bincount(owner[kept], minlength=len(trees))

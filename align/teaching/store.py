@@ -82,7 +82,7 @@ def _searched(teacher: Searcher, places: Places, trie: ItemTrie, prompts: Prompt
     for first in range(0, len(order), BATCH):
         chosen = samples[order[first : first + BATCH]].tolist()
         ids = [prompts.encode(places.history(sample)).ids for sample in chosen]
-        truth = trie.leaf_of[places.next_items(chosen)]
+        truth = trie.leaf_of[places.next_items(chosen)].astype(np.int64)
         found.append(teacher.trees(ids, truth_paths(trie, truth)))
     return joined(found).taken(np.argsort(order), trie)
 

@@ -3,16 +3,18 @@
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 
 from benchmarks.reliability.fuzz_mutations import Arrays, Target, changed_tensors, documents, facts_of, raw_bytes
 from fuzzing import mutated_json
+from specbeam.catalog.arrays import map_arrays
 from specbeam.catalog.errors import SpecBeamError
 from specbeam.catalog.items import Catalog
 from specbeam.catalog.prompts.encoder import PromptSpec
 from specbeam.catalog.trie import ItemTrie
-from specbeam.catalog.trie_file import TYPES, save_trie
+from specbeam.catalog.trie_file import TYPES, check_agreement, save_trie
 from specbeam.engines.bundle.facts import ENGINE_SCHEMA, EngineFacts, FileFacts, LatencyPoint, ModelFacts, RoleFacts
 from specbeam.engines.bundle.inspect import describe
 from specbeam.engines.bundle.items import CATALOG_FILE, TRIE_FILE, Bundle, Manifest
@@ -134,6 +136,13 @@ class Artifacts:
 
         return use
 
+    def catalog_lines(self, data: bytes) -> None:
+        """The catalog as bundles had it before it was columns."""
+        (self.folder / "items.jsonl").write_bytes(data)
+        catalog = Catalog.open(self.folder / "items.jsonl")
+        check_agreement(catalog, self.trie, None)
+        self.search(catalog, self.trie)
+
     def planned(self, engine: bytes, tuning: bytes) -> None:
         """engine.json and a tuning, and plans by both."""
         folder = self.folder / "engines" / ENGINE
@@ -189,13 +198,20 @@ def artifact_targets(folder: Path) -> list[Target]:
         Target("trie, bytes, resealed", use_trie, raw_bytes(trie_bytes)),
         Target("trie, arrays, resealed", use_trie, lambda n, s: changed_tensors(arrays, n, s, lambda own: {})),
     ]
+    columns: Arrays = map_arrays(folder / CATALOG_FILE)
+    lines = b"".join(map(_line, made.catalog.item_ids, made.catalog.identifiers, made.catalog.titles))
     of_items = [
-        Target("items.jsonl, bytes, resealed", use_items, raw_bytes(items_bytes)),
-        Target("items.jsonl, lines, resealed", use_items,
-               lambda n, s: mutated_json([items_bytes], n, seed=s, lines=True)),
-    ]  # fmt: skip
+        Target("items, bytes, resealed", use_items, raw_bytes(items_bytes)),
+        Target("items, arrays, resealed", use_items, lambda n, s: changed_tensors(columns, n, s, lambda own: {})),
+        Target("items.jsonl, bytes", made.catalog_lines, raw_bytes(lines)),
+        Target("items.jsonl, lines", made.catalog_lines, lambda n, s: mutated_json([lines], n, seed=s, lines=True)),
+    ]
     whole = {name: (folder / name).read_bytes() for name in (MANIFEST, CATALOG_FILE, TRIE_FILE)}
     return [_restored(folder, whole, target) for target in (*found, *of_trie, *of_items)]
+
+
+def _line(item: str, identifier: tuple[str, ...], title: str | None) -> bytes:
+    return msgspec.json.encode({"item": item, "identifier": identifier, "title": title}) + b"\n"
 
 
 def _restored(folder: Path, whole: Mapping[str, bytes], target: Target) -> Target:

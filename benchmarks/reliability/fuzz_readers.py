@@ -116,7 +116,7 @@ def _piped(path: Path) -> object:
 
 def _titles(path: Path) -> object:
     catalog = Catalog.load(path.with_name("index.json"), path)
-    catalog.save(path.with_name("items.jsonl"))
+    catalog.save(path.with_name("items.safetensors"))
     return catalog
 
 

@@ -1,4 +1,4 @@
-"""How large it gets. The tokenizers of made-up models are those of the tests, in tests/support."""
+"""Large catalogs, models and lists. The tokenizers of made-up models are those of the tests, in tests/support."""
 
 import sys
 from pathlib import Path

@@ -1,9 +1,10 @@
 """Prompts: compiled from a tokenizer once, at export; at run time only token ids are put together."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 from ..bounds import Positive, Whole
 from ..checks import Checked
 from ..errors import CatalogError, PromptError
-from ..identifiers import Tokenizer, Warn, adds_special, identifier_ids, is_text, joined, warn_of_bos
+from ..identifiers import Tokenizer, Warn, adds_special, identifier_ids, is_text, joined, token_counts, warn_of_bos
 from ..items import Catalog, some
-from ..trie import PAD
+from ..rows import row_numbers
+from ..trie import PAD, ItemTrie, blocks
 from .chat import Chat
 from .options import PromptOptions
 
@@ -44,36 +46,75 @@ class EncodedPrompt:
     shortened: bool  # fewer items than min(history_length, len(history)): the context would not hold them
 
 
+class ItemTokens(ABC):
+    """Items' token ids, without an end token: what prompts are put together of."""
+
+    shortest: int  # tokens of the shortest item
+    longest: int
+
+    @abstractmethod
+    def rows(self, items: Int64) -> Int64:
+        """Of some items (catalog positions [n]) as [n, longest], `PAD` behind the shorter ones."""
+
+
+@final
+class TableTokens(ItemTokens):
+    """From a table of all items."""
+
+    def __init__(self, table: Int64) -> None:
+        """table: [I, L], in catalog order."""
+        lengths = token_counts(table)
+        self.shortest, self.longest = int(lengths.min()), int(lengths.max())
+        self._table = table[:, : self.longest]
+
+    def rows(self, items: Int64) -> Int64:
+        return self._table[items]
+
+
+@final
+class TrieTokens(ItemTokens):
+    """From a trie, on the way from an item's leaf to the root: nothing is made for all items."""
+
+    def __init__(self, trie: ItemTrie, end_token: int | None) -> None:
+        end = int(end_token is not None)
+        self.shortest, self.longest = trie.shortest - end, trie.length - end
+        self._trie, self._end = trie, end_token
+
+    def rows(self, items: Int64) -> Int64:
+        tokens = self._trie.item_tokens(items)
+        if self._end is not None:
+            tokens[tokens == self._end] = PAD  # only an identifier's last token is the end token
+        return tokens[:, : self.longest]
+
+
 class PromptEncoder:
     """Turns histories into token ids by a `PromptSpec`.
 
-    `item_tokens` [I, L] holds every item's token ids in catalog order, `PAD` behind the shorter ones;
-    `max_tokens` is the longest prompt that the context holds. Raises `PromptError` when that leaves no
+    `items` tells every item's token ids, or is a table of them, [I, L] in catalog order, `PAD` behind the shorter
+    ones; `max_tokens` is the longest prompt that the context holds. Raises `PromptError` when that leaves no
     room for the longest item alone.
     """
 
-    def __init__(self, spec: PromptSpec, item_tokens: Int64, max_tokens: int) -> None:
+    def __init__(self, spec: PromptSpec, items: ItemTokens | Int64, max_tokens: int) -> None:
         self.spec, self.max_tokens = spec, max_tokens
         self._prefix, self._separator, self._suffix = (
             np.array(ids, np.int64) for ids in (spec.prefix_ids, spec.separator_ids, spec.suffix_ids)
         )
-        lengths = (item_tokens != PAD).sum(axis=1)
-        shortest, longest = int(lengths.min()), int(lengths.max())
+        self._items = TableTokens(items) if isinstance(items, np.ndarray) else items
+        shortest, longest = self._items.shortest, self._items.longest
         frame, gap = len(self._prefix) + len(self._suffix), len(self._separator)
         if frame + longest > max_tokens:
             raise PromptError(
                 f"the prompt does not fit: one item of {longest} tokens and {frame} tokens around the "
                 f"history, but the context leaves {max_tokens}. Use a shorter template or a model with more context."
             )
-        before = np.broadcast_to(self._separator, (len(item_tokens), gap))
-        self._pieces = np.concatenate([before, item_tokens[:, :longest]], axis=1)  # [I, gap + L]
-        self._lengths, self._ragged = lengths, shortest < longest
+        self._ragged = shortest < longest
         self._room = max_tokens - frame + gap  # for items with a separator each
         self.max_items = min(spec.history_length, self._room // (shortest + gap))  # the most items a prompt can hold
 
-    def of_items(self, item_tokens: Int64) -> "PromptEncoder":
+    def of_items(self, items: ItemTokens | Int64) -> "PromptEncoder":
         """The same prompts of another catalog's items."""
-        return PromptEncoder(self.spec, item_tokens, self.max_tokens)
+        return PromptEncoder(self.spec, items, self.max_tokens)
 
     def encode(self, items: Int64 | Sequence[int]) -> EncodedPrompt:
         """The prompt of a history given as catalog positions, oldest first: the most recent items that fit.
@@ -82,13 +123,13 @@ class PromptEncoder:
         """
         if len(items) == 0:
             raise PromptError("the history is empty; expected at least one item of the catalog.")
-        recent = np.asarray(items[-self.max_items :], np.int64)
+        rows = self._items.rows(np.asarray(items[-self.max_items :], np.int64))
         gap = len(self._separator)
         if self._ragged:
-            room = np.cumsum(self._lengths[recent[::-1]] + gap)
-            recent = recent[len(recent) - int(np.searchsorted(room, self._room, side="right")) :]
-        kept = len(recent)
-        joined = self._pieces[recent].ravel()[gap:]
+            room = np.cumsum(token_counts(rows[::-1]) + gap)
+            rows = rows[len(rows) - int(np.searchsorted(room, self._room, side="right")) :]
+        kept = len(rows)
+        joined = np.concatenate((np.broadcast_to(self._separator, (kept, gap)), rows), axis=1).ravel()[gap:]
         if self._ragged:
             joined = joined[joined != PAD]
         ids = np.concatenate((self._prefix, joined, self._suffix))
@@ -96,15 +137,17 @@ class PromptEncoder:
 
 
 def compile_prompt(
-    tokenizer: Tokenizer, catalog: Catalog, options: PromptOptions, warn: Warn = lambda text: None
-) -> PromptSpec:
+    tokenizer: Tokenizer, catalog: Catalog, options: PromptOptions, warn: Warn = lambda text: None,
+    ids: Int64 | None = None,
+) -> PromptSpec:  # fmt: skip
     """Find the ids of a prompt's fixed parts, and prove them against the tokenizer.
 
     No prompt is the tokenizer's bos (if it has one) and the items' tokens, without separator. A prompt
     holds "{history}" once and is tokenized as `tokenizer(text)` does, special tokens included unless it
     begins with them itself; with `chat` it (or just "{history}") is the user's message in the tokenizer's
     chat template, rendered now, once for all requests. `warn` is told of a bos that stands there twice and of
-    variables that change nothing. Raises `PromptError`, after which no prompt of this template can be relied on.
+    variables that change nothing. ids: what `identifier_ids` makes of the catalog, where that is known. Raises
+    `PromptError`, after which no prompt of this template can be relied on.
     """
     template, separator = options.prompt, options.separator
     if options.history_length < 1:
@@ -131,7 +174,7 @@ def compile_prompt(
         raise PromptError(f"the chat template changes {HISTORY}: it renders as {rendered!r}; write a literal template.")
     # a chat template, and the bos of no template, already hold the special tokens
     literal = not options.chat and template is not None
-    source = _Source(tokenizer, catalog, rendered, separator, options.join, render, literal)
+    source = _Source(tokenizer, catalog, rendered, separator, options.join, render, literal, ids)
     spec = _derive(source, options.history_length)
     _prove(source, spec)
     _refuse_unknown_text(source)
@@ -150,6 +193,7 @@ class _Source:
     join: str  # between the strings of an identifier
     render: Callable[[str], str]
     literal: bool  # whether a tokenizer that adds special tokens is to add them
+    known: Int64 | None = None  # `identifier_ids`
 
     @cached_property
     def special(self) -> bool:
@@ -160,7 +204,9 @@ class _Source:
     def item_tokens(self) -> Int64:
         """Token ids [I, L]; raises `PromptError` for tokens that are not one id of the tokenizer."""
         try:
-            ids = identifier_ids(self.tokenizer, self.catalog, self.join)
+            ids = self.known
+            if ids is None:
+                ids = identifier_ids(self.tokenizer, self.catalog, self.join)
         except CatalogError as error:
             raise PromptError(str(error)) from None
         if self.is_text:
@@ -255,9 +301,16 @@ def _witnesses(source: _Source) -> Int64:
     """
     ids = source.item_tokens
     if source.is_text or not source.tokenizer.get_added_vocab().keys() >= set(source.catalog.tokens):
-        return np.sort(np.unique(ids, axis=0, return_index=True)[1])
-    tokens, first = np.unique(ids, return_index=True)
-    return np.unique(first[tokens != PAD] // ids.shape[1])
+        return row_numbers(ids, int(ids.max()))[1]
+    table, tokens = source.catalog.identifiers.table, len(source.catalog.tokens)
+    first = np.full(tokens, len(table))
+    for part in blocks(len(table)):
+        for column in table[part].T:
+            items = np.arange(part.start, part.stop)[column != PAD]
+            np.minimum.at(first, column[column != PAD], items)
+        if (first < len(table)).all():
+            break  # what comes later comes second
+    return np.unique(first)
 
 
 def _refuse_unknown_text(source: _Source) -> None:

@@ -92,7 +92,7 @@ class Checklist:
         """Read every file; told: of every piece that was read, its size."""
         for name, facts, remedy in self.listed:
             with self.looking_at(name, remedy):
-                check_file(self.root / name, facts, remedy, self.root, told)
+                check_file(self.root / name, facts, remedy, self.root, told, anew=True)
         return Checked(
             listed="" not in self.unknown, files=len(self.listed) + len(self.sealed), bytes=self.bytes,
             damaged=tuple(self.damaged), unlisted=tuple(sorted(self._unlisted())),

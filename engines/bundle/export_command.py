@@ -7,10 +7,13 @@ from typing import Any
 
 import msgspec
 
+from ...catalog.arrays import map_arrays
 from ...catalog.bounds import DAMAGED
+from ...catalog.errors import CatalogError
 from ...catalog.prompts.options import PromptOptions
 
-CATALOG_FILE = "catalog/items.jsonl"
+CATALOG_FILE = "catalog/items.safetensors"
+LINES_FILE = "catalog/items.jsonl"  # of bundles that were exported before a catalog was columns
 
 
 class _Prompt(msgspec.Struct):
@@ -40,7 +43,7 @@ def export_command(manifest: Path) -> str:
     sketch, usual, titles = _Sketch(), _Sketch(), False
     with suppress(OSError, *DAMAGED):
         sketch = msgspec.json.decode(manifest.read_bytes(), type=_Sketch)
-        titles = b'"title":"' in (manifest.parent / CATALOG_FILE).read_bytes()
+        titles = _has_titles(manifest.parent)
     words = ["specbeam export --text --target TARGET" if sketch.kind == "text" else "specbeam export --target TARGET"]
     words += ["--draft DRAFT"] * (sketch.draft is not None) + ["--catalog CATALOG"] * (sketch.kind != "text")
     words += ["--items ITEMS"] * titles + _prompt(sketch)
@@ -50,6 +53,14 @@ def export_command(manifest: Path) -> str:
     if sketch.files and not any(file.startswith("target/checkpoint/") for file in sketch.files):
         words.append("--no-checkpoints")
     return " ".join([*words, f"--output {shlex.quote(str(manifest.parent))} --overwrite"])
+
+
+def _has_titles(bundle: Path) -> bool:
+    if (bundle / LINES_FILE).is_file():
+        return b'"title":"' in (bundle / LINES_FILE).read_bytes()
+    with suppress(CatalogError):
+        return "title.bytes" in (arrays := map_arrays(bundle / CATALOG_FILE)) and len(arrays["title.bytes"]) > 0
+    return False
 
 
 def _prompt(sketch: _Sketch) -> list[str]:

@@ -31,6 +31,9 @@ class ModelFacts(Frozen, frozen=True):
     head_dim: Positive
     vocabulary: Positive  # rows of the head
     context: Positive  # positions the model was made for
+    heads: Positive | None = None  # of queries; these three: None in bundles of before they were said
+    hidden: Positive | None = None  # width of the residual stream
+    intermediate: Positive | None = None  # width of the widest MLP, all experts of a token taken together
 
     @property
     def cache_names(self) -> tuple[str, ...]:

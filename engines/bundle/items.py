@@ -1,5 +1,6 @@
 """Bundles of items: models that write identifiers, with their catalog, its trie and the prompts of histories."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +13,13 @@ from ...catalog import checks
 from ...catalog.bounds import Positive, Whole, check_names
 from ...catalog.errors import BundleError, CatalogError
 from ...catalog.items import Catalog
-from ...catalog.prompts.encoder import PromptEncoder, PromptSpec
+from ...catalog.prompts.encoder import PromptEncoder, PromptSpec, TrieTokens
 from ...catalog.prompts.options import PromptOptions
-from ...catalog.trie import PAD, ItemTrie
+from ...catalog.trie import ItemTrie
 from ...catalog.trie_file import check_agreement, load_trie
+from .checksums import looked_at_once
 from .export_command import CATALOG_FILE as CATALOG_FILE
+from .export_command import LINES_FILE as LINES_FILE
 from .export_command import export_command
 from .facts import (
     FileFacts,
@@ -29,6 +32,7 @@ from .sealed import Sealed, read_sealed
 
 TRIE_FILE = "catalog/trie.safetensors"
 SAMPLES = 4
+LOOKED_AT = 1  # the version of what is looked at in a catalog and its trie: what passed another one is looked at again
 
 
 class Manifest(Sealed, frozen=True, kw_only=True):
@@ -105,15 +109,30 @@ class Bundle(ModelBundle):
 
     def catalog(self) -> Catalog:
         """The catalog by itself; see `items`."""
-        return Catalog.open(self.file(CATALOG_FILE))
+        name = LINES_FILE if LINES_FILE in self.manifest.files else CATALOG_FILE
+        path = self.file(name)
+        if name == LINES_FILE:
+            return Catalog.open(path)
+        catalog = Catalog.open(path, looked_at=True)
+        self._look("catalog", (name,), lambda: catalog.check(path))
+        return catalog
 
     def trie(self) -> ItemTrie:
         """The trie, every number in it checked. Raises `BundleError` where it is none, or not this bundle's."""
-        path, manifest = self.file(TRIE_FILE), self.manifest
+        path = self.file(TRIE_FILE)
         try:
-            trie = load_trie(path)
+            self._look("trie", (TRIE_FILE,), lambda: self._check_trie(path, load_trie(path)))
+            return load_trie(path, looked_at=True)
         except CatalogError as error:
             raise BundleError(f"{path} is damaged: {error}. Write it again with: {self.reexport()}") from None
+
+    def _look(self, what: str, names: tuple[str, ...], look: Callable[[], None]) -> None:
+        """Look at what is in files, once as long as they do not change: see `looked_at_once`."""
+        files = {name: self.manifest.files[name] for name in names}
+        looked_at_once(self.path, f"{what} {LOOKED_AT} {self.manifest.checksum}", files, look)
+
+    def _check_trie(self, path: Path, trie: ItemTrie) -> None:
+        manifest = self.manifest
         got = len(trie.item), trie.identifiers, trie.length, len(trie.vocabulary)
         expected = manifest.items, manifest.identifiers, manifest.identifier_length, manifest.catalog_tokens
         if got != expected:
@@ -126,26 +145,24 @@ class Bundle(ModelBundle):
                 f"{path} has tokens up to {trie.vocabulary[-1]}, expected below {vocabulary}, and of the end token "
                 f"({manifest.end_token}) one behind every identifier. Write it again with: {self.reexport()}"
             )
-        return trie
 
     def items(self) -> tuple[Catalog, ItemTrie]:
         """The catalog and its trie. Raises `BundleError` where they are not of the same items."""
         catalog, trie = self.catalog(), self.trie()
+        name = LINES_FILE if LINES_FILE in self.manifest.files else CATALOG_FILE
         try:
-            check_agreement(catalog, trie, self.manifest.end_token)
+            self._look("agreement", (name, TRIE_FILE), lambda: check_agreement(catalog, trie, self.manifest.end_token))
         except CatalogError as error:
             raise BundleError(
-                f"{self.path / CATALOG_FILE} is of another catalog than {TRIE_FILE}: {error}. Write both again with: "
+                f"{self.path / name} is of another catalog than {TRIE_FILE}: {error}. Write both again with: "
                 f"{self.reexport()}"
             ) from None
         return catalog, trie
 
     def prompts(self, trie: ItemTrie) -> PromptEncoder:
         """The encoder of histories, as the bundle was exported: identifiers in prompts have no end token."""
-        tokens, end = trie.item_tokens(), self.manifest.end_token
-        if end is not None:
-            tokens[tokens == end] = PAD  # only an identifier's last token is the end token
-        return PromptEncoder(self.manifest.prompt, tokens, self.manifest.max_prompt_tokens)
+        manifest = self.manifest
+        return PromptEncoder(manifest.prompt, TrieTokens(trie, manifest.end_token), manifest.max_prompt_tokens)
 
 
 def of_items(bundle: ModelBundle, what: str) -> Bundle:

@@ -88,7 +88,7 @@ class ModelBundle(ABC):
         """A file of the bundle, once its bytes are what the manifest says."""
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} has no file {name}; it has: {', '.join(sorted(self.manifest.files))}.")
-        check_file(self.path / name, self.manifest.files[name], self.reexport(), self.path)
+        check_file(self.path / name, self.manifest.files[name], self.reexport, self.path)
         return self.path / name
 
     def folder(self, name: str) -> Path:

@@ -112,7 +112,7 @@ class BeamDrafter(Drafter):
 
     def _worthwhile(self, beams: Beams) -> Bool:
         """[n] beams whose children are worth a guess."""
-        return self._view.trie.leads_on[beams.node]
+        return self._view.trie.leads_on(beams.node)
 
     def _children(self, beams: Beams, exact: Bool, known: EvaluatedNodes) -> tuple[Beams, Bool]:
         """Scored children of a level's beams, parents in order, and which of them have the target's scores."""
@@ -161,7 +161,7 @@ class SampledDrafter(BeamDrafter):
 
     def _worthwhile(self, beams: Beams) -> Bool:
         # All candidates take part in a draw, unless all are leaves: the target says it all by then.
-        on = np.bincount(beams.request, self._view.trie.leads_on[beams.node]) > 0
+        on = np.bincount(beams.request, self._view.trie.leads_on(beams.node)) > 0
         worth: Bool = on[beams.request]
         return worth
 

@@ -50,8 +50,7 @@ class CatalogPool:
     def __init__(self, pool: ItemPool, catalog: Catalog, trie: ItemTrie) -> None:
         """Raises `PoolError` where the pool and the catalog have no item in common."""
         self.pool, self.trie = pool, trie
-        place = [catalog.position.get(item, -1) for item in pool.ids]
-        position = np.array(place, np.int64)  # [pool items] in the catalog; -1: not there
+        position = catalog.position.find(pool.ids)  # [pool items] in the catalog; -1: not there
         known = np.flatnonzero(position >= 0)
         if not len(known):
             raise PoolError(
@@ -68,7 +67,7 @@ class CatalogPool:
         self._share = np.ones(len(mass))  # [M] of a node among its siblings
         self._share[1:] = mass[1:] / mass[trie.parent[1:]]
         self.log_share = np.log(self._share)
-        self.first_token = _ancestors(trie, trie.leaf_of, 1)  # [catalog items] a node of depth 1
+        self.first_token = _ancestors(trie, trie.leaf_of.astype(np.int64), 1)  # [catalog items] a node of depth 1
         self.evidence = self._evidence()
 
     def _evidence(self) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from ..recommender import Recommender
 from ..search.filters import ItemFilter
 from ..stats import DecodeStats
 from ..types import PopularItem, Recommendation, RecommendedItem, Request, RequestFailure, RequestStats
+from .item_lists import unknown_ids
 from .log import output_kept_in
 from .popular import PopularItems
 from .recheck import Agreement, Recheck
@@ -236,8 +237,8 @@ def _unknown_listed(entry: HistoryRequest, catalog: Catalog, warn: Callable[[str
     """How many ids of a request's own lists the catalog lacks."""
     if entry.allow is None and not entry.deny:
         return 0
-    allow, deny = (ids.difference(catalog.position) for ids in (entry.allow or frozenset(), entry.deny))
-    if allow and allow == entry.allow:
+    allow, deny = (unknown_ids(catalog, ids) for ids in (entry.allow or frozenset(), entry.deny))
+    if allow and len(allow) == len(entry.allow or ()):
         warn(
             f"{entry.source}, line {entry.line}: the catalog has none of the {len(allow)} items that user {entry.user} "
             f"allows (e.g. {min(allow)[:80]!r}), so the list is empty; expected such as {catalog.item_ids[0]!r}"

@@ -1,8 +1,10 @@
 """Files of item ids: what all requests of a run may be recommended, or what is popular."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from ...catalog.errors import SpecBeamError
 from ...catalog.items import Catalog
@@ -36,7 +38,7 @@ class ItemList:
 
     def known(self, catalog: Catalog, *, warn: Callable[[str], None]) -> frozenset[str]:
         """The ids that the catalog has; `warn` is told of others. Raises `SpecBeamError` if it has none of them."""
-        unknown = sorted(self.ids - catalog.position.keys())
+        unknown = sorted(unknown_ids(catalog, self.ids))
         if len(unknown) == len(self.ids):
             got = f"{unknown[0][:80]!r}, for example" if unknown else "an empty file"
             raise SpecBeamError(
@@ -48,7 +50,13 @@ class ItemList:
                 f"{self.path}: {len(unknown)} of {len(self.ids)} items are not in the catalog "
                 f"(e.g. {unknown[0][:80]!r}); they are ignored"
             )
-        return self.ids.difference(unknown)
+        return self.ids.difference(unknown) if unknown else self.ids
+
+
+def unknown_ids(catalog: Catalog, ids: Collection[str]) -> list[str]:
+    """The ids that a catalog lacks."""
+    asked = [*ids]
+    return [asked[at] for at in np.flatnonzero(catalog.position.find(asked) < 0).tolist()]
 
 
 def filter_of(

@@ -1,6 +1,6 @@
 """What is recommended to users without a history: the items that most others have."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import final
 
@@ -26,14 +26,13 @@ class PopularItems:
         """Of a file of item ids, one a line, the most popular first. Raises `SpecBeamError`; see `ItemList.known`."""
         ids = read_ids(path)
         known = ItemList(path, frozenset(ids)).known(catalog, warn=warn)
-        return cls(catalog, _positions(catalog, (item for item in ids if item in known)))
+        return cls(catalog, _positions(catalog, [item for item in ids if item in known]))
 
     @classmethod
     def of_pool(cls, pool: ItemPool, catalog: Catalog) -> "PopularItems":
         """By how often each item is in a pool's histories; those that never are come last."""
         order = np.argsort(-pool.counts, kind="stable").tolist()
-        named = (pool.ids[place] for place in order)
-        found = _positions(catalog, (item for item in named if item in catalog.position))
+        found = _positions(catalog, [pool.ids[place] for place in order])
         if not len(found):
             raise SpecBeamError(f"{pool.path}: no item of the catalog in it. Build it from this shop's histories.")
         return cls(catalog, found)
@@ -47,6 +46,7 @@ class PopularItems:
         )
 
 
-def _positions(catalog: Catalog, items: Iterable[str]) -> Int64:
-    """Where items are in the catalog, each once."""
-    return np.array(list(dict.fromkeys(catalog.position[item] for item in items)), np.int64)
+def _positions(catalog: Catalog, items: Sequence[str]) -> Int64:
+    """Where items are in the catalog, each once; those that it lacks are left out."""
+    places = catalog.position.find(items)
+    return np.array(list(dict.fromkeys(places[places >= 0].tolist())), np.int64)

@@ -2,17 +2,18 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
 import numpy as np
 
 from ...catalog import checks
 from ...catalog.items import Catalog
-from ...catalog.trie import ItemTrie
-from ..types import Bool, CompiledFilter, Int64
+from ...catalog.trie import ItemTrie, blocks
+from ..types import Bool, CompiledFilter, Int64, is_among
 
 REMEMBERED = 64  # compiled lists; requests of one region or shop share theirs
+REMEMBERED_BYTES = 256 << 20  # that they may take, but for the last one
 
 
 @dataclass(frozen=True, init=False)
@@ -43,24 +44,25 @@ class FilterCompiler:
         self._position, self._trie = catalog.position, trie
         self._seen: OrderedDict[ItemFilter, CompiledFilter] = OrderedDict()
         self._lock = Lock()
-        self._everything = CompiledFilter(np.ones(len(trie.item), bool), np.ones(len(trie.parent), bool))
+        self._everything = CompiledFilter(None, None, len(trie.item), trie.identifiers)
 
     def compile(self, wanted: ItemFilter | None) -> CompiledFilter | None:
         """A filter as masks, remembered; None where all is allowed."""
-        if wanted is None or wanted == ItemFilter():
+        if wanted is None or (wanted.allow is None and not wanted.deny):
             return None
         with self._lock:
             if wanted in self._seen:
                 self._seen.move_to_end(wanted)
                 return self._seen[wanted]
-        position = self._position
         items = np.full(len(self._trie.item), wanted.allow is None)
-        items[[position[item] for item in wanted.allow or () if item in position]] = True
-        items[[position[item] for item in wanted.deny if item in position]] = False
-        compiled = CompiledFilter(items, live_nodes(self._trie, items))
+        for ids, allowed in ((wanted.allow or (), True), (wanted.deny, False)):
+            places = self._position.find([*ids])
+            items[places[places >= 0]] = allowed
+        compiled = compiled_mask(self._trie, items)
         with self._lock:
             self._seen[wanted] = compiled
-            if len(self._seen) > REMEMBERED:
+            most = max(1, REMEMBERED_BYTES // (len(items) + len(self._trie.parent)))
+            while len(self._seen) > min(REMEMBERED, most):
                 self._seen.popitem(last=False)
         return compiled
 
@@ -68,19 +70,31 @@ class FilterCompiler:
         """`base` without a few items (catalog positions, in any order): only their paths are looked at."""
         if not len(excluded):
             return base
-        base = base or self._everything
-        trie, items, live = self._trie, base.items.copy(), base.live.copy()
-        items[excluded] = False
-        nodes = np.unique(trie.leaf_of[excluded])
+        base, trie = base or self._everything, self._trie
+        items = np.union1d(base.excluded, excluded)
+        gone = np.setdiff1d(items, base.excluded)
+        count = base.count - int(np.count_nonzero(base.allows(gone)))
+        less = replace(base, excluded=items, count=count)
+        nodes = np.unique(trie.leaf_of[items]).astype(np.int64)
         which, item = trie.items_of(nodes)
-        nodes = nodes[np.bincount(which, items[item], len(nodes)) == 0]
+        nodes = nodes[np.bincount(which, less.allows(item), len(nodes)) == 0]
+        identifiers = base.identifiers - int(np.count_nonzero(base.leads(nodes)))
+        dead = nodes
         while len(nodes):
-            live[nodes] = False
-            above = np.unique(trie.parent[nodes])
+            above = np.unique(trie.parent[nodes]).astype(np.int64)
             above = above[above > 0]  # the root stays, as in `live_nodes`
             which, child = trie.children(above)
-            nodes = above[np.bincount(which, live[child], len(above)) == 0]
-        return CompiledFilter(items, live)
+            alive = base.leads(child) & ~is_among(child, dead)
+            nodes = above[np.bincount(which, alive, len(above)) == 0]
+            dead = np.union1d(dead, nodes)
+        return replace(less, identifiers=identifiers, dead=dead)
+
+
+def compiled_mask(trie: ItemTrie, items: Bool) -> CompiledFilter:
+    """A mask of allowed items [I] with all that follows from it."""
+    live = live_nodes(trie, items)
+    leaves = sum(np.count_nonzero(live[part] & (trie.child_count[part] == 0)) for part in blocks(len(live)))
+    return CompiledFilter(items, live, int(np.count_nonzero(items)), int(leaves))
 
 
 def live_nodes(trie: ItemTrie, items: Bool) -> Bool:
@@ -90,5 +104,5 @@ def live_nodes(trie: ItemTrie, items: Bool) -> Bool:
     live[trie.leaf_of[items]] = True
     for d in range(trie.length, 1, -1):
         start, end = int(trie.level_start[d]), int(trie.level_start[d + 1])
-        live[trie.parent[start + np.flatnonzero(live[start:end])]] = True
+        live[trie.parent[start:end][live[start:end]]] = True
     return live

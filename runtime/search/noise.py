@@ -14,22 +14,50 @@ from ..types import Float64, Int64
 
 SAMPLE, DRAFT, ACCEPT, CHOOSE, REST, TARGET = range(6)  # what the noise is for: streams that share nothing
 STREAMS = 8
+ALL_AT_ONCE = 1 << 20  # nodes; of a larger trie hashes are worked out for those that are asked for, each time
 
 
-def prefix_hashes(trie: ItemTrie) -> UInt64:
-    """[M] a hash of every node's token ids, from the root on."""
-    hashes: UInt64 = np.zeros(len(trie.parent), np.uint64)
-    for d in range(1, trie.length + 1):
-        here = slice(trie.level_start[d], trie.level_start[d + 1])
-        tokens = trie.tokens(np.arange(trie.level_start[d], trie.level_start[d + 1])).astype(np.uint64)
-        hashes[here] = mix(mix(hashes[trie.parent[here]]) ^ mix(tokens))
-    return hashes
+class PrefixHashes:
+    """A hash of every node's token ids, from the root on, made for the nodes that are asked for."""
+
+    def __init__(self, trie: ItemTrie) -> None:
+        self._trie = trie
+
+    def __getitem__(self, nodes: Int64) -> UInt64:
+        """Of nodes, any shape."""
+        if len(self._trie.parent) <= ALL_AT_ONCE:
+            return self._all[nodes]
+        return self._of(nodes)
+
+    @cached_property
+    def _all(self) -> UInt64:
+        """[M] of a small trie, once."""
+        return self._of(np.arange(len(self._trie.parent)))
+
+    def _of(self, nodes: Int64) -> UInt64:
+        trie, node = self._trie, np.asarray(nodes)
+        path = []  # the ancestors of each depth, the deepest first; 0 where the node is not so deep
+        for depth in range(trie.length, 0, -1):
+            here = node >= trie.level_start[depth]
+            path.append(np.where(here, node, 0))
+            node = np.where(here, trie.parent[node], node)
+        hashes: UInt64 = np.zeros(node.shape, np.uint64)
+        for each in reversed(path):
+            below = each > 0
+            tokens = trie.vocabulary[trie.column[each]].astype(np.uint64)
+            hashes = np.where(below, mix(mix(hashes) ^ mix(tokens)), hashes)
+        return hashes
+
+
+def prefix_hashes(trie: ItemTrie) -> PrefixHashes:
+    """Of a trie; nothing is worked out before it is asked for."""
+    return PrefixHashes(trie)
 
 
 class Noise:
     """The noise of one batch."""
 
-    def __init__(self, seed: int | UInt64, keys: UInt64, hashes: UInt64) -> None:
+    def __init__(self, seed: int | UInt64, keys: UInt64, hashes: PrefixHashes | UInt64) -> None:
         """seed: of all requests, or [B] of each; keys [B]: one for every request's user; hashes: of `prefix_hashes`."""
         self._keys, self._hashes = keys, hashes
         self._seeds = np.full(len(keys), seed % 2**64, np.uint64) if isinstance(seed, int) else seed

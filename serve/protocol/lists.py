@@ -34,7 +34,7 @@ class Lists:
         places, scores = np.full((len(answers), k), -1, np.int64), np.full((len(answers), k), NO_SCORE, np.float32)
         for row, answer in enumerate(answers):
             found = answer.recommendation.items
-            places[row, : len(found)] = [position[each.item] for each in found]
+            places[row, : len(found)] = position.find([each.item for each in found])
             scores[row, : len(found)] = [each.score for each in found]
         return cls.of_positions(places, scores, edition)
 

@@ -79,7 +79,7 @@ def test_the_bundle_is_complete_and_hashed(tmp_path: Path, index: Path, capfd: p
     assert capfd.readouterr() == ("", "")
     found = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
     graphs = {f"{role}/model.onnx{end}" for role in ("target", "draft") for end in ("", ".data")}
-    assert found == graphs | {"manifest.json", "catalog/items.jsonl", "catalog/trie.safetensors"}
+    assert found == graphs | {"manifest.json", "catalog/items.safetensors", "catalog/trie.safetensors"}
     assert {name: (facts.sha256, facts.bytes) for name, facts in manifest.files.items()} == {
         name: (sha256(output / name), (output / name).stat().st_size) for name in found - {"manifest.json"}
     }

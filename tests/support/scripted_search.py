@@ -10,6 +10,7 @@ from specbeam.runtime.drafting.drafter import BeamDrafter, Drafter, NoDrafter, S
 from specbeam.runtime.drafting.guesses import ModelGuesses
 from specbeam.runtime.options import Verification
 from specbeam.runtime.planning.policy import FixedPlanning, Planning
+from specbeam.runtime.search.call_room import CallRoom
 from specbeam.runtime.search.evaluator import TreeEvaluator
 from specbeam.runtime.search.nodes import EvaluatedNodes
 from specbeam.runtime.search.noise import SAMPLE, Noise, prefix_hashes
@@ -20,7 +21,7 @@ from specbeam.runtime.search.trie_view import TrieView
 from specbeam.runtime.search.verify import StrictVerifier, TolerantVerifier, Verifier
 from specbeam.runtime.session import Session
 from specbeam.runtime.stats import DecodeStats
-from specbeam.runtime.types import DraftShape, Round
+from specbeam.runtime.types import CompiledFilter, DraftShape, Round
 
 END = 5  # the end token of catalogs of unequal lengths
 Ranked = list[tuple[int, float]]  # (leaf, score), best first
@@ -51,6 +52,11 @@ def live_mask(trie: ItemTrie, leaves: Sequence[int]) -> np.ndarray:
     return live
 
 
+def filter_of(trie: ItemTrie, live: np.ndarray) -> CompiledFilter:
+    """A filter that leaves some nodes."""
+    return CompiledFilter(None, live, 0, int(live[trie.child_count == 0].sum()))
+
+
 def search(
     trie: ItemTrie,
     target: ScriptedEngine,
@@ -66,11 +72,12 @@ def search(
     keys: Sequence[int] | None = None,
     planning: Planning | None = None,
     rounds: list[Round] | None = None,
+    room: CallRoom | None = None,
 ) -> tuple[list[Ranked], TreeEvaluator, DecodeStats]:
     """Per prompt the ranked (leaf, score) pairs that the session finds, and what it cost.
 
     shared: how many tokens all prompts begin with, to be computed once; live: a mask of nodes for every
-    request that has a filter; keys: of the requests' users (default: 0, 1, ...).
+    request that has a filter; keys: of the requests' users (default: 0, 1, ...); room: what calls may take of memory.
     """
     prefix, batch = prompts[0][:shared], len(prompts)
     verification = verification or Verification()
@@ -78,17 +85,20 @@ def search(
     scoring = Scoring(verification.scoring or "full")
     if verification.mode == "sampled":
         scoring = Scoring("constrained", temperature)
-    view = TrieView(trie, scoring.kind, live)
+    filters = None if live is None else [None if mask is None else filter_of(trie, mask) for mask in live]
+    view = TrieView(trie, scoring.kind, filters)
     users = np.array(keys if keys is not None else range(batch), np.uint64)
     noise = Noise(verification.seed or 0, users, prefix_hashes(trie))
     perturbing = noise if verification.mode == "sampled" else None
     stats = DecodeStats(trie.length)
     nodes = EvaluatedNodes(view, scoring, perturbing)
-    evaluator = TreeEvaluator(SharedPrefix(target, prefix), view, nodes, prompts, stats, "target")
+    evaluator = TreeEvaluator(
+        SharedPrefix(target, prefix, limited=room is not None), view, nodes, prompts, stats, "target", room
+    )
     drafter: Drafter = NoDrafter(verification.mode, batch)
     if draft is not None:
         known = EvaluatedNodes(view, scoring, perturbing)
-        own = ModelGuesses(TreeEvaluator(SharedPrefix(draft, prefix), view, known, prompts, stats, "draft"))
+        own = ModelGuesses(TreeEvaluator(SharedPrefix(draft, prefix), view, known, prompts, stats, "draft", room))
         drafter = BeamDrafter(verification.mode, own, view)
         if verification.mode == "relaxed":
             drafter = SampledDrafter(own, view, noise, temperature)

@@ -108,20 +108,20 @@ def test_a_file_that_cannot_be_read(bundle: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_damage_is_told_with_what_to_do_and_is_the_exit_status(bundle: Path) -> None:
     assert "all are as they were written" in good("inspect", bundle, "--checksums").stdout
-    flip(bundle / "catalog/items.jsonl")
+    flip(bundle / "catalog/items.safetensors")
     shorten(bundle / "engines" / ENGINE / "draft/model.onnx")
     result = run("inspect", bundle, "--checksums")
     assert result.exit_code == 1
     assert f"engine     {ENGINE}" in result.stdout  # the rest is shown
     assert ": 2 damaged. Copy these again from where they came from, or do as is said:\n" in result.stdout
-    assert f"  {bundle}/catalog/items.jsonl is damaged: its SHA-256 is " in result.stdout
+    assert f"  {bundle}/catalog/items.safetensors is damaged: its SHA-256 is " in result.stdout
     assert f"Write it again with: specbeam build-engine {bundle} --backend onnxruntime --device cpu " in result.stdout
     result = run("inspect", bundle, "--checksums", "--json")
     assert result.exit_code == 1
     found = json.loads(result.stdout)
     assert list(found["engines"]) == [ENGINE]
     assert [damage["file"] for damage in found["checksums"]["damaged"]] == [
-        "catalog/items.jsonl", f"engines/{ENGINE}/draft/model.onnx",
+        "catalog/items.safetensors", f"engines/{ENGINE}/draft/model.onnx",
     ]  # fmt: skip
     assert all(damage["remedy"].startswith("specbeam ") for damage in found["checksums"]["damaged"])
     assert "checksums" not in json.loads(good("inspect", bundle, "--json").stdout)

@@ -190,7 +190,7 @@ def test_a_key_twice_is_a_reject(tmp_path, line, key):
         ('{"0": {"title": "a"},\n"0": {"title": "b"}}', "item '0' occurs on lines 1, 2"),
         ('{"0": {"title": "a", "title": "b"}}', "item '0' has the key 'title' more than once"),
         ('{"0": {"title": "a", "\\u0074itle": "b"}}', "item '0' has the key 'title' more than once"),
-        ('\ufeff{"0": {"title": "a", "title": NaN}}', "items '0' have more than one title"),
+        ('\ufeff{"0": {"title": "a", "title": NaN}}', "item '0' has the key 'title' more than once"),
     ],
 )
 def test_items_that_are_described_twice_are_refused(tmp_path, items, message):

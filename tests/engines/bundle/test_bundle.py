@@ -40,7 +40,7 @@ def test_a_whole_bundle_opens(tiny: Tiny) -> None:
     assert default_engine(bundle) == ENGINE
     assert file_facts(tiny.bundle / "target")["model.onnx"] == manifest.files["target/model.onnx"]
     assert bundle.prompts(bundle.trie()).max_items == tiny.fits
-    with pytest.raises(BundleError, match=r"has no file nothing; it has: catalog/items.jsonl, "):
+    with pytest.raises(BundleError, match=r"has no file nothing; it has: catalog/items.safetensors, "):
         bundle.file("nothing")
     with pytest.raises(BundleError, match=r"has no draft/other: it was left out at export"):
         bundle.folder("draft/other")
@@ -136,14 +136,14 @@ def test_white_space_is_no_damage(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "use"),
     [
-        ("catalog/items.jsonl", lambda bundle: bundle.catalog()),
+        ("catalog/items.safetensors", lambda bundle: bundle.catalog()),
         ("catalog/trie.safetensors", lambda bundle: bundle.trie()),
         ("target/model.onnx", lambda bundle: bundle.graph("target")),
         ("draft/model.onnx", lambda bundle: bundle.graph("draft")),
         ("target/checkpoint/model.safetensors", lambda bundle: bundle.folder("target/checkpoint")),
         (f"engines/{ENGINE}/target/model.onnx", lambda bundle: Recommender.open(bundle)),
         (f"engines/{ENGINE}/draft/model.onnx", lambda bundle: Recommender.open(bundle)),
-        ("catalog/items.jsonl", Recommender.open),
+        ("catalog/items.safetensors", Recommender.open),
         ("catalog/trie.safetensors", Recommender.open),
     ],
 )

@@ -117,7 +117,9 @@ def test_items_of_another_catalog(made: Artifacts) -> None:
         (("<10> <18> <26>",), *own.identifiers[1:2] * 2, *own.identifiers[3:]),  # as if they were text
     ):
         rewrite(made, Catalog(own.item_ids, identifiers, own.titles))
-        with pytest.raises(BundleError, match=r"items\.jsonl is of another catalog than .*items 'i.* Write both "):
+        with pytest.raises(
+            BundleError, match=r"items\.safetensors is of another catalog than .*items 'i.* Write both "
+        ):
             reopened(made).items()
     rewrite(made, Catalog(own.item_ids[1:], own.identifiers[1:], own.titles[1:]))
     with pytest.raises(BundleError, match="the catalog has 39 items, the trie 40"):

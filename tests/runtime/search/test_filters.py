@@ -56,11 +56,14 @@ def compiler_of(rows: np.ndarray) -> tuple[FilterCompiler, ItemTrie, tuple[str, 
 
 def check(compiled: CompiledFilter, trie: ItemTrie, items: Sequence[str], expected: Sequence[str]) -> None:
     """Against one item and one path at a time."""
-    assert [items[i] for i in np.flatnonzero(compiled.items)] == list(expected)
+    allowed = compiled.allows(np.arange(len(items)))
+    assert [items[i] for i in np.flatnonzero(allowed)] == list(expected)
     assert compiled.count == len(expected)
-    live = live_mask(trie, trie.leaf_of[compiled.items].tolist())
+    leaves = trie.leaf_of[allowed].tolist()
+    assert compiled.identifiers == len(set(leaves))
+    live = live_mask(trie, leaves)
     live[0] = True  # the root is there even where nothing is allowed
-    assert compiled.live.tolist() == live.tolist()
+    assert compiled.leads(np.arange(len(trie.parent))).tolist() == live.tolist()
 
 
 # --- compiling
@@ -86,8 +89,7 @@ def test_a_compiled_filter_is_brute_force(catalog: dict[str, int], seed: int, ex
     wanted = wanted or ItemFilter()
     dense = compiler.compile(ItemFilter(wanted.allow, wanted.deny | set(excluded)))
     if dense is not None:
-        assert compiled.items.tolist() == dense.items.tolist()
-        assert compiled.live.tolist() == dense.live.tolist()
+        check(dense, trie, items, left(wanted, items, excluded))
 
 
 def test_a_leaf_lives_while_any_of_its_items_is_allowed() -> None:
@@ -96,9 +98,10 @@ def test_a_leaf_lives_while_any_of_its_items_is_allowed() -> None:
     one, both = compiler.compile(ItemFilter(deny=frozenset({"i0"}))), compiler.without(None, np.array([2, 0]))
     assert one is not None
     assert both is not None
-    assert (one.live[shared], both.live[shared]) == (True, False)
-    assert one.items.tolist() == [False, True, True, True]
-    assert both.live[trie.parent[shared]]  # the other child is alive
+    nodes = np.array([shared, trie.parent[shared]])
+    assert one.leads(nodes).tolist() == [True, True]
+    assert both.leads(nodes).tolist() == [False, True]  # the other child is alive
+    assert one.allows(np.arange(4)).tolist() == [False, True, True, True]
 
 
 def test_lists_are_compiled_once_and_shared() -> None:
@@ -110,6 +113,8 @@ def test_lists_are_compiled_once_and_shared() -> None:
     excluded = compiler.without(first, np.array([7]))
     assert excluded is not None
     check(first, trie, items, items[1:])  # the shared one is as it was
+    assert excluded.items is first.items  # and no copy of it was made
+    assert excluded.live is first.live
     check(excluded, trie, items, [*items[1:7], *items[8:]])
     second = compiler.compile(lists[1])
     for wanted in lists[2:REMEMBERED]:

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chi_square import misfit, quantile
-from scripted_search import random_catalog
+from scripted_search import ragged_catalog, random_catalog
 from specbeam.catalog.hashing import uniform
 from specbeam.catalog.trie import ItemTrie
+from specbeam.runtime.search import noise as noise_module
 from specbeam.runtime.search.noise import STREAMS, Noise, perturbed, prefix_hashes
 
 
@@ -127,11 +128,23 @@ def test_noise_takes_a_stream_for_each_node_and_any_seed() -> None:
 def test_prefix_hashes_name_the_tokens_and_not_the_trie() -> None:
     small = ItemTrie.build(np.array([[1, 2, 3], [2, 1, 3]]))
     large = ItemTrie.build(np.array([[0, 0, 0], [1, 0, 9], [1, 2, 3], [1, 2, 4], [2, 1, 3], [2, 2, 2]]))
-    of_small, of_large = (dict(zip(paths(trie), prefix_hashes(trie).tolist(), strict=True)) for trie in (small, large))
+    of_small, of_large = (dict(zip(paths(trie), hashes(trie).tolist(), strict=True)) for trie in (small, large))
     assert {path: of_large[path] for path in of_small} == of_small
     assert of_small[(1, 2)] != of_small[(2, 1)]
     big = ItemTrie.build(random_catalog(np.random.default_rng(0), 20_000, 4, 30))
-    assert len(np.unique(prefix_hashes(big))) == len(big.parent)
+    assert len(np.unique(hashes(big))) == len(big.parent)
+
+
+def test_prefix_hashes_of_a_large_trie_are_those_of_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    trie = ItemTrie.build(ragged_catalog(np.random.default_rng(1), 300, 4, 5))
+    nodes = np.random.default_rng(2).integers(0, len(trie.parent), (7, 11))
+    expected = prefix_hashes(trie)[nodes]
+    monkeypatch.setattr(noise_module, "ALL_AT_ONCE", 0)
+    assert prefix_hashes(trie)[nodes].tolist() == expected.tolist()
+
+
+def hashes(trie: ItemTrie) -> np.ndarray:
+    return prefix_hashes(trie)[np.arange(len(trie.parent))]
 
 
 def paths(trie: ItemTrie) -> list[tuple[int, ...]]:
