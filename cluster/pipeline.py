@@ -16,8 +16,8 @@ from ray.data.datasource import ReadTask
 
 from ..catalog.errors import SpecBeamError, said
 from ..runtime.runs.partition import Done, JobMaker, Key, Opens, Partition, done
-from .asked import ClusterRun, Failed, Outcome, Started, Total
-from .nodes import Needs, alive, check_nodes
+from .asked import ClusterRun, Failed, Needs, Outcome, Started, Total
+from .nodes import alive, check_nodes
 from .reading import Ended, Input, Piece, Unread
 
 ROUNDS = (2, 1)  # partitions that an actor is given at a time; what the first round lacks, the second does again
@@ -99,7 +99,7 @@ def _pieces(table: pa.Table) -> list[Any]:
 
 def outcomes(run: ClusterRun) -> Iterator[Outcome]:
     """Connect to the cluster, and do the run; see `ClusterRun.outcomes`."""
-    needs = Needs(run.threads, int(run.gpu))
+    needs = run.needs
     _connect(run)
     check_nodes(needs, run.files)
     room = sum(needs.room(node["Resources"]) for node in alive())
@@ -117,7 +117,7 @@ def _connect(run: ClusterRun) -> None:
     address = run.address or os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {}
     if address == "local":
-        own = {"num_cpus": max(os.cpu_count() or 1, (run.workers or 1) * run.threads), "include_dashboard": False}
+        own = {"num_cpus": max(os.cpu_count() or 1, (run.workers or 1) * run.needs.cpus), "include_dashboard": False}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # of many kinds

@@ -15,7 +15,7 @@ from .values import Cluster, Writing
 
 if TYPE_CHECKING:
     from ..catalog.histories.storage import Place
-    from ..cluster.asked import ClusterRun, Failed, Outcome
+    from ..cluster.asked import ClusterRun, Failed, Needs, Outcome
     from ..cluster.reading import Input
     from ..engines.bundle.model import ModelBundle
     from ..runtime.runs.log import RunFacts
@@ -101,7 +101,7 @@ class FolderRun:
                     err=True,
                 )
             run = ClusterRun(
-                self._cluster.ray_address, workers, nodes.threads, nodes.gpu, opens, input, nodes.files,
+                self._cluster.ray_address, workers, nodes.needs, opens, input, nodes.files,
                 frozenset(folder.done), kept.log.with_suffix(".ray"),
             )  # fmt: skip
             failed = _follow(run, folder, stats, bars)
@@ -116,17 +116,17 @@ class FolderRun:
 class NodeSide:
     """What a worker takes of its node, and what must be there."""
 
-    threads: int
-    gpu: bool
+    needs: "Needs"
     files: dict[Path, str]  # SHA-256 by absolute path
 
     @classmethod
     def of(cls, bundle: "ModelBundle", engine: str, threads: int, pool: object) -> "NodeSide":
         """For an engine, and the folder of a pool, if there is one."""
+        from ..cluster.asked import Needs
         from ..engines.bundle.names import EngineName
 
         device = bundle.engine_facts(engine).device if engine in bundle.engine_names() else EngineName.of(engine).device
-        return cls(threads, device != "cpu", _files(bundle, engine, pool))
+        return cls(Needs(threads, int(device != "cpu")), _files(bundle, engine, pool))
 
 
 def _files(bundle: "ModelBundle", engine: str, pool: object) -> dict[Path, str]:
