@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -22,6 +23,7 @@ from .reading import Ended, Input, Piece, Unread
 
 ROUNDS = (2, 1)  # partitions that an actor is given at a time; what the first round lacks, the second does again
 RETRIES = 2  # of a partition in a round, where the process that has it ends
+REACH = 10.0  # seconds in which a cluster's head must answer
 READERS = 8  # workers for whom one task reads
 ENDED = "the process that served it ended every time. If memory ran out: fewer workers a node, or smaller batches"
 
@@ -119,6 +121,7 @@ def _connect(run: ClusterRun) -> None:
     if address == "local":
         own = {"num_cpus": max(os.cpu_count() or 1, (run.workers or 1) * run.needs.cpus), "include_dashboard": False}
     try:
+        _reach(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # of many kinds
         raise SpecBeamError(
@@ -130,6 +133,13 @@ def _connect(run: ClusterRun) -> None:
     context.enable_progress_bars = context.print_on_execution_start = False
     context.target_max_block_size = 1  # bytes, which is: a block for every row, so that each is done by itself
     context.max_errored_blocks = -1  # what is lost is told in the end, and the others go on
+
+
+def _reach(address: str) -> None:
+    """Raise `OSError` at once for the address of a head where nobody listens: Ray would try it for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
 
 
 def _rounds(run: ClusterRun, needs: Needs, workers: int) -> Iterator[Outcome]:

@@ -47,8 +47,10 @@ class FolderRun:
         if STDIN in inputs:
             raise OptionError("with --ray standard input is not read; expected files, folders or URIs.")
         for path in inputs:
-            if isinstance(path, Path) and self.output.resolve() in (path.resolve(), *path.resolve().parents):
-                raise SpecBeamError(f"{path} is an input as well, and in the output. Choose another output.")
+            if isinstance(path, Path) and _overlap(path.resolve(), self.output.resolve()):
+                raise SpecBeamError(
+                    f"{path} is an input, and one of it and the output is in the other. Choose another."
+                )
         claim_outputs(self.output)
 
     def checksums(self, read: "dict[str, Place | None]", bars: Bars) -> dict[str, str | None]:
@@ -104,12 +106,20 @@ class FolderRun:
                 self._cluster.ray_address, workers, nodes.needs, opens, input, nodes.files,
                 frozenset(folder.done), kept.log.with_suffix(".ray"),
             )  # fmt: skip
-            failed = _follow(run, folder, stats, bars)
+            try:
+                failed = _follow(run, folder, stats, bars)
+            finally:
+                if run.log.exists() and not run.log.stat().st_size:  # Ray had nothing to say
+                    run.log.unlink()
             if failed:
                 raise SpecBeamError(_told(failed, input.names, len(folder.done), kept.results))
             run.log.unlink(missing_ok=True)
             folder.finish(input.names, input.partition)
             return folder.counts, earlier
+
+
+def _overlap(input: Path, output: Path) -> bool:
+    return output in (input, *input.parents) or input in output.parents
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,14 @@ def test_a_node_is_killed(tiny: Tiny, cluster: Cluster, many: Path, whole: tuple
     assert made(tmp_path / "recs") == whole
 
 
+def test_no_cluster(tiny: Tiny, many: Path, tmp_path: Path) -> None:
+    words = ["infer", tiny.bundle, many, "-o", tmp_path / "recs", "--ray", "--ray-address", "127.0.0.1:9"]
+    done = ran([sys.executable, "-m", "specbeam.cli", *map(str, words)])
+    assert done.returncode == 1
+    assert "Cannot connect to Ray at 127.0.0.1:9: " in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_node_without_this_package(tiny: Tiny, cluster: Cluster, many: Path, tmp_path: Path) -> None:
     """Its Python finds no such module: as where nobody installed it."""
     (tmp_path / "sitecustomize.py").write_text(
