@@ -105,12 +105,13 @@ def measure_latency(
     order = list(dict.fromkeys([*sorted(grid)[:FIRST], *order]))  # the least calls of all say what others may take
     rows = ROWS if limits is None else min(ROWS, limits.max_nodes)
     prompts, least = Prompts(engine, facts, rows), dict[Size, float]()
-    end, total, done = perf_counter() + seconds, PASSES * len(order), 0
+    begun, total, done, timed = perf_counter(), PASSES * len(order), 0, 0.0
 
     def fits(size: Size) -> bool:
-        left, needed = 1000 * (end - perf_counter()), least.get(size) or estimated(least, size)
+        passed, needed = 1000 * (perf_counter() - begun), least.get(size) or estimated(least, size)
         before = estimated(least, (1, 0, size[1])) if size[1] else 0.0  # the prompt's
-        return needed <= LONGEST_MS and needed + before <= left
+        around = max(passed / timed, 1.0)  # what comes to a call: copies of caches, and a busy machine
+        return needed <= LONGEST_MS and passed + around * (needed + before) <= 1000 * seconds
 
     time_call(engine, facts, *order[0], 0, rows=rows)  # the first of all brings the weights into memory
     for turn in range(PASSES):
@@ -121,6 +122,7 @@ def measure_latency(
             waiting.remove(size)
             taken = time_call(engine, facts, *size, 0, rows=rows, prompts=prompts)
             least[size] = min(taken, least.get(size, taken))
+            timed += taken
     progress(total, total)
     return tuple(
         LatencyPoint(

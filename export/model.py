@@ -57,6 +57,7 @@ def export_model(
     progress(f"exporting the {role}'s graph ({facts.parameters:,} parameters)")
     graph, told = folder / "model.onnx", Written(progress, role)
     export_graph(model, columns, graph, external_bytes=settings.external_bytes, progress=told)
+    gc.collect()  # all that the trace left
     progress(f"asking the {role} itself")
     expected = expected_of(model, columns)
     del model  # before the graph is opened: memory need not hold the weights twice

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import onnx_ir as ir
 
 from ..catalog.errors import EngineError
 from . import EXTERNAL_BYTES as EXTERNAL_BYTES
-from .write import laid_out, lazy_tensor
+from .write import laid_out
 
+ROWS = 1024  # of a matrix that are turned at once
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 Progress = Callable[[int, int], None]
 
 
@@ -62,12 +64,19 @@ def save_graph(
 
     for value in weights:
         tensor = value.const_value
-        if isinstance(tensor, ir.Tensor) and not tensor.numpy().flags.c_contiguous:
-            value.const_value = _in_order(tensor)
+        if isinstance(tensor, ir.Tensor) and tensor.dtype in FLOATS and not tensor.numpy().flags.c_contiguous:
+            value.const_value = _InOrder(tensor)
     ir.save(model, path, external_data=f"{path.name}.data", callback=told)
 
 
-def _in_order(tensor: ir.Tensor[Any]) -> ir.LazyTensor:
-    """A tensor that the exporter left transposed in place, turned when it is written."""
-    shape = tensor.shape.numpy()
-    return lazy_tensor(lambda: laid_out(tensor.numpy()), tensor.dtype, shape, tensor.name)
+class _InOrder(ir.LazyTensor):
+    """A matrix that the exporter left transposed in place, turned when it is read; some rows at a time when written."""
+
+    def __init__(self, tensor: ir.Tensor[Any]) -> None:
+        self._stored = tensor
+        super().__init__(lambda: ir.tensor(laid_out(tensor.numpy())), tensor.dtype, tensor.shape, name=tensor.name)
+
+    def tofile(self, file: IO[bytes]) -> None:
+        table = self._stored.numpy()
+        for row in range(0, len(table), ROWS):
+            laid_out(table[row : row + ROWS]).tofile(file)
