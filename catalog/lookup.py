@@ -74,7 +74,7 @@ class Positions(Mapping[str, int]):
     def _is(self, places: NDArray[np.int32], raw: NDArray[np.uint8], begins: Int64, lengths: Int64) -> Bool:
         """Whether items [n] have the ids that stand in `raw`."""
         starts = self.ids.starts[places]
-        same = self.ids.starts[places + 1] - starts == lengths
+        same: Bool = self.ids.starts[places + 1] - starts == lengths
         which, mine, _ = spans(starts[same], lengths[same])
         alike = self.ids.data[mine] == raw[mine - (starts[same] - begins[same])[which]]
         agree = np.bincount(which, alike, int(np.count_nonzero(same))) == lengths[same]
