@@ -64,7 +64,7 @@ $(VENV)-licences/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)-licences
 	$(VENV)-licences/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt torch
 	$(VENV)-licences/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
-	  ".[cpu,quantize,export,align,parquet,explain,text,groups,serve,embed]"
+	  ".[cpu,quantize,export,align,parquet,explain,text,groups,ray,serve,embed]"
 	rm -rf build
 	touch $@
 
@@ -73,7 +73,7 @@ $(VENV)/.dependencies: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SpecBeam needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Set PYTHON=...")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt torch
-	$(PIP) install --quiet --constraint constraints.txt ".[cpu,export,align,parquet,explain,text,groups,serve,embed,services,dev]"
+	$(PIP) install --quiet --constraint constraints.txt ".[cpu,export,align,parquet,explain,text,groups,ray,serve,embed,services,dev]"
 	touch $@
 
 # Installed as a wheel, not as a link to the checkout; `build` would keep modules that were removed.

@@ -17,6 +17,7 @@ from .files import Frozen
 
 T = TypeVar("T")
 MOST_THREADS = 1024  # of an engine; libraries hang or fail beyond
+MOST_MEMORY = 2**60  # bytes
 LARGEST_SEED = 2**63 - 1
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "None"}
 _REPR = Repr()

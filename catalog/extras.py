@@ -13,6 +13,7 @@ EXTRAS = {
     "tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx", "tokenizers": "text", "pyarrow": "parquet",
     "altair": "explain", "vl_convert": "explain", "accelerate": "align", "sklearn": "groups", "scipy": "groups",
     "starlette": "serve", "uvicorn": "serve", "h11": "serve", "prometheus_client": "serve",
+    "ray": "ray",
 }  # fmt: skip
 
 

@@ -64,10 +64,15 @@ def whole_directory(path: Path, *, kind: str, replace: bool = False, late: bool 
             for file in part.rglob("*"):
                 if file.is_file():  # some libraries write for their owner alone, and servers read artifacts, too
                     os.chmod(file, mode)
-            if replace and os.path.lexists(path):
-                _exchange(part, path, kind)
-            else:
-                _placed(part, path, _rename)
+            place_directory(part, path, kind=kind, replace=replace)
+
+
+def place_directory(part: Path, path: Path, *, kind: str, replace: bool) -> None:
+    """Give a finished folder its name, as `whole_directory` does."""
+    if replace and os.path.lexists(path):
+        _exchange(part, path, kind)
+    else:
+        _placed(part, path, _rename)
 
 
 def check_replaceable(path: Path, *, kind: str, replace: bool) -> None:

@@ -82,11 +82,12 @@ class Backend(ABC):
     @abstractmethod
     def load(
         self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str,
-        *, catalog_head: bool = False,
+        *, catalog_head: bool = False, thrifty: bool = False,
     ) -> Engine:  # fmt: skip
         """Open what `build` wrote.
 
-        rebuild: the command that an error names; catalog_head: open `CONSTRAINED`, which `build` wrote as well.
+        rebuild: the command that an error names; catalog_head: open `CONSTRAINED`, which `build` wrote as well;
+        thrifty: give back what a call took of this process's memory, where libraries would keep it for the next.
         """
 
     def limits(self, bundle: ModelBundle) -> Limits | None:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cache import KVCache
+from .footprint import Footprint
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -37,8 +38,9 @@ def causal(past: int, new: int, batch: int = 1) -> tuple[Int64, Int64]:
 class Engine(ABC):
     """One loaded graph, safe to share between threads; what is mutable lives in its caches."""
 
-    def __init__(self, *, columns: int) -> None:
+    def __init__(self, *, columns: int, footprint: Footprint | None = None) -> None:
         self.columns = columns  # C: catalog tokens, the width of a row of log-probabilities
+        self.footprint = footprint  # what calls take of this process's memory; None: not known
 
     @abstractmethod
     def new_cache(self, batch: int) -> KVCache:

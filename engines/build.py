@@ -37,8 +37,8 @@ from .bundle.model import ModelBundle
 from .bundle.names import engine_name
 from .bundle.open import open_bundle
 from .bundle.sealed import sealed
-from .compare import OverColumns, Refusal, cases, difference
-from .latency import measure_latency
+from .compare import Answer, Refusal, answers, cases, difference, over_columns
+from .latency import TIMING_SECONDS, measure_latency
 from .registry import chosen_threads, find_backend, whole_library
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.5}  # largest difference of a log-probability to the exported graph
@@ -61,6 +61,7 @@ class Order:
     backend: Backend
     precisions: dict[Role, EnginePrecision]
     threads: int
+    timing_seconds: float = TIMING_SECONDS  # as of `measure_latency`
 
     @classmethod
     def check(
@@ -70,6 +71,7 @@ class Order:
         precision: EnginePrecision | None,
         draft_precision: EnginePrecision | None,
         threads: int | None,
+        timing_seconds: float = TIMING_SECONDS,
     ) -> "Order":
         """Settle what is left open. Raises `EngineError` for precisions that cannot be had."""
         checks.instance(backend, "backend", Backend, "such as find_backend('onnxruntime')")
@@ -77,6 +79,7 @@ class Order:
             if asked is not None:
                 checks.choice(asked, name, get_args(EnginePrecision))
         threads, exported = chosen_threads(threads), bundle.manifest.precision
+        timing_seconds = checks.seconds(timing_seconds, "timing_seconds")
         target = precision or exported
         precisions: dict[Role, EnginePrecision] = {"target": target}
         if bundle.manifest.draft is not None:
@@ -91,7 +94,7 @@ class Order:
                     "Export the checkpoints again with: specbeam export ... --precision fp32"
                 )
         backend.ready()
-        return cls(bundle, backend, precisions, threads)
+        return cls(bundle, backend, precisions, threads, timing_seconds)
 
     @property
     def name(self) -> str:
@@ -112,6 +115,7 @@ def build_engine(
     precision: EnginePrecision | None = None,
     draft_precision: EnginePrecision | None = None,
     threads: int | None = None,
+    timing_seconds: float = TIMING_SECONDS,
     default: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda what, done, total: None,
@@ -121,13 +125,15 @@ def build_engine(
     backend: default ONNX Runtime on the CPU. precision: default the bundle's; fp32 graphs are converted
     where asked. default: make it the bundle's default engine, as the first one built is. What is built is compared with
     the exported graph, on random tokens and on prompts of the bundle's own, and timed against the number of tokens.
-    int8 and int8-weights need histories: `calib.build.build_int8`. Raises `EngineError` where this machine cannot build
-    or run it, and where the two disagree; no engine is left behind then, an earlier one stays.
+    timing_seconds: how long that may take of each graph; calls that were not reached are interpolated. int8 and
+    int8-weights need histories: `calib.build.build_int8`. Raises `EngineError` where this machine cannot build or run
+    it, and where the two disagree; no engine is left behind then, an earlier one stays.
     """
     bundle = bundle if isinstance(bundle, ModelBundle) else open_bundle(bundle)
     order = Order.check(
-        bundle, find_backend("onnxruntime") if backend is None else backend, precision, draft_precision, threads
-    )
+        bundle, find_backend("onnxruntime") if backend is None else backend, precision, draft_precision, threads,
+        timing_seconds,
+    )  # fmt: skip
     for precision in order.precisions.values():
         if precision in QUANTIZED:
             raise OptionError(needs_histories(precision))
@@ -171,6 +177,7 @@ def write_engine(
         }
         for kept in extra:
             shutil.copy(kept, folder)
+        progress("hashing the engine's files", 0, 1)
         facts = EngineFacts(
             schema_version=ENGINE_SCHEMA, backend=order.backend.name, device=order.backend.device,
             precision=order.precisions["target"], threads=order.threads, versions=order.backend.versions(),
@@ -189,6 +196,7 @@ def _build_role(
 ) -> RoleFacts:
     """Build one graph's engine in `folder`; check and time it."""
     bundle, backend, precision = order.bundle, order.backend, order.precisions[role]
+    progress(f"reading {role}", 0, 1)
     exported = bundle.graph(role)
     cache = backend.cache(precision, bundle.manifest.precision)
     source = quantized.path if quantized else exported
@@ -217,24 +225,43 @@ def measure(
     """
     bundle, backend = order.bundle, order.backend
     limits = facts.tensorrt.limits if facts.tensorrt is not None else backend.limits(bundle)
-    original = exported_engine(bundle, role, scratch, order.threads)
     narrow = (folder / CONSTRAINED).is_file()
     served = narrow and bundle.manifest.scoring == "constrained"
-    largest, again = 0.0, rebuild or bundle.rebuild(order.name)
+    said = _said(order, role, scratch, limits, progress)
+    largest, again, engine = 0.0, rebuild or bundle.rebuild(order.name), None
     for catalog_head in sorted({False, narrow}, key=served.__eq__):  # what is timed comes last
+        progress(f"comparing {role}", 0, len(said))
+        engine = None  # one set of weights at a time
         engine = backend.load(bundle, role, folder, facts, order.threads, again, catalog_head=catalog_head)
-        worst = _compared(order, role, OverColumns(original) if catalog_head else original, engine, limits)
-        largest = max(worst, largest)
-    latency = measure_latency(engine, bundle.facts(role), partial(progress, f"timing {role}"), limits)
+        expected = over_columns(said) if catalog_head else said
+        largest = max(_compared(order, role, expected, engine, progress), largest)
+    assert engine is not None
+    timing = partial(progress, f"timing {role}")
+    latency = measure_latency(engine, bundle.facts(role), timing, limits, order.timing_seconds)
     keep(engine)
     return Measurement(max_difference=largest, latency=latency)
 
 
-def _compared(order: Order, role: Role, original: Engine, engine: Engine, limits: Limits | None) -> float:
+def _said(order: Order, role: Role, scratch: Path, limits: Limits | None, progress: Progress) -> list[Answer]:
+    """What the exported graph says, which is closed again: weights may be all that a machine holds once."""
+    bundle, what = order.bundle, f"running the exported {role}"
+    asked = list(cases(bundle.facts(role), bundle.samples(), limits))
+    progress(what, 0, len(asked))
+    said = list[Answer]()
+    refuse = Refusal(bundle, role, order.precisions[role])
+    for answer in answers(exported_engine(bundle, role, scratch, order.threads), asked, refuse):
+        said.append(answer)
+        progress(what, len(said), len(asked))
+    return said
+
+
+def _compared(order: Order, role: Role, said: Sequence[Answer], engine: Engine, progress: Progress) -> float:
     """The largest difference of a log-probability to the exported graph; raises `EngineError` where it is too large."""
     bundle, backend, precision = order.bundle, order.backend, order.precisions[role]
-    asked = cases(bundle.facts(role), bundle.samples(), limits)
-    worst = difference(original, engine, asked, Refusal(bundle, role, precision))
+    worst = 0.0
+    for done, answer in enumerate(said, 1):
+        worst = max(worst, difference([answer], engine, Refusal(bundle, role, precision)))
+        progress(f"comparing {role}", done, len(said))
     if not worst <= TOLERANCE.get(precision, LARGEST):
         versions = ", ".join(f"{library} {version}" for library, version in backend.versions().items())
         raise RefusedError(
@@ -258,5 +285,6 @@ def exported_engine(bundle: ModelBundle, role: Role, scratch: Path, threads: int
         lift_graph(graph, lifted)
         graph, precision = lifted, "fp32"
     return load_ort_engine(
-        graph, bundle.facts(role), device="cpu", precision=precision, threads=threads, columns=bundle.manifest.columns
-    )
+        graph, bundle.facts(role), device="cpu", precision=precision, threads=threads, columns=bundle.manifest.columns,
+        packed=False,
+    )  # fmt: skip

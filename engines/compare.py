@@ -7,10 +7,9 @@ import numpy as np
 
 from ..catalog.errors import EngineError, RefusedError
 from ..catalog.finite import are_logprobs, largest_difference
-from .base import Engine, Float32, ForwardInputs, Int64
+from .base import Engine, Float32, Int64
 from .bundle.facts import EnginePrecision, Limits, ModelFacts, Role
 from .bundle.model import ModelBundle, Sample
-from .cache import KVCache
 from .latency import call, random_tokens
 
 PROMPT, NODES = 30, 20  # random tokens in a prompt, and behind it
@@ -41,43 +40,59 @@ def cases(facts: ModelFacts, samples: Sequence[Sample], limits: Limits | None = 
         yield Case("random tokens", random_tokens(facts, 0, prompt, batch), nodes, most_nodes)
 
 
-def difference(exported: Engine, engine: Engine, found: Iterable[Case], refuse: "Refusal") -> float:
-    """Largest difference of a log-probability between the exported graph and what was built.
+class Answer(NamedTuple):
+    """What an engine said in a case."""
 
-    Raises `EngineError` where either gives what is no log-probability.
+    case: Case
+    logprobs: tuple[Float32, Float32]  # [B, R, C] of the prompt's last tokens, and of the nodes
+
+
+def asked(engine: Engine, case: Case) -> tuple[Float32, Float32]:
+    """Log-probabilities [B, R, C] of a prompt's last tokens, and of the nodes behind it."""
+    cache = engine.new_cache(len(case.prompt))
+    first, second = (
+        engine.forward(call(tokens, past, cache, rows=case.rows), cache).copy()
+        for past, tokens in ((0, case.prompt), (case.prompt.shape[1], case.nodes))
+    )
+    return first, second
+
+
+def answers(exported: Engine, found: Iterable[Case], refuse: "Refusal") -> Iterator[Answer]:
+    """What the exported graph says, to be kept: it need not be in memory any more when others are held against it.
+
+    Raises `EngineError` where that is no log-probability.
+    """
+    for case in found:
+        logprobs = asked(exported, case)
+        if not all(map(are_logprobs, logprobs)):
+            raise refuse.exported(case.what)
+        yield Answer(case, logprobs)
+
+
+def difference(said: Iterable[Answer], engine: Engine, refuse: "Refusal") -> float:
+    """Largest difference of a log-probability between what was said and what an engine says.
+
+    Raises `EngineError` where it gives what is no log-probability.
     """
     worst = 0.0
-    for case in found:
-        caches: list[KVCache] = [one.new_cache(len(case.prompt)) for one in (exported, engine)]
-        for past, tokens in ((0, case.prompt), (case.prompt.shape[1], case.nodes)):
-            a, b = (
-                one.forward(call(tokens, past, cache, rows=case.rows), cache)
-                for one, cache in zip((exported, engine), caches, strict=True)
-            )
-            if not are_logprobs(a):
-                raise refuse.exported(case.what)
-            if not are_logprobs(b):
-                raise refuse.built(case.what)
-            worst = max(worst, largest_difference(a, b))
+    for case, expected in said:
+        got = asked(engine, case)
+        if not all(map(are_logprobs, got)):
+            raise refuse.built(case.what)
+        worst = max(worst, *map(largest_difference, expected, got))
     return worst
 
 
-class OverColumns(Engine):
-    """An engine whose log-probabilities are renormalised over its columns, as those of `CONSTRAINED` graphs are."""
+def over_columns(said: Iterable[Answer]) -> list[Answer]:
+    """Answers renormalised over their columns, as those of `CONSTRAINED` graphs are."""
+    return [Answer(case, (_renormalised(first), _renormalised(second))) for case, (first, second) in said]
 
-    def __init__(self, inner: Engine) -> None:
-        super().__init__(columns=inner.columns)
-        self._inner = inner
 
-    def new_cache(self, batch: int) -> KVCache:
-        return self._inner.new_cache(batch)
-
-    def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
-        logprobs = self._inner.forward(inputs, cache)
-        with np.errstate(invalid="ignore"):  # infinite ones become NaN, which is refused as well
-            shifted = logprobs - logprobs.max(axis=-1, keepdims=True)
-            result: Float32 = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-        return result
+def _renormalised(logprobs: Float32) -> Float32:
+    with np.errstate(invalid="ignore"):  # a row of nothing but minus infinity becomes NaN, which no engine equals
+        shifted = logprobs - logprobs.max(axis=-1, keepdims=True)
+        result: Float32 = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
 
 
 class Refusal(NamedTuple):

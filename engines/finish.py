@@ -9,6 +9,7 @@ from typing import get_args
 
 from msgspec.structs import replace
 
+from ..catalog import checks
 from ..catalog.errors import EngineError, RefusedError
 from ..catalog.files import whole_file
 from ..catalog.temporaries import temporary_directory
@@ -19,6 +20,7 @@ from .bundle.measured import MEASURED_SCHEMA, Measured, Measurement, kernels_fil
 from .bundle.model import ModelBundle
 from .bundle.open import open_bundle
 from .bundle.sealed import sealed
+from .latency import TIMING_SECONDS
 from .machine.gpus import found_gpus, used_gpu
 from .registry import check_source, chosen_threads, find_backend
 
@@ -28,6 +30,7 @@ def finish_engine(
     name: str,
     *,
     threads: int | None = None,
+    timing_seconds: float = TIMING_SECONDS,
     progress: Progress = lambda what, done, total: None,
 ) -> Path:
     """Compare an engine that was built ahead of time with the exported graph, and time its calls, on this GPU.
@@ -46,7 +49,10 @@ def finish_engine(
             f"{bundle.rebuild(name, facts)}"
         )
     folder = bundle.path / "engines" / name
-    order = Order(bundle, backend, {r: each.precision for r, each in facts.roles.items()}, chosen_threads(threads))
+    order = Order(
+        bundle, backend, {r: each.precision for r, each in facts.roles.items()}, chosen_threads(threads),
+        checks.seconds(timing_seconds, "timing_seconds"),
+    )  # fmt: skip
     for role in facts.roles:
         bundle.engine_folder(name, role)  # raises where a file is not as it was written
         check_source(bundle, role, name, facts)

@@ -55,10 +55,13 @@ def _device(name: str) -> str:
     return EngineName.of(name).device
 
 
-def load_engine(bundle: ModelBundle, role: Role, name: str, *, threads: int, scoring: Scoring = "full") -> Engine:
+def load_engine(
+    bundle: ModelBundle, role: Role, name: str, *, threads: int, scoring: Scoring = "full", thrifty: bool = False
+) -> Engine:
     """Open one engine of a bundle by name: `<backend>-<device>-<precision>`.
 
     scoring: what it is for; one for "full" serves both, one for "constrained" may know the catalog's columns alone.
+    thrifty: see `Backend.load`.
     Engines of the torch backend need no building: the bundle's checkpoint is their graph. Raises
     `BundleError` or `EngineError`, saying what to run, where the engine is absent, damaged, or was built
     by another version.
@@ -84,8 +87,9 @@ def load_engine(bundle: ModelBundle, role: Role, name: str, *, threads: int, sco
     folder = bundle.engine_folder(name, role)
     catalog_head = scoring == "constrained" and engine.has_catalog_head(role)
     return backend.load(
-        bundle, role, folder, engine.roles[role], threads, bundle.rebuild(name, engine), catalog_head=catalog_head
-    )
+        bundle, role, folder, engine.roles[role], threads, bundle.rebuild(name, engine), catalog_head=catalog_head,
+        thrifty=thrifty,
+    )  # fmt: skip
 
 
 def check_source(bundle: ModelBundle, role: Role, name: str, engine: EngineFacts) -> None:

@@ -11,6 +11,7 @@ from ..catalog.hashing import UInt64, mix
 from .attention_mask import MASK_TYPES, dense_mask
 from .base import Engine, Float32, ForwardInputs, Int64
 from .cache import KVCache
+from .footprint import Footprint
 
 
 class ScriptedCache(KVCache):
@@ -50,8 +51,11 @@ class ScriptedEngine(Engine):
     logits: the larger, the more peaked each distribution.
     """
 
-    def __init__(self, columns: int, *, seed: int = 0, disagreement: float = 0.0, sharpness: float = 4.0) -> None:
-        super().__init__(columns=columns)
+    def __init__(
+        self, columns: int, *, seed: int = 0, disagreement: float = 0.0, sharpness: float = 4.0,
+        footprint: Footprint | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(columns=columns, footprint=footprint)
         self.seed, self.disagreement, self.sharpness = seed, disagreement, sharpness
 
     def new_cache(self, batch: int) -> ScriptedCache:

@@ -74,8 +74,9 @@ def beside(bundle: ModelBundle, name: str, reference: str, *, threads: int) -> B
 
 
 def _recorded(facts: EngineFacts) -> dict[Shape, float]:
-    """The target's milliseconds by call, as measured when it was built."""
-    return {(point.batch, point.past, point.new): point.milliseconds for point in facts.roles["target"].latency}
+    """The target's milliseconds by call, as measured when it was built; not those that were interpolated."""
+    points = [point for point in facts.roles["target"].latency if not point.interpolated]
+    return {(point.batch, point.past, point.new): point.milliseconds for point in points}
 
 
 def _limits(facts: EngineFacts) -> Limits | None:

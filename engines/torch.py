@@ -15,8 +15,10 @@ from transformers.modeling_utils import AttentionInterface
 
 from ..catalog.errors import EngineError, is_fault, said
 from .base import Engine, Float32, ForwardInputs, Int64
+from .bundle.facts import ModelFacts
 from .cache import KVCache
 from .checkpoint_guard import CONFIG, SAVE_AGAIN, check_checkpoint
+from .footprint import footprint_of
 from .generation import token_settings
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -202,7 +204,9 @@ class TorchEngine(Engine):
 
     def __init__(self, model: PreTrainedModel, vocabulary: NDArray[np.int64], *, precision: str, threads: int) -> None:
         """`model` holds its weights in `precision` already; `threads` 0 leaves PyTorch's number as it is."""
-        super().__init__(columns=len(vocabulary))
+        facts, columns = model_facts(model), len(vocabulary)
+        footprint = footprint_of(facts, precision, columns=columns, rows_of_head=facts.vocabulary)
+        super().__init__(columns=columns, footprint=footprint if model.device.type == "cpu" else None)
         self._graph = GraphModule(model, vocabulary).to(model.device).eval()
         self.device = model.device
         self._threads = threads
@@ -227,6 +231,23 @@ class TorchEngine(Engine):
             logprobs, *cache.tensors = self._graph(ids, positions, mask, rows, cache.tensors)
             result: Float32 = logprobs.cpu().numpy()
         return result
+
+
+def model_facts(model: PreTrainedModel) -> ModelFacts:
+    """What manifests say of a model."""
+    config = model.config
+    return ModelFacts(
+        architecture=type(model).__name__,
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        layers=int(config.num_hidden_layers),
+        kv_heads=int(config.num_key_value_heads),
+        head_dim=head_dim(config),
+        vocabulary=len(matrix(model.get_output_embeddings())),  # type: ignore[no-untyped-call]
+        context=int(config.max_position_embeddings),
+        heads=int(config.num_attention_heads),
+        hidden=int(config.hidden_size),
+        intermediate=int(config.intermediate_size),
+    )
 
 
 def uploaded(arrays: Sequence[Int64], device: torch.device) -> list[torch.Tensor]:

@@ -117,7 +117,7 @@ def export_bundle(
             )
             for role, source in sources.items()
         }  # fmt: skip
-        progress("writing the manifest")
+        progress("hashing its files, and writing the manifest")
         manifest = _manifest(part, facts, spec, identifiers, precision, scoring, room, max_top_k)
         manifest = replace(manifest, prompt_options=options, trained_prompt=trained and trained.prompt)
         (part / MANIFEST).write_bytes(sealed(manifest))

@@ -12,10 +12,9 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrain
 
 from ..catalog.errors import EngineError, ExportError, is_fault, said
 from ..catalog.records import read_json
-from ..engines.bundle.facts import ModelFacts
 from ..engines.checkpoint_guard import CONFIG, SAVE_AGAIN, read_decoder, weight_files
 from ..engines.generation import not_applied
-from ..engines.torch import DTYPES, head_dim, load_model, matrix
+from ..engines.torch import DTYPES, load_model, matrix
 from .adapter import CONFIG as ADAPTER
 from .adapter import Adapter
 from .quiet import quiet
@@ -83,7 +82,7 @@ class Checkpoint:
                 model = self.adapter.merge(base, self.tokenizer.get_vocab(), base_tokens, identifiers)
         check_rows(self.directory, self.tokenizer, len(matrix(model.get_input_embeddings())))
         cast_parameters(model, dtype)
-        unfit = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+        unfit = [name for name, weight in model.named_parameters() if not _finite(weight)]
         if unfit:
             raise ExportError(
                 f"{self.directory}: {len(unfit)} weights are not finite in {precision} (first: {unfit[0]}). "
@@ -99,18 +98,9 @@ class Checkpoint:
             return None
 
 
-def model_facts(model: PreTrainedModel) -> ModelFacts:
-    """What the manifest says of a model."""
-    config = model.config
-    return ModelFacts(
-        architecture=type(model).__name__,
-        parameters=sum(weight.numel() for weight in model.parameters()),
-        layers=int(config.num_hidden_layers),
-        kv_heads=int(config.num_key_value_heads),
-        head_dim=head_dim(config),
-        vocabulary=len(matrix(model.lm_head)),
-        context=int(config.max_position_embeddings),
-    )
+def _finite(weight: torch.Tensor) -> bool:
+    """Whether all numbers are some; without a copy of the weight. A NaN among them is the least and the largest."""
+    return bool(torch.isfinite(torch.stack(torch.aminmax(weight))).all())
 
 
 def cast_parameters(model: PreTrainedModel, dtype: torch.dtype) -> None:

@@ -1,5 +1,6 @@
 """One checkpoint's part of a bundle: its graph, compared with the model, and a copy of the checkpoint."""
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.bundle.facts import ModelFacts
-from .checkpoint import Checkpoint, model_facts
+from ..engines.torch import model_facts
+from .checkpoint import Checkpoint
 from .onnx import EXTERNAL_BYTES, export_graph
-from .parity import check_parity
+from .parity import compare_graph, expected_of
 from .quiet import quiet
 
+GIGABYTE = 10**9
 Progress = Callable[[str], None]
 
 
@@ -47,12 +50,30 @@ def export_model(
     facts = model_facts(model)
     columns = np.arange(facts.vocabulary) if vocabulary is None else vocabulary
     if settings.checkpoints:
+        progress(f"keeping a copy of the {role}'s checkpoint")
         with quiet():
             model.save_pretrained(folder / "checkpoint")
             source.tokenizer.save_pretrained(folder / "checkpoint")
     progress(f"exporting the {role}'s graph ({facts.parameters:,} parameters)")
-    export_graph(model, columns, folder / "model.onnx", external_bytes=settings.external_bytes)
+    graph, told = folder / "model.onnx", Written(progress, role)
+    export_graph(model, columns, graph, external_bytes=settings.external_bytes, progress=told)
+    progress(f"asking the {role} itself")
+    expected = expected_of(model, columns)
+    del model  # before the graph is opened: memory need not hold the weights twice
+    gc.collect()
     progress(f"comparing the {role}'s graph with its model")
-    report = check_parity(folder / "model.onnx", model, columns, settings.precision)
+    report = compare_graph(graph, expected, settings.precision)
     progress(f"the {role}'s graph agrees with its model ({report.summary()})")
     return facts
+
+
+class Written:
+    """Tells of every gigabyte of a graph's weights that is about to be written."""
+
+    def __init__(self, progress: Progress, role: str) -> None:
+        self._progress, self._role, self._next = progress, role, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        if done >= self._next:
+            self._progress(f"writing the {self._role}'s weights: {done / GIGABYTE:.0f} of {total / GIGABYTE:.1f} GB")
+            self._next = done + GIGABYTE

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from ..catalog.errors import ExportError
 from ..engines.torch import GraphModule, head_dim
 from ..graphs import EXTERNAL_BYTES as EXTERNAL_BYTES
-from ..graphs.files import save_graph
+from ..graphs.files import Progress, save_graph
 from ..graphs.wanted_rows import pick_rows_early
 from ..graphs.write import forget_shapes
 from .quiet import quiet
@@ -24,12 +24,17 @@ Axes = tuple[str | int, ...]
 
 
 def export_graph(
-    model: PreTrainedModel, vocabulary: NDArray[np.int64], path: Path, *, external_bytes: int = EXTERNAL_BYTES
+    model: PreTrainedModel,
+    vocabulary: NDArray[np.int64],
+    path: Path,
+    *,
+    external_bytes: int = EXTERNAL_BYTES,
+    progress: Progress = lambda done, total: None,
 ) -> None:
     """Write the graph of `model` to `path`, and its weights to `path` + ".data" if they exceed `external_bytes`.
 
-    vocabulary [C]: the token ids that become the columns of `logprobs`. The model's attention is
-    replaced (`engines.torch.masked_attention`). Raises `ExportError` when the trace fixed an axis
+    vocabulary [C]: the token ids that become the columns of `logprobs`; progress: as of `save_graph`. The model's
+    attention is replaced (`engines.torch.masked_attention`). Raises `ExportError` when the trace fixed an axis
     that the contract leaves open.
     """
     module = GraphModule(model, vocabulary).eval()
@@ -43,18 +48,23 @@ def export_graph(
             input_names=list(inputs),
             output_names=list(outputs),
             dynamic_shapes=_dynamic(model.config.num_hidden_layers),
+            optimize=False,
             verbose=False,
         )
         if program is None:
             raise ExportError("torch.onnx.export returned no graph. Install torch 2.11 or later.")
         graph = program.model
+        traced = list(graph.graph.initializers.values())
+        program.optimize()
         _name_axes(graph.graph.inputs, inputs)
         _name_axes(graph.graph.outputs, outputs)
         _store_once(graph)
         passes.CommonSubexpressionEliminationPass()(graph)
         pick_rows_early(graph)
         _tidy(graph)
-        save_graph(graph, path, external_bytes=external_bytes)
+        save_graph(graph, path, external_bytes=external_bytes, progress=progress)
+        for value in (*traced, *graph.graph.initializers.values()):
+            value.const_value = None  # onnxscript's rules keep hold of the last graph they saw, weights and all
 
 
 def _example(model: PreTrainedModel) -> tuple[object, ...]:

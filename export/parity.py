@@ -1,8 +1,9 @@
 """The proof that a graph computes what the Hugging Face model computes.
 
 Token trees are packed behind prompts of unequal lengths, with padding anywhere, and go through the
-graph with a tree mask; the model reads each root-to-leaf path the ordinary way, one sequence at a
-time and with Transformers' own attention, so that an error in our wrapper shows as well.
+graph with a tree mask; the model reads each root-to-leaf path the ordinary way, as a sequence of its
+own and with Transformers' own attention, so that an error in our wrapper shows as well. The model may
+be gone when the graph runs: memory then holds the weights once.
 """
 
 import tempfile
@@ -24,6 +25,7 @@ from ..engines.torch import head_dim, matrix, torch_threads
 from ..graphs.lift import lift_graph
 from .checkpoint import cast_parameters
 from .quiet import quiet
+from .scenes import Scene, random_scene
 
 Forward = Callable[[Sequence[NDArray[Any]]], list[NDArray[Any]]]  # the graph's inputs, in their order
 
@@ -37,38 +39,29 @@ SMALL = 50_000_000  # parameters below which a few tokens are too little work to
 
 
 @dataclass(frozen=True)
-class Scene:
-    """B token trees in T slots each. Parents come before children; the rest is padding."""
-
-    tokens: NDArray[np.int64]  # [B, T]
-    parents: NDArray[np.int64]  # [B, T] slot of the parent; -1 at a root, -2 in padding
-    depths: NDArray[np.int64]  # [B, T]
-    sees: NDArray[np.bool_]  # [B, T, T] slot i sees slot j: itself and its ancestors
-
-    @property
-    def real(self) -> NDArray[np.bool_]:
-        """[B, T]: slots that are not padding."""
-        return self.parents > -2
-
-    def path(self, request: int, slot: int) -> list[int]:
-        """The slots from the root to `slot`, both included."""
-        path = [slot]
-        while (parent := int(self.parents[request, path[-1]])) >= 0:
-            path.append(parent)
-        return path[::-1]
-
-    def leaves(self, request: int) -> list[int]:
-        """Slots that are nobody's parent."""
-        inner = set(self.parents[request].tolist())
-        return [slot for slot in np.flatnonzero(self.real[request]).tolist() if slot not in inner]
-
-
-@dataclass(frozen=True)
 class Reference:
     """What the plain model says; undefined in padding."""
 
     logprobs: NDArray[np.float32]  # [B, T, C]
     presents: list[NDArray[np.float32]]  # key, value of every layer: [B, T, G, D]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a graph is held against."""
+
+    architecture: str
+    layers: int
+    kv_heads: int
+    head_dim: int
+    scenes: list[Scene]
+    references: list[Reference]  # of the scenes
+    rng: np.random.Generator  # what is left to chance
+
+    def empty_past(self, scene: Scene, precision: str) -> list[NDArray[Any]]:
+        """Keys and values [B, G, 0, D] of an empty cache."""
+        shape = (len(scene.tokens), self.kv_heads, 0, self.head_dim)
+        return [np.zeros(shape, MASK_TYPES[precision].dtype)] * (2 * self.layers)
 
 
 @dataclass(frozen=True)
@@ -97,47 +90,72 @@ def check_parity(
 ) -> ParityReport:
     """Compare an exported graph with its model: batch 1 and 3, without and with past, under a tree mask.
 
-    Leaves `model` in float32 (same rounded weights) and with eager attention. Raises `ExportError`
-    with the largest difference, its place and the threshold; and where the model itself computes what is no number.
+    Leaves `model` as `expected_of` does, and raises as `expected_of` and `compare_graph` do.
+    """
+    return compare_graph(graph, expected_of(model, vocabulary, seed=seed), precision)
+
+
+def expected_of(model: PreTrainedModel, vocabulary: NDArray[np.int64], *, seed: int = SEED) -> Expected:
+    """What a model says of some token trees.
+
+    Leaves `model` in float32 (same rounded weights) and with eager attention. Raises `ExportError` where the model
+    itself computes what is no number.
     """
     cast_parameters(model, torch.float32)
     with quiet():
         model.set_attn_implementation("eager")
-    rng = np.random.default_rng(seed)
-    rows, context = len(matrix(model.lm_head)), int(model.config.max_position_embeddings)
+    rng, config = np.random.default_rng(seed), model.config
+    rows, context = len(matrix(model.lm_head)), int(config.max_position_embeddings)
     scenes = [random_scene(rng, batch, vocabulary, rows, context) for batch in (1, 3)]
-    expected = [reference(model, scene, vocabulary) for scene in scenes]
-    if not all(are_logprobs(truth.logprobs[scene.real]) for scene, truth in zip(scenes, expected, strict=True)):
+    references = [reference(model, scene, vocabulary) for scene in scenes]
+    if not all(are_logprobs(truth.logprobs[scene.real]) for scene, truth in zip(scenes, references, strict=True)):
         raise ExportError(
             f"The {type(model).__name__} itself gives NaN or infinity as a log-probability, even in float32: its "
             "weights are damaged. Mend the checkpoint, or export an earlier one."
         )
+    return Expected(
+        type(model).__name__, int(config.num_hidden_layers), int(config.num_key_value_heads), head_dim(config),
+        scenes, references, rng,
+    )  # fmt: skip
+
+
+def compare_graph(graph: Path, expected: Expected, precision: str) -> ParityReport:
+    """Compare an exported graph with what its model said.
+
+    Raises `ExportError` with the largest difference, its place and the threshold.
+    """
     differences: dict[tuple[str, str], Difference] = {}
     with tempfile.TemporaryDirectory(prefix=".parity.", dir=graph.parent) as scratch:
         for run, path in _runs(graph, precision, Path(scratch)).items():
             forward = onnx_forward(path)
             worst = [
-                compare(forward, scene, truth, cut, MASK_TYPES[run], empty_past(model, scene, run), rng)
-                for scene, truth in zip(scenes, expected, strict=True)
+                compare(forward, scene, truth, cut, MASK_TYPES[run], expected.empty_past(scene, run), expected.rng)
+                for scene, truth in zip(expected.scenes, expected.references, strict=True)
                 for cut in (0, scene.tokens.shape[1] * 2 // 3)
             ]
+            del forward  # one set of weights at a time
             for kind in ("logprobs", "present"):
                 differences[run, kind] = max((found[kind] for found in worst), key=_size)
+    _refuse(differences, expected.architecture)
+    return ParityReport(differences)
+
+
+def _refuse(differences: dict[tuple[str, str], Difference], architecture: str) -> None:
+    """Raise `ExportError` where a difference is larger than is allowed."""
     for (run, kind), difference in sorted(differences.items(), key=lambda found: found[0][0] != "fp32"):
         if not difference.relative <= TOLERANCE[run]:  # also NaN
             if run == "fp16" and not np.isfinite(difference.relative):  # and fp32 has passed
                 raise ExportError(
-                    f"The {type(model).__name__}'s activations overflow in fp16, whose largest finite number is "
+                    f"The {architecture}'s activations overflow in fp16, whose largest finite number is "
                     f"65,504: {difference.where}. In float32 its graph is right. Export it with --precision bf16 or "
                     "fp32."
                 )
             raise ExportError(
-                f"The exported graph differs from the {type(model).__name__} it was made from: {kind} by "
+                f"The exported graph differs from the {architecture} it was made from: {kind} by "
                 f"{difference.absolute:.3g} ({difference.relative:.3g} of the scale; at most {TOLERANCE[run]:g} is "
                 f"allowed in {run}), in {difference.where}. The export is given up. This is a fault of the exporter "
                 "or of these versions of torch, transformers and onnxruntime: please report it with them."
             )
-    return ParityReport(differences)
 
 
 def _runs(graph: Path, precision: str, scratch: Path) -> dict[str, Path]:
@@ -153,34 +171,11 @@ def _size(difference: Difference) -> float:
     return np.inf if np.isnan(difference.relative) else difference.relative
 
 
-def random_scene(rng: np.random.Generator, batch: int, vocabulary: NDArray[np.int64], rows: int, context: int) -> Scene:
-    """Prompts of unequal lengths, each with a branching tree behind it, spread over padded slots."""
-    longest = max(min(24, context - 6), 1)
-    prompts = longest - rng.permutation(batch) * (longest // 4)
-    branches = 10
-    width = longest + branches + 5
-    tokens = rng.choice(vocabulary, (batch, width))
-    anything = rng.random((batch, width)) < 0.3  # also tokens that are not the catalog's
-    tokens[anything] = rng.integers(0, rows, anything.sum())
-    parents = np.full((batch, width), -2, np.int64)
-    depths = np.zeros((batch, width), np.int64)
-    sees = np.tile(np.eye(width, dtype=bool), (batch, 1, 1))
-    for b, prompt in enumerate(prompts):
-        slots = np.sort(rng.permutation(width)[: prompt + branches])
-        for i, slot in enumerate(slots):
-            if i == 0:
-                parents[b, slot] = -1
-                continue
-            deep = depths[b, slots[:i]] >= min(prompt + 3, context - 1)
-            open_slots = slots[max(prompt - 1, 0) : i][~deep[max(prompt - 1, 0) :]]
-            parent = slots[i - 1] if i < prompt else rng.choice(open_slots)
-            parents[b, slot], depths[b, slot] = parent, depths[b, parent] + 1
-            sees[b, slot] |= sees[b, parent]
-    return Scene(tokens.astype(np.int64), parents, depths, sees)
-
-
 def reference(model: PreTrainedModel, scene: Scene, vocabulary: NDArray[np.int64]) -> Reference:
-    """Every root-to-leaf path through the plain model, one sequence at a time."""
+    """Every root-to-leaf path through the plain model, each a sequence of its own; those of a tree in one call.
+
+    Shorter ones are filled up behind their ends, which no token in front of them sees.
+    """
     batch, width = scene.tokens.shape
     config = model.config
     shape = (batch, width, int(config.num_key_value_heads), head_dim(config))
@@ -189,21 +184,19 @@ def reference(model: PreTrainedModel, scene: Scene, vocabulary: NDArray[np.int64
     columns = torch.from_numpy(vocabulary)
     threads = 1 if model.num_parameters() < SMALL else 0
     for b in range(batch):
-        for leaf in scene.leaves(b):
-            path = scene.path(b, leaf)
-            with torch.inference_mode(), torch_threads(threads):
-                output = model(input_ids=torch.from_numpy(scene.tokens[b, path])[None], use_cache=True)
-                logprobs[b, path] = output.logits[0].float().log_softmax(-1)[:, columns].numpy()
-                tensors = [t for layer in output.past_key_values.layers for t in (layer.keys, layer.values)]
+        paths = [scene.path(b, leaf) for leaf in scene.leaves(b)]
+        tokens = np.zeros((len(paths), max(map(len, paths))), np.int64)
+        for row, path in zip(tokens, paths, strict=True):
+            row[: len(path)] = scene.tokens[b, path]
+        with torch.inference_mode(), torch_threads(threads):
+            output = model(input_ids=torch.from_numpy(tokens), use_cache=True)
+            tensors = [t for layer in output.past_key_values.layers for t in (layer.keys, layer.values)]
+            for i, path in enumerate(paths):
+                row = output.logits[i, : len(path)].float().log_softmax(-1)[:, columns]
+                logprobs[b, path] = row.numpy()
                 for present, tensor in zip(presents, tensors, strict=True):
-                    present[b, path] = tensor[0].transpose(0, 1).float().numpy()
+                    present[b, path] = tensor[i, :, : len(path)].transpose(0, 1).float().numpy()
     return Reference(logprobs, presents)
-
-
-def empty_past(model: PreTrainedModel, scene: Scene, precision: str) -> list[NDArray[Any]]:
-    """Keys and values [B, G, 0, D] of an empty cache."""
-    shape = (len(scene.tokens), int(model.config.num_key_value_heads), 0, head_dim(model.config))
-    return [np.zeros(shape, MASK_TYPES[precision].dtype)] * (2 * model.config.num_hidden_layers)
 
 
 def compare(
@@ -259,6 +252,7 @@ def onnx_forward(path: Path) -> Forward:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # PyTorch wants the cores next
+    options.add_session_config_entry("session.disable_prepacking", "1")  # weights stay in their file, mapped
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0

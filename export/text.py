@@ -83,6 +83,7 @@ def export_text(
         tokenizer = _copy_tokenizer(source, part / TOKENIZER_FILE, ends)
         settings = GraphSettings(precision, checkpoints, external_bytes, progress)
         facts = export_model("target", source, None, part / "target", settings)
+        progress("hashing its files, and writing the manifest")
         manifest = TextManifest(
             schema_version=SCHEMA_VERSION,
             specbeam_version=__version__,

@@ -1,9 +1,8 @@
 """Transposed weights stored as they are used: quantizers want a constant second input of MatMul."""
 
-import numpy as np
 import onnx_ir as ir
 
-from .write import add_weight, lazy_tensor
+from .write import add_weight, laid_out, lazy_tensor
 
 
 def fold_weights(model: ir.Model) -> None:
@@ -33,4 +32,4 @@ def _permutation(node: ir.Node, rank: int) -> tuple[int, ...]:
 
 def _transposed(tensor: ir.TensorProtocol, perm: tuple[int, ...], name: str) -> ir.LazyTensor:
     shape = [tensor.shape.numpy()[axis] for axis in perm]
-    return lazy_tensor(lambda: np.ascontiguousarray(tensor.numpy().transpose(perm)), tensor.dtype, shape, name)
+    return lazy_tensor(lambda: laid_out(tensor.numpy().transpose(perm)), tensor.dtype, shape, name)

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..catalog.errors import EngineError
 
+TILE = 128  # rows and columns that are turned at once
+
 
 class Writer:
     """Writes nodes into a graph, in front of one of its nodes.
@@ -64,6 +66,22 @@ def lazy_tensor(
 ) -> ir.LazyTensor:
     """A tensor that is computed whenever it is read or saved: memory holds one at a time."""
     return ir.LazyTensor(lambda: ir.tensor(compute(), dtype, name=name), dtype, ir.Shape(shape), name=name)
+
+
+def laid_out(array: NDArray[Any]) -> NDArray[Any]:
+    """The same array in the order of its axes, row by row, as files hold it.
+
+    A transposed matrix is copied in tiles that fit the processor's caches: many times as fast as NumPy's own way of
+    writing it to a file, element by element.
+    """
+    if array.flags.c_contiguous or array.ndim != 2:
+        return np.ascontiguousarray(array).reshape(array.shape)
+    result = np.empty(array.shape, array.dtype)
+    for row in range(0, array.shape[0], TILE):
+        for column in range(0, array.shape[1], TILE):
+            tile = np.s_[row : row + TILE, column : column + TILE]
+            result[tile] = array[tile]
+    return result
 
 
 def replace_node(node: ir.Node, value: ir.Value) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import copy
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -14,6 +15,8 @@ from .loaded import Loaded
 from .modes import drafter_of, scoring_of, verifier_of
 from .options import Verification
 from .planning.policy import Planning
+from .room import Room
+from .search.call_room import CallRoom
 from .search.evaluator import TreeEvaluator
 from .search.filters import FilterCompiler
 from .search.nodes import EvaluatedNodes
@@ -29,24 +32,28 @@ class BatchSearch:
     """How batches are searched. What all of them share is kept here; safe to share between threads."""
 
     def __init__(
-        self, loaded: Loaded, verification: Verification, filters: FilterCompiler, *, reuse: bool
+        self, loaded: Loaded, verification: Verification, filters: FilterCompiler, *, reuse: bool,
+        room: Room | None = None,
     ) -> None:  # fmt: skip
-        self._loaded, self._filters, self._reuse = loaded, filters, reuse
+        """room: what searches may take of memory; None: what they do."""
+        self._loaded, self._filters, self._reuse, self._room = loaded, filters, reuse, room
         self._verify_by(verification)
         self._hashes = prefix_hashes(loaded.trie)
         beginning = np.array(loaded.prompts.spec.prefix_ids, np.int64)
-        self._target = SharedPrefix(loaded.target, beginning)
-        self._draft = None if loaded.draft is None else SharedPrefix(loaded.draft, beginning)
+        shared = partial(SharedPrefix, tokens=beginning, limited=room is not None)
+        self._target, self._draft = shared(loaded.target), None if loaded.draft is None else shared(loaded.draft)
 
-    def over(self, loaded: Loaded, filters: FilterCompiler) -> "BatchSearch":
+    def over(self, loaded: Loaded, filters: FilterCompiler, room: Room | None) -> "BatchSearch":
         """The same engines, and what they have cached of all prompts, over another catalog of theirs."""
         other = copy(self)
+        other._room = room
         other._loaded, other._filters, other._hashes = loaded, filters, prefix_hashes(loaded.trie)
         return other
 
-    def verifying(self, verification: Verification) -> "BatchSearch":
+    def verifying(self, verification: Verification, room: Room | None) -> "BatchSearch":
         """The same, verified otherwise. Raises `OptionError` where these engines do not score for it."""
         other = copy(self)
+        other._room = room
         other._verify_by(verification)
         return other
 
@@ -85,21 +92,23 @@ class BatchSearch:
         view = TrieView(self._loaded.trie, self.scoring.kind, filters)
         noise = Noise(seeds(requests, self._verification.seed or 0), keys(requests), self._hashes)
         known = EvaluatedNodes(view, self.scoring, noise if self._sampled else None)  # draft and target perturb alike
-        target = TreeEvaluator(self._target, view, known, prompts, stats, "target")
+        room = None if self._room is None else self._room.of_batch()
+        target = TreeEvaluator(self._target, view, known, prompts, stats, "target", room)
         believed = EvaluatedNodes(view, self.scoring)
-        guesses = self._guesses(believed, view, requests, stats)
+        guesses = self._guesses(believed, view, requests, stats, room)
         drafter = drafter_of(self._verification, guesses, view, noise, len(requests))
         verifier = verifier_of(self._verification, view, noise)
         return Assembled(filters, view, noise, believed, target, drafter, verifier)
 
     def _guesses(
-        self, believed: EvaluatedNodes, view: TrieView, requests: Sequence[Request], stats: DecodeStats
-    ) -> Guesses | None:
+        self, believed: EvaluatedNodes, view: TrieView, requests: Sequence[Request], stats: DecodeStats,
+        room: CallRoom | None,
+    ) -> Guesses | None:  # fmt: skip
         """What the batch's drafts are guessed by; believed: where the draft's beliefs are kept."""
         model = None
         if self._draft is not None:
             prompts = [request.prompt for request in requests]
-            model = ModelGuesses(TreeEvaluator(self._draft, view, believed, prompts, stats, "draft"))
+            model = ModelGuesses(TreeEvaluator(self._draft, view, believed, prompts, stats, "draft", room))
         if self._loaded.pool is None:
             return model
         pool = PoolGuesses(self._loaded.pool, view, self.scoring, requests, stats)

@@ -63,7 +63,7 @@ class Chosen:
         """With the engines."""
         return Loaded.of(
             self.bundle, self.items, self.engine, self.drafting, threads=self.threads,
-            scoring=scoring_of(self.verification).kind,
+            scoring=scoring_of(self.verification).kind, thrifty=self.batching.memory is not None,
         )  # fmt: skip
 
     def encoder(self) -> RequestEncoder:

@@ -1,6 +1,7 @@
 """What serves, loaded once: a bundle's catalog and prompts, and its engines."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ..catalog.items import Catalog
 from ..catalog.prompts.encoder import PromptEncoder
@@ -33,18 +34,17 @@ class Loaded:
     @classmethod
     def of(
         cls, bundle: Bundle, items: tuple[Catalog, ItemTrie], engine: str, drafting: Drafting, *, threads: int,
-        scoring: ScoringKind = "full",
+        scoring: ScoringKind = "full", thrifty: bool = False,
     ) -> "Loaded":  # fmt: skip
         """Load a bundle's engines of one name.
 
-        items: the bundle's; drafting: with the drafter of `drafter_for`; scoring: what they are for, see `load_engine`.
+        items: the bundle's; drafting: with the drafter of `drafter_for`; scoring, thrifty: see `load_engine`.
         """
         (catalog, trie), pool = items, drafting.opened_pool()
-        target = load_engine(bundle, "target", engine, threads=threads, scoring=scoring)
+        load = partial(load_engine, bundle, name=engine, threads=threads, scoring=scoring, thrifty=thrifty)
         drafts = drafting.drafter in ("model", "both")
         return cls(
-            catalog, trie, bundle.prompts(trie), target,
-            load_engine(bundle, "draft", engine, threads=threads, scoring=scoring) if drafts else None,
+            catalog, trie, bundle.prompts(trie), load("target"), load("draft") if drafts else None,
             None if pool is None else CatalogPool(pool, catalog, trie),
             bundle.manifest.max_top_k, name_and_precision(bundle, "target", engine), scoring,
             bundle.manifest.end_token,

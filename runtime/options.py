@@ -140,6 +140,11 @@ class Batching:
     """What a batch may be."""
 
     size: int = 8  # requests in one call, at most
+    memory: int | None = None  # bytes that this process may have, what is loaded included; None: whatever it takes
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", checks.whole_number(self.size, "a batch's size"))
+        if self.memory is not None:
+            object.__setattr__(
+                self, "memory", checks.whole_number(self.memory, "a batch's memory", 1, checks.MOST_MEMORY)
+            )

@@ -1,6 +1,6 @@
 """The public face: histories in, ranked items out."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
 from threading import Lock
@@ -24,7 +24,8 @@ from .flight import Flight
 from .loaded import Loaded
 from .options import Batching, Drafting, EngineChoice, Verification
 from .planning.kept import Memory
-from .planning.policy import Planning
+from .planning.policy import FixedPlanning, Planning
+from .room import Room
 from .search.filters import ItemFilter
 from .stats import DecodeStats
 from .types import DrafterKind, Mode, Recommendation, Request, RequestFailure, Round, ScoringKind
@@ -51,11 +52,13 @@ class Recommender:
         self.verification = checked_verification(verification)
         self.catalog, self.trie = loaded.catalog, loaded.trie
         self.max_k = None if loaded.max_k is None else checks.whole_number(loaded.max_k, "max_k")
-        self.batch_size = checked_batching(batching).size
+        batching = checked_batching(batching)
+        self.batch_size, self._limit = batching.size, batching.memory
         self.stats, self.planning = DecodeStats(self.trie.length), planning
         self.encoder = RequestEncoder(loaded.catalog, loaded.trie, loaded.prompts, self.max_k)
+        self._room = self._room_of(loaded)
         filters, reuse = self.encoder.filters, checks.flag(reuse, "reuse")
-        self._search = BatchSearch(loaded, self.verification, filters, reuse=reuse)
+        self._search = BatchSearch(loaded, self.verification, filters, reuse=reuse, room=self._room)
         self._engine, self._lock, self._memory, self._chosen = loaded.engine, Lock(), memory, chosen
         self._loaded = loaded
 
@@ -116,7 +119,8 @@ class Recommender:
             chosen = self._chosen.verifying(verification)
             other.verification, other.planning, other._memory = chosen.verification, chosen.planning, chosen.memory
             other._chosen = chosen
-        other._search = self._search.verifying(other.verification)
+        other._room = other._room_of(self._loaded)
+        other._search = self._search.verifying(other.verification, other._room)
         return other
 
     def with_catalog(self, catalog: Catalog) -> "Recommender":
@@ -129,7 +133,8 @@ class Recommender:
         other.catalog, other.trie, other._loaded = catalog, loaded.trie, loaded
         other.encoder = RequestEncoder(catalog, loaded.trie, loaded.prompts, self.max_k)
         other.stats = DecodeStats(loaded.trie.length)
-        other._search = self._search.over(loaded, other.encoder.filters)
+        other._room = other._room_of(loaded)
+        other._search = self._search.over(loaded, other.encoder.filters, other._room)
         other._chosen = None if self._chosen is None else self._chosen.with_items(catalog, loaded.trie)
         other._memory = None
         return other
@@ -205,21 +210,53 @@ class Recommender:
         """As `run`, batch by batch as they are done: requests of about the same length, by their numbers."""
         k, requests = check_k(k, self.max_k), listed_requests(requests, self.trie)
         for chosen in batched(requests, self.batch_size):
-            stats = DecodeStats(self.trie.length, log=[])
-            answers = self._search.run([requests[i] for i in chosen], k, self.planning, stats)
-            with self._lock:
-                self.stats.merge(stats)
-            if self._memory is not None:
-                self._memory.now_and_then()
-            yield {
-                i: failure(i, requests[i].user, self._engine) if answer is None else answer
-                for i, answer in zip(chosen, answers, strict=True)
-            }
+            answers: dict[int, Recommendation | RequestFailure] = {}
+            for part in self._parts([requests[i] for i in chosen], k):
+                answers |= self._answers([chosen[place] for place in part], requests, k)
+            yield answers
+
+    def _room_of(self, loaded: Loaded) -> Room | None:
+        """What its searches may take of memory; None: what they do."""
+        if self._limit is None:
+            return None
+        shape = self.planning.shape if isinstance(self.planning, FixedPlanning) else None
+        bound = shape is not None and not self.verification.lossless
+        return Room(self._limit, loaded, loaded.trie.length * shape.width * shape.length if bound and shape else 0)
+
+    def _parts(self, requests: Sequence[Request], k: int) -> list[list[int]]:
+        """A batch's requests by their places: all at a time, where memory holds them."""
+        return [list(range(len(requests)))] if self._room is None else self._room.parts(requests, k)
+
+    def _answers(
+        self, numbers: list[int], requests: Sequence[Request], k: int
+    ) -> dict[int, Recommendation | RequestFailure]:
+        """Some requests' answers, from one search."""
+        first = requests[numbers[0]]
+        if len(numbers) == 1 and (reason := self.too_large(first, k)):
+            return {numbers[0]: RequestFailure(numbers[0], first.user, self._engine, reason)}
+        stats = DecodeStats(self.trie.length, log=[])
+        found = self._search.run([requests[i] for i in numbers], k, self.planning, stats)
+        with self._lock:
+            self.stats.merge(stats)
+        if self._memory is not None:
+            self._memory.now_and_then()
+        return {
+            i: failure(i, requests[i].user, self._engine) if answer is None else answer
+            for i, answer in zip(numbers, found, strict=True)
+        }
 
     def flight(self, requests: Iterable[Request], k: int = 20) -> Flight:
         """Requests about to begin, for hosts that let others join between rounds; `tally` what it counts."""
         k, each = check_k(k, self.max_k), listed_requests(requests, self.trie)
         return self._search.flight(each, k, self.planning, DecodeStats(self.trie.length, log=[]))
+
+    def fitting(self, requests: Sequence[Request], k: int = 20) -> int:
+        """How many of the first requests may share a flight, as memory has it; one, where it does not hold any."""
+        return len(requests) if self._room is None else self._room.first(requests, k)
+
+    def too_large(self, request: Request, k: int = 20) -> str | None:
+        """Why memory does not suffice for a request alone; None where it does."""
+        return None if self._room is None else self._room.why_not(request, k)
 
     def tally(self, flight: Flight) -> DecodeStats:
         """Add what a flight has counted since the last time, and return it."""

@@ -5,6 +5,7 @@ from time import perf_counter
 import numpy as np
 
 from .drafting.drafter import Drafter, empty_tree, enumerated, merged
+from .options import LOSSLESS
 from .planning.policy import Course, Planning
 from .search.evaluator import TreeEvaluator
 from .search.trie_view import TrieView
@@ -131,12 +132,25 @@ class Session:
         with self._stats.timed("planning"):
             widths, enumerate = course.plan(frontier)
         tree = self._nothing
+        if not self._has_room(frontier, widths):
+            widths, enumerate = np.zeros_like(widths), np.zeros_like(enumerate)
         if widths.any():
             tree = self._drafter.propose(frontier, self._target.nodes, widths)
             self._stats.nodes_drafted += len(tree.nodes)
         if enumerate.any():
-            tree = merged(tree, enumerated(tree.mode, frontier, self._view, enumerate))
+            whole = merged(tree, enumerated(tree.mode, frontier, self._view, enumerate))
+            if not self._has_room(frontier, np.bincount(whole.nodes.request)[:, None]):
+                return tree, np.zeros_like(enumerate)
+            tree = whole
         return tree, enumerate
+
+    def _has_room(self, frontier: Frontier, drafted: Int64) -> bool:
+        """Whether memory lets so many nodes [B, levels] be drafted beside all that will be needed."""
+        if not (self._target.limited and self._drafter.mode in LOSSLESS):  # others' lists depend on what is drafted
+            return True
+        nodes = np.diff(self._view.trie.level_start)[int(frontier.depth.min(initial=0)) : -1]
+        needed = int(np.minimum(nodes, frontier.width.max(initial=0)).sum())
+        return self._target.has_room(needed + int(drafted.sum(axis=1).max(initial=0)))
 
 
 def _both(a: NodeList, b: NodeList) -> NodeList:

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..catalog import checks
+from ..runtime.options import Batching
 
 LONGEST_WAIT = 60_000  # ms
 LARGEST_BATCH = 1024
@@ -24,10 +25,20 @@ class Serving:
     size: int = 8  # requests that share a call, at most
     wait_ms: float = 0.0  # gathered: how long a batch that is not full waits for more
     queue: int = 256  # requests that wait, at most
+    memory: int | None = None  # as of `Batching`: requests for which it does not suffice wait until others have landed
+
+    @property
+    def batching(self) -> Batching:
+        """What a model is opened with for it."""
+        return Batching(self.size, self.memory)
 
     def __post_init__(self) -> None:
         checks.choice(self.policy, "a policy", get_args(Policy))
         object.__setattr__(self, "size", checks.whole_number(self.size, "a batch's size", 1, LARGEST_BATCH))
+        if self.memory is not None:
+            object.__setattr__(
+                self, "memory", checks.whole_number(self.memory, "a batch's memory", 1, checks.MOST_MEMORY)
+            )
         object.__setattr__(self, "queue", checks.whole_number(self.queue, "the queue's length"))
         wait = self.wait_ms
         if isinstance(wait, bool) or not isinstance(wait, int | float | np.number) or not 0 <= wait <= LONGEST_WAIT:

@@ -64,7 +64,7 @@ class AsyncRecommender:
         """Open a bundle's engines; see `Recommender.open`. serving: how requests share calls."""
         serving = serving or Serving()
         recommender = Recommender.open(
-            bundle, engine=engine, drafting=drafting, verification=verification, batching=serving.size
+            bundle, engine=engine, drafting=drafting, verification=verification, batching=serving.batching
         )
         return cls(Edition("model", "1", "1", recommender), serving=serving)
 

@@ -8,7 +8,7 @@ import msgspec
 from ..catalog.checks import LARGEST_SEED
 from ..catalog.errors import OptionError
 from ..catalog.files import Frozen
-from ..runtime.options import Batching, Device, Drafting, EngineChoice, Speculation, Verification
+from ..runtime.options import Device, Drafting, EngineChoice, Speculation, Verification
 from ..runtime.types import DrafterKind, DraftShape, Mode, ScoringKind
 from .opening import Opening
 from .options import Policy, Serving
@@ -44,6 +44,7 @@ class Settings(Verifying, frozen=True, omit_defaults=True):
     threads: Positive | None = None
     policy: Policy | None = None
     batch_size: Positive | None = None
+    memory: Positive | None = None
     wait_ms: float | None = None
     queue: Positive | None = None
     drafter: DrafterKind | None = None
@@ -58,7 +59,7 @@ class Settings(Verifying, frozen=True, omit_defaults=True):
 
     def serving(self) -> Serving:
         """How requests share calls."""
-        return Serving(**_told(self, "policy", "wait_ms", "queue", batch_size="size"))
+        return Serving(**_told(self, "policy", "wait_ms", "queue", "memory", batch_size="size"))
 
     def opening(self, folder: Path | None = None) -> Opening:
         """What the bundle is opened with; folder: where a pool's path begins."""
@@ -66,8 +67,8 @@ class Settings(Verifying, frozen=True, omit_defaults=True):
         drawn = _told(self, draft_width="width", draft_length="length")
         drafting = Drafting(self.drafter, pool, self.speculation, DraftShape(**drawn) if drawn else None)
         verification = self.over(Verification()) or Verification()
-        batching = Batching(**_told(self, batch_size="size"))
-        return Opening(EngineChoice(self.engine, self.device, self.threads), drafting, verification, batching)
+        engine = EngineChoice(self.engine, self.device, self.threads)
+        return Opening(engine, drafting, verification, self.serving().batching)
 
 
 def settings_of(text: str, kind: type[S], name: str) -> S:

@@ -1,6 +1,6 @@
 """Requests that wait: bounded, the largest priority first, then the oldest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappush
 from itertools import count
 from math import inf
@@ -76,6 +76,15 @@ class WaitingRoom:
                 self._lanes[lane] = rest
             self._count -= len(chosen)
             return [ticket for _, _, ticket in chosen]
+
+    def give_back(self, tickets: Sequence[Ticket]) -> None:
+        """Requests that were taken wait again, in front of all of their priority."""
+        with self.changed:
+            for ticket in reversed(tickets):
+                entry = -ticket.priority, -next(self._order), ticket
+                heappush(self._lanes.setdefault(ticket.lane, []), entry)
+                self._earliest = min(self._earliest, inf if ticket.deadline is None else ticket.deadline)
+            self._count += len(tickets)
 
     def unwanted(self) -> list[Ticket]:
         """Those whose deadline has passed, out of the queue, and those that were cancelled and had to make room."""

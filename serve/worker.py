@@ -7,7 +7,7 @@ from typing import final
 
 import numpy as np
 
-from ..catalog.errors import EngineError, SpecBeamError, is_fault, said
+from ..catalog.errors import EngineError, OptionError, SpecBeamError, is_fault, said
 from ..runtime.flight import Flight
 from ..runtime.types import Recommendation
 from .editions import Lane
@@ -57,14 +57,31 @@ class Worker:
             until = monotonic() + self.serving.wait_ms / 1000
             self._serve(lane, self._boarding(lane, self.serving.size, until), joins=self.serving.policy == "in-flight")
 
-    def _boarding(self, lane: Lane, most: int, until: float = 0.0) -> list[Ticket]:
-        """Up to so many requests whose turn it is, and that are still wanted."""
+    def _boarding(
+        self, lane: Lane, most: int, until: float = 0.0, aboard: Sequence[Ticket] = ()
+    ) -> list[Ticket]:  # fmt: skip
+        """Up to so many requests whose turn it is, that are still wanted, and that memory holds beside those aboard."""
         for ticket in self.waiting.unwanted():
             self._settle(ticket, _late() if ticket.late() else None)
         boarding, now = self.waiting.take(lane, most, until), monotonic()
         for ticket in boarding:
             ticket.started = now
-        return [ticket for ticket in boarding if self._wanted(ticket)]
+        return self._held(lane, aboard, [ticket for ticket in boarding if self._wanted(ticket)])
+
+    def _held(self, lane: Lane, aboard: Sequence[Ticket], boarding: list[Ticket]) -> list[Ticket]:
+        """The first that memory holds; the others wait again. One that it does not hold alone has ended."""
+        if not boarding:
+            return boarding
+        recommender = lane.recommender
+        most = recommender.fitting([ticket.request for ticket in (*aboard, *boarding)]) - len(aboard)
+        held, others = boarding[: max(most, 0)], boarding[max(most, 0) :]
+        for ticket in others:
+            ticket.started = None
+        self.waiting.give_back(others)
+        if not aboard and len(held) == 1 and (reason := recommender.too_large(held[0].request)):
+            self._settle(held[0], OptionError(f"The request cannot be served: {reason}."))
+            return []
+        return held
 
     def _wanted(self, ticket: Ticket) -> bool:
         """Whether anybody still waits for a request; it has ended where nobody does."""
@@ -97,7 +114,7 @@ class Worker:
         flight = recommender.flight([ticket.request for ticket in aboard])
         while True:
             since = self._land(lane, flight, seats, aboard, since)
-            joining = self._joining(lane, len(aboard)) if joins and aboard else []
+            joining = self._joining(lane, aboard) if joins and aboard else []
             joined = joined or bool(joining)
             if joining or (joined and aboard and None in seats):  # else the cache grows: its slots are nobody's
                 kept = [number for number, ticket in enumerate(seats) if ticket is not None]
@@ -115,10 +132,10 @@ class Worker:
         flight.end()
         self.observer.called(lane.edition, 0, recommender.tally(flight))
 
-    def _joining(self, lane: Lane, taken: int) -> list[Ticket]:
+    def _joining(self, lane: Lane, aboard: Sequence[Ticket]) -> list[Ticket]:
         """Who joins; nobody where requests that cannot share these calls are due first."""
-        room = self.serving.size - taken
-        return self._boarding(lane, room) if room and self.waiting.first(block=False) is lane else []
+        room = self.serving.size - len(aboard)
+        return self._boarding(lane, room, aboard=aboard) if room and self.waiting.first(block=False) is lane else []
 
     def _land(
         self, lane: Lane, flight: Flight, seats: list[Ticket | None], aboard: list[Ticket], since: float

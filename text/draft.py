@@ -30,6 +30,10 @@ class TextDrafter(ABC):
     def learn(self, tokens: Int64, group: str | None) -> None:
         """Take in a text that was written."""
 
+    def afresh(self) -> "TextDrafter":
+        """The same as it was before anything was written."""
+        return self
+
 
 class NoDrafter(TextDrafter):
     """Drafts nothing: one token a call, plain greedy decoding."""
@@ -63,3 +67,7 @@ class PoolDrafter(TextDrafter):
     def learn(self, tokens: Int64, group: str | None) -> None:
         if self._live is not None:
             self._live.add(tokens, group)
+
+    def afresh(self) -> "PoolDrafter":
+        live = None if self._live is None else LivePool(reach=self._drafting.reach)
+        return PoolDrafter(self._pool, live, self._drafting)

@@ -1,6 +1,7 @@
 """The public face: prompts in, text out."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, get_args
@@ -189,6 +190,12 @@ class TextGenerator:
             yield {
                 chosen[i]: failure(chosen[i], None, self._name) if text is None else text for i, text in results.items()
             }
+
+    def afresh(self) -> "TextGenerator":
+        """The same engine before any text was written, with statistics of its own; what it plans by is shared."""
+        other = copy(self)
+        other.stats, other.drafter, other._lock = GenerationStats(), self.drafter.afresh(), Lock()
+        return other
 
     def decode(self, tokens: Int64) -> str:
         """Tokens as text, without the tokenizer's special ones."""

@@ -9,7 +9,8 @@ from typing import IO, Annotated
 import msgspec
 
 from ..catalog.errors import PromptError
-from ..catalog.records import Record, Reject, read_files
+from ..catalog.packed import refuse_packed
+from ..catalog.records import Record, Reject, beginning, read_files, read_records
 
 EXPECTED = (
     'expected {"id": "u1", "prompt": "..."}, the id being a string or an integer (and if wanted "group": "3", '
@@ -45,6 +46,12 @@ def read_prompts(path: Path, stdin: IO[bytes] | None = None) -> Iterator[Prompt 
     Raises `PromptError` where there is no such file.
     """
     return starmap(_usable, read_files([path], _Entry, EXPECTED, PromptError, stdin))
+
+
+def prompts_of(name: str, file: IO[bytes]) -> Iterator[Prompt | Reject]:
+    """As `read_prompts`, of a file that is open."""
+    refuse_packed(name, beginning(file), PromptError)
+    return (_usable(name, record) for record in read_records(name, file, _Entry, EXPECTED))
 
 
 def _usable(name: str, record: Record[_Entry] | Reject) -> Prompt | Reject:

@@ -48,6 +48,10 @@ FINISH_HELP = (
     "Compare and time an engine that was built without a GPU, on this machine's, and build nothing; what is found is "
     "kept beside it, for this kind of GPU. Exit status 1: it cannot run here, or computes something else."
 )
+TIMING_HELP = (
+    "How long the calls of each model may be timed, few sizes of them first; those not reached are interpolated from "
+    "the others, which engine.json says of each. Default: 60, in which small models time them all."
+)
 DEFAULT_HELP = (
     "Make it the engine that serves where --engine is left out; by itself the first one built is. One that exists is "
     "not built again for that."
@@ -79,6 +83,12 @@ class Asked:
     precision: Any
     draft_precision: Any
     threads: int | None
+    timing_seconds: float | None
+
+    @property
+    def timing(self) -> dict[str, float]:
+        """As it is passed on: by what it is called, where it was said."""
+        return {} if self.timing_seconds is None else {"timing_seconds": self.timing_seconds}
 
 
 @click.command("build-engine")
@@ -92,6 +102,7 @@ class Asked:
 @format_option
 @click.option("--item-base", type=int, help="First item's number in AtSpeed files. Default: 0; 1 in folders.")
 @threads_option
+@click.option("--timing-seconds", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help=TIMING_HELP)
 @click.option("--default", is_flag=True, help=DEFAULT_HELP)
 @click.option("--overwrite", is_flag=True, help="Replace an existing engine.")
 @click.option("--finish", metavar="ENGINE", help=FINISH_HELP)
@@ -124,11 +135,11 @@ def build_engine(
     options = {name: value for name, value in options.items() if value not in (None, ())}
     if finish is not None:
         _only_finish(asked, options, default, overwrite)
-        _finish(open_bundle(bundle), finish, asked.threads)
+        _finish(open_bundle(bundle), finish, asked.threads, asked.timing)
         return
     opened = open_bundle(bundle)
     backend = backend_of(asked.backend, asked.device, options)
-    order = Order.check(opened, backend, asked.precision, asked.draft_precision, asked.threads)
+    order = Order.check(opened, backend, asked.precision, asked.draft_precision, asked.threads, **asked.timing)
     before = found_default(opened)
     if default and not overwrite and order.name in opened.engine_names():
         set_default(opened, order.name)
@@ -139,7 +150,7 @@ def build_engine(
     with Bars() as bars:
         folder = _build(order, options, default, overwrite, bars)
     click.echo(describe_choice(folder.name, opened.engine_facts(folder.name)))
-    measured = opened.is_measured(folder.name) or _finished(opened, folder.name, order.threads)
+    measured = opened.is_measured(folder.name) or _finished(opened, folder.name, order.threads, asked.timing)
     if measured and before not in (None, folder.name):
         _compare(opened, folder.name, before, order.threads)
     if not measured:
@@ -166,18 +177,18 @@ def _only_finish(asked: Asked, options: dict[str, Any], default: bool, overwrite
         raise OptionError(f"--finish builds nothing; got {flags(given)} as well. Leave that out.")
 
 
-def _finish(bundle: "ModelBundle", name: str, threads: int | None) -> None:
+def _finish(bundle: "ModelBundle", name: str, threads: int | None, timing: dict[str, float]) -> None:
     """Compare and time what was built without a GPU."""
     from ..engines.bundle.inspect import describe_engine
     from ..engines.finish import finish_engine
 
     with Bars() as bars:
-        path = finish_engine(bundle, name, threads=threads, progress=bars)
+        path = finish_engine(bundle, name, threads=threads, progress=bars, **timing)
     click.echo(describe_engine(bundle.path, name))
     click.echo(f"Kept in {path}.")
 
 
-def _finished(bundle: "ModelBundle", name: str, threads: int) -> bool:
+def _finished(bundle: "ModelBundle", name: str, threads: int, timing: dict[str, float]) -> bool:
     """Finish an engine where the machine that built it has a GPU; otherwise say that it is not measured yet."""
     from ..catalog.errors import EngineError, RefusedError, SpecBeamError
     from ..engines.cuda import Device
@@ -188,7 +199,7 @@ def _finished(bundle: "ModelBundle", name: str, threads: int) -> bool:
         click.echo("Not compared with the exported graph, and not timed yet: there is no GPU here.")
         return False
     try:
-        _finish(bundle, name, threads)
+        _finish(bundle, name, threads, timing)
     except RefusedError:
         raise
     except SpecBeamError as error:  # it may be for other GPUs than this one

@@ -1,38 +1,44 @@
 """Knowledge text: generate writes it."""
 
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from .long_run import LongRun, Progress, pool_files
+from ..catalog.checks import MOST_THREADS
+from .cluster_run import FolderRun
+from .generate_runs import Ran, asked, here, spread_over
+from .long_run import LongRun
 from .options import (
+    OUTPUT_HELP,
     SPECULATIONS,
     FileOrPipe,
+    FileOrUri,
     PathType,
     batch_option,
     bundle_argument,
     engine_option,
     flags,
     given,
+    ray_options,
     strict_option,
     threads_option,
     together,
 )
-from .output import Bars, conclude
-from .values import Writing, batching_value, collected, engine_value, writing_value
+from .output import conclude
+from .values import Running, Writing, batching_value, collected, running_value, writing_value
 
 if TYPE_CHECKING:
+    from ..catalog.histories.storage import Place
     from ..engines.bundle.texts import TextBundle
-    from ..runtime import Batching, EngineChoice
+    from ..runtime import Batching
     from ..runtime.runs.log import RunFacts
-    from ..runtime.runs.windows import Outcomes, Sink
-    from ..text import GenerationStats, TextDrafting, TextGenerator, TextVerification
+    from ..runtime.runs.windows import Outcomes
+    from ..text import GenerationStats, TextDrafting, TextVerification
 
-AGAIN = "Pass --overwrite to begin anew."
 EXAMPLE = '{"id": "u1", "prompt": "..."}'
 SPECULATION_HELP = (
     "How much of a draft is sent. auto: as much as pays, by measured latency and what has passed. fixed: all of it. "
@@ -123,8 +129,8 @@ def _verification(mode: Any, accept_top_k: int | None, threshold: float | None) 
 
 @click.command()
 @bundle_argument
-@click.argument("prompts", type=FileOrPipe)
-@click.option("--output", "-o", required=True, type=FileOrPipe, help="JSON lines; - is standard output.")
+@click.argument("prompts", type=FileOrUri())
+@click.option("--output", "-o", required=True, type=FileOrPipe, help=OUTPUT_HELP)
 @click.option("--pool", type=PathType, help=POOL_HELP)
 @click.option(
     "--drafter", type=click.Choice(["pool", "none"]), default="pool", show_default=True, help="none: one token a call."
@@ -141,6 +147,12 @@ def _verification(mode: Any, accept_top_k: int | None, threshold: float | None) 
 @engine_option
 @batch_option
 @threads_option
+@ray_options
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MOST_THREADS),
+    help="With --ray: processes. Default: as many as the cluster has room for.",
+)  # fmt: skip
 @click.option("--limit", type=click.IntRange(1), help="Read only the first LIMIT prompts.")
 @click.option("--stats", is_flag=True, help="Write each text's target calls, drafted and accepted tokens.")
 @click.option("--rejects", type=PathType, help="Where unusable lines go. Default: OUTPUT.rejects.jsonl.")
@@ -149,12 +161,12 @@ def _verification(mode: Any, accept_top_k: int | None, threshold: float | None) 
 @collected("texts", Texts)
 @collected("drafts", Drafts)
 @collected("verification", _verification)
-@engine_value
+@running_value
 @batching_value
 @writing_value
 def generate(
-    bundle: Path, prompts: Path, texts: Texts, drafts: Drafts, verification: "TextVerification",
-    engine: "EngineChoice", batching: "Batching", writing: Writing,
+    bundle: Path, prompts: "Place", texts: Texts, drafts: Drafts, verification: "TextVerification",
+    running: Running, batching: "Batching", writing: Writing,
 ) -> None:  # fmt: skip
     """Write a text behind every prompt: one JSON line each, with the prompt's id.
 
@@ -167,60 +179,50 @@ def generate(
       specbeam generate bundle prompts.jsonl --output texts.jsonl
       specbeam generate bundle prompts.jsonl -o texts.jsonl --pool pool --stop '###' --max-new-tokens 200
       specbeam generate bundle prompts.jsonl -o texts.jsonl --pool pool --verify relaxed --threshold 0.2
+      specbeam generate bundle prompts/ -o texts --pool pool --ray --workers 4
       cat prompts.jsonl | specbeam generate bundle - --output - --drafter none > texts.jsonl
     """
-    from ..catalog.errors import SpecBeamError
     from ..engines.bundle.texts import TextBundle
-    from ..runtime.runs.windows import Outcomes
-    from ..text import TextGenerator
-    from ..text.files import Generation
-    from ..text.prompts import read_prompts
+    from ..text.files import Generating
 
     start = perf_counter()
     drafts.check(verification)
-    run = LongRun(writing, [prompts])
+    engine = running.engine
+    run = asked(running, writing, prompts)
     opened = TextBundle.open(bundle)
     name, _ = engine.of(opened)
-    generator = TextGenerator.open(
-        opened, engine=replace(engine, name=name), pool=drafts.pool, drafting=drafts.drafting, live=drafts.live,
-        speculation=drafts.speculation, verification=verification, stop=texts.stop, batching=batching,
+    generating = Generating(
+        opened.path, replace(engine, name=name), drafts.pool, drafts.drafting, drafts.live, drafts.speculation,
+        verification, texts.stop, batching, texts.most, texts.stats,
     )  # fmt: skip
-    job = Generation(generator, max_new_tokens=texts.most, stats=texts.stats, ahead=not run.piped)
-    with Bars() as bars:
-        read = run.checksums({"prompts": prompts, **pool_files(drafts.pool)}, bars)
-        facts = _facts(opened, name, read, texts, drafts, verification, batching)
-        with run.sink(facts, Outcomes(), bars) as sink:
-            earlier = sink.counts.served
-            _learn(generator, sink, bars, earlier)
-            progress = Progress("texts", _total(prompts, texts.limit))
-            run.perform(job, islice(read_prompts(prompts), texts.limit), sink, bars, progress)
-    counts = sink.counts
+    facts = partial(_facts, opened, name, texts, drafts, verification, batching)
+    if isinstance(run, FolderRun):
+        ran = spread_over(run, prompts, generating, opened, running.workers, texts.limit, facts)
+    else:
+        ran = here(run, prompts, generating, opened, texts.limit, facts)
+    _conclude(ran, run, prompts, perf_counter() - start)
+    done = f"{ran.counts.served} texts were written{f': see {run.output}' if ran.counts.served else ''}."
+    conclude(ran.counts, done, strict=writing.strict_input)
+
+
+def _conclude(ran: Ran, run: LongRun | FolderRun, prompts: "Place", seconds: float) -> None:
+    """Tell what a run did; raise `SpecBeamError` where there was nothing to do."""
+    from ..catalog.errors import SpecBeamError
+
+    counts = ran.counts
     if not counts.tried:
         told = (
             f"see the reasons {f'in {run.rejects}' if run.rejects else 'above'}" if counts.rejected else "there is none"
         )
         raise SpecBeamError(f"{prompts}: no prompt could be used: {told}. Expected lines such as {EXAMPLE}.")
-    click.echo(_summary(generator.stats, counts, earlier, perf_counter() - start, run.rejects), err=run.piped)
-    done = f"{counts.served} texts were written{f': see {run.output}' if counts.served else ''}."
-    conclude(counts, done, strict=writing.strict_input)
-
-
-def _total(prompts: Path, limit: int | None) -> int | None:
-    """How many texts the progress bar expects: a line each; None where nobody can tell."""
-    from ..catalog.records import is_regular
-
-    if not is_regular(prompts):
-        return limit
-    with prompts.open("rb") as file:
-        lines = sum(1 for _ in file)
-    return min(lines, limit or lines)
+    click.echo(_summary(ran.stats, counts, ran.earlier, seconds, run.rejects), err=run.piped)
 
 
 def _facts(
-    bundle: "TextBundle", engine: str, read: dict[str, str | None], texts: Texts, drafts: Drafts,
-    verification: "TextVerification", batching: "Batching",
+    bundle: "TextBundle", engine: str, texts: Texts, drafts: Drafts, verification: "TextVerification",
+    batching: "Batching", read: dict[str, str | None], **spread: int,
 ) -> "RunFacts":  # fmt: skip
-    """What must be the same where an interrupted run is gone on with."""
+    """What must be the same where an interrupted run is gone on with; spread: how, over several machines."""
     from msgspec.structs import asdict
 
     from ..runtime.runs.log import RunFacts, engine_identity
@@ -230,27 +232,8 @@ def _facts(
         options=vars(verification) | (asdict(drafts.drafting) if drafts.drafting else {}) | {
             "max_new_tokens": texts.most, "stop": texts.stop, "drafter": drafts.drafter, "live": drafts.live,
             "stats": texts.stats, "speculation": drafts.speculation, "batch_size": batching.size, "limit": texts.limit,
-        },
+        } | spread,
     )  # fmt: skip
-
-
-def _learn(generator: "TextGenerator", sink: "Sink[Outcomes]", bars: Bars, earlier: int) -> None:
-    """The texts of an earlier run draft for those to come, as they would have in one run."""
-    import msgspec
-
-    from ..catalog.bounds import DAMAGED
-    from ..catalog.errors import SpecBeamError
-    from ..runtime.runs.journal import Journal
-    from ..text.files import TextLine
-
-    if isinstance(sink, Journal):
-        for number, data in enumerate(sink.results(), 1):
-            try:
-                text = msgspec.json.decode(data, type=TextLine)
-            except DAMAGED as error:
-                raise SpecBeamError(f"line {number} of the partial output is no text: {error}. {AGAIN}") from error
-            generator.learn(text.text, text.finish, id=text.id, group=text.group)
-            bars("earlier texts learned", number, earlier)
 
 
 def _summary(stats: "GenerationStats", counts: "Outcomes", earlier: int, seconds: float, rejects: Path | None) -> str:

@@ -79,7 +79,7 @@ def group_users(files: HistoryFiles, writing: Writing, prefix: str, wanted: User
     output, overwrite = writing.output, writing.overwrite
     rejects = writing.rejects or beside(output, ".rejects.jsonl")
     claim_outputs(output, rejects)
-    check_outputs(output, rejects, files.histories, overwrite)
+    check_outputs(output, rejects, files.here(), overwrite)
     unusable: list[RejectLine] = []
     requests = _requests(files.entries(), unusable)
     try:

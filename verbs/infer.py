@@ -1,7 +1,5 @@
 """Top-K lists for histories from files: infer."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,9 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ..catalog.errors import SpecBeamError
+from .cluster_run import FolderRun
+from .infer_runs import Ran, asked, facts_of, here, spread_over
 from .lists import Lists
-from .long_run import LongRun, Progress
+from .long_run import LongRun
 from .options import (
+    OUTPUT_HELP,
     FileOrPipe,
     PathType,
     Share,
@@ -23,6 +24,8 @@ from .options import (
     engine_option,
     format_options,
     histories_argument,
+    memory_option,
+    ray_options,
     scoring_option,
     shape_options,
     speculation_option,
@@ -31,7 +34,7 @@ from .options import (
     verify_option,
     workers_option,
 )
-from .output import Bars, conclude, summary
+from .output import conclude, summary
 from .values import (
     HistoryFiles,
     Running,
@@ -46,12 +49,10 @@ from .values import (
 )
 
 if TYPE_CHECKING:
-    from ..engines.bundle.items import Bundle
+    from ..catalog.histories.storage import Place
     from ..runtime import Batching, Drafting, Verification
     from ..runtime.chosen import Chosen
-    from ..runtime.runs.inference import InferCounts, Inference
-    from ..runtime.runs.log import RunFacts
-    from ..runtime.runs.shared import Serving
+    from ..runtime.runs.inference import InferCounts
 
 TOP_K_HELP = "Items for each request that does not ask for a number of its own."
 WHEN_EMPTY, SHARE = click.Choice(["reject", "popular"]), Share(0, 1, min_open=True)
@@ -73,7 +74,7 @@ SLACK_HELP = "tolerant (which needs it): how much lower than the node it replace
 @click.command()
 @bundle_argument
 @histories_argument
-@click.option("--output", "-o", required=True, type=FileOrPipe, help="JSON lines; - is standard output.")
+@click.option("--output", "-o", required=True, type=FileOrPipe, help=OUTPUT_HELP)
 @click.option("--top-k", "-k", default=20, show_default=True, type=click.IntRange(1), help=TOP_K_HELP)
 @verify_option
 @scoring_option
@@ -88,8 +89,10 @@ SLACK_HELP = "tolerant (which needs it): how much lower than the node it replace
 @shape_options
 @engine_option
 @batch_option
+@memory_option
 @threads_option
 @workers_option
+@ray_options
 @format_options
 @click.option("--limit", type=click.IntRange(1), help="Read only the first LIMIT requests.")
 @click.option("--stats", is_flag=True, help="Write each request's target calls, draft calls and evaluated nodes.")
@@ -131,20 +134,21 @@ def infer(
       specbeam infer bundle histories.jsonl -o recs.jsonl --when-empty popular --popular bestsellers.txt
       specbeam infer bundle histories.jsonl -o recs.jsonl --engine onnxruntime-cpu-int8 --verify-sample 0.01
       specbeam infer bundle histories.jsonl -o recs.jsonl --workers 2
+      specbeam infer bundle histories.jsonl -o recs.jsonl --top-k 1000 --memory 2GB
+      specbeam infer bundle s3://shop/histories/ -o recs --ray --ray-address 10.0.0.1:6379
       zcat histories.jsonl.gz | specbeam infer bundle - --output - --rejects bad.jsonl | gzip > recs.jsonl.gz
     """
     from ..engines.bundle.items import Bundle
     from ..runtime.chosen import Chosen
     from ..runtime.encoding import check_k
-    from ..runtime.runs.inference import InferCounts
     from ..runtime.runs.item_lists import ItemList
     from ..runtime.runs.recheck import least_overlap, reference_engine
     from ..runtime.runs.shared import Serving
 
-    start, warn, drafting = perf_counter(), partial(click.echo, err=True), replace(drafting, keep=True)
+    start, warn = perf_counter(), partial(click.echo, err=True)
+    drafting = replace(drafting, keep=running.cluster is None)  # what nodes learn is nobody's to keep
     lists.check(drafting)
-    run = LongRun(writing, [*files.histories, *lists.files])
-    entries = files.entries(keep_read=True)
+    run, read = asked(running, writing, files, lists)
     allow, deny = (None if path is None else ItemList.read(path) for path in (lists.allow, lists.deny))
     opened = Bundle.open(bundle)
     check_k(lists.top_k, opened.manifest.max_top_k)
@@ -155,78 +159,30 @@ def infer(
     )
     wanted = lists.wanted(chosen.items[0], allow, deny, pool, warn)
     serving = Serving(opened.path, engine, drafting, verification, batching, wanted, lists.verify_sample)
-    with Bars() as bars, _opened(serving, chosen, running.workers, warn) as job:
-        read = run.checksums(lists.read(files.histories, drafting), bars)
-        facts = _facts(opened, name, read, files, lists, verification, drafting, batching)
-        with run.sink(facts, InferCounts(), bars) as sink:
-            earlier = sink.counts.served
-            run.perform(job, entries, sink, bars, Progress("requests", files.limit))
-    _conclude(job, chosen, run, sink.counts, earlier, perf_counter() - start, files.histories)
+    facts = partial(facts_of, opened, name, files, lists, verification, drafting, batching)
+    if isinstance(run, FolderRun):
+        ran = spread_over(run, read, serving, chosen, running.workers, lists, facts)
+    else:
+        ran = here(run, read, serving, chosen, running.workers or 1, files, lists, facts, warn)
+    _conclude(ran, chosen, run, perf_counter() - start, files.histories)
     if lists.verify_sample:
         least = least_overlap(opened, name) if lists.verify_overlap is None else lists.verify_overlap
-        _conclude_sample(sink.counts, reference_engine(opened), least, run.piped)
-    done = f"{sink.counts.served} were served{f': see {run.output}' if sink.counts.served else ''}."
-    conclude(sink.counts, done, strict=writing.strict_input)
-
-
-@contextmanager
-def _opened(serving: "Serving", chosen: "Chosen", workers: int, warn: Callable[[str], None]) -> Iterator["Inference"]:
-    """What serves, its engines loaded: in this process, or in several; chosen: of it.
-
-    In the end it keeps for the next run what it learned.
-    """
-    from ..runtime.runs.shared import SharedInference
-    from ..runtime.runs.workers import Workers
-
-    if workers == 1:
-        own = serving.here(chosen, warn)
-        try:
-            yield own
-        finally:
-            _tell(own.keep(), warn)
-        return
-    with Workers.started(workers, serving) as started:
-        shared = SharedInference(chosen, serving.options, started, warn)
-        yield shared
-        _tell(shared.keep(), warn)
-
-
-def _tell(fault: str, warn: Callable[[str], None]) -> None:
-    if fault:
-        warn(fault)
-
-
-def _facts(
-    bundle: "Bundle", engine: str, read: dict[str, str | None], files: HistoryFiles, lists: Lists,
-    verification: "Verification", drafting: "Drafting", batching: "Batching",
-) -> "RunFacts":  # fmt: skip
-    """What must be the same where an interrupted run is gone on with."""
-    from ..runtime.runs.log import RunFacts, engine_identity
-
-    shape = drafting.shape
-    return RunFacts(
-        verb="infer", bundle=bundle.manifest.checksum, engine=engine_identity(bundle, engine), read=read,
-        options=vars(verification) | {
-            "top_k": lists.top_k, "exclude_history": lists.exclude_history, "drafter": drafting.drafter,
-            "speculation": drafting.speculation, "draft_width": shape and shape.width,
-            "draft_length": shape and shape.length,
-            "batch_size": batching.size, "format": files.format, "item_base": files.item_base, "limit": files.limit,
-            "stats": lists.stats, "when_empty": lists.when_empty, "verify_sample": lists.verify_sample,
-        },
-    )  # fmt: skip
+        _conclude_sample(ran.counts, reference_engine(opened), least, run.piped)
+    done = f"{ran.counts.served} were served{f': see {run.output}' if ran.counts.served else ''}."
+    conclude(ran.counts, done, strict=writing.strict_input)
 
 
 def _conclude(
-    job: "Inference", chosen: "Chosen", run: LongRun, counts: "InferCounts", earlier: int, seconds: float,
-    histories: tuple[Path, ...],
-) -> None:  # fmt: skip
+    ran: Ran, chosen: "Chosen", run: LongRun | FolderRun, seconds: float, histories: "tuple[Place, ...]"
+) -> None:
     """Tell what a run did; raise `SpecBeamError` where there was nothing to do, or not all could be read."""
+    counts = ran.counts
     told = f"see the reasons {f'in {run.rejects}' if run.rejects else 'above'}"
     if counts.rejected and not counts.tried:
         raise SpecBeamError(f"No request could be served: {told}.")
     if not counts.tried:
         raise SpecBeamError(f"{', '.join(map(str, histories))}: no request in it. Expected at least one history.")
-    click.echo(summary(job.stats, chosen, counts, earlier, seconds, run.rejects), err=run.piped)
+    click.echo(summary(ran.stats, chosen, counts, ran.earlier, seconds, run.rejects), err=run.piped)
     if counts.cut_files:
         raise SpecBeamError(
             f"{counts.cut_files} of the files could not be read to the end: {told}. What was read is "

@@ -1,9 +1,9 @@
 """What is asked of lists, as `infer` is told: how long, of which items, for whom, and what of them is ranked again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..catalog.errors import OptionError
 from .long_run import numbered, pool_files
@@ -35,8 +35,8 @@ class Lists:
         """The files of item ids."""
         return [*filter(None, (self.allow, self.deny, self.popular))]
 
-    def read(self, histories: tuple[Path, ...], drafting: "Drafting") -> dict[str, Path | None]:
-        """All files that lists depend on, by what they are for."""
+    def read(self, histories: Sequence[Any], drafting: "Drafting") -> dict[str, Any]:
+        """All files that lists depend on, by what they are for; histories: paths, or files in object storage."""
         own = {"allow": self.allow, "deny": self.deny, "popular": self.popular}
         return {**numbered("histories", histories), **own, **pool_files(drafting.pool)}
 

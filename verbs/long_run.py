@@ -35,7 +35,7 @@ class Progress:
     total: int | None
 
 
-def numbered(name: str, paths: Iterable[Path]) -> dict[str, Path]:
+def numbered(name: str, paths: Iterable[Entry]) -> dict[str, Entry]:
     """Files by what they are for, where several are for the same."""
     return {f"{name} {number}": path for number, path in enumerate(paths, 1)}
 

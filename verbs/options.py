@@ -1,13 +1,14 @@
 """Types, help texts and options that several verbs share."""
 
+import re
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
-from ..catalog.checks import MOST_THREADS
+from ..catalog.checks import MOST_MEMORY, MOST_THREADS
 
 Verb = Callable[..., Any]
 
@@ -50,6 +51,13 @@ LISTED, BY_DEFAULT = "As `specbeam inspect` lists", "Default: the bundle's defau
 PICTURE_HELP = "A .html (opens offline, tells more on hovering), .svg or .png; may be given several times."
 
 
+OUTPUT_HELP = "JSON lines; - is standard output. With --ray a folder of them, in partitions."
+RAY_HELP = (
+    "With --ray: the head of a cluster that this machine is a node of, e.g. 10.0.0.1:6379. Default: RAY_ADDRESS, or "
+    "else a cluster on this machine, for this run alone."
+)
+
+
 class Share(click.FloatRange):
     """A number from 0 to 1; click's own range holds NaN, too."""
 
@@ -58,6 +66,25 @@ class Share(click.FloatRange):
         if number != number:
             self.fail(f"{value} is no number; expected one from 0 to 1.", param, ctx)
         return number
+
+
+class MemorySize(click.ParamType):  # type: ignore[type-arg]  # generic in late versions of click
+    """Bytes, by a number and a unit: 2GB, 512MiB; a number alone is bytes."""
+
+    name = "size"
+    UNITS: ClassVar = {"": 1, "B": 1} | {
+        f"{prefix}{unit}": base**power
+        for power, prefix in enumerate("KMGT", 1)
+        for unit, base in (("", 1000), ("B", 1000), ("IB", 1024))
+    }
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(value).strip())
+        unit = None if found is None else self.UNITS.get(found[2].upper())
+        size = 0.0 if found is None or unit is None else float(found[1]) * unit
+        if not 1 <= size <= MOST_MEMORY:
+            self.fail(f"{value!r} is no size of memory; expected such as 2GB or 512MiB.", param, ctx)
+        return int(size)
 
 
 def together(*options: Callable[[Verb], Verb]) -> Callable[[Verb], Verb]:
@@ -72,7 +99,22 @@ def together(*options: Callable[[Verb], Verb]) -> Callable[[Verb], Verb]:
 
 
 bundle_argument = click.argument("bundle", type=PathType)
-histories_argument = click.argument("histories", nargs=-1, required=True, type=FileOrPipe)
+
+
+class FileOrUri(click.Path):
+    """A file, "-", or the URI of one in object storage."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, allow_dash=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from ..catalog.histories.storage import Remote, place_of
+
+        place = place_of(value) if isinstance(value, str) else value
+        return place if isinstance(place, Remote) else super().convert(value, param, ctx)
+
+
+histories_argument = click.argument("histories", nargs=-1, required=True, type=FileOrUri())
 
 verify_option = click.option("--verify", "mode", default="strict", show_default=True, type=MODES, help=VERIFY_HELP)
 scoring_option = click.option(
@@ -93,13 +135,23 @@ engine_option = click.option("--engine", metavar="NAME", help=f"{LISTED}; or tor
 batch_option = click.option(
     "--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Requests in one call."
 )
+memory_option = click.option(
+    "--memory", type=MemorySize(), metavar="SIZE",
+    help="Most memory of each process, engines and catalog included, e.g. 2GB: batches become smaller and calls are "
+    "cut, the lists stay the same. For engines on the CPU. Default: what it takes.",
+)  # fmt: skip
 threads_option = click.option(
     "--threads", type=click.IntRange(1, MOST_THREADS), help="Threads of each engine. Default: all processors."
 )
 workers_option = click.option(
-    "--workers", default=1, show_default=True, type=click.IntRange(1, MOST_THREADS),
-    help="Processes that share the batches, each with engines of one thread unless --threads says another number.",
+    "--workers", type=click.IntRange(1, MOST_THREADS),
+    help="Processes that share the batches, each with engines of one thread unless --threads says another number. "
+    "Default: 1; with --ray, as many as the cluster has room for.",
 )  # fmt: skip
+ray_options = together(
+    click.option("--ray", is_flag=True, help="Spread the work over a Ray cluster; OUTPUT is a folder (docs/scale.md)."),
+    click.option("--ray-address", metavar="ADDRESS", help=RAY_HELP),
+)
 strict_option = click.option(
     "--strict-input", is_flag=True, help="Exit with status 3 if lines were rejected, although the rest was done."
 )

@@ -52,14 +52,16 @@ class Bars:
         if self._bar is not None:
             self._bar.close()
 
-    def __call__(self, stage: str, done: int, total: int | None, start: int = 0) -> None:
-        """start: what was done before this process began, which says nothing of its speed."""
+    def __call__(self, stage: str, done: int, total: int | None, start: int = 0, note: str = "") -> None:
+        """start: what was done before this process began, which says nothing of its speed; note: said behind it."""
         from tqdm import tqdm
 
         if stage != self._stage:
             self.__exit__()
             bar = tqdm(total=total, desc=stage, initial=start, file=sys.stderr, disable=None)
             self._stage, self._bar = stage, bar
+        if note:
+            self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
 
 

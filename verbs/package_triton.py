@@ -19,17 +19,18 @@ OVERWRITE_HELP = (
 
 
 def _settings(
-    engine: str | None, threads: int | None, batch_size: int, policy: Any, wait_ms: float | None, queue: int | None,
-    mode: Any, scoring: Any, drafter: Any, speculation: Any, draft_width: int | None, draft_length: int | None,
-    unknown_items: Any, max_items: int | None, max_k: int | None, max_entries: int | None, timeout_ms: int | None,
+    engine: str | None, threads: int | None, batch_size: int, memory: int | None, policy: Any, wait_ms: float | None,
+    queue: int | None, mode: Any, scoring: Any, drafter: Any, speculation: Any, draft_width: int | None,
+    draft_length: int | None, unknown_items: Any, max_items: int | None, max_k: int | None, max_entries: int | None,
+    timeout_ms: int | None,
 ) -> "TritonSettings":  # fmt: skip
     from ..serve.triton.settings import TritonSettings
 
     limits = {"max_items": max_items, "max_k": max_k, "max_entries": max_entries, "timeout_ms": timeout_ms}
     return TritonSettings(
-        engine=engine, threads=threads, batch_size=batch_size, policy=policy, wait_ms=wait_ms, queue=queue, mode=mode,
-        scoring=scoring, drafter=drafter, speculation=speculation, draft_width=draft_width, draft_length=draft_length,
-        unknown_items=unknown_items, **given(limits),
+        engine=engine, threads=threads, batch_size=batch_size, memory=memory, policy=policy, wait_ms=wait_ms,
+        queue=queue, mode=mode, scoring=scoring, drafter=drafter, speculation=speculation, draft_width=draft_width,
+        draft_length=draft_length, unknown_items=unknown_items, **given(limits),
     )  # fmt: skip
 
 

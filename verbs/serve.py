@@ -11,6 +11,7 @@ from .options import (
     batch_option,
     drafter_options,
     engine_option,
+    memory_option,
     scoring_option,
     shape_options,
     speculation_option,
@@ -52,8 +53,8 @@ serving_options = together(
     click.option("--queue", type=Positive, help="Requests that wait, at most; more are refused. Default: 256."),
 )
 opening_options = together(  # what a model is opened and served with, whatever carries its requests
-    engine_option, threads_option, batch_option, serving_options, verify_option, scoring_option, drafter_options,
-    speculation_option, shape_options,
+    engine_option, threads_option, batch_option, memory_option, serving_options, verify_option, scoring_option,
+    drafter_options, speculation_option, shape_options,
 )  # fmt: skip
 request_limit_options = together(
     click.option("--max-items", type=Positive, help="Of a history. Default: 1000."),
@@ -76,7 +77,8 @@ def _serving(policy: str | None, wait_ms: float | None, queue: int | None, batch
     from ..serve import Serving
     from .options import given
 
-    return Serving(**given({"policy": policy, "wait_ms": wait_ms, "queue": queue}), size=batching.size)
+    told = given({"policy": policy, "wait_ms": wait_ms, "queue": queue})
+    return Serving(**told, size=batching.size, memory=batching.memory)
 
 
 def _limits(
@@ -134,7 +136,6 @@ def serve(
       specbeam serve bundle --host 0.0.0.0 --token-file token.txt --unknown-items reject
       specbeam serve shop=bundle --admin admin.sock
     """
-    from ..runtime import Batching
     from ..serve.http import page
     from ..serve.http.admin import admin_app
     from ..serve.http.admin_socket import admin_listener
@@ -150,7 +151,7 @@ def serve(
     from ..serve.opening import Opening
 
     opened, limits = named_bundles(bundles), settings.limits
-    opening = Opening(engine, drafting, verification, Batching(serving.size))
+    opening = Opening(engine, drafting, verification, serving.batching)
     metrics, figures = Metrics(), LiveFigures()
     models = Models(serving, Observers(metrics, figures), opening)
     service = Service(settings, models, metrics)

@@ -12,6 +12,7 @@ from .options import Verb, given
 
 if TYPE_CHECKING:
     from ..catalog.histories.requests import HistoryRequest
+    from ..catalog.histories.storage import Place
     from ..catalog.records import Reject
     from ..runtime import Batching, Drafting, EngineChoice, Verification
 
@@ -60,17 +61,38 @@ class Running:
     """What serves a long run: engines, in so many processes."""
 
     engine: "EngineChoice"
-    workers: int
+    workers: int | None  # None: as many as there are for it
+    cluster: "Cluster | None" = None  # None: this machine
 
 
-def _running(engine: str | None, threads: int | None, workers: int) -> Running:
-    return Running(_engine(engine, threads or (1 if workers > 1 else None)), workers)
+@dataclass(frozen=True)
+class Cluster:
+    """Whether a run is spread over one, and which."""
+
+    ray: bool
+    ray_address: str | None
+
+    def check(self) -> None:
+        """Raise `OptionError` for an address of a cluster that is not asked for."""
+        from ..catalog.errors import OptionError
+
+        if self.ray_address is not None and not self.ray:
+            raise OptionError("--ray-address: for --ray only. Leave it out, or add that.")
 
 
-def _batching(batch_size: int) -> "Batching":
+def _running(
+    engine: str | None, threads: int | None, workers: int | None, ray: bool, ray_address: str | None
+) -> Running:
+    cluster = Cluster(ray, ray_address)
+    cluster.check()
+    several = ray or (workers or 1) > 1
+    return Running(_engine(engine, threads or (1 if several else None)), workers, cluster if ray else None)
+
+
+def _batching(batch_size: int, memory: int | None = None) -> "Batching":
     from ..runtime import Batching
 
-    return Batching(batch_size)
+    return Batching(batch_size, memory)
 
 
 verification_value = collected("verification", _verification)
@@ -84,10 +106,19 @@ batching_value = collected("batching", _batching)
 class HistoryFiles:
     """Which requests are read, and how."""
 
-    histories: tuple[Path, ...]
+    histories: tuple["Place", ...]
     format: str | None
     item_base: int
     limit: int | None = None
+
+    def here(self) -> tuple[Path, ...]:
+        """The files, where all of them are this machine's. Raises `OptionError` for URIs."""
+        from ..catalog.errors import OptionError
+
+        for place in self.histories:
+            if not isinstance(place, Path):
+                raise OptionError(f"{place}: URIs are for infer --ray. Fetch the file, and pass its path.")
+        return tuple(place for place in self.histories if isinstance(place, Path))
 
     def entries(self, *, keep_read: bool = False) -> "Iterator[HistoryRequest | Reject]":
         """The requests, and a reject for every line that is none; keep_read: see `read_histories`."""

@@ -1,9 +1,9 @@
 """Item histories from Parquet files (needs the extra `parquet`)."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,13 +14,14 @@ from ..items import some
 from ..records import LONGEST, Reject
 from ..repeats import repeated
 from .requests import EXPECTED, Outcome, request_or_reject
+from .storage import Place, Remote
 
 REQUIRED, OPTIONAL = ("user", "items"), ("k", "allow", "deny", "exclude_history", "labels")
 ROWS, BYTES = 1024, 1 << 20  # decoded at a time: at most, and about
 READ = 1 << 18  # bytes of a column
 
 
-def read_parquet(path: Path) -> Iterator[Outcome]:
+def read_parquet(path: Place) -> Iterator[Outcome]:
     """The columns `user` (strings or integers) and `items` (lists of them), one request a row.
 
     The columns `k`, `allow`, `deny`, `exclude_history` and `labels` are read where they are, as in JSON lines; other
@@ -38,11 +39,13 @@ def read_parquet(path: Path) -> Iterator[Outcome]:
             yield _outcome(fields, row, str(path))
 
 
-def _batches(path: Path, parquet: Any) -> Iterator[Any]:
+def _batches(path: Place, parquet: Any) -> Iterator[Any]:
     """The record batches of a file. pyarrow's exceptions for damaged files have no common base: all are caught."""
     row = 0
     try:
-        with parquet.ParquetFile(path, buffer_size=READ, pre_buffer=False) as file:  # no row group as a whole
+        with ExitStack() as stack:
+            source = stack.enter_context(path.opened()) if isinstance(path, Remote) else path
+            file = stack.enter_context(parquet.ParquetFile(source, buffer_size=READ, pre_buffer=False))  # in parts
             wanted = _columns(path, file.schema_arrow.names)
             for group in range(file.num_row_groups):  # one by one, or a damaged one costs rows of the one before
                 facts = file.metadata.row_group(group)
@@ -67,7 +70,7 @@ def _rows_at_once(rows: int, size: int) -> int:
     return max(1, min(ROWS, rows * BYTES // max(size, 1)))
 
 
-def _columns(path: Path, names: list[str]) -> list[str]:
+def _columns(path: Place, names: list[str]) -> list[str]:
     if not set(REQUIRED) <= set(names):
         raise HistoryError(f"{path}: got the columns [{some(names)}]; expected user and items.")
     wanted = [name for name in REQUIRED + OPTIONAL if name in names]

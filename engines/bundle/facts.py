@@ -31,6 +31,9 @@ class ModelFacts(Frozen, frozen=True):
     head_dim: Positive
     vocabulary: Positive  # rows of the head
     context: Positive  # positions the model was made for
+    heads: Positive | None = None  # of queries; these three: None in bundles of before they were said
+    hidden: Positive | None = None  # width of the residual stream
+    intermediate: Positive | None = None  # width of the widest MLP, all experts of a token taken together
 
     @property
     def cache_names(self) -> tuple[str, ...]:
@@ -45,13 +48,14 @@ class FileFacts(Frozen, frozen=True):
     bytes: Size
 
 
-class LatencyPoint(Frozen, frozen=True):
+class LatencyPoint(Frozen, frozen=True, omit_defaults=True):
     """How long one call of an engine takes at least."""
 
     batch: Positive
     past: Whole  # slots cached before the call
     new: Positive  # tokens in the call
     milliseconds: AboveZero
+    interpolated: bool = False  # not timed: told by calls that were
 
 
 class Comparison(Frozen, frozen=True):

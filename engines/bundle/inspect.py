@@ -5,7 +5,7 @@ from pathlib import Path
 from ...catalog.errors import BundleError
 from ..machine.gpus import used_gpu
 from .default import default_fault, found_default
-from .facts import EngineFacts, Gate, ModelFacts, Quantization
+from .facts import EngineFacts, Gate, LatencyPoint, ModelFacts, Quantization
 from .items import Manifest
 from .measured import found_measurement, measured_gpus
 from .model import ModelBundle
@@ -189,6 +189,11 @@ def _engine(bundle: ModelBundle, name: str, *, default: bool) -> list[str]:
         )
         lines.append("      cached \\ new " + "".join(f"{new:>9}" for new in news))
         for past in sorted({point.past for point in points}):
-            row = {point.new: point.milliseconds for point in points if point.past == past}
-            lines.append(f"      {past:>12} " + "".join(f"{row[new]:>9.2f}" if new in row else " " * 9 for new in news))
+            row = {point.new: _milliseconds(point) for point in points if point.past == past}
+            lines.append(f"      {past:>12} " + "".join(f"{row.get(new, ''):>9}" for new in news))
     return lines
+
+
+def _milliseconds(point: LatencyPoint) -> str:
+    """A call's time; "~" stands before one that was not timed."""
+    return f"{'~' * point.interpolated}{point.milliseconds:.2f}"

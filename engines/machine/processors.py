@@ -65,7 +65,7 @@ def found_memory() -> Memory:
 
 def free_memory() -> int | None:
     """Bytes that this process can still get, as a container's limit has it, too; None: unknown."""
-    memory, own = found_memory(), _resident()
+    memory, own = found_memory(), resident_memory()
     left = None if memory.limit is None or own is None else max(memory.limit - own, 0)
     return min((each for each in (memory.available, left) if each is not None), default=None)
 
@@ -102,12 +102,10 @@ def busy(load: float | None, processors: int, when: str = "began") -> str | None
     )
 
 
-def _resident() -> int | None:
+def resident_memory() -> int | None:
     """Bytes of main memory that this process has."""
-    for line in _lines("self/status"):
-        name, _, value = line.partition(":")
-        if name == "VmRSS":
-            return int(value.split()[0]) << 10
+    with suppress(OSError, ValueError, IndexError):
+        return int((PROC / "self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return None
 
 

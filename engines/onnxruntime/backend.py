@@ -57,11 +57,11 @@ class OrtBackend(Backend):
 
     def load(
         self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str,
-        *, catalog_head: bool = False,
+        *, catalog_head: bool = False, thrifty: bool = False,
     ) -> Engine:  # fmt: skip
         return load_ort_engine(
             folder / (CONSTRAINED if catalog_head else GRAPH), bundle.facts(role), device=self.device,
-            precision=facts.cache, threads=threads, columns=bundle.manifest.columns,
+            precision=facts.cache, threads=threads, columns=bundle.manifest.columns, thrifty=thrifty,
         )  # fmt: skip
 
 

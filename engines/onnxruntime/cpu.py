@@ -9,9 +9,10 @@ from ...catalog.errors import EngineError
 from ...catalog.extras import install
 from ..attention_mask import MASK_TYPES, dense_feed
 from ..base import Engine, Float32, ForwardInputs, Int64
-from ..bundle.facts import ModelFacts, Precision
+from ..bundle.facts import CONSTRAINED, ModelFacts, Precision
 from ..cache import KVCache
 from ..contract import check_gather, check_model
+from ..footprint import footprint_of
 from .bound import call_failed
 from .device import GATHER, DeviceEngine
 from .threads import REFUSED, threads_are_shared
@@ -62,9 +63,13 @@ class OrtCache(KVCache):
 class OrtEngine(Engine):
     """A graph of the contract (docs/design.md, section 4) in an ONNX Runtime session on the CPU."""
 
-    def __init__(self, session: ort.InferenceSession, facts: ModelFacts, precision: Precision) -> None:
-        columns = session.get_outputs()[0].shape[2]
-        super().__init__(columns=int(columns))
+    def __init__(
+        self, session: ort.InferenceSession, facts: ModelFacts, precision: Precision, *, catalog_head: bool = False
+    ) -> None:
+        """catalog_head: the graph's head has the catalog's columns alone."""
+        columns = int(session.get_outputs()[0].shape[2])
+        rows = columns if catalog_head else facts.vocabulary
+        super().__init__(columns=columns, footprint=footprint_of(facts, precision, columns=columns, rows_of_head=rows))
         self._session, self._facts, self._mask_type = session, facts, MASK_TYPES[precision]
         self._past = [f"past_key_values.{name}" for name in facts.cache_names]
         self._outputs = ["logprobs", *(f"present.{name}" for name in facts.cache_names)]
@@ -100,10 +105,12 @@ class OrtEngine(Engine):
         self._session.run_with_iobinding(binding)
 
 
-def session_options(threads: int) -> ort.SessionOptions:
-    """Options of every session: `threads` of its own, unless all share theirs; warnings to nobody."""
+def session_options(threads: int, *, thrifty: bool = False) -> ort.SessionOptions:
+    """Options of every session: `threads` of its own, unless all share theirs; warnings to nobody; thrifty: no arena,
+    which would keep what its largest calls took, and whole pieces of it for the sake of a cache that lies in one."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = not thrifty
     if threads_are_shared():
         options.use_per_session_threads = False
         return options
@@ -167,17 +174,23 @@ def load_ort_engine(
     threads: int,
     columns: int | None = None,
     cuda_graphs: bool = True,
+    thrifty: bool = False,
+    packed: bool = True,
 ) -> OrtEngine | DeviceEngine:
     """An engine over a graph that was optimised when it was built; it is loaded as it is.
 
     Where a gather graph lies beside it (`GATHER`), the graph has index inputs, and its caches stay on the
     device. precision: of the cache. columns: of log-probabilities (default: any number).
-    cuda_graphs: on CUDA, capture what comes again (where ONNX Runtime can).
+    cuda_graphs: on CUDA, capture what comes again (where ONNX Runtime can). thrifty: on the CPU, see `session_options`.
+    packed: whether weights are laid out once more, in memory of their own, as kernels read them fastest; otherwise they
+    stay in their file, mapped: enough for a few calls.
     Raises `EngineError` where this machine's ONNX Runtime cannot load it, and, without a gather graph, on
     CUDA and for bfloat16: such caches pass through NumPy.
     """
-    options = session_options(threads)
+    options = session_options(threads, thrifty=thrifty)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if not packed:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     gather = graph.with_name(GATHER)
     if gather.is_file():
         capture = cuda_graphs and device == "cuda"
@@ -189,7 +202,7 @@ def load_ort_engine(
         )
     session = open_session(graph, device, options)
     check_model(session, graph, facts, precision, columns, dense=True)
-    return OrtEngine(session, facts, precision)
+    return OrtEngine(session, facts, precision, catalog_head=graph.name == CONSTRAINED)
 
 
 def _load_device_engine(

@@ -101,7 +101,7 @@ class TensorRTBackend(Backend):
 
     def load(
         self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str,
-        *, catalog_head: bool = False,
+        *, catalog_head: bool = False, thrifty: bool = False,
     ) -> Engine:  # fmt: skip
         from .engine import load_trt_engine
 

@@ -1,4 +1,5 @@
-"""The log of a run: what run it is, a mark for every complete window, and the batches of the window at hand.
+"""The log of a run: what run it is, a mark for every complete window, and the batches of the window at hand; or, where
+the output is a folder, its partitions.
 
 A line is a record as JSON behind the beginning of its checksum. What is told of a run that was interrupted, before it
 is gone on with, is told from here.
@@ -56,7 +57,18 @@ class Batch(Frozen, frozen=True, tag="batch"):
     counts: dict[str, Any]
 
 
-Record = RunFacts | Mark | Batch
+class Part(Frozen, frozen=True, tag="part"):
+    """A partition is complete, of a run whose output is a folder."""
+
+    stream: Size  # of the input: a file, or several that are read as one
+    number: Size  # in it
+    results: Size  # bytes
+    rejects: Size
+    digests: tuple[str, str]  # SHA-256 of each
+    counts: dict[str, Any]
+
+
+Record = RunFacts | Mark | Batch | Part
 Counts = TypeVar("Counts", bound=Outcomes)
 
 
@@ -119,12 +131,12 @@ def kept_requests(output: Path) -> int:
     for record, _ in records(paths.log) if paths.log.is_file() else ():
         if isinstance(record, Mark):
             kept, later = counted(record, Outcomes, paths).tried, 0
-        elif isinstance(record, Batch):
+        elif isinstance(record, Batch | Part):
             later += counted(record, Outcomes, paths).tried
     return kept + later
 
 
-def counted(record: Mark | Batch, kind: type[Counts], paths: JournalFiles) -> Counts:
+def counted(record: Mark | Batch | Part, kind: type[Counts], paths: JournalFiles) -> Counts:
     try:
         return msgspec.convert(record.counts, kind)
     except DAMAGED as error:

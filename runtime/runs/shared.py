@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -43,12 +43,18 @@ class Serving:
 
     def __call__(self) -> BatchServer:
         """Open it, to serve one batch at a time. Raises what `Recommender.open` and `Recheck.open` do."""
-        chosen = Chosen.of(
-            self.bundle, engine=self.engine, drafting=self.drafting, verification=self.verification,
-            batching=self.batching,
-        )  # fmt: skip
-        job = self.here(chosen)
+        job = self.here(self._chosen())
         return lambda entries: _served(job.alike(), entries)
+
+    def anywhere(self) -> "Serving":
+        """The same with absolute paths: for another folder, or another machine that has the same ones."""
+        pool = self.drafting.pool
+        drafting = replace(self.drafting, pool=Path(pool).absolute()) if isinstance(pool, str | Path) else self.drafting
+        return replace(self, bundle=self.bundle.absolute(), drafting=drafting)
+
+    def jobs(self, warn: Callable[[str], None]) -> Callable[[], OwnInference]:
+        """Open it, for one partition at a time: see `partition.Opens`. Raises as a call does."""
+        return self.here(self._chosen(), warn).alike
 
     def here(self, chosen: Chosen, warn: Callable[[str], None] = lambda message: None) -> OwnInference:
         """Open its engines, as they were chosen."""
@@ -58,6 +64,12 @@ class Serving:
                 chosen.bundle, self.verify_sample, chosen.verification, batching=self.batching, threads=chosen.threads
             )
         return OwnInference(recommender, self.options, recheck=recheck, warn=warn)
+
+    def _chosen(self) -> Chosen:
+        return Chosen.of(
+            self.bundle, engine=self.engine, drafting=self.drafting, verification=self.verification,
+            batching=self.batching,
+        )  # fmt: skip
 
 
 def _served(job: OwnInference, entries: list[HistoryRequest]) -> BatchServed:

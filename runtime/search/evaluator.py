@@ -9,6 +9,7 @@ from ...engines.cache import KVCache
 from ..stats import Call, DecodeStats
 from ..types import Bool, Int64, NodeList
 from .beam import numbered
+from .call_room import CallRoom, CallSize
 from .nodes import EvaluatedNodes
 from .prefix import SharedPrefix
 from .trie_view import TrieView
@@ -30,27 +31,30 @@ class TreeEvaluator:
         prompts: Sequence[Int64],
         stats: DecodeStats,
         timer: str,
+        room: CallRoom | None = None,
     ) -> None:
         """nodes: where to keep what is learned; prompts: token ids [P] of each request, the shared prefix included.
 
-        timer: which seconds of `stats` count.
+        timer: which seconds of `stats` count. room: what calls may take of memory; None: what they do.
         """
         self.nodes = nodes
         self.calls = np.zeros(len(prompts), np.int64)  # calls in which each request had tokens
         self.evaluated = np.zeros(len(prompts), np.int64)  # nodes evaluated for it, the root not counted
         self._prefix, self._view, self._trie = prefix, view, view.trie
-        self._stats, self._timer = stats, timer
+        self._stats, self._timer, self._room = stats, timer, room
         self._cache: KVCache | None = None  # of all whose prompt was read
         self._row = np.full(len(prompts), -1)  # cache row of each request; -1 before it is read, and once it has left
         self._unread = np.ones(len(prompts), bool)
         self._row_lengths = np.empty(0, np.int64)  # [cache rows]
         self._prompts = list(prompts)
         self._lengths = np.array([len(prompt) for prompt in prompts], np.int64)
+        if room is not None and prefix.engine.footprint is not None:
+            room.hold(timer, prefix.engine.footprint, len(prompts), self.prompt_tokens, 0)
 
     @property
     def prompt_tokens(self) -> int:
         """Tokens of the longest prompt, the shared prefix included."""
-        return int(self._lengths.max())
+        return int(self._lengths.max(initial=0))
 
     def evaluate(self, nodes: NodeList) -> NodeList:
         """Evaluate nodes whose scores are lacking, and their ancestors that are not cached, in one call (or none).
@@ -70,13 +74,22 @@ class TreeEvaluator:
         if not len(nodes):
             return nodes
         if not len(fresh):
-            self._call(nodes)
+            self._calls(nodes)
             return nodes
         new = self._unread[nodes.request]
         self._read(fresh, nodes if new.all() else NodeList(nodes.request[new], nodes.node[new]))
         if not new.all():
-            self._call(NodeList(nodes.request[~new], nodes.node[~new]))
+            self._calls(NodeList(nodes.request[~new], nodes.node[~new]))
         return nodes
+
+    @property
+    def limited(self) -> bool:
+        """Whether memory is limited."""
+        return self._room is not None
+
+    def has_room(self, more: int) -> bool:
+        """Whether memory lets every request have so many slots more, whoever evaluates for it."""
+        return self._room is None or self._room.has_room(more)
 
     def _read(self, fresh: Int64, nodes: NodeList) -> None:
         """One call with the prompts of the requests [n] and what is to be evaluated of their nodes."""
@@ -90,7 +103,7 @@ class TreeEvaluator:
             self._cache = self._prefix.new_cache(len(fresh))
         self._row = np.full(len(self._unread), -1)
         self._row[fresh], self._row_lengths = np.arange(len(fresh)), self._lengths[fresh]
-        self._call(nodes, prompts)
+        self._calls(nodes, prompts)
         self._unread[fresh] = False
         if before is not None and before.batch:
             self._row = np.where(self._row >= 0, self._row + before.batch, earlier[0])
@@ -98,6 +111,53 @@ class TreeEvaluator:
             with self._stats.timed(self._timer):
                 before.join(self._cache)
             self._cache = before
+
+    def _calls(self, nodes: NodeList, prompts: Int64 | None = None) -> None:
+        """As `_call`; where memory is limited, in as many calls as that takes.
+
+        A call appends its tokens to the cache in order, so what is cut is the same but for the cut: first the prompts,
+        then the nodes, parents first, see the same slots.
+        """
+        if self._room is None:
+            self._call(nodes, prompts)
+            return
+        below = nodes.node > 0
+        first = 0 if prompts is None else prompts.shape[1]
+        whole = first + int(np.bincount(nodes.request[below]).max(initial=0))
+        if self._fitting(nodes, whole, unscored=max(0, first - 1)) == whole:
+            self._call(nodes, prompts)
+            return
+        if prompts is not None:
+            self._read_by_pieces(NodeList(nodes.request[~below], nodes.node[~below]), prompts)
+            nodes = NodeList(nodes.request[below], nodes.node[below])
+        count, place = numbered(nodes.request, len(self._row))
+        start, most = 0, int(count.max())
+        while start < most:
+            end = start + self._fitting(nodes, most - start)
+            here = (start <= place) & (place < end)
+            self._call(NodeList(nodes.request[here], nodes.node[here]))
+            start = end
+
+    def _read_by_pieces(self, roots: NodeList, prompts: Int64) -> None:
+        """The prompts [cache rows, P], in several calls; each root comes with its prompt's last token."""
+        cache, start = self._cache, 0
+        assert cache is not None
+        while start < prompts.shape[1]:
+            end = start + self._fitting(roots, prompts.shape[1] - start, unscored=prompts.shape[1])
+            last = self._lengths[roots.request] - cache.length - 1
+            here = (last >= 0) & (last < end - start)
+            self._call(NodeList(roots.request[here], roots.node[here]), prompts[:, start:end])
+            start = end
+
+    def _fitting(self, nodes: NodeList, most: int, *, unscored: int = 0) -> int:
+        """How many tokens of each row, of `most`, the next call may have; unscored: as of `CallSize`."""
+        room, cache, footprint = self._room, self._cache, self._prefix.engine.footprint
+        assert room is not None
+        assert cache is not None
+        assert footprint is not None
+        room.hold(self._timer, footprint, cache.batch, cache.length, cache.length)
+        children = int(self._trie.child_count[nodes.node].sum())
+        return room.tokens(CallSize(footprint, cache.batch, cache.length, unscored, children / most), most)
 
     def _call(self, nodes: NodeList, prompts: Int64 | None = None) -> None:
         """One call on the cache. nodes: as `with_ancestors` lists them; prompts [cache rows, P]: what is to be read."""
@@ -118,9 +178,10 @@ class TreeEvaluator:
         with self._stats.timed(self._timer) as timed:
             logprobs = self._prefix.engine.forward(inputs, cache)
         self._stats.called(Call(self._timer, batch, past, new, prompt, timed.seconds))
-        self.nodes.add_scores(parents, place, logprobs.reshape(-1, logprobs.shape[2]))
-        self.calls += count > 0
-        self.evaluated += count - (self._row >= 0) if prompt else count
+        if len(parents):
+            self.nodes.add_scores(parents, place, logprobs.reshape(-1, logprobs.shape[2]))
+        self.calls += (count > 0) | ((self._row >= 0) & (self._lengths > past) if prompt else False)
+        self.evaluated += np.bincount(tokens.request, minlength=len(self._row))
 
     def _scored(
         self, nodes: NodeList, where: Int64, count: Int64, place: Int64
@@ -134,7 +195,7 @@ class TreeEvaluator:
         if not scored.all():
             nodes, where = NodeList(nodes.request[scored], nodes.node[scored]), where[scored]
             count, place = numbered(nodes.request, len(self._row))
-        row, most = self._row[nodes.request], int(count.max())
+        row, most = self._row[nodes.request], max(1, int(count.max()))  # no axis of a call is empty
         rows = np.zeros((len(self._row_lengths), most), np.int64)
         rows[row, place] = where
         return nodes, rows, row * most + place

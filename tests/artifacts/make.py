@@ -36,6 +36,11 @@ def text(output: Path, pool: Path) -> None:
     good("build-pool", texts, "--tokenizer", output, "--depth", 4, "--query", 2, "--output", pool)
 
 
+def partitions(bundle: Path, histories: Path, output: Path) -> None:
+    """What a run on a cluster writes."""
+    good("infer", bundle, histories, "-o", output, "-k", 2, "--speculation", "fixed", "--ray", "--workers", 1)
+
+
 def records(output: Path) -> None:
     """What `train` and `align` write beside weights."""
     shop = Path("shop")
@@ -63,6 +68,8 @@ def main(folder: Path) -> None:
     good("build-pool", "--items", histories, "--output", "../item-pool")
     text(Path("../text"), Path("../text-pool"))
     records(Path("../training"))
+    some = write(Path("some.jsonl"), user("u1", "0", "1"), user("u2", "2"), "no JSON", user("u3", "4", "5", "1"))
+    partitions(Path("../bundle"), some, Path("../parts"))
     print(json.dumps({path.name: sum(f.stat().st_size for f in path.rglob("*.*")) for path in folder.iterdir()}))
 
 

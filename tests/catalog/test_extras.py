@@ -45,6 +45,7 @@ def test_every_module_has_an_extra_that_brings_it() -> None:
             "onnx_ir": "onnx-ir",
             "prometheus_client": "prometheus-client",
             "tensorrt_rtx": "tensorrt-rtx",
+            "ray": "ray[data]",
         }.get(module, module)
         assert any(re.split(r"[><=]", name)[0] == package for name in DECLARED[extra]), module
         assert install_module(module) == install(extra)

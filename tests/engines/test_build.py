@@ -17,7 +17,7 @@ from specbeam.engines.base import Engine, ForwardInputs, causal
 from specbeam.engines.build import build_engine
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.cache import KVCache
-from specbeam.engines.compare import Refusal, cases, difference
+from specbeam.engines.compare import Refusal, answers, cases, difference
 from specbeam.engines.latency import BATCHES, PASSES
 from specbeam.engines.onnxruntime import backend as ort_backend
 from specbeam.engines.onnxruntime.cpu import load_ort_engine
@@ -154,8 +154,8 @@ def test_the_difference_is_measured(tiny: Tiny, tmp_path: Path) -> None:
     own = load_ort_engine(bundle.graph("target"), facts, device="cpu", precision="fp32", threads=1)
     other = load_ort_engine(tmp_path / "other.onnx", facts, device="cpu", precision="fp32", threads=1)
     refusal, samples = Refusal(bundle, "target", "fp32"), bundle.samples()
-    assert difference(own, own, cases(facts, samples), refusal) < 1e-4
-    assert difference(other, own, cases(facts, samples), refusal) > 0.01
+    assert difference(answers(own, cases(facts, samples), refusal), own, refusal) < 1e-4
+    assert difference(answers(other, cases(facts, samples), refusal), own, refusal) > 0.01
 
 
 def test_the_check_stays_within_what_an_engine_takes(tiny: Tiny) -> None:
@@ -174,7 +174,8 @@ def test_the_check_stays_within_what_an_engine_takes(tiny: Tiny) -> None:
 
     limits = Limits(max_batch=1, max_prompt=12, max_nodes=5, path=3)
     refusal, watched = Refusal(bundle, "target", "fp32"), Watched(columns=engine.columns)
-    assert difference(engine, watched, cases(facts, bundle.samples(), limits), refusal) == 0
+    said = answers(engine, cases(facts, bundle.samples(), limits), refusal)
+    assert difference(said, watched, refusal) == 0
     assert {(1, 12, 5), (1, 5, 5)} <= seen
     assert all(batch == 1 and new <= 12 and rows <= 5 for batch, new, rows in seen)
 

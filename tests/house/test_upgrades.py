@@ -1,5 +1,6 @@
 """Artifacts of every schema there has been: what opens serves, what does not says what makes it again."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -25,22 +26,34 @@ from specbeam.pools.items.pool import ItemPool
 from specbeam.pools.texts.pool import TextPool
 from specbeam.runtime import Drafting, EngineChoice, Recommender
 from specbeam.runtime.planning.tuning_file import TUNING_SCHEMA
+from specbeam.runtime.runs.parts import MANIFEST as PARTS_FILE
+from specbeam.runtime.runs.parts import PARTS_SCHEMA, read_manifest
 from tiny_bundle import ENGINE
 from upgrade_cases import INT8, KEPT, same_minor
 
-FIRST = {"bundle": 1, "text bundle": 2, "engine": 1, "tuning": 2, "default engine": 1, "pool": 1, "measured": 1}
+FIRST = {
+    "bundle": 1,
+    "text bundle": 2,
+    "engine": 1,
+    "tuning": 2,
+    "default engine": 1,
+    "pool": 1,
+    "measured": 1,
+    "partitions": 1,
+}
 
 
 NOW = {
     "bundle": SCHEMA_VERSION, "text bundle": SCHEMA_VERSION, "engine": ENGINE_SCHEMA, "tuning": TUNING_SCHEMA,
     "default engine": DEFAULT_SCHEMA, "pool": POOL_SCHEMA, "measured": MEASURED_SCHEMA,
+    "partitions": PARTS_SCHEMA,
 }  # fmt: skip
 
 
 def kind_of(file: Path, content: dict[str, Any]) -> str:
     if file.name == MANIFEST:
         return "text bundle" if content.get("kind") == "text" else "bundle"
-    names = {ENGINE_FACTS: "engine", "default.json": "default engine", POOL_FILE: "pool"}
+    names = {ENGINE_FACTS: "engine", "default.json": "default engine", POOL_FILE: "pool", PARTS_FILE: "partitions"}
     return names.get(file.name) or file.name.partition("-")[0]
 
 
@@ -124,6 +137,15 @@ def test_an_engine_that_was_built_without_a_gpu_and_what_was_measured_of_it() ->
     facts = Bundle.open(KEPT / "bundle-2-rtx").engine_facts("tensorrt-rtx-cuda-fp16")
     assert facts.measured
     assert {role.tensorrt.compiled_for for role in facts.roles.values() if role.tensorrt} == {("8.6", "8.9")}
+
+
+def test_partitions_are_read() -> None:
+    manifest = read_manifest(KEPT / "parts-1")
+    for part in manifest.parts:
+        for file in filter(None, (part.results, part.rejects)):
+            data = (KEPT / "parts-1" / file.file).read_bytes()
+            assert (len(data), hashlib.sha256(data).hexdigest()) == (file.bytes, file.sha256)
+    assert (manifest.run.verb, manifest.counts["served"], manifest.counts["rejected"]) == ("infer", 3, 1)
 
 
 def test_ranges_are_read() -> None:

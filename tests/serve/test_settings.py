@@ -19,13 +19,13 @@ def test_everything_can_be_said() -> None:
     told = settings_of(
         '{"engine": "e", "device": "cpu", "threads": 3, "policy": "in-flight", "batch_size": 4, "wait_ms": 1.5, '
         '"queue": 9, "drafter": "model", "speculation": "fixed", "draft_width": 6, "draft_length": 2, '
-        '"mode": "sampled", "temperature": 0.5, "seed": 3}',
+        '"mode": "sampled", "temperature": 0.5, "seed": 3, "memory": 1000000000}',
         Settings, "settings",
     )  # fmt: skip
-    assert told.serving() == Serving("in-flight", 4, 1.5, 9)
+    assert told.serving() == Serving("in-flight", 4, 1.5, 9, 10**9)
     assert told.opening() == Opening(
         EngineChoice("e", "cpu", 3), Drafting("model", speculation="fixed", shape=DraftShape(6, 2)),
-        Verification("sampled", temperature=0.5, seed=3), Batching(4),
+        Verification("sampled", temperature=0.5, seed=3), Batching(4, 10**9),
     )  # fmt: skip
 
 

@@ -33,10 +33,10 @@ def traced_once(folder: Path) -> Iterator[None]:
 
     trace = exporting.export_graph
 
-    def export_graph(model: Any, columns: Any, path: Path, **settings: Any) -> None:
+    def export_graph(model: Any, columns: Any, path: Path, *, progress: Any, **settings: Any) -> None:
         kept = folder / _fingerprint(model, columns, settings)
         if not kept.exists():
-            trace(model, columns, path, **settings)
+            trace(model, columns, path, progress=progress, **settings)
             kept.mkdir(parents=True)
             for file in path.parent.glob(f"{path.name}*"):
                 shutil.copy(file, kept)

@@ -10,9 +10,10 @@ from specbeam.catalog.items import Catalog
 from specbeam.catalog.prompts.encoder import PromptEncoder, PromptSpec
 from specbeam.catalog.trie import PAD, ItemTrie
 from specbeam.engines.base import Float32
+from specbeam.engines.footprint import Footprint
 from specbeam.engines.scripted import ScriptedEngine
 from specbeam.pools.items.pool import ItemPool
-from specbeam.runtime import DraftShape, Recommendation, Recommender, Verification
+from specbeam.runtime import Batching, DraftShape, Recommendation, Recommender, Verification
 from specbeam.runtime.drafting.retrieval import CatalogPool
 from specbeam.runtime.loaded import Loaded
 from specbeam.runtime.planning.policy import FixedPlanning
@@ -35,7 +36,10 @@ class SomeColumns(ScriptedEngine):
     """A scripted engine of which only some columns are seen: of a catalog that has lost items, and with them tokens."""
 
     def __init__(self, whole: ScriptedEngine, chosen: np.ndarray) -> None:
-        super().__init__(whole.columns, seed=whole.seed, disagreement=whole.disagreement, sharpness=whole.sharpness)
+        super().__init__(
+            whole.columns, seed=whole.seed, disagreement=whole.disagreement, sharpness=whole.sharpness,
+            footprint=whole.footprint,
+        )  # fmt: skip
         self._chosen = chosen
 
     def _logprobs(self, context: UInt64) -> Float32:
@@ -53,16 +57,17 @@ def make(
     rows: np.ndarray, *, seed: int = 1, shape: DraftShape | None = SHAPE, disagreement: float = 0.4,
     verification: Verification | None = None, batch_size: int = 8, max_k: int | None = None,
     kept: np.ndarray | None = None, reuse: bool = True, pool: ItemPool | None = None, model: bool = True,
+    footprint: Footprint | None = None, memory: int | None = None,
 ) -> Recommender:  # fmt: skip
     """shape: None drafts nothing; kept [I]: make it from these items only, for the engines of all of them; pool and
-    model: what drafts are guessed by."""
+    model: what drafts are guessed by; footprint: of both engines."""
     whole = ItemTrie.build(rows)
     kept = np.ones(len(rows), bool) if kept is None else kept
     names = [f"i{i}" for i in np.flatnonzero(kept)]
     trie = ItemTrie.build(rows[kept])
     chosen = np.searchsorted(whole.vocabulary, trie.vocabulary)
     target, draft = (
-        SomeColumns(ScriptedEngine(len(whole.vocabulary), seed=seed, disagreement=d), chosen)
+        SomeColumns(ScriptedEngine(len(whole.vocabulary), seed=seed, disagreement=d, footprint=footprint), chosen)
         for d in (0.0, disagreement)
     )
     catalog = named(rows[kept], names)
@@ -71,8 +76,9 @@ def make(
         None if pool is None else CatalogPool(pool, catalog, trie), max_k,
     )  # fmt: skip
     return Recommender(
-        loaded, planning=FixedPlanning(shape), verification=verification, batching=batch_size, reuse=reuse
-    )
+        loaded, planning=FixedPlanning(shape), verification=verification, batching=Batching(batch_size, memory),
+        reuse=reuse,
+    )  # fmt: skip
 
 
 def by_the_book(

@@ -10,6 +10,7 @@ from specbeam.runtime.drafting.drafter import BeamDrafter, Drafter, NoDrafter, S
 from specbeam.runtime.drafting.guesses import ModelGuesses
 from specbeam.runtime.options import Verification
 from specbeam.runtime.planning.policy import FixedPlanning, Planning
+from specbeam.runtime.search.call_room import CallRoom
 from specbeam.runtime.search.evaluator import TreeEvaluator
 from specbeam.runtime.search.nodes import EvaluatedNodes
 from specbeam.runtime.search.noise import SAMPLE, Noise, prefix_hashes
@@ -71,11 +72,12 @@ def search(
     keys: Sequence[int] | None = None,
     planning: Planning | None = None,
     rounds: list[Round] | None = None,
+    room: CallRoom | None = None,
 ) -> tuple[list[Ranked], TreeEvaluator, DecodeStats]:
     """Per prompt the ranked (leaf, score) pairs that the session finds, and what it cost.
 
     shared: how many tokens all prompts begin with, to be computed once; live: a mask of nodes for every
-    request that has a filter; keys: of the requests' users (default: 0, 1, ...).
+    request that has a filter; keys: of the requests' users (default: 0, 1, ...); room: what calls may take of memory.
     """
     prefix, batch = prompts[0][:shared], len(prompts)
     verification = verification or Verification()
@@ -90,11 +92,13 @@ def search(
     perturbing = noise if verification.mode == "sampled" else None
     stats = DecodeStats(trie.length)
     nodes = EvaluatedNodes(view, scoring, perturbing)
-    evaluator = TreeEvaluator(SharedPrefix(target, prefix), view, nodes, prompts, stats, "target")
+    evaluator = TreeEvaluator(
+        SharedPrefix(target, prefix, limited=room is not None), view, nodes, prompts, stats, "target", room
+    )
     drafter: Drafter = NoDrafter(verification.mode, batch)
     if draft is not None:
         known = EvaluatedNodes(view, scoring, perturbing)
-        own = ModelGuesses(TreeEvaluator(SharedPrefix(draft, prefix), view, known, prompts, stats, "draft"))
+        own = ModelGuesses(TreeEvaluator(SharedPrefix(draft, prefix), view, known, prompts, stats, "draft", room))
         drafter = BeamDrafter(verification.mode, own, view)
         if verification.mode == "relaxed":
             drafter = SampledDrafter(own, view, noise, temperature)

@@ -12,7 +12,7 @@ from specbeam.catalog.temporaries import temporary_directory
 from specbeam.engines.build import TOLERANCE, exported_engine
 from specbeam.engines.bundle.facts import Role
 from specbeam.engines.bundle.items import Bundle
-from specbeam.engines.compare import Refusal, cases, difference
+from specbeam.engines.compare import Refusal, answers, cases, difference
 from specbeam.engines.machine.processors import available_threads
 from specbeam.engines.registry import load_engine
 from specbeam.evaluate.figures import ranking_fault
@@ -108,8 +108,9 @@ def numbers(job: Job, backend: str, precision: str) -> list[Row]:
         limits = None if plan is None else plan.limits
         with temporary_directory(job.work / f"compared-{name}") as scratch:
             original = exported_engine(bundle, role, scratch, threads)
-            asked = cases(bundle.facts(role), bundle.samples(), limits)
-            worst = difference(original, engine, asked, Refusal(bundle, role, precision))  # type: ignore[arg-type]
+            refuse = Refusal(bundle, role, precision)  # type: ignore[arg-type]
+            said = answers(original, cases(bundle.facts(role), bundle.samples(), limits), refuse)
+            worst = difference(said, engine, refuse)
         rows.append(
             {"numbers of": name, "role": role, "largest difference": worst, "allowed": TOLERANCE.get(precision)}
         )

@@ -172,10 +172,13 @@ class Slots(KVCache):
         self.batch = batch
 
     def copy(self) -> "Slots":
-        raise NotImplementedError
+        other = Slots(self.batch)
+        other.length = self.length
+        return other
 
     def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
-        raise NotImplementedError
+        assert slots is None
+        self.batch = len(rows)
 
     def join(self, other: KVCache) -> None:
         raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Runs on many machines, by Ray: the work of one process, done partition by partition on the nodes of a cluster."""
