@@ -64,7 +64,12 @@ def test_an_item_is_found_by_its_id(monkeypatch: pytest.MonkeyPatch, few: int) -
     monkeypatch.setattr(lookup, "FEW", few)
     monkeypatch.setattr(lookup, "BLOCK", 100)
     rng = np.random.default_rng(0)
-    ids = [*dict.fromkeys([f"item-{n}" * (1 + n % 4) for n in rng.integers(0, 10**6, 900).tolist()]), "é", "", *SAME_CRC]
+    ids = [
+        *dict.fromkeys([f"item-{n}" * (1 + n % 4) for n in rng.integers(0, 10**6, 900).tolist()]),
+        "é",
+        "",
+        *SAME_CRC,
+    ]
     found, asked = Positions.of(TextColumn.of(ids)), [*ids[::-1], "nobody", "\ud800", "item-1 ", "x" * 3000]
     known = {text: place for place, text in enumerate(ids)}
     assert found.find(asked).tolist() == [known.get(each, -1) for each in asked]
@@ -151,7 +156,9 @@ def test_a_changed_column_is_refused_or_sound(
     arrays = {name: array.copy() for name, array in map_arrays(folder / "a.safetensors").items()}
     name = data.draw(st.sampled_from(sorted(name for name, array in arrays.items() if array.size)))
     at = data.draw(st.integers(0, arrays[name].size - 1))
-    arrays[name].reshape(-1)[at] = data.draw(st.integers(0, 9) if arrays[name].dtype.kind == "u" else st.integers(-2, 9))
+    arrays[name].reshape(-1)[at] = data.draw(
+        st.integers(0, 9) if arrays[name].dtype.kind == "u" else st.integers(-2, 9)
+    )
     with (folder / "b.safetensors").open("wb") as file:
         write_arrays(file, arrays)
     try:
