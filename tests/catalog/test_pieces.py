@@ -66,6 +66,8 @@ def lines(*members: str) -> bytes:
     return ("{\n" + ",\n".join(members) + "\n}").encode()
 
 
+TITLED = [f'"i{n}": "t {n}"' for n in range(40)]
+DESCRIBED = [f'"i{n}": {{"title": "{n}"}}' for n in range(40)]
 LONG = [f'"i{n}": ["<a_{n}>"]' for n in range(40)]  # member n is on line n + 2
 
 

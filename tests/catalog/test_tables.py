@@ -70,14 +70,10 @@ def test_a_folder_of_tables_is_one_catalog(tmp_path: Path) -> None:
     (tmp_path / "shop" / ".hidden.parquet").write_bytes(b"")
     assert Catalog.load(tmp_path / "shop", None) == EXPECTED
     saved(tmp_path / "shop" / "part-3.parquet", table().slice(3, 2))
-    with pytest.raises(
-        CatalogError, match=r"shop: item 'i3' is in row 4 of part-0.parquet and row 1 of part-3.parquet; "
-    ):
+    with pytest.raises(CatalogError, match=r"shop: item 'i3' is in row 4 of part-0\.parquet and row 1 of part-3\."):
         Catalog.load(tmp_path / "shop", None)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        CatalogError, match="is a folder without tables; expected an index.json, or files that end with"
-    ):
+    with pytest.raises(CatalogError, match=r"is a folder without tables; expected an index\.json, or files that"):
         Catalog.load(tmp_path / "empty", None)
 
 
@@ -96,10 +92,10 @@ def changed(values: list[Any], at: int, value: Any) -> list[Any]:
         ({"identifier": [[1]] * 50}, r"the column identifier holds int64; expected"),
         ({"identifier": changed(IDENTIFIERS, 40, None)}, r"a\.parquet, row 41: its identifier is not a non-empty list"),
         ({"identifier": changed(IDENTIFIERS, 40, [])}, r"a\.parquet, row 41: its identifier is not a non-empty list"),
-        ({"identifier": changed(IDENTIFIERS, 40, ["x", ""])}, r"a\.parquet, row 41: its identifier is not a non-empty"),
+        ({"identifier": changed(IDENTIFIERS, 40, ["x", ""])}, r"a\.parquet, row 41: its identifier is not a"),
         (
             {"identifier": changed(IDENTIFIERS, 40, ["x", None])},
-            r"a\.parquet, row 41: its identifier is not a non-empty",
+            r"a\.parquet, row 41: its identifier is not a",
         ),
         ({"title": [3] * 50}, r"the column title holds int64; expected"),
     ],
