@@ -94,21 +94,12 @@ def test_faults_of_later_pieces(small: None, tmp_path: Path, content: bytes, mes
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            lines(*(f'"i{n}": {{"title": "{n}"}}' for n in range(40)), '"i3": {"title": "x"}'),
-            "'i3' occurs on lines 5, 42",
-        ),
-        (lines(*(f'"i{n}": "t {n}"' for n in range(40)), '"i3": "x"'), "'i3' occurs on lines 5, 42"),
-        (
-            lines(*(f'"o{n}": "t {n}"' for n in range(40)), '"o3": "x"'),
-            "'o3' occurs on lines 5, 42",
-        ),  # not in the index
-        (
-            lines(*(f'"i{n}": "t {n}"' for n in range(40)), '"x": {"title": "a", "title": "b"}'),
-            "'x' has the key 'title'",
-        ),
-        (lines(*(f'"i{n}": "t {n}"' for n in range(40)), '"x": {"title": 3}'), "items 'x' have a title that is not"),
-        (lines(*(f'"i{n}": "t {n}"' for n in range(40)), '"x" 3'), r"items\.json, line 42, column 5"),
+        (lines(*DESCRIBED, '"i3": {"title": "x"}'), "'i3' occurs on lines 5, 42"),
+        (lines(*TITLED, '"i3": "x"'), "'i3' occurs on lines 5, 42"),
+        (lines(*(line.replace("i", "o") for line in TITLED), '"o3": "x"'), "'o3' occurs on lines 5, 42"),  # no item
+        (lines(*TITLED, '"x": {"title": "a", "title": "b"}'), "'x' has the key 'title'"),
+        (lines(*TITLED, '"x": {"title": 3}'), "items 'x' have a title that is not"),
+        (lines(*TITLED, '"x" 3'), r"items\.json, line 42, column 5"),
     ],
 )
 def test_faults_of_later_titles(small: None, tmp_path: Path, content: bytes, message: str) -> None:

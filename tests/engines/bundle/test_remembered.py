@@ -202,5 +202,5 @@ def test_damage_is_found_though_all_was_looked_at(bundle: Path, reads: Reads) ->
     data[-1] ^= 1
     tick()
     file.write_bytes(data)
-    with pytest.raises(BundleError, match="trie.safetensors is damaged: its SHA-256"):
+    with pytest.raises(BundleError, match=r"trie\.safetensors is damaged: its SHA-256"):
         Bundle.open(bundle).items()
