@@ -45,12 +45,18 @@ class Vocabulary:
 
 
 def rows(items: int, first: int = CODES) -> Iterator[np.ndarray]:
-    """Identifiers as places in `tokens`, piece by piece [n, LEVELS]; first: codes of the first level that are used."""
+    """Identifiers as places in `tokens`, piece by piece [n, LEVELS].
+
+    first: codes of the first level that are used; where they are not all, each of them goes on as each of a large
+    catalog's does, by every code of the second.
+    """
     rng = np.random.default_rng(0)
     for start in tqdm(range(0, items, PIECE), desc="items", disable=None):
         count = min(PIECE, items - start)
         codes = rng.integers(0, CODES, (count, LEVELS))
-        codes[:, 0] %= first
+        if first < CODES:
+            codes[:, 1], codes[:, 0] = np.divmod(start + np.arange(count), first)
+            codes[:, 1] %= CODES
         yield np.arange(LEVELS) * CODES + codes
 
 
