@@ -16,6 +16,7 @@ from .texts import TextColumn
 Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 BLOCK = 1 << 18  # ids that are looked up at a time
+HISTORY = 64  # ids that are looked at one by one: for more of them, arrays are faster
 FEW = 1 << 16  # items of a catalog whose places are a dictionary, too: asking it for one is faster
 
 
@@ -54,6 +55,27 @@ class Positions(Mapping[str, int]):
     def _find(self, ids: Sequence[str], found: Int64) -> None:
         encoded = [text.encode("utf-8", "surrogatepass") for text in ids]
         keys = np.fromiter(map(crc32, encoded), np.uint32, len(encoded))
+        if len(encoded) <= HISTORY:
+            self._find_few(encoded, keys, found)
+        else:
+            self._find_many(encoded, keys, found)
+
+    def _find_few(self, encoded: list[bytes], keys: NDArray[np.uint32], found: Int64) -> None:
+        """As `_find_many`, by a look at each: what a history takes."""
+        places = self.places[np.minimum(self.hashes.searchsorted(keys), len(self.hashes) - 1)]
+        begins, ends = self.ids.starts[places].tolist(), self.ids.starts[places + 1].tolist()
+        raw, others = self.ids.data.data, []
+        for i, (text, place, begin, end) in enumerate(zip(encoded, places.tolist(), begins, ends, strict=True)):
+            if raw[begin:end] == text:
+                found[i] = place
+            else:
+                others.append(i)
+        if others:  # unknown, or not the first of its hash
+            rest = np.full(len(others), -1)
+            self._find_many([encoded[i] for i in others], keys[others], rest)
+            found[others] = rest
+
+    def _find_many(self, encoded: list[bytes], keys: NDArray[np.uint32], found: Int64) -> None:
         lengths, raw = (
             np.fromiter(map(len, encoded), np.int64, len(encoded)),
             np.frombuffer(b"".join(encoded), np.uint8),

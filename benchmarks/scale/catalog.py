@@ -121,12 +121,12 @@ def _histories(catalog: Catalog, count: int, seed: int) -> list[list[str]]:
     return [[catalog.item_ids[i] for i in rng.integers(0, len(catalog.item_ids), 12).tolist()] for _ in range(count)]
 
 
-def rounds(large: Path, small: Path, turns: int) -> list[dict[str, object]]:
+def rounds(of_large: Path, of_small: Path, turns: int) -> list[dict[str, object]]:
     """Batches of both catalogs in turns: processor milliseconds each, plain and with exclusions.
 
     First as they were opened, when a large one's pages are not yet in the process, then once all of them were read.
     """
-    sides = {"large": opened(large)[1:], "small": opened(small)[1:]}
+    sides = {"large": opened(of_large)[1:], "small": opened(of_small)[1:]}
     rows: list[dict[str, object]] = []
     for read in (False, True):
         for catalog, recommender in sides.values() if read else ():
@@ -134,18 +134,32 @@ def rounds(large: Path, small: Path, turns: int) -> list[dict[str, object]]:
             arrays += [catalog.identifiers.table, *_buffers(catalog.item_ids), *_buffers(catalog.titles.texts)]
             sum(int(array.sum()) for array in arrays if isinstance(array, np.ndarray))
         for exclude in (False, True):
-            taken: dict[str, list[float]] = {name: [] for name in sides}
+            taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
             for turn in range(turns + 5):
                 for name, (catalog, recommender) in sides.items():
                     histories = _histories(catalog, BATCH, turn + 1000 * exclude)
-                    start = process_time()
-                    recommender.recommend(histories, TOP_K, exclude_history=exclude)
-                    taken[name].append(process_time() - start)
-            ratio = median(a / b for a, b in zip(taken["large"][5:], taken["small"][5:], strict=True))
-            found = {f"{name}, ms": 1000 * median(each[5:]) for name, each in taken.items()}
-            name = f"a batch{' without its history' * exclude}{', all pages read' * read}"
-            rows.append({"step": name, **found, "ratio": ratio})
+                    taken[name].append(_batch(recommender, histories, exclude=exclude))
+            for part, what in enumerate(("rounds", "whole batch")):
+                large, small = ([each[part] for each in taken[name][5:]] for name in sides)
+                name = f"{what}{' without its history' * exclude}{', all pages read' * read}"
+                found = {"large, ms": 1000 * median(large), "small, ms": 1000 * median(small)}
+                ratio = median(a / b for a, b in zip(large, small, strict=True))
+                rows.append({"step": name, **found, "ratio": ratio})
     return rows
+
+
+def _batch(recommender: Recommender, histories: list[list[str]], *, exclude: bool) -> tuple[float, float]:
+    """Processor seconds of a batch's rounds, and of all of it: histories to lists."""
+    start = process_time()
+    requests = [recommender.encode(history, exclude_history=exclude) for history in histories]
+    flight = recommender.flight(requests, TOP_K)
+    began = process_time()
+    while flight.running:
+        flight.round()
+    ended = process_time()
+    flight.end()
+    flight.answers(flight.landed)
+    return ended - began, process_time() - start
 
 
 def _buffers(column: TextColumn) -> tuple[np.ndarray, np.ndarray]:

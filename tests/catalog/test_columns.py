@@ -73,6 +73,7 @@ def test_an_item_is_found_by_its_id(monkeypatch: pytest.MonkeyPatch, few: int) -
     found, asked = Positions.of(TextColumn.of(ids)), [*ids[::-1], "nobody", "\ud800", "item-1 ", "x" * 3000]
     known = {text: place for place, text in enumerate(ids)}
     assert found.find(asked).tolist() == [known.get(each, -1) for each in asked]
+    assert [int(found.find([each])[0]) for each in asked] == [known.get(each, -1) for each in asked]
     assert (found == known, [*found], len(found), found.keys() - {""}) == (True, ids, len(ids), known.keys() - {""})
     assert (found["é"], found.get("nobody"), "" in found, 7 in found) == (known["é"], None, True, False)
     with pytest.raises(KeyError):
@@ -84,7 +85,9 @@ def test_ids_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(lookup, "FEW", 0)
     assert Positions.of(TextColumn.of(SAME_CRC)).hashes[0] == Positions.of(TextColumn.of(SAME_CRC)).hashes[1]
     found = Positions.of(TextColumn.of(SAME_CRC))
-    assert found.find([*SAME_CRC[::-1], "plumles"]).tolist() == [1, 0, -1]
+    for few in (lookup.HISTORY, 0):
+        monkeypatch.setattr(lookup, "HISTORY", few)
+        assert found.find([*SAME_CRC[::-1], "plumles"]).tolist() == [1, 0, -1]
     assert not found.repeated()
     assert not Positions.of(TextColumn.of(SAME_CRC[:1])).find(SAME_CRC[1:])[0] >= 0
     twice = Positions.of(TextColumn.of([*SAME_CRC, "x", *SAME_CRC, "plumless"]))
