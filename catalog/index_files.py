@@ -1,5 +1,6 @@
 """A catalog as its owner has it: index.json and items.json, or tables (Parquet, Arrow), read as columns."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,17 @@ from .texts import OptionalTexts, TextColumn
 from .titles_json import read_titles
 
 
-def read_catalog(index: Path, items: Path | None) -> Columns:
+def read_catalog(index: Path, items: Path | None, told: Callable[[int], object]) -> Columns:
     """See `Catalog.load`."""
     tables = _tables(index)
     if tables:
-        ids, identifiers, titles, position = read_tables(tables)
+        ids, identifiers, titles, position = read_tables(tables, told)
     else:
-        ids, identifiers, position = read_index(index)
+        ids, identifiers, position = read_index(index, told)
         nothing = np.zeros(len(ids), bool)
         titles = OptionalTexts(TextColumn(np.empty(0, np.uint8), np.zeros(len(ids) + 1, np.int64)), nothing)
     if items is not None:
-        titles = read_titles(items, position)
+        titles = read_titles(items, position, told)
     return Columns(ids, identifiers, titles, position)
 
 

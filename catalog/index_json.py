@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ class Spans:
         return found
 
 
-def read_index(path: Path) -> tuple[TextColumn, Codes, Positions]:
+def read_index(path: Path, told: Callable[[int], object]) -> tuple[TextColumn, Codes, Positions]:
     """Item ids and identifiers, in the file's order. Raises `CatalogError`."""
     ids, codes, spans, bad = TextBuilder(), CodeBuilder(), Spans(), list[tuple[str, object]]()
     for piece, members in read_pieces(path, _members):
@@ -60,6 +60,7 @@ def read_index(path: Path) -> tuple[TextColumn, Codes, Positions]:
         ids.add(members.ids)
         codes.add(members.identifiers)
         bad += members.bad
+        told(len(ids))
     column = ids.column()
     if not len(column):
         raise CatalogError(f"{path}: the catalog has no items; expected at least one.")

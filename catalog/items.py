@@ -1,6 +1,6 @@
 """The catalog: items, their identifiers and their titles, in the order of the index file, as columns."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import final
@@ -65,14 +65,15 @@ class Catalog:
         return made
 
     @classmethod
-    def load(cls, index: Path, items: Path | None) -> "Catalog":
+    def load(cls, index: Path, items: Path | None, told: Callable[[int], object] = lambda items: None) -> "Catalog":
         """Read LC-Rec style files: `index` {"0": ["<a_47>", ...]}, `items` {"0": {"title": ...}} or {"0": "title"}.
 
         `index` may be a Parquet or an Arrow file, or a folder of such, with the columns `item`, `identifier` (lists of
         strings) and, if wanted, `title`. Items without a title have None; entries of `items` for other items are
-        ignored. Raises `CatalogError` with the file (and the line or row, where one is at fault).
+        ignored. told: now and then, how many items, or titles, of a file have been read. Raises `CatalogError` with the
+        file (and the line or row, where one is at fault).
         """
-        return cls.of_columns(read_catalog(index, items))
+        return cls.of_columns(read_catalog(index, items, told))
 
     @classmethod
     def open(cls, path: Path, *, looked_at: bool = False) -> "Catalog":

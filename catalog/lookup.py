@@ -10,10 +10,13 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from .spans import spans
 from .texts import TextColumn
 
 Int64 = NDArray[np.int64]
-BLOCK = 1 << 16  # ids that are looked up at a time
+Bool = NDArray[np.bool_]
+BLOCK = 1 << 18  # ids that are looked up at a time
+HISTORY = 64  # ids that are looked at one by one: for more of them, arrays are faster
 FEW = 1 << 16  # items of a catalog whose places are a dictionary, too: asking it for one is faster
 
 
@@ -28,7 +31,6 @@ class Positions(Mapping[str, int]):
     def __init__(self, ids: TextColumn, hashes: NDArray[np.uint32], places: NDArray[np.int32]) -> None:
         """hashes [I]: ascending; places [I]: of the items that they are of."""
         self.ids, self.hashes, self.places = ids, hashes, places
-        self._raw = ids.data.data
 
     @classmethod
     def of(cls, ids: TextColumn) -> "Positions":
@@ -53,18 +55,53 @@ class Positions(Mapping[str, int]):
     def _find(self, ids: Sequence[str], found: Int64) -> None:
         encoded = [text.encode("utf-8", "surrogatepass") for text in ids]
         keys = np.fromiter(map(crc32, encoded), np.uint32, len(encoded))
-        asked, at, raw = np.arange(len(keys)), self.hashes.searchsorted(keys), self._raw
+        if len(encoded) <= HISTORY:
+            self._find_few(encoded, keys, found)
+        else:
+            self._find_many(encoded, keys, found)
+
+    def _find_few(self, encoded: list[bytes], keys: NDArray[np.uint32], found: Int64) -> None:
+        """As `_find_many`, by a look at each: what a history takes."""
+        places = self.places[np.minimum(self.hashes.searchsorted(keys), len(self.hashes) - 1)]
+        begins, ends = self.ids.starts[places].tolist(), self.ids.starts[places + 1].tolist()
+        raw, others = self.ids.data.data, []
+        for i, (text, place, begin, end) in enumerate(zip(encoded, places.tolist(), begins, ends, strict=True)):
+            if raw[begin:end] == text:
+                found[i] = place
+            else:
+                others.append(i)
+        if others:  # unknown, or not the first of its hash
+            rest = np.full(len(others), -1)
+            self._find_many([encoded[i] for i in others], keys[others], rest)
+            found[others] = rest
+
+    def _find_many(self, encoded: list[bytes], keys: NDArray[np.uint32], found: Int64) -> None:
+        lengths, raw = (
+            np.fromiter(map(len, encoded), np.int64, len(encoded)),
+            np.frombuffer(b"".join(encoded), np.uint8),
+        )
+        begins = np.cumsum(lengths) - lengths
+        asked = np.argsort(keys)  # so that the columns are gone through in their order
+        at = self.hashes.searchsorted(keys[asked])
         while len(asked):  # once, but for ids that share a hash
             inside = at < len(self.hashes)
             asked, at = asked[inside], at[inside]
             alike = self.hashes[at] == keys[asked]
             asked, at = asked[alike], at[alike]
             places = self.places[at]
-            begins, ends = self.ids.starts[places].tolist(), self.ids.starts[places + 1].tolist()
-            each = zip(asked.tolist(), begins, ends, strict=True)
-            same = np.fromiter((raw[begin:end] == encoded[i] for i, begin, end in each), bool, len(asked))
+            same = self._is(places, raw, begins[asked], lengths[asked])
             found[asked[same]] = places[same]
             asked, at = asked[~same], at[~same] + 1
+
+    def _is(self, places: NDArray[np.int32], raw: NDArray[np.uint8], begins: Int64, lengths: Int64) -> Bool:
+        """Whether items [n] have the ids that stand in `raw`."""
+        starts = self.ids.starts[places]
+        same: Bool = self.ids.starts[places + 1] - starts == lengths
+        which, mine, _ = spans(starts[same], lengths[same])
+        alike = self.ids.data[mine] == raw[mine - (starts[same] - begins[same])[which]]
+        agree = np.bincount(which, alike, int(np.count_nonzero(same))) == lengths[same]
+        same[same] = agree
+        return same
 
     def repeated(self) -> dict[str, list[int]]:
         """Ids that stand more than once, with their places, in the order of the first ones."""

@@ -1,6 +1,6 @@
 """Catalogs as tables, Parquet or Arrow, one item a row, read batch by batch (needs the extra `parquet`)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ EXPECTED = "expected the columns item (text, or whole numbers), identifier (list
 ROWS = 1 << 16  # at a time
 
 
-def read_tables(paths: Sequence[Path]) -> tuple[TextColumn, Codes, OptionalTexts, Positions]:
+def read_tables(
+    paths: Sequence[Path], told: Callable[[int], object]
+) -> tuple[TextColumn, Codes, OptionalTexts, Positions]:
     """Ids, identifiers and titles of all rows, in order. Raises `CatalogError` with the file and the row."""
     try:
         arrow = import_module("pyarrow")
@@ -40,6 +42,7 @@ def read_tables(paths: Sequence[Path]) -> tuple[TextColumn, Codes, OptionalTexts
             there.append(given.is_valid().to_numpy(zero_copy_only=False))
             _add_texts(titles, _cast(arrow, given, path, row, TITLE).fill_null(""))
             row += len(batch)
+            told(len(ids))
         ends.append(len(ids))
     column = ids.column()
     if not len(column):

@@ -1,6 +1,6 @@
 """items.json: the titles of items, read piece by piece and put in the order of the catalog."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -27,12 +27,13 @@ DESCRIBED = Fields(_Description)
 EXPECTED = 'an object such as {"0": {"title": "..."}, ...}'
 
 
-def read_titles(path: Path, position: Positions) -> OptionalTexts:
+def read_titles(path: Path, position: Positions, told: Callable[[int], object]) -> OptionalTexts:
     """The title of every item of a catalog, from {"0": {"title": ...}} or {"0": "title"}. Raises `CatalogError`."""
     keys, spans, found = TextBuilder(), Spans(), []
     for piece, (ids, titles) in read_pieces(path, lambda text: _titles(path, text)):
         spans.add(len(keys), piece)
         keys.add(ids)
+        told(len(keys))
         places = position.find(ids)
         given = [at for at, title in enumerate(titles) if title is not None and places[at] >= 0]
         texts = [title.encode() for at in given if (title := titles[at]) is not None]

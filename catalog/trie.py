@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from .checks import shown
 from .errors import CatalogError
 from .rows import row_order
+from .spans import spans as spans
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -240,12 +241,3 @@ def blocks(count: int) -> Iterator[slice]:
     """All of so many numbers, some at a time, so that what is worked out of them is never as large as all."""
     for start in range(0, count, BLOCK):
         yield slice(start, min(start + BLOCK, count))
-
-
-def spans(start: NDArray[np.integer], count: NDArray[np.integer]) -> tuple[Int64, Int64, Int64]:
-    """The numbers start[i], start[i] + 1, ... (count[i] of them), one span after another.
-
-    Returns each number's i [m], the numbers [m], and where every span begins among them [n].
-    """
-    which, begin = np.arange(len(count)).repeat(count), count.cumsum() - count
-    return which, np.arange(len(which)) + (start - begin)[which], begin

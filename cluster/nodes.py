@@ -1,6 +1,5 @@
 """The nodes of a cluster: what every one of them must have before any work is given to it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .. import __version__
 from ..catalog.errors import SpecBeamError, said
+from .asked import Needs
 
 ANSWERS = 120.0  # seconds in which a node must answer
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a worker takes of a node."""
-
-    cpus: int  # the engine's threads
-    gpus: int  # 1: the engine is on one
-
-    def room(self, resources: dict[str, float]) -> int:
-        """How many workers fit on a node that is empty."""
-        fit = int(resources.get("CPU", 0) // self.cpus)
-        return min(fit, int(resources.get("GPU", 0) // self.gpus)) if self.gpus else fit
-
-    def __str__(self) -> str:
-        return f"{self.cpus} CPU{'s' * (self.cpus > 1)}{' and 1 GPU' * bool(self.gpus)}"
 
 
 def alive() -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -16,12 +17,13 @@ from ray.data.datasource import ReadTask
 
 from ..catalog.errors import SpecBeamError, said
 from ..runtime.runs.partition import Done, JobMaker, Key, Opens, Partition, done
-from .asked import ClusterRun, Failed, Outcome, Started, Total
-from .nodes import Needs, alive, check_nodes
+from .asked import ClusterRun, Failed, Needs, Outcome, Started, Total
+from .nodes import alive, check_nodes
 from .reading import Ended, Input, Piece, Unread
 
 ROUNDS = (2, 1)  # partitions that an actor is given at a time; what the first round lacks, the second does again
 RETRIES = 2  # of a partition in a round, where the process that has it ends
+REACH = 10.0  # seconds in which a cluster's head must answer
 READERS = 8  # workers for whom one task reads
 ENDED = "the process that served it ended every time. If memory ran out: fewer workers a node, or smaller batches"
 
@@ -99,7 +101,7 @@ def _pieces(table: pa.Table) -> list[Any]:
 
 def outcomes(run: ClusterRun) -> Iterator[Outcome]:
     """Connect to the cluster, and do the run; see `ClusterRun.outcomes`."""
-    needs = Needs(run.threads, int(run.gpu))
+    needs = run.needs
     _connect(run)
     check_nodes(needs, run.files)
     room = sum(needs.room(node["Resources"]) for node in alive())
@@ -117,8 +119,9 @@ def _connect(run: ClusterRun) -> None:
     address = run.address or os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {}
     if address == "local":
-        own = {"num_cpus": max(os.cpu_count() or 1, (run.workers or 1) * run.threads), "include_dashboard": False}
+        own = {"num_cpus": max(os.cpu_count() or 1, (run.workers or 1) * run.needs.cpus), "include_dashboard": False}
     try:
+        _reach(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # of many kinds
         raise SpecBeamError(
@@ -130,6 +133,13 @@ def _connect(run: ClusterRun) -> None:
     context.enable_progress_bars = context.print_on_execution_start = False
     context.target_max_block_size = 1  # bytes, which is: a block for every row, so that each is done by itself
     context.max_errored_blocks = -1  # what is lost is told in the end, and the others go on
+
+
+def _reach(address: str) -> None:
+    """Raise `OSError` at once for the address of a head where nobody listens: Ray would try it for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
 
 
 def _rounds(run: ClusterRun, needs: Needs, workers: int) -> Iterator[Outcome]:

@@ -1,6 +1,6 @@
 """A pair of checkpoints and a catalog to a bundle, whole or not at all."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from .quiet import quiet
 from .trained import Trained, as_trained, warn_of_draft
 
 SHOWN = 5  # how many tokens a message names
+MILLION = 10**6
 SAMPLE_ITEMS = 3  # of the history whose prompt is shown
 CHOICES: dict[str, Collection[str]] = {
     "precision": DTYPES,
@@ -87,7 +88,7 @@ def export_bundle(
     options = as_trained(trained, prompt, other_prompt=other_prompt, warn=partial(warning, progress))
     check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
     progress("reading the catalog")
-    recommendable = Catalog.load(catalog, items)
+    recommendable = Catalog.load(catalog, items, _told_of_many(progress))
     sources = {role: Checkpoint.open(path) for role, path in (("target", target), ("draft", draft)) if path is not None}
     warn_of_draft(draft, options, partial(warning, progress))
     with quiet():
@@ -142,6 +143,18 @@ def _check_options(max_top_k: int, **choices: str) -> None:
 def warning(progress: Progress, text: str) -> None:
     """Tell what is harmless, but may not be meant."""
     progress(f"WARNING: {text}")
+
+
+def _told_of_many(progress: Progress) -> Callable[[int], None]:
+    """Tells how many items of a large catalog have been read, each time it is a million more."""
+    told = [0]
+
+    def read(items: int) -> None:
+        if items // MILLION > told[-1]:
+            told.append(items // MILLION)
+            progress(f"reading the catalog: {items:,} entries")
+
+    return read
 
 
 def _compile_identifiers(catalog: Catalog, sources: dict[str, Checkpoint], options: PromptOptions) -> Identifiers:

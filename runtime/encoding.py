@@ -62,7 +62,9 @@ class RequestEncoder:
     def allowed(self, item_filter: ItemFilter | None) -> Bool | None:
         """[I] the items of the catalog that a filter allows; None: all."""
         compiled = self.filters.compile(item_filter)
-        return None if compiled is None else compiled.items
+        if compiled is None or (compiled.items is not None and not len(compiled.excluded)):
+            return None if compiled is None else compiled.items
+        return compiled.allows(np.arange(len(self.trie.item)))
 
 
 def batched(requests: Sequence[Request], size: int) -> list[list[int]]:

@@ -112,16 +112,24 @@ class CompiledFilter:
     identifiers: int  # ... that these have
     excluded: Int64 = field(default_factory=lambda: np.empty(0, np.int64))  # not allowed either: items, ascending
     dead: Int64 = field(default_factory=lambda: np.empty(0, np.int64))  # nodes that lead to none but these, ascending
+    chosen: Int64 | None = None  # in place of a mask, where few are allowed of many: these items, ascending
+    paths: Int64 | None = None  # ... and the nodes that lead to them
 
     def allows(self, items: NDArray[np.integer]) -> Bool:
         """Whether items (catalog positions [n]) are allowed."""
-        allowed = np.ones(len(items), bool) if self.items is None else self.items[items]
+        allowed = _marked(items, self.items, self.chosen)
         return allowed & ~is_among(items, self.excluded) if len(self.excluded) else allowed
 
     def leads(self, nodes: NDArray[np.integer]) -> Bool:
         """Whether nodes [n] lead to an allowed item."""
-        alive = np.ones(len(nodes), bool) if self.live is None else self.live[nodes]
+        alive = _marked(nodes, self.live, self.paths)
         return alive & ~is_among(nodes, self.dead) if len(self.dead) else alive
+
+
+def _marked(numbers: NDArray[np.integer], mask: Bool | None, chosen: Int64 | None) -> Bool:
+    if chosen is not None:
+        return is_among(numbers, chosen)
+    return np.ones(len(numbers), bool) if mask is None else mask[numbers]
 
 
 def is_among(numbers: NDArray[np.integer], known: Int64) -> Bool:

@@ -15,7 +15,7 @@ from .values import Cluster, Writing
 
 if TYPE_CHECKING:
     from ..catalog.histories.storage import Place
-    from ..cluster.asked import ClusterRun, Failed, Outcome
+    from ..cluster.asked import ClusterRun, Failed, Needs, Outcome
     from ..cluster.reading import Input
     from ..engines.bundle.model import ModelBundle
     from ..runtime.runs.log import RunFacts
@@ -47,8 +47,10 @@ class FolderRun:
         if STDIN in inputs:
             raise OptionError("with --ray standard input is not read; expected files, folders or URIs.")
         for path in inputs:
-            if isinstance(path, Path) and self.output.resolve() in (path.resolve(), *path.resolve().parents):
-                raise SpecBeamError(f"{path} is an input as well, and in the output. Choose another output.")
+            if isinstance(path, Path) and _overlap(path.resolve(), self.output.resolve()):
+                raise SpecBeamError(
+                    f"{path} is an input, and one of it and the output is in the other. Choose another."
+                )
         claim_outputs(self.output)
 
     def checksums(self, read: "dict[str, Place | None]", bars: Bars) -> dict[str, str | None]:
@@ -101,10 +103,14 @@ class FolderRun:
                     err=True,
                 )
             run = ClusterRun(
-                self._cluster.ray_address, workers, nodes.threads, nodes.gpu, opens, input, nodes.files,
+                self._cluster.ray_address, workers, nodes.needs, opens, input, nodes.files,
                 frozenset(folder.done), kept.log.with_suffix(".ray"),
             )  # fmt: skip
-            failed = _follow(run, folder, stats, bars)
+            try:
+                failed = _follow(run, folder, stats, bars)
+            finally:
+                if run.log.exists() and not run.log.stat().st_size:  # Ray had nothing to say
+                    run.log.unlink()
             if failed:
                 raise SpecBeamError(_told(failed, input.names, len(folder.done), kept.results))
             run.log.unlink(missing_ok=True)
@@ -112,21 +118,25 @@ class FolderRun:
             return folder.counts, earlier
 
 
+def _overlap(input: Path, output: Path) -> bool:
+    return output in (input, *input.parents) or input in output.parents
+
+
 @dataclass(frozen=True)
 class NodeSide:
     """What a worker takes of its node, and what must be there."""
 
-    threads: int
-    gpu: bool
+    needs: "Needs"
     files: dict[Path, str]  # SHA-256 by absolute path
 
     @classmethod
     def of(cls, bundle: "ModelBundle", engine: str, threads: int, pool: object) -> "NodeSide":
         """For an engine, and the folder of a pool, if there is one."""
+        from ..cluster.asked import Needs
         from ..engines.bundle.names import EngineName
 
         device = bundle.engine_facts(engine).device if engine in bundle.engine_names() else EngineName.of(engine).device
-        return cls(threads, device != "cpu", _files(bundle, engine, pool))
+        return cls(Needs(threads, int(device != "cpu")), _files(bundle, engine, pool))
 
 
 def _files(bundle: "ModelBundle", engine: str, pool: object) -> dict[Path, str]:

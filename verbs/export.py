@@ -18,7 +18,11 @@ SCORING_HELP = (
 @click.command()
 @click.option("--target", required=True, type=PathType, help="Checkpoint directory of the target model.")
 @click.option("--draft", type=PathType, help="Checkpoint directory of the draft model (without it: plain beam search).")
-@click.option("--catalog", type=PathType, help="Identifiers of the items: an LC-Rec style index.json.")
+@click.option(
+    "--catalog",
+    type=PathType,
+    help="Identifiers of the items: an LC-Rec style index.json, or tables (.parquet, .arrow, a folder).",
+)
 @click.option("--text", is_flag=True, help="No catalog: a bundle that writes text, for `specbeam generate`.")
 @click.option("--items", type=PathType, help="Titles of the items: items.json.")
 @prompt_options("Prompt with {history} in it (--text: {prompt}).")

@@ -13,6 +13,7 @@ AGAIN = {  # by the file that tells what a folder is: the files in it that the s
     "pool.json": ("pool.json", "*.npy"),
     "training.json": CHECKPOINT,
     "alignment.json": CHECKPOINT,
+    "parts.json": ("parts.json", "part-*.jsonl", "rejects-*.jsonl"),
     "bundle": ("shop/*", "target/*", "draft/*", "aligned/*", "bundle/*"),  # of a demo
 }
 

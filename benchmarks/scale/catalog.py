@@ -17,12 +17,15 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from benchmarks.scale.made_catalog import Vocabulary, seal, write
+from benchmarks.scale.made_catalog import CODES, LEVELS, Vocabulary, seal, write
 from specbeam.catalog.files import sha256
 from specbeam.catalog.identifiers import compile_identifiers
 from specbeam.catalog.items import Catalog
+from specbeam.catalog.texts import TextColumn
 from specbeam.catalog.trie_file import check_agreement, save_trie
+from specbeam.engines.base import Engine, Float32, ForwardInputs
 from specbeam.engines.bundle.items import CATALOG_FILE, TRIE_FILE, Bundle
+from specbeam.engines.cache import KVCache
 from specbeam.engines.scripted import ScriptedEngine
 from specbeam.runtime import DraftShape, Recommender
 from specbeam.runtime.loaded import Loaded
@@ -30,9 +33,10 @@ from specbeam.runtime.planning.acceptance import Acceptance
 from specbeam.runtime.planning.policy import FixedPlanning
 from specbeam.runtime.runs.item_lists import ItemList, filter_of
 
-SMALL = 10_000
+SMALL = 10_240
+FEW = 10  # codes of the first level in the small catalog: beams then have as many children as in the large one
 DENIED = 1_000_000
-BATCH, TOP_K = 8, 20
+BATCH, TOP_K = 8, 10
 
 
 def memory() -> dict[str, float]:
@@ -76,11 +80,25 @@ def export(source: Path, items: Path | None, folder: Path) -> list[dict[str, obj
     return steps.rows
 
 
+class SameWork(Engine):
+    """A scripted engine that computes as many columns for every catalog, and hands over the catalog's."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__(columns=columns)
+        self._inner = ScriptedEngine(LEVELS * CODES)
+
+    def new_cache(self, batch: int) -> KVCache:
+        return self._inner.new_cache(batch)
+
+    def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
+        return self._inner.forward(inputs, cache)[..., : self.columns]
+
+
 def opened(folder: Path) -> tuple[Bundle, Catalog, Recommender]:
     """A bundle's catalog served by an engine without a model."""
     bundle = Bundle.open(folder)
     catalog, trie = bundle.items()
-    loaded = Loaded(catalog, trie, bundle.prompts(trie), ScriptedEngine(len(trie.vocabulary)))
+    loaded = Loaded(catalog, trie, bundle.prompts(trie), SameWork(len(trie.vocabulary)))
     return bundle, catalog, Recommender(loaded, planning=FixedPlanning(DraftShape(10, 2)), batching=BATCH)
 
 
@@ -103,24 +121,49 @@ def _histories(catalog: Catalog, count: int, seed: int) -> list[list[str]]:
     return [[catalog.item_ids[i] for i in rng.integers(0, len(catalog.item_ids), 12).tolist()] for _ in range(count)]
 
 
-def rounds(large: Path, small: Path, turns: int) -> list[dict[str, object]]:
-    """Batches of both catalogs in turns: processor milliseconds each; plain, with exclusions, and under a deny-list."""
-    sides = {"large": opened(large)[1:], "small": opened(small)[1:]}
+def rounds(of_large: Path, of_small: Path, turns: int) -> list[dict[str, object]]:
+    """Batches of both catalogs in turns: processor milliseconds each, plain and with exclusions.
+
+    First as they were opened, when a large one's pages are not yet in the process, then once all of them were read.
+    """
+    sides = {"large": opened(of_large)[1:], "small": opened(of_small)[1:]}
     rows: list[dict[str, object]] = []
-    for exclude in (False, True):
-        taken: dict[str, list[float]] = {name: [] for name in sides}
-        for turn in range(turns + 5):
-            for name, (catalog, recommender) in sides.items():
-                histories, calls = _histories(catalog, BATCH, turn), recommender.stats.target_calls
-                start = process_time()
-                recommender.recommend(histories, TOP_K, exclude_history=exclude)
-                seconds = process_time() - start
-                assert recommender.stats.target_calls > calls
-                taken[name].append(seconds)
-        ratio = median(a / b for a, b in zip(taken["large"][5:], taken["small"][5:], strict=True))
-        found = {name: 1000 * median(each[5:]) for name, each in taken.items()}
-        rows.append({"step": f"a batch{' without its history' * exclude}", **found, "ratio": ratio})
+    for read in (False, True):
+        for catalog, recommender in sides.values() if read else ():
+            arrays = [*vars(recommender.trie).values(), catalog.position.hashes, catalog.position.places]
+            arrays += [catalog.identifiers.table, *_buffers(catalog.item_ids), *_buffers(catalog.titles.texts)]
+            sum(int(array.sum()) for array in arrays if isinstance(array, np.ndarray))
+        for exclude in (False, True):
+            taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+            for turn in range(turns + 5):
+                for name, (catalog, recommender) in sides.items():
+                    histories = _histories(catalog, BATCH, turn + 1000 * exclude)
+                    taken[name].append(_batch(recommender, histories, exclude=exclude))
+            for part, what in enumerate(("rounds", "whole batch")):
+                large, small = ([each[part] for each in taken[name][5:]] for name in sides)
+                name = f"{what}{' without its history' * exclude}{', all pages read' * read}"
+                found = {"large, ms": 1000 * median(large), "small, ms": 1000 * median(small)}
+                ratio = median(a / b for a, b in zip(large, small, strict=True))
+                rows.append({"step": name, **found, "ratio": ratio})
     return rows
+
+
+def _batch(recommender: Recommender, histories: list[list[str]], *, exclude: bool) -> tuple[float, float]:
+    """Processor seconds of a batch's rounds, and of all of it: histories to lists."""
+    start = process_time()
+    requests = [recommender.encode(history, exclude_history=exclude) for history in histories]
+    flight = recommender.flight(requests, TOP_K)
+    began = process_time()
+    while flight.running:
+        flight.round()
+    ended = process_time()
+    flight.end()
+    flight.answers(flight.landed)
+    return ended - began, process_time() - start
+
+
+def _buffers(column: TextColumn) -> tuple[np.ndarray, np.ndarray]:
+    return column.data, column.starts
 
 
 def denied(folder: Path, work: Path) -> list[dict[str, object]]:
@@ -190,9 +233,9 @@ def main() -> None:
         print(json.dumps(_one(*json.loads(options.step))))
         return
     work, large, small = options.work, options.work / f"of-{options.items}", options.work / f"of-{SMALL}"
-    for folder, items in ((large, options.items), (small, SMALL)):
+    for folder, items, first in ((large, options.items, CODES), (small, SMALL, FEW)):
         if not folder.is_dir():
-            write(folder, items)
+            write(folder, items, first)
     for folder in (small, large):
         for source, items in ((folder / "items.parquet", None), (folder / "index.json", folder / "items.json")):
             bundle = folder / f"bundle-{source.suffix[1:]}"

@@ -44,23 +44,31 @@ class Vocabulary:
     get_added_vocab = get_vocab
 
 
-def rows(items: int) -> Iterator[np.ndarray]:
-    """Identifiers as places in `tokens`, piece by piece [n, LEVELS]."""
+def rows(items: int, first: int = CODES) -> Iterator[np.ndarray]:
+    """Identifiers as places in `tokens`, piece by piece [n, LEVELS].
+
+    first: codes of the first level that are used; where they are not all, each of them goes on as each of a large
+    catalog's does, by every code of the second.
+    """
     rng = np.random.default_rng(0)
     for start in tqdm(range(0, items, PIECE), desc="items", disable=None):
         count = min(PIECE, items - start)
-        yield np.arange(LEVELS) * CODES + rng.integers(0, CODES, (count, LEVELS))
+        codes = rng.integers(0, CODES, (count, LEVELS))
+        if first < CODES:
+            codes[:, 1], codes[:, 0] = np.divmod(start + np.arange(count), first)
+            codes[:, 1] %= CODES
+        yield np.arange(LEVELS) * CODES + codes
 
 
-def write(folder: Path, items: int) -> None:
-    """index.json, items.json and items.parquet of the same catalog."""
+def write(folder: Path, items: int, first: int = CODES) -> None:
+    """index.json, items.json and items.parquet of the same catalog; first: as of `rows`."""
     import pyarrow as pa
     from pyarrow import parquet
 
     folder.mkdir(parents=True)
     names, at, table = np.array(tokens(), object), 0, None
     with (folder / "index.json").open("w") as index, (folder / "items.json").open("w") as described:
-        for piece in rows(items):
+        for piece in rows(items, first):
             ids = [f"B{number:09d}" for number in range(at, at + len(piece))]
             titles = [f"Article {number} of the season" for number in range(at, at + len(piece))]
             strings = names[piece].tolist()

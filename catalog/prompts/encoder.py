@@ -1,10 +1,9 @@
 """Prompts: compiled from a tokenizer once, at export; at run time only token ids are put together."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,9 @@ from ..errors import CatalogError, PromptError
 from ..identifiers import Tokenizer, Warn, adds_special, identifier_ids, is_text, joined, token_counts, warn_of_bos
 from ..items import Catalog, some
 from ..rows import row_numbers
-from ..trie import PAD, ItemTrie, blocks
+from ..trie import PAD, blocks
 from .chat import Chat
+from .item_tokens import ItemTokens, TableTokens
 from .options import PromptOptions
 
 HISTORY = "{history}"
@@ -44,47 +44,6 @@ class EncodedPrompt:
     ids: Int64  # [T]
     kept: int  # items in it
     shortened: bool  # fewer items than min(history_length, len(history)): the context would not hold them
-
-
-class ItemTokens(ABC):
-    """Items' token ids, without an end token: what prompts are put together of."""
-
-    shortest: int  # tokens of the shortest item
-    longest: int
-
-    @abstractmethod
-    def rows(self, items: Int64) -> Int64:
-        """Of some items (catalog positions [n]) as [n, longest], `PAD` behind the shorter ones."""
-
-
-@final
-class TableTokens(ItemTokens):
-    """From a table of all items."""
-
-    def __init__(self, table: Int64) -> None:
-        """table: [I, L], in catalog order."""
-        lengths = token_counts(table)
-        self.shortest, self.longest = int(lengths.min()), int(lengths.max())
-        self._table = table[:, : self.longest]
-
-    def rows(self, items: Int64) -> Int64:
-        return self._table[items]
-
-
-@final
-class TrieTokens(ItemTokens):
-    """From a trie, on the way from an item's leaf to the root: nothing is made for all items."""
-
-    def __init__(self, trie: ItemTrie, end_token: int | None) -> None:
-        end = int(end_token is not None)
-        self.shortest, self.longest = trie.shortest - end, trie.length - end
-        self._trie, self._end = trie, end_token
-
-    def rows(self, items: Int64) -> Int64:
-        tokens = self._trie.item_tokens(items)
-        if self._end is not None:
-            tokens[tokens == self._end] = PAD  # only an identifier's last token is the end token
-        return tokens[:, : self.longest]
 
 
 class PromptEncoder:

@@ -13,7 +13,8 @@ from ...catalog import checks
 from ...catalog.bounds import Positive, Whole, check_names
 from ...catalog.errors import BundleError, CatalogError
 from ...catalog.items import Catalog
-from ...catalog.prompts.encoder import PromptEncoder, PromptSpec, TrieTokens
+from ...catalog.prompts.encoder import PromptEncoder, PromptSpec
+from ...catalog.prompts.item_tokens import TrieTokens
 from ...catalog.prompts.options import PromptOptions
 from ...catalog.trie import ItemTrie
 from ...catalog.trie_file import check_agreement, load_trie

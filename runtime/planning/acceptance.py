@@ -8,9 +8,10 @@ import numpy as np
 from ...catalog.bounds import Positive, Size, Whole
 from ...catalog.errors import SpecBeamError
 from ...catalog.files import Frozen
-from ...catalog.trie import ItemTrie, blocks
+from ...catalog.trie import ItemTrie
 from ..types import Bool, DraftTree, Frontier, Int64, ScoringKind, Verdict
-from .estimates import GRID, PRIOR_REQUESTS, Census, Counts, Estimates, level_place
+from .census import Choices
+from .estimates import GRID, PRIOR_REQUESTS, Counts, Estimates, level_place
 
 __all__ = ["GRID", "PRIOR_REQUESTS", "Acceptance", "AcceptanceCounts", "DepthCounts", "LevelCounts", "WidthCounts"]
 _GRID = np.array(GRID)
@@ -73,38 +74,12 @@ class Acceptance:
     """
 
     def __init__(self, trie: ItemTrie, scoring: ScoringKind = "full") -> None:
-        self.length, self.scoring, self._trie = trie.length, scoring, trie
-        self._census = self._counted()
+        self.length, self.scoring, self.nodes = trie.length, scoring, len(trie.parent)
+        self._choices = Choices(trie, scoring)
+        self._census = self._choices.census()
         self._counts: dict[int, Counts] = {}
         self.version = 0  # grows with every count
         self._cache: dict[int, tuple[Counts | None, Estimates]] = {}
-
-    def _counted(self) -> Census:
-        """Every depth's nodes, some at a time."""
-        trie, inner, needing = self._trie, np.zeros(self.length, np.int64), np.zeros(self.length, np.int64)
-        one, more = np.zeros(self.length), np.zeros(self.length)
-        for depth in range(self.length):
-            first = int(trie.level_start[depth])
-            for part in blocks(int(trie.level_start[depth + 1]) - first):
-                nodes = np.arange(first + part.start, first + part.stop)
-                children = trie.child_count[nodes].astype(np.float64)
-                inner[depth] += np.count_nonzero(children)
-                needing[depth] += np.count_nonzero(self._need(nodes))
-                one[depth] += children.sum()
-                more[depth] += children @ self._open_children(nodes)
-        return Census(inner, needing, more / np.maximum(one, 1))
-
-    def _need(self, nodes: Int64) -> Bool:
-        """Whether stepping from nodes takes scores."""
-        return self._trie.has_children(nodes, several=self.scoring == "constrained")
-
-    def _open_children(self, nodes: Int64) -> Int64:
-        """How many children of nodes [n] need scores; of a node of -1 none."""
-        trie = self._trie
-        if self.scoring == "full" and trie.shortest == trie.length:  # all of them, or they are leaves
-            return np.where((nodes >= 0) & trie.leads_on(nodes), trie.child_count[nodes], 0).astype(np.int64)
-        which, child = trie.children(nodes)  # -1 is the last node, a leaf
-        return np.bincount(which, self._need(child), len(nodes)).astype(np.int64)
 
     def observe(self, before: Frontier, tree: DraftTree, verdict: Verdict, enumerated: Bool | None = None) -> None:
         """Count one round. enumerated [B]: requests whose level 1 is all children there are, ranked by nobody."""
@@ -115,7 +90,7 @@ class Acceptance:
         drafted = drafted[reached.request * length + level - 1]
         if enumerated is not None:
             drafted[enumerated[reached.request]] = 0
-        rank = _ranks(reached.request[reached.owner], reached.node, tree, len(self._trie.parent))
+        rank = _ranks(reached.request[reached.owner], reached.node, tree, self.nodes)
         trials = _trials(reached, rank, drafted)
         needed = np.bincount(reached.owner, minlength=len(level))
         depths = np.stack([needed >= 0, needed == 0, needed, reached.children], axis=1).astype(np.int64)
@@ -205,7 +180,7 @@ class Acceptance:
             here = np.flatnonzero(step.moved & (step.depth < self.length))
             nodes = step.nodes[here]
             owner, rank = np.nonzero(step.needed[here])
-            children = self._open_children(nodes.ravel()).reshape(nodes.shape).sum(axis=1)
+            children = self._choices.below(nodes.ravel()).reshape(nodes.shape).sum(axis=1)
             parts.append(_Reached(here, step.depth[here], children, owner + count, nodes[owner, rank]))
             count += len(here)
         return _Reached(*(np.concatenate(part) for part in zip(*parts, strict=True)))

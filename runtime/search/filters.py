@@ -1,8 +1,8 @@
 """What a request may be recommended: allow- and deny-lists as masks on the trie, which is never rebuilt."""
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 import numpy as np
@@ -13,6 +13,8 @@ from ...catalog.trie import ItemTrie, blocks
 from ..types import Bool, CompiledFilter, Int64, is_among
 
 REMEMBERED = 64  # compiled lists; requests of one region or shop share theirs
+LONG = 10_000  # ids of a deny-list that is not put together with each request's own
+FEW, LARGE = 10_000, 1 << 20  # ids of a list, and nodes of a trie, for which lists take less than masks
 REMEMBERED_BYTES = 256 << 20  # that they may take, but for the last one
 
 
@@ -24,17 +26,29 @@ class ItemFilter:
 
     allow: frozenset[str] | None
     deny: frozenset[str]
+    beneath: "ItemFilter | None" = field(default=None, repr=False)  # a long one that this one comes on top of
 
     def __init__(self, allow: Iterable[str | int] | None = None, deny: Iterable[str | int] = frozenset()) -> None:
         object.__setattr__(self, "allow", None if allow is None else checks.id_set(allow, "allow"))
         object.__setattr__(self, "deny", checks.id_set(deny, "deny"))
 
     def both(self, other: "ItemFilter") -> "ItemFilter":
-        """What both filters allow."""
+        """What both filters allow. other: a request's own; this one may be long."""
+        if len(self.deny) > LONG and (other.allow is not None or other.deny):
+            return self._beneath(other)
         allow = other.allow if self.allow is None else self.allow if other.allow is None else self.allow & other.allow
         # A long list that all requests share is not copied, nor hashed anew, for each of them.
         deny = self.deny | other.deny if self.deny and other.deny else self.deny or other.deny
         return ItemFilter(allow, deny)
+
+    def _beneath(self, other: "ItemFilter") -> "ItemFilter":
+        """As `both`: this list is neither copied nor compiled anew."""
+        if other.allow is not None:
+            allow = other.allow if self.allow is None else self.allow & other.allow
+            return ItemFilter(allow - self.deny, other.deny)
+        own = ItemFilter(None, other.deny)
+        object.__setattr__(own, "beneath", self)
+        return own
 
 
 class FilterCompiler:
@@ -50,14 +64,18 @@ class FilterCompiler:
         """A filter as masks, remembered; None where all is allowed."""
         if wanted is None or (wanted.allow is None and not wanted.deny):
             return None
+        if wanted.beneath is not None:
+            return self.without(self.compile(wanted.beneath), self._places(wanted.deny))
+        asked = len(wanted.deny if wanted.allow is None else wanted.allow)
+        if asked <= FEW and len(self._trie.parent) > LARGE:
+            return self._few(wanted)
         with self._lock:
             if wanted in self._seen:
                 self._seen.move_to_end(wanted)
                 return self._seen[wanted]
         items = np.full(len(self._trie.item), wanted.allow is None)
         for ids, allowed in ((wanted.allow or (), True), (wanted.deny, False)):
-            places = self._position.find([*ids])
-            items[places[places >= 0]] = allowed
+            items[self._places(ids)] = allowed
         compiled = compiled_mask(self._trie, items)
         with self._lock:
             self._seen[wanted] = compiled
@@ -65,6 +83,26 @@ class FilterCompiler:
             while len(self._seen) > min(REMEMBERED, most):
                 self._seen.popitem(last=False)
         return compiled
+
+    def _places(self, ids: Collection[str]) -> Int64:
+        """Of the ids that the catalog has."""
+        places = self._position.find([*ids])
+        return places[places >= 0]
+
+    def _few(self, wanted: ItemFilter) -> CompiledFilter | None:
+        """A short list for a large catalog: what it names is looked at, and nothing else."""
+        if wanted.allow is None:
+            return self.without(None, self._places(wanted.deny))
+        trie, chosen = self._trie, np.unique(self._places(wanted.allow - wanted.deny))
+        leaves = np.unique(trie.leaf_of[chosen]).astype(np.int64)
+        paths, nodes = [np.zeros(1, np.int64)], leaves
+        while len(nodes):
+            paths.append(nodes)
+            above = np.unique(trie.parent[nodes]).astype(np.int64)
+            nodes = above[above > 0]
+        return CompiledFilter(
+            None, None, len(chosen), len(leaves), chosen=chosen, paths=np.unique(np.concatenate(paths))
+        )
 
     def without(self, base: CompiledFilter | None, excluded: Int64) -> CompiledFilter | None:
         """`base` without a few items (catalog positions, in any order): only their paths are looked at."""

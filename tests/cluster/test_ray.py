@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -121,20 +122,28 @@ def test_the_run_is_killed_and_goes_on(
     tiny: Tiny, cluster: Cluster, many: Path, whole: tuple[bytes, bytes], tmp_path: Path
 ) -> None:
     words = command(cluster, tiny.bundle, many, tmp_path / "recs", "--workers", 2)
-    process = begun(words)
-    kept(tmp_path / "recs", 2)
-    process.kill()
-    process.communicate()
-    before = {path.name: path.stat().st_ino for path in kept(tmp_path / "recs", 2)}
+    stopped = begun(words)
+    first = len(kept(tmp_path / "recs", 1))
+    stopped.send_signal(signal.SIGINT)
+    _, told = stopped.communicate(timeout=BOUND)
+    assert stopped.returncode == 130, told
+    assert f"are kept in {tmp_path / 'recs'}.partial. Run the same command again to go on" in told
+    killed = begun(words)
+    kept(tmp_path / "recs", first + 2)
+    killed.kill()
+    killed.communicate()
+    before = {path.name: path.stat().st_ino for path in kept(tmp_path / "recs", first + 2)}
     other = ran([*words, "--exclude-history"])
     assert other.returncode == 1
     assert "is of an interrupted run that differs in: exclude_history (False, now True)" in other.stderr
     done = ran(words)
     assert done.returncode == 0, done.stderr
-    assert f"Going on with an interrupted run: {len(before)} partitions with" in done.stderr
+    went_on = re.search(r"Going on with an interrupted run: ([0-9]+) partitions with", done.stderr)
+    assert went_on
+    assert first + 2 <= int(went_on[1]) <= len(before)  # one that was being written is none
     assert made(tmp_path / "recs") == whole
     after = {path.name: path.stat().st_ino for path in (tmp_path / "recs").iterdir()}
-    assert before.items() <= after.items()
+    assert len(before.items() & after.items()) >= int(went_on[1])  # they are not made again
 
 
 def test_object_storage(tiny: Tiny, cluster: Cluster, many: Path, whole: tuple[bytes, bytes], tmp_path: Path) -> None:
@@ -153,6 +162,29 @@ def test_object_storage(tiny: Tiny, cluster: Cluster, many: Path, whole: tuple[b
         "file": "s3://bucket/day/more.txt", "line": 2, "raw": "8 1 x",
         "reason": "got the item 'x'; expected `user item item ...`, items being whole numbers from 0",
     }  # fmt: skip
+
+
+def test_texts(cluster: Cluster, tmp_path: Path) -> None:
+    from specbeam.engines.build import build_engine
+    from specbeam.export.text import export_text
+    from text_cases import PROMPTS
+    from tiny_models import make_text_tokenizer, tiny_checkpoint
+
+    bundle = tmp_path / "bundle"
+    export_text(tiny_checkpoint(tmp_path / "model", tokenizer=make_text_tokenizer(), tied=True), bundle)
+    build_engine(bundle, threads=1)
+    entries = [{"id": f"u{i}", "prompt": PROMPTS[i % len(PROMPTS)], "max_new_tokens": 1 + i % 9} for i in range(300)]
+    prompts = write(tmp_path / "prompts.jsonl", *entries[:200], "no JSON", *entries[200:])
+    options = ["generate", bundle, prompts, "--threads", 1, "--speculation", "fixed", "--batch-size", 1]
+    good(*options, "-o", tmp_path / "texts")
+    where = ["--ray", "--ray-address", cluster.address, "-o", tmp_path / "spread", "--workers", 2]
+    done = ran([sys.executable, "-m", "specbeam.cli", *map(str, [*options, *where])])
+    assert done.returncode == 0, done.stderr
+    assert made(tmp_path / "spread") == (
+        (tmp_path / "texts").read_bytes(),
+        (tmp_path / "texts.rejects.jsonl").read_bytes(),
+    )
+    assert "tokens per target call" in done.stdout
 
 
 def test_a_partition_that_always_fails(tiny: Tiny, bundle: Path, cluster: Cluster, tmp_path: Path) -> None:
@@ -182,6 +214,14 @@ def test_a_node_is_killed(tiny: Tiny, cluster: Cluster, many: Path, whole: tuple
     _, told = process.communicate(timeout=BOUND)
     assert process.returncode == 0, told
     assert made(tmp_path / "recs") == whole
+
+
+def test_no_cluster(tiny: Tiny, many: Path, tmp_path: Path) -> None:
+    words = ["infer", tiny.bundle, many, "-o", tmp_path / "recs", "--ray", "--ray-address", "127.0.0.1:9"]
+    done = ran([sys.executable, "-m", "specbeam.cli", *map(str, words)])
+    assert done.returncode == 1
+    assert "Cannot connect to Ray at 127.0.0.1:9: " in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_node_without_this_package(tiny: Tiny, cluster: Cluster, many: Path, tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def test_artifacts_are_small_and_name_no_machine() -> None:
     ("name", "engine", "speculation"),
     [
         ("bundle-2", ENGINE, "auto"), ("bundle-2-former-name", ENGINE, "auto"),
+        ("bundle-2-columns", ENGINE, "auto"),
         ("bundle-2-tuning-2", ENGINE, "fixed"), ("bundle-2-int8", INT8, "fixed"),
     ],
 )  # fmt: skip
@@ -108,6 +109,12 @@ def test_bundles_open(name: str) -> None:
     bundle = open_bundle(KEPT / name)
     assert bundle.manifest.specbeam_version == "0.1.0"
     assert default_engine(bundle) == ENGINE if isinstance(bundle, Bundle) else isinstance(bundle, TextBundle)
+
+
+def test_lines_and_columns_are_the_same_catalog() -> None:
+    (lines, old), (columns, new) = (Bundle.open(KEPT / name).items() for name in ("bundle-2", "bundle-2-columns"))
+    assert lines == columns
+    assert old.leaf_of.tolist() == new.leaf_of.tolist()  # which an older trie does not say
 
 
 @pytest.mark.parametrize("suffix", ["", "-former-name"])

@@ -33,7 +33,7 @@ def test_of_other_depths_nothing_is_believed() -> None:
 def test_nodes_are_the_later_catalogs(scoring: str) -> None:
     before, trie = planner(), ItemTrie.build(np.array([[1, 2, 3, 4], [1, 2, 3, 5]]))
     before.acceptance.scoring = scoring  # type: ignore[assignment]
-    needing = before.for_trie(trie).acceptance._open_children(np.arange(len(trie.parent)))
+    needing = before.for_trie(trie).acceptance._choices.below(np.arange(len(trie.parent)))
     assert needing.sum() == (3 if scoring == "full" else 1)
 
 

@@ -14,6 +14,7 @@ from scripted_search import live_mask, ragged_catalog, random_catalog
 from specbeam.catalog.errors import OptionError
 from specbeam.catalog.trie import ItemTrie
 from specbeam.runtime import DraftShape, ItemFilter
+from specbeam.runtime.search import filters
 from specbeam.runtime.search.filters import REMEMBERED, FilterCompiler
 from specbeam.runtime.types import CompiledFilter
 
@@ -90,6 +91,42 @@ def test_a_compiled_filter_is_brute_force(catalog: dict[str, int], seed: int, ex
     dense = compiler.compile(ItemFilter(wanted.allow, wanted.deny | set(excluded)))
     if dense is not None:
         check(dense, trie, items, left(wanted, items, excluded))
+
+
+@given(catalog=catalogs, seed=st.integers(0, 10**6))
+@settings(max_examples=200, deadline=None)
+def test_in_a_large_catalog_short_lists_are_the_same(catalog: dict[str, int], seed: int) -> None:
+    """Lists in place of masks, on top of a long list that all requests share, and without a history."""
+    rng = np.random.default_rng(seed)
+    compiler, trie, items = compiler_of(rows_of(**catalog))  # type: ignore[arg-type]
+    a, b = random_filter(rng, items), random_filter(rng, items)
+    excluded = sorted(some(rng, items, 0.2))
+    places = np.array([items.index(item) for item in excluded], int)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filters, "LARGE", 0)
+        patch.setattr(filters, "LONG", 0)
+        patch.setattr(filters, "FEW", int(rng.choice([0, 5, 100])))
+        compiled = compiler.without(compiler.compile(a.both(b)), places)
+    expected = [item for item in left(a, items, excluded) if item in left(b, items)]
+    if compiled is None:
+        assert len(expected) == len(items)
+    else:
+        check(compiled, trie, items, expected)
+
+
+def test_a_long_list_is_compiled_once_whatever_requests_deny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filters, "LONG", 2)
+    compiler, trie, items = compiler_of(np.arange(100)[:, None])
+    shared = ItemFilter(deny=items[:3])
+    base = compiler.compile(shared)
+    assert base is not None
+    compiled = compiler.compile(shared.both(ItemFilter(deny=["i7"])))
+    assert compiled is not None
+    assert (compiled.items is base.items, compiled.live is base.live) == (True, True)
+    check(compiled, trie, items, [*items[3:7], *items[8:]])
+    few = compiler.compile(shared.both(ItemFilter(["i1", "i9"])))
+    assert few is not None
+    check(few, trie, items, ["i9"])
 
 
 def test_a_leaf_lives_while_any_of_its_items_is_allowed() -> None:
