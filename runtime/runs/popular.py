@@ -21,6 +21,14 @@ class PopularItems:
         """order [n]: positions in the catalog."""
         self._catalog, self._order = catalog, order
 
+    def __getstate__(self) -> dict[str, Int64]:
+        """What crosses to another process: without the catalog, which may be mapped, and which that one opens."""
+        return {"_order": self._order}
+
+    def within(self, catalog: Catalog) -> "PopularItems":
+        """The same, of the same catalog as it was opened here."""
+        return PopularItems(catalog, self._order)
+
     @classmethod
     def read(cls, path: Path, catalog: Catalog, *, warn: Callable[[str], None]) -> "PopularItems":
         """Of a file of item ids, one a line, the most popular first. Raises `SpecBeamError`; see `ItemList.known`."""

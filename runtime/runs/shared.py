@@ -63,7 +63,8 @@ class Serving:
             recheck = Recheck.open(
                 chosen.bundle, self.verify_sample, chosen.verification, batching=self.batching, threads=chosen.threads
             )
-        return OwnInference(recommender, self.options, recheck=recheck, warn=warn)
+        popular = self.options.popular and self.options.popular.within(chosen.items[0])
+        return OwnInference(recommender, replace(self.options, popular=popular), recheck=recheck, warn=warn)
 
     def _chosen(self) -> Chosen:
         return Chosen.of(
