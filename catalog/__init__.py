@@ -3,7 +3,8 @@
 from .histories.read import read_histories
 from .histories.requests import HistoryRequest
 from .items import Catalog
-from .prompts.encoder import EncodedPrompt, PromptEncoder, PromptSpec, compile_prompt
+from .prompts.compile import compile_prompt
+from .prompts.encoder import EncodedPrompt, PromptEncoder, PromptSpec
 from .prompts.options import PromptOptions
 from .records import Reject
 from .trie import ItemTrie

@@ -15,9 +15,9 @@ from transformers.modeling_utils import AttentionInterface
 
 from ..catalog.errors import EngineError, is_fault, said
 from .base import Engine, Float32, ForwardInputs, Int64
-from .bundle.facts import ModelFacts
 from .cache import KVCache
 from .checkpoint_guard import CONFIG, SAVE_AGAIN, check_checkpoint
+from .decoder_facts import head_dim, matrix, model_facts
 from .footprint import footprint_of
 from .generation import token_settings
 
@@ -233,23 +233,6 @@ class TorchEngine(Engine):
         return result
 
 
-def model_facts(model: PreTrainedModel) -> ModelFacts:
-    """What manifests say of a model."""
-    config = model.config
-    return ModelFacts(
-        architecture=type(model).__name__,
-        parameters=sum(weight.numel() for weight in model.parameters()),
-        layers=int(config.num_hidden_layers),
-        kv_heads=int(config.num_key_value_heads),
-        head_dim=head_dim(config),
-        vocabulary=len(matrix(model.get_output_embeddings())),  # type: ignore[no-untyped-call]
-        context=int(config.max_position_embeddings),
-        heads=int(config.num_attention_heads),
-        hidden=int(config.hidden_size),
-        intermediate=int(config.intermediate_size),
-    )
-
-
 def uploaded(arrays: Sequence[Int64], device: torch.device) -> list[torch.Tensor]:
     """Arrays as tensors on a device, in one copy; on CUDA from pinned memory, so that the host does not wait."""
     flat = torch.from_numpy(np.concatenate([array.ravel() for array in arrays]))
@@ -267,19 +250,6 @@ def additive_mask(below: torch.Tensor, slots: torch.Tensor, past: int, dtype: to
     spare.scatter_(2, torch.where(slots < 0, width, slots), True)
     hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=below.device)
     return torch.where(spare[:, None, :, :width], torch.zeros_like(hidden), hidden)
-
-
-def matrix(layer: torch.nn.Module | None) -> torch.Tensor:
-    """The weight [rows, hidden] of a model's embedding or head."""
-    weight = getattr(layer, "weight", None)
-    if not isinstance(weight, torch.Tensor):
-        raise EngineError(f"Expected an embedding or a linear head with one weight matrix; got {layer}.")
-    return weight
-
-
-def head_dim(config: PretrainedConfig) -> int:
-    """D: the width of one attention head (some configurations leave it implicit)."""
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def load_torch_engine(

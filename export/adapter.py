@@ -15,7 +15,7 @@ from ..catalog.errors import EngineError, ExportError, SpecBeamError, is_fault, 
 from ..catalog.extras import install
 from ..catalog.records import read_json
 from ..engines.checkpoint_guard import tensor_shapes
-from ..engines.torch import matrix
+from ..engines.decoder_facts import matrix
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 REMEDY = (

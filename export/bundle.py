@@ -24,7 +24,8 @@ from ..catalog.identifiers import (
     token_counts,
 )
 from ..catalog.items import Catalog
-from ..catalog.prompts.encoder import PromptEncoder, PromptSpec, compile_prompt
+from ..catalog.prompts.compile import compile_prompt
+from ..catalog.prompts.encoder import PromptEncoder, PromptSpec
 from ..catalog.prompts.options import PromptOptions
 from ..catalog.trie import PAD
 from ..catalog.trie_file import check_agreement, save_trie

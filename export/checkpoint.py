@@ -13,8 +13,9 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrain
 from ..catalog.errors import EngineError, ExportError, is_fault, said
 from ..catalog.records import read_json
 from ..engines.checkpoint_guard import CONFIG, SAVE_AGAIN, read_decoder, weight_files
+from ..engines.decoder_facts import matrix
 from ..engines.generation import not_applied
-from ..engines.torch import DTYPES, load_model, matrix
+from ..engines.torch import DTYPES, load_model
 from .adapter import CONFIG as ADAPTER
 from .adapter import Adapter
 from .quiet import quiet

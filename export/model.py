@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.bundle.facts import ModelFacts
-from ..engines.torch import model_facts
+from ..engines.decoder_facts import model_facts
 from .checkpoint import Checkpoint
 from .onnx import EXTERNAL_BYTES, export_graph
 from .parity import compare_graph, expected_of

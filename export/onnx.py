@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from ..catalog.errors import ExportError
-from ..engines.torch import GraphModule, head_dim
+from ..engines.decoder_facts import head_dim
+from ..engines.torch import GraphModule
 from ..graphs import EXTERNAL_BYTES as EXTERNAL_BYTES
 from ..graphs.files import Progress, save_graph
 from ..graphs.wanted_rows import pick_rows_early

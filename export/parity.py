@@ -20,8 +20,9 @@ from transformers import PreTrainedModel
 from ..catalog.errors import EngineError, ExportError
 from ..catalog.finite import are_logprobs
 from ..engines.attention_mask import MASK_TYPES, MaskType
+from ..engines.decoder_facts import head_dim, matrix
 from ..engines.registry import whole_library
-from ..engines.torch import head_dim, matrix, torch_threads
+from ..engines.torch import torch_threads
 from ..graphs.lift import lift_graph
 from .checkpoint import cast_parameters
 from .quiet import quiet

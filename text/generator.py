@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..catalog import checks
-from ..catalog.errors import OptionError, PoolError, PromptError
+from ..catalog.errors import OptionError, PromptError
 from ..catalog.identifiers import adds_special
 from ..engines.base import Engine
 from ..engines.bundle.texts import TextBundle, TextPrompt
@@ -22,13 +22,13 @@ from ..pools.texts.live import LivePool
 from ..pools.texts.pool import TextPool
 from ..pools.texts.tokenizer import load
 from ..runtime.answers import answered, failure
-from ..runtime.arguments import checked_batching, checked_engine
+from ..runtime.arguments import checked_engine
 from ..runtime.options import Batching, EngineChoice
-from ..runtime.planning.costs import CallCosts
 from ..runtime.types import RequestFailure
+from .choices import batch_of_texts, fitting_pool, planning_for
 from .draft import NoDrafter, PoolDrafter, TextDrafter
 from .ends import Ends
-from .planning import AllOfIt, ByCost, TextPlanning
+from .planning import TextPlanning
 from .session import TextSession
 from .stats import GenerationStats
 from .types import Finish, Int64, Text, TextRequest, TextStats, TextVerification
@@ -96,14 +96,14 @@ class TextGenerator:
         `PoolError` or `OptionError` with the remedy.
         """
         choice, live, verification = checked_engine(engine), checks.flag(live, "live"), _checked(verification)
-        batch_size = checked_batching(batching).size
+        batch_size = batch_of_texts(batching)
         checks.instance(drafting, "drafting", (TextDrafting, type(None)), "such as TextDrafting(depth=8), or None")
         stop = checks.listed(stop, "stop", "strings")
         bundle = bundle if isinstance(bundle, TextBundle) else TextBundle.open(bundle)
         manifest = bundle.manifest
-        opened = None if pool is None else _pool(pool, bundle, drafting)
+        opened = None if pool is None else fitting_pool(pool, bundle, drafting)
         name, threads = choice.of(bundle)
-        planning = _planning(bundle, name, speculation, verification)
+        planning = planning_for(bundle, name, speculation, verification)
         loaded = load_engine(bundle, "target", name, threads=threads)
         drafter: TextDrafter = NoDrafter()
         if drafting is not None:
@@ -266,38 +266,3 @@ def _as_many(prompts: Sequence[str], values: Iterable[Any] | None, name: str) ->
     if len(given) != len(prompts):
         raise OptionError(f"got {len(given)} {name} for {len(prompts)} prompts; expected as many.")
     return given
-
-
-def _pool(pool: str | Path | TextPool, bundle: TextBundle, drafting: TextDrafting | None) -> TextPool:
-    """A pool that fits the bundle and the drafts; raises `PoolError` for others."""
-    opened = pool if isinstance(pool, TextPool) else TextPool.open(pool)
-    if opened.tokenizer_sha256 != bundle.manifest.tokenizer_sha256:
-        raise PoolError(
-            f"{opened.path} was built with another tokenizer than that of {bundle.path}: its tokens mean other text. "
-            f"Build it again with: specbeam build-pool TEXTS.jsonl --tokenizer {bundle.path} --output POOL"
-        )
-    if opened.highest >= bundle.manifest.vocabulary:
-        raise PoolError(
-            f"{opened.path} holds token {opened.highest}; the vocabulary of {bundle.path} has "
-            f"{bundle.manifest.vocabulary}. Build it again with: specbeam build-pool TEXTS.jsonl --tokenizer "
-            f"{bundle.path} --output POOL"
-        )
-    if drafting is not None and opened.facts.reach < drafting.reach:
-        raise PoolError(
-            f"{opened.path} holds windows of {opened.facts.reach} tokens; to look up {drafting.query} and draft "
-            f"{drafting.depth} takes {drafting.reach}. Build it again with --query {drafting.query} --depth "
-            f"{drafting.depth}, or ask for less."
-        )
-    return opened
-
-
-def _planning(bundle: TextBundle, engine: str, speculation: str | None, verification: TextVerification) -> TextPlanning:
-    """How much is drafted; raises `OptionError` for auto without a measured latency."""
-    if speculation is not None:
-        checks.choice(speculation, "speculation", ("auto", "fixed"))
-    measured = bundle.is_measured(engine)
-    if speculation == "auto" and not measured:
-        raise OptionError(f"{engine} has no measured latency to plan by. {bundle.measuring(engine)}")
-    if speculation == "fixed" or not measured or (speculation is None and verification.mode == "relaxed"):
-        return AllOfIt()
-    return ByCost(CallCosts(latency=bundle.engine_facts(engine).roles["target"].latency))

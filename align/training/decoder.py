@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from ...catalog.errors import CatalogError, OptionError
 from ...catalog.identifiers import is_text
 from ...catalog.items import Catalog
-from ...engines.torch import matrix
+from ...engines.decoder_facts import matrix
 from ...export.checkpoint import Checkpoint
 from .configs import ModelSize, find_config
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ...catalog.errors import SpecBeamError
 from ...catalog.identifiers import EndToken, Identifiers, Tokenizer, Warn, compile_identifiers
 from ...catalog.items import Catalog
-from ...catalog.prompts.encoder import PromptEncoder, PromptSpec, compile_prompt
+from ...catalog.prompts.compile import compile_prompt
+from ...catalog.prompts.encoder import PromptEncoder, PromptSpec
 from ...catalog.prompts.options import PromptOptions
 from ...catalog.trie import PAD
 from .order import Samples

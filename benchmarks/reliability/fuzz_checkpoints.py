@@ -17,8 +17,8 @@ from specbeam.catalog.prompts.chat import Chat
 from specbeam.catalog.prompts.encoder import compile_prompt
 from specbeam.catalog.prompts.options import PromptOptions
 from specbeam.engines.checkpoint_guard import check_checkpoint
+from specbeam.engines.decoder_facts import model_facts
 from specbeam.engines.generation import not_applied, token_settings
-from specbeam.engines.torch import model_facts
 from specbeam.export.adapter import Adapter
 from specbeam.export.checkpoint import Checkpoint, load_config
 from specbeam.export.quiet import quiet
