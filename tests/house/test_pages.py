@@ -32,6 +32,7 @@ def test_links_and_files_are_there(page: Path) -> None:
         places = ROOT, page.parent
         lost += [name for name in FILE.findall(text) if not any((place / name).exists() for place in places)]
     assert lost == []
+    assert "@@" not in text, "a place that was to be filled in"
 
 
 def test_the_page_of_pages_names_every_page() -> None:

@@ -12,7 +12,7 @@ from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.bundle.texts import TextBundle
 from specbeam.export.text import SAMPLES, export_text
 from specbeam.pools.texts.live import LivePool
-from specbeam.runtime import EngineChoice
+from specbeam.runtime import Batching, EngineChoice
 from specbeam.text import TextDrafting, TextGenerator
 from specbeam.text.draft import PoolDrafter
 from specbeam.text.planning import AllOfIt
@@ -102,6 +102,8 @@ def test_stop_strings_are_not_written(bundle: Path) -> None:
 def test_options_that_mean_nothing(bundle: Path) -> None:
     with pytest.raises(OptionError, match="a batch's size is 0"):
         TextGenerator.open(bundle, batching=0)
+    with pytest.raises(OptionError, match="is for lists of items; of texts, a smaller batch takes less"):
+        TextGenerator.open(bundle, batching=Batching(2, 10**9))
     with pytest.raises(OptionError, match="empty stop string"):
         TextGenerator.open(bundle, stop=[""])
     with pytest.raises(OptionError, match="1 ids for 2 prompts"):
