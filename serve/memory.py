@@ -2,7 +2,7 @@
 
 from ..catalog.errors import SpecBeamError
 from ..catalog.items import Catalog
-from ..engines.bundle.items import Bundle
+from ..engines.bundle.items import LINES_FILE, Bundle
 from ..engines.machine.gpus import found_gpus
 from ..engines.machine.processors import free_memory
 from ..runtime.chosen import Chosen
@@ -31,7 +31,8 @@ def check_model(chosen: Chosen) -> None:
     """Raise `NoRoom` unless the engines that were chosen, and their catalog, can be loaded beside what serves."""
     bundle, manifest = chosen.bundle, chosen.bundle.manifest
     _check(WEIGHTS * _weights(bundle, chosen.engine), device_of(chosen.engine), f"the engine {chosen.engine}")
-    _check(catalog_bytes(manifest.items, manifest.identifier_length), "cpu", "the model's catalog")
+    if LINES_FILE in manifest.files:  # others' catalogs are mapped
+        _check(catalog_bytes(manifest.items, manifest.identifier_length), "cpu", "the model's catalog")
 
 
 def device_of(engine: str) -> str:
