@@ -8,7 +8,8 @@ import numpy as np
 from .columns import Columns
 from .errors import CatalogError
 from .index_json import read_index
-from .tables import ENDINGS, read_tables
+from .naming import some
+from .tables import ENDINGS, is_table, read_tables
 from .texts import OptionalTexts, TextColumn
 from .titles_json import read_titles
 
@@ -30,10 +31,14 @@ def read_catalog(index: Path, items: Path | None, told: Callable[[int], object])
 def _tables(index: Path) -> list[Path]:
     """The tables that a path stands for; none: it is a file of JSON."""
     if not index.is_dir():
-        return [index] if index.suffix in ENDINGS else []
-    found = sorted(file for file in index.iterdir() if file.suffix in ENDINGS and not file.name.startswith("."))
-    if not found:
+        return [index] if is_table(index) else []
+    inside = (path.relative_to(index) for path in index.rglob("*") if path.is_file())
+    files = sorted(path for path in inside if not any(part.startswith((".", "_")) for part in path.parts))
+    others = [str(path) for path in files if not is_table(path)]
+    if not files or others:  # a catalog that lacks a part without a word would be the worst
+        got = f"holds files that are no tables ({some(others)})" if others else "is a folder without tables"
         raise CatalogError(
-            f"{index} is a folder without tables; expected an index.json, or files that end with {', '.join(ENDINGS)}."
+            f"{index} {got}; expected an index.json, or files that end with {', '.join(ENDINGS)} alone (those whose "
+            "names begin with . or _ are left out)."
         )
-    return found
+    return [index / path for path in files]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import final
 
@@ -21,6 +22,7 @@ from .texts import OptionalTexts, TextColumn
 from .trie import PAD
 
 Int64 = NDArray[np.int64]
+OTHER_KIND = "got item ids or identifiers of another kind; expected text, and tuples of text."
 
 
 @final
@@ -44,7 +46,7 @@ class Catalog:
         try:
             self.item_ids = item_ids if isinstance(item_ids, TextColumn) else TextColumn.of(_texts(item_ids))
             self.identifiers = identifiers if isinstance(identifiers, Codes) else Codes.of(_tuples(identifiers))
-            self.titles = titles if isinstance(titles, OptionalTexts) else OptionalTexts.of(titles)
+            self.titles = titles if isinstance(titles, OptionalTexts) else OptionalTexts.of(_titles(titles))
         except UnicodeEncodeError as error:
             half = error.object[error.start]
             raise CatalogError(f"{half!r} is half a surrogate pair; expected text.") from None
@@ -147,13 +149,19 @@ class Catalog:
 def _texts(ids: Sequence[str]) -> Sequence[str]:
     if set(map(type, ids)) <= {str}:
         return ids
-    raise CatalogError("got item ids or identifiers of another kind; expected text, and tuples of text.")
+    raise CatalogError(OTHER_KIND)
 
 
 def _tuples(identifiers: Sequence[tuple[str, ...]]) -> Sequence[tuple[str, ...]]:
-    if set(map(type, identifiers)) <= {tuple}:
+    if set(map(type, identifiers)) <= {tuple} and set(map(type, chain.from_iterable(identifiers))) <= {str}:
         return identifiers
-    raise CatalogError("got item ids or identifiers of another kind; expected text, and tuples of text.")
+    raise CatalogError(OTHER_KIND)
+
+
+def _titles(titles: Sequence[str | None]) -> Sequence[str | None]:
+    if set(map(type, titles)) <= {str, type(None)}:
+        return titles
+    raise CatalogError("got titles of another kind; expected text, or None.")
 
 
 def padded(lengths: Iterable[int], flat: Iterable[int]) -> Int64:

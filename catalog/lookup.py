@@ -17,6 +17,7 @@ Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 BLOCK = 1 << 18  # ids that are looked up at a time
 HISTORY = 64  # ids that are looked at one by one: for more of them, arrays are faster
+NO_TEXT = b"\xff"  # which is no UTF-8, so no id
 FEW = 1 << 16  # items of a catalog whose places are a dictionary, too: asking it for one is faster
 
 
@@ -53,7 +54,7 @@ class Positions(Mapping[str, int]):
         return found
 
     def _find(self, ids: Sequence[str], found: Int64) -> None:
-        encoded = [text.encode("utf-8", "surrogatepass") for text in ids]
+        encoded = [text.encode("utf-8", "surrogatepass") if isinstance(text, str) else NO_TEXT for text in ids]
         keys = np.fromiter(map(crc32, encoded), np.uint32, len(encoded))
         if len(encoded) <= HISTORY:
             self._find_few(encoded, keys, found)
@@ -121,9 +122,7 @@ class Positions(Mapping[str, int]):
         return place
 
     def __contains__(self, item: object) -> bool:
-        if self._few is not None:
-            return item in self._few
-        return isinstance(item, str) and bool(self.find([item])[0] >= 0)
+        return isinstance(item, str) and (item in self._few if self._few is not None else self.find([item])[0] >= 0)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.ids)

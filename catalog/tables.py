@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .codes import CodeBuilder, Codes
 from .errors import CatalogError
@@ -20,6 +22,12 @@ ENDINGS = (PARQUET, *ARROW)
 ITEM, IDENTIFIER, TITLE = COLUMNS = ("item", "identifier", "title")
 EXPECTED = "expected the columns item (text, or whole numbers), identifier (lists of text) and, if wanted, title (text)"
 ROWS = 1 << 16  # at a time
+Int64 = NDArray[np.int64]
+
+
+def is_table(path: Path) -> bool:
+    """By its name."""
+    return path.suffix.lower() in ENDINGS
 
 
 def read_tables(
@@ -39,34 +47,39 @@ def read_tables(
             _add_texts(ids, _texts(arrow, batch.column(ITEM), path, row, ITEM))
             _add_identifiers(codes, arrow, batch.column(IDENTIFIER), path, row)
             given = batch.column(TITLE) if with_titles else arrow.nulls(len(batch), arrow.string())
+            given = _cast(arrow, given, path, row, TITLE)
             there.append(given.is_valid().to_numpy(zero_copy_only=False))
-            _add_texts(titles, _cast(arrow, given, path, row, TITLE).fill_null(""))
+            _add_texts(titles, given.fill_null(""))
             row += len(batch)
             told(len(ids))
         ends.append(len(ids))
     column = ids.column()
     if not len(column):
         raise CatalogError(f"{paths[0]}: the catalog has no items; expected at least one.")
-    refuse_long_ids(paths[0] if len(paths) == 1 else paths[0].parent, column)
+    refuse_long_ids(_source(paths), column)
     position = Positions.of(column)
     _refuse_repeated(position, paths, ends)
     return column, codes.column(), OptionalTexts(titles.column(), np.concatenate(there)), position
+
+
+def _source(paths: Sequence[Path]) -> Path:
+    """The file, or the folder of all of them."""
+    return Path(commonpath(paths))
 
 
 def _refuse_repeated(position: Positions, paths: Sequence[Path], ends: Sequence[int]) -> None:
     twice = position.repeated()
     if not twice:
         return
-    starts = [0, *ends]
+    starts, source = [0, *ends], _source(paths)
 
     def said(place: int) -> str:
         file = int(np.searchsorted(ends, place, side="right"))
         row = f"row {place - starts[file] + 1:,}"
-        return row if len(paths) == 1 else f"{row} of {paths[file].name}"
+        return row if len(paths) == 1 else f"{row} of {paths[file].relative_to(source)}"
 
     named = [f"item {item!r} is in {' and '.join(map(said, at))}" for item, at in [*twice.items()][:SHOWN]]
     more = f"; and {len(twice) - SHOWN} more items" if len(twice) > SHOWN else ""
-    source = paths[0] if len(paths) == 1 else paths[0].parent
     raise CatalogError(f"{source}: {'; '.join(named)}{more}. Keep one row for each item.")
 
 
@@ -74,7 +87,7 @@ def _batches(path: Path, arrow: Any) -> Iterator[Any]:
     """The record batches of a file. pyarrow's exceptions for damaged files have no common base: all are caught."""
     row = 0
     try:
-        for batch in _parquet(path) if path.suffix == PARQUET else _arrow(path, arrow):
+        for batch in _parquet(path) if path.suffix.lower() == PARQUET else _arrow(path, arrow):
             batch.validate()
             yield batch
             row += len(batch)
@@ -126,22 +139,39 @@ def _wanted(path: Path, names: Sequence[str]) -> list[str]:
 
 
 def _texts(arrow: Any, column: Any, path: Path, row: int, name: str) -> Any:
-    """A column as texts, none of which may be missing."""
-    if column.null_count:
-        missing = int(np.flatnonzero(~column.is_valid().to_numpy(zero_copy_only=False))[0])
+    """A column as texts, none of which may be missing (in a dictionary, either)."""
+    found = _cast(arrow, column, path, row, name)
+    if found.null_count:
+        missing = int(np.flatnonzero(~found.is_valid().to_numpy(zero_copy_only=False))[0])
         raise CatalogError(f"{path}, row {row + missing + 1:,}: it has no {name}; {EXPECTED}.")
-    return _cast(arrow, column, path, row, name)
+    return found
 
 
-def _cast(arrow: Any, column: Any, path: Path, row: int, name: str) -> Any:
+def _cast(arrow: Any, column: Any, path: Path, row: int, name: str, owner: Int64 | None = None) -> Any:
+    """A column, or the elements of one, as texts; owner: of elements, the row of each in the batch."""
     kinds = arrow.types
     kind = column.type.value_type if kinds.is_dictionary(column.type) else column.type
     other = (name == ITEM and kinds.is_integer(kind)) or (name == TITLE and kinds.is_null(kind))
     if not (other or kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)):
         raise CatalogError(f"{path}, from row {row + 1:,}: the column {name} holds {column.type}; {EXPECTED}.")
-    found = column.cast(arrow.large_string())
-    found.validate(full=True)  # that it is UTF-8
-    return found
+    try:
+        found = column.cast(arrow.large_string())
+        found.validate(full=True)  # that it is UTF-8
+        return found
+    except arrow.ArrowException as error:
+        bad = _not_text(column.cast(arrow.large_string(), safe=False).cast(arrow.large_binary(), safe=False))
+        at = "" if bad is None else f", row {row + (bad if owner is None else int(owner[bad])) + 1:,}"
+        raise CatalogError(f"{path}{at}: the column {name} is no UTF-8 ({error}). Save the texts as UTF-8.") from None
+
+
+def _not_text(column: Any) -> int | None:
+    """The first of some bytes that are no UTF-8."""
+    for number, raw in enumerate(column.to_pylist()):
+        try:
+            (raw or b"").decode()
+        except UnicodeDecodeError:
+            return number
+    return None
 
 
 def _add_texts(builder: TextBuilder, column: Any) -> None:
@@ -156,10 +186,10 @@ def _add_identifiers(codes: CodeBuilder, arrow: Any, column: Any, path: Path, ro
     if not (arrow.types.is_list(column.type) or arrow.types.is_large_list(column.type)):
         raise CatalogError(f"{path}, from row {row + 1:,}: the column {IDENTIFIER} holds {column.type}; {EXPECTED}.")
     lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int32)
-    strings = _cast(arrow, column.flatten(), path, row, IDENTIFIER).dictionary_encode()
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    strings = _cast(arrow, column.flatten(), path, row, IDENTIFIER, owner).dictionary_encode()
     numbers = strings.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     known = strings.dictionary.to_pylist()
-    owner = np.repeat(np.arange(len(lengths)), lengths)
     empty = known.index("") if "" in known else -1
     bad = np.union1d(np.flatnonzero(lengths == 0), owner[(numbers < 0) | (numbers == empty)])
     if len(bad):

@@ -25,6 +25,9 @@ class TextColumn(Sequence[str]):
         self.data, self.starts = data, starts
         self._raw = data.data
 
+    def __reduce__(self) -> tuple[type["TextColumn"], tuple[Bytes, Int64]]:
+        return TextColumn, (np.asarray(self.data), np.asarray(self.starts))  # where it goes it is mapped no more
+
     @classmethod
     def of(cls, texts: Iterable[str]) -> "TextColumn":
         """Raises `UnicodeEncodeError` for half of a surrogate pair."""

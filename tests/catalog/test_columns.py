@@ -1,5 +1,7 @@
 """Columns: texts, codes, lookups and arrays are what tuples, dictionaries and the safetensors package say."""
 
+import pickle
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +174,35 @@ def test_a_changed_column_is_refused_or_sound(
     again = Catalog(tuple(catalog.item_ids), tuple(catalog.identifiers), tuple(catalog.titles))
     assert again == catalog
     assert catalog.position.find(again.item_ids[:]).tolist() == [*range(len(items))]
+
+
+def test_catalogs_cross_to_other_processes(tmp_path: Path) -> None:
+    made = Catalog(["a", "b"], [("x",), ("y", "z")], [None, "t"])
+    made.save(tmp_path / "items.safetensors")
+    for catalog in (made, Catalog.open(tmp_path / "items.safetensors")):
+        for other in (pickle.loads(pickle.dumps(catalog)), deepcopy(catalog)):
+            assert other == catalog
+            assert (other.position["b"], other.item_ids[1], other.titles[1]) == (1, "b", "t")
+
+
+@pytest.mark.parametrize("few", [0, 1 << 16])
+def test_what_is_no_text_is_no_id(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr(lookup, "FEW", few)
+    position = Positions.of(TextColumn.of(["1", "b"]))
+    assert position.find([1, "b", None]).tolist() == [-1, 1, -1]  # type: ignore[list-item]
+    assert [1] not in position
+    assert 1 not in position
+    assert "1" in position
+
+
+@pytest.mark.parametrize(
+    ("identifiers", "titles", "message"),
+    [
+        ([(1,)], [None], "tuples of text"),
+        ([("x", None)], [None], "tuples of text"),
+        ([("x",)], [3], "titles of another"),
+    ],  # fmt: skip
+)
+def test_catalogs_of_other_things_are_refused(identifiers: object, titles: object, message: str) -> None:
+    with pytest.raises(CatalogError, match=message):
+        Catalog(["a"], identifiers, titles)  # type: ignore[arg-type]

@@ -123,3 +123,43 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
         Catalog.load(tmp_path / "d.arrow", None)
     with pytest.raises(CatalogError, match=r"none\.parquet: cannot be read \(after row 0\): .*No such file"):
         Catalog.load(tmp_path / "none.parquet", None)
+
+
+NO_TEXT = pa.array([b"fine", b"\xff"], pa.binary()).view(pa.string())
+
+
+@pytest.mark.parametrize(
+    ("column", "content"),
+    [
+        ("item", {"item": NO_TEXT}), ("title", {"title": NO_TEXT}),
+        ("identifier", {"identifier": pa.ListArray.from_arrays([0, 1, 2], NO_TEXT)}),
+    ],
+)  # fmt: skip
+def test_bytes_that_are_no_text_are_told_with_their_row(tmp_path: Path, column: str, content: dict[str, Any]) -> None:
+    whole = {"item": ["a", "b"], "identifier": [["<a_1>"], ["<a_2>"]]} | content
+    for name in ("a.parquet", "a.arrow"):
+        with pytest.raises(CatalogError, match=rf"{name}, row 2: the column {column} is no UTF-8 .* Save the texts as"):
+            Catalog.load(saved(tmp_path / name, pa.table(whole)), None)
+
+
+def test_what_a_dictionary_lacks_is_missing(tmp_path: Path) -> None:
+    lacking = pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array(["a", None]))
+    rows = {"item": ["a", "b"], "identifier": [["<a_1>"], ["<a_2>"]]}
+    with pytest.raises(CatalogError, match="row 2: it has no item"):
+        Catalog.load(saved(tmp_path / "a.arrow", pa.table(rows | {"item": lacking})), None)
+    assert Catalog.load(saved(tmp_path / "b.arrow", pa.table(rows | {"title": lacking})), None).titles == ["a", None]
+
+
+def test_a_folder_is_read_whole_or_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "items"
+    content = table()
+    folder.mkdir()
+    saved(folder / "region=eu" / "a.parquet", content.slice(0, 20)).rename(folder / "region=eu" / "A.PARQUET")
+    saved(folder / "region=us" / "b.arrow", content.slice(20))
+    (folder / "_SUCCESS").touch()
+    (folder / "_temporary").mkdir()
+    (folder / "_temporary" / "c.parquet").write_bytes(b"half")
+    assert Catalog.load(folder, None) == EXPECTED
+    (folder / "more.csv").touch()
+    with pytest.raises(CatalogError, match=r"holds files that are no tables \('more.csv'\)"):
+        Catalog.load(folder, None)
