@@ -201,7 +201,7 @@ def test_what_is_no_text_is_no_id(monkeypatch: pytest.MonkeyPatch, few: int) -> 
         ([(1,)], [None], "tuples of text"),
         ([("x", None)], [None], "tuples of text"),
         ([("x",)], [3], "titles of another"),
-    ],  # fmt: skip
+    ],
 )
 def test_catalogs_of_other_things_are_refused(identifiers: object, titles: object, message: str) -> None:
     with pytest.raises(CatalogError, match=message):
