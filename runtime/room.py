@@ -8,12 +8,13 @@ import numpy as np
 from ..catalog.errors import OptionError
 from ..engines.base import Engine, ForwardInputs, causal
 from ..engines.footprint import Footprint
+from ..engines.machine.allocator import give_back, give_back_what_is_freed
 from ..engines.machine.processors import resident_memory
 from .loaded import Loaded
 from .search.call_room import CHILD, STORED, CallRoom
 from .types import Request
 
-MARGIN = 1 / 16  # of the limit, for what is estimated of nothing: Python's own objects, an allocator's gaps
+MARGIN = 1 / 10  # of the limit, for what is estimated of nothing: Python's own objects, an allocator's gaps
 SPARE_SLOTS = 128  # of a request, for drafts that are not needed in the end
 USUAL_CALL = 16  # tokens of a row, at least, that calls of a batch shall hold; one request alone makes do with one
 
@@ -34,6 +35,7 @@ class Room:
         self.limit, self._drafted = limit, max(drafted, SPARE_SLOTS)
         engines = [engine for engine in (loaded.target, loaded.draft) if engine is not None]
         self._footprints = [_footprint(engine, loaded.engine) for engine in engines]
+        give_back_what_is_freed()
         for engine in engines:
             _touch(engine)
         trie = loaded.trie
@@ -49,8 +51,15 @@ class Room:
                 f"{size(int((resident_memory() or 0) * (1 + 4 * MARGIN)))}."
             )
 
-    def left(self) -> int:
-        """Bytes that searches may take now."""
+    def left(self, needed: int = 0) -> int:
+        """Bytes that searches may take now; where that is less than needed, what is free has been given back."""
+        left = self._left()
+        if left < needed:
+            give_back()
+            left = self._left()
+        return left
+
+    def _left(self) -> int:
         resident = resident_memory()
         if resident is None:
             raise OptionError("it is not known how much memory this process has (there is no /proc): leave memory out.")
@@ -62,7 +71,11 @@ class Room:
 
     def parts(self, requests: Sequence[Request], k: int) -> list[list[int]]:
         """Requests in order, as batches that memory holds. A request for which it does not suffice is alone."""
-        left, parts, prompt, width = self.left(), list[list[int]](), 0, 0
+        whole = self.needed(
+            max((len(request.prompt) for request in requests), default=0),
+            max((self._width(request, k) for request in requests), default=0), len(requests),
+        )  # fmt: skip
+        left, parts, prompt, width = self.left(whole), list[list[int]](), 0, 0
         for number, request in enumerate(requests):
             prompt, width = max(prompt, len(request.prompt)), max(width, self._width(request, k))
             if not parts or self.needed(prompt, width, len(parts[-1]) + 1) > left:
@@ -77,7 +90,8 @@ class Room:
 
     def why_not(self, request: Request, k: int) -> str | None:
         """Why memory does not suffice for a request alone; None where it does."""
-        needed, left = self.needed(len(request.prompt), self._width(request, k), 1, call=1), self.left()
+        needed = self.needed(len(request.prompt), self._width(request, k), 1, call=1)
+        left = self.left(needed)
         if needed <= left:
             return None
         return (

@@ -31,8 +31,8 @@ class CallRoom:
     """What the searches of one batch may take, shared by its evaluators: of what a call will take their engines'
     footprints are an estimate, what is taken already is measured."""
 
-    def __init__(self, left: Callable[[], int]) -> None:
-        """left: bytes that may still be taken now."""
+    def __init__(self, left: Callable[[int], int]) -> None:
+        """left: bytes that may still be taken now, for a call that would take so many."""
         self._left = left
         self._caches: dict[str, tuple[Footprint, int, int, int]] = {}  # by evaluator
 
@@ -41,8 +41,9 @@ class CallRoom:
 
         Powers, so that small differences seldom cut calls elsewhere.
         """
-        left = self._left()
-        if call.bytes(most) <= left:
+        whole = call.bytes(most)
+        left = self._left(whole)
+        if whole <= left:
             return most
         new = 1
         while 2 * new < most and call.bytes(2 * new) <= left:
@@ -58,4 +59,4 @@ class CallRoom:
         caches = self._caches.values()
         growth = sum(each.cache(batch, length + more - there) for each, batch, length, there in caches)
         call = max((each.call(batch, 1, length + more, 1) for each, batch, length, _ in caches), default=0)
-        return growth + call <= self._left()
+        return growth + call <= self._left(growth + call)

@@ -55,7 +55,7 @@ def test_lists_are_the_same_whatever_is_left(
     target, draft = engines()
     expected, unlimited, _ = search(trie, target, prompts, width, draft=draft, **more)  # type: ignore[arg-type]
     least = int(rng.integers(0, 60_000))
-    left: Callable[[], int] = (lambda: least) if steady else lambda: int(rng.integers(0, 60_000))
+    left: Callable[[int], int] = (lambda _: least) if steady else lambda _: int(rng.integers(0, 60_000))
     target, draft = engines()
     got, limited, _ = search(trie, target, prompts, width, draft=draft, room=CallRoom(left), **more)  # type: ignore[arg-type]
     assert got == expected
@@ -78,7 +78,7 @@ def test_long_prompts_and_wide_beams_are_cut_by_tokens_and_by_nodes() -> None:
     assert (len(target.calls), whole.calls.tolist()) == (4, [4, 4, 4])
     target.calls.clear()
     limit = largest // 20
-    got, cut, _ = search(trie, target, prompts, 500, room=CallRoom(lambda: limit))
+    got, cut, _ = search(trie, target, prompts, 500, room=CallRoom(lambda _: limit))
     assert got == expected
     assert max(taken for taken, _, _ in target.calls) <= limit
     assert len(target.calls) > 20
@@ -96,7 +96,7 @@ def test_drafts_are_left_out_where_they_would_take_what_is_needed_later() -> Non
         target, draft = (Weighed(len(trie.vocabulary), seed=1, disagreement=part) for part in (0.0, 0.3))
         _, _, stats = search(
             trie, target, prompts, 10, draft=draft, shape=DraftShape(15, 3), verification=MODES[mode],
-            room=CallRoom(lambda: left),
+            room=CallRoom(lambda _: left),
         )  # fmt: skip
         return stats.nodes_drafted
 
@@ -110,7 +110,7 @@ def test_drafts_are_left_out_where_they_would_take_what_is_needed_later() -> Non
 @pytest.mark.parametrize(("left", "tokens"), [(0, 1), (10**3, 1), (4 * 10**3, 4), (5 * 10**3, 4), (10**6, 100)])
 def test_a_call_has_all_tokens_or_a_power_of_two(left: int, tokens: int) -> None:
     call = CallSize(Footprint(slot=0, token=0, pair=0, row=1000), batch=1, past=0, unscored=0, children=0)
-    assert CallRoom(lambda: left).tokens(call, 100) == tokens
+    assert CallRoom(lambda _: left).tokens(call, 100) == tokens
 
 
 def test_a_prompts_tokens_have_no_rows_of_logits() -> None:
