@@ -16,7 +16,7 @@ from ..runtime.search.filters import ItemFilter
 from ..runtime.types import Int64, RecommendedItem
 from .arrays import Float32
 from .editions import Edition
-from .errors import Cancelled, Closed, DeadlinePassed, Overloaded
+from .errors import Cancelled, Closed, DeadlinePassed, Overloaded, TooLarge
 from .memory import NoRoom
 from .recommender import AsyncRecommender
 from .settings import Settings, Verifying, settings_of
@@ -50,6 +50,7 @@ KINDS: tuple[tuple[type[BaseException], Status], ...] = (  # the first that fits
     (Closed, Status.CLOSED),
     (EngineError, Status.FAILED),
     (NoRoom, Status.MEMORY),
+    (TooLarge, Status.MEMORY),
     (MemoryError, Status.MEMORY),
 )
 

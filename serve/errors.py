@@ -18,6 +18,10 @@ class Overloaded(ServeError):
         self.retry_after = retry_after
 
 
+class TooLarge(ServeError):
+    """The request's search would take more memory than there is for any."""
+
+
 class DeadlinePassed(ServeError):
     """The request's deadline passed before its list was found."""
 

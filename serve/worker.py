@@ -7,11 +7,11 @@ from typing import final
 
 import numpy as np
 
-from ..catalog.errors import EngineError, OptionError, SpecBeamError, is_fault, said
+from ..catalog.errors import EngineError, SpecBeamError, is_fault, said
 from ..runtime.flight import Flight
 from ..runtime.types import Recommendation
 from .editions import Lane
-from .errors import Closed, DeadlinePassed
+from .errors import Closed, DeadlinePassed, TooLarge
 from .observer import Guarded, Nobody, Observer, logged
 from .options import Serving
 from .tickets import Ticket
@@ -79,7 +79,7 @@ class Worker:
             ticket.started = None
         self.waiting.give_back(others)
         if not aboard and len(held) == 1 and (reason := recommender.too_large(held[0].request)):
-            self._settle(held[0], OptionError(f"The request cannot be served: {reason}."))
+            self._settle(held[0], TooLarge(f"The request cannot be served: {reason}."))
             return []
         return held
 

@@ -4,7 +4,7 @@ import asyncio
 import re
 
 from ...catalog.errors import HistoryError, OptionError
-from ..errors import Cancelled, Closed, DeadlinePassed, Overloaded
+from ..errors import Cancelled, Closed, DeadlinePassed, Overloaded, TooLarge
 from ..models import UnknownModel
 
 CODES = {
@@ -47,6 +47,8 @@ def refusal(error: BaseException) -> Refused:
             return Refused(404, scrubbed(error), field="model")
         case Overloaded():
             return Refused(429, str(error), retry_after=error.retry_after)
+        case TooLarge():
+            return Refused(413, str(error))
         case DeadlinePassed() | TimeoutError():
             return Refused(504, "the deadline passed before the list was found.", field="deadline_ms")
         case Closed():

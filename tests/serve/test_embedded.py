@@ -17,7 +17,7 @@ from specbeam.catalog.errors import (
 )
 from specbeam.runtime import EngineChoice, ItemFilter, Recommendation, Recommender, Verification
 from specbeam.serve.embedded import Answer, Embedded, Status, told
-from specbeam.serve.errors import Cancelled, Closed, DeadlinePassed, Overloaded
+from specbeam.serve.errors import Cancelled, Closed, DeadlinePassed, Overloaded, TooLarge
 from specbeam.serve.memory import NoRoom
 from tiny_bundle import Tiny, break_rows
 
@@ -102,6 +102,7 @@ def test_an_engine_that_gives_no_numbers_is_the_bundles_fault(bundle: Path) -> N
         (BundleError("b"), Status.BUNDLE), (Overloaded(3, 0.1), Status.OVERLOADED),
         (DeadlinePassed("d"), Status.TIMEOUT), (Cancelled("c"), Status.CANCELLED), (Closed("c"), Status.CLOSED),
         (EngineError("e"), Status.FAILED), (NoRoom("n"), Status.MEMORY), (MemoryError(), Status.MEMORY),
+        (TooLarge("t"), Status.MEMORY),
         (SpecBeamError("s"), Status.INTERNAL), (ZeroDivisionError("z"), Status.INTERNAL),
     ],
 )  # fmt: skip

@@ -6,9 +6,10 @@ import pytest
 from scripted_recommender import make
 from scripted_search import random_catalog
 from serving_cases import PATIENCE, alone, assert_answers, serving
-from specbeam.catalog.errors import OptionError
 from specbeam.engines.footprint import Footprint
 from specbeam.runtime import room as room_module
+from specbeam.serve.errors import TooLarge
+from specbeam.serve.protocol.refusals import refusal
 
 ROWS = random_catalog(np.random.default_rng(0), 300, 3, 8)
 HISTORIES = [[f"i{(7 * user + n) % 300}" for n in range(1 + user % 5)] for user in range(24)]
@@ -41,5 +42,6 @@ def test_a_request_that_memory_never_holds_is_refused_and_the_others_go_on(
         futures = [served.submit(HISTORIES[0], k=k) for k in (5, 300, 5)]
         for future in (futures[0], futures[2]):
             assert_answers(future.result(PATIENCE).recommendation, alone(recommender, HISTORIES[0]))
-        with pytest.raises(OptionError, match=r"cannot be served: its search .* Allow more memory"):
+        with pytest.raises(TooLarge, match=r"cannot be served: its search .* Allow more memory"):
             futures[1].result(PATIENCE)
+    assert refusal(futures[1].exception() or AssertionError()).code == "too_large"
