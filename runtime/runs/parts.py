@@ -6,6 +6,7 @@ A run that was interrupted goes on with those that lack.
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -78,6 +79,9 @@ def _versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+OURS = re.compile(r"\.?(part|rejects)-\d{5,}-\d{5,}\.jsonl")  # and what lies beside them meanwhile
 
 
 def part_name(kind: str, key: Key) -> str:
@@ -160,7 +164,7 @@ class PartFolder(Generic[Counts]):
         with whole_file(self._paths.results / MANIFEST, replace=True) as file:
             file.write(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
         for path in self._paths.results.iterdir():
-            if path.name not in named:  # of a partition that was not complete when a run ended
+            if path.name not in named and OURS.match(path.name):  # of a partition that was not complete
                 path.unlink()
         place_directory(self._paths.results, self._output, kind=MANIFEST, replace=self._facts.overwrite)
         self._paths.log.unlink()

@@ -80,6 +80,20 @@ def test_a_run_goes_on_with_what_is_there(tmp_path: Path) -> None:
     assert (output / "part-00000-00000.jsonl").read_bytes() == b'{"line":1}\n'
 
 
+def test_what_others_put_beside_the_partitions_stays(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with opened(output) as folder:
+        folder.add(done(0, 0))
+        (folder.kept / "notes.txt").write_text("of somebody")
+        (folder.kept / ".ipynb_checkpoints").mkdir()
+        (folder.kept / "part-00007-00000.jsonl").write_text("half")  # of a partition that was not complete
+        folder.finish(NAMES, 4)
+    assert sorted(path.name for path in output.iterdir()) == [
+        ".ipynb_checkpoints", "notes.txt", "part-00000-00000.jsonl", MANIFEST
+    ]  # fmt: skip
+    assert (output / "notes.txt").read_text() == "of somebody"
+
+
 def test_one_that_ended_before_it_had_said_so_is_complete(tmp_path: Path) -> None:
     output = tmp_path / "out"
     with opened(output) as folder:
