@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import HistoryError, said
 from ..extras import install
+from ..records import STDIN
 from ..records import opened as opened_here
 
 BLOCK = 1 << 20  # bytes read ahead
@@ -98,12 +99,15 @@ def place_of(text: str) -> Place:
 def files_of(places: list[Place]) -> list[Place]:
     """The files there are: of a folder, all that are in it, by name, hidden ones left out.
 
-    Raises `HistoryError` for a folder without any, and `StorageError` where that cannot be told.
+    Raises `HistoryError` for a path that is not there and for a folder without any, and `StorageError` where that
+    cannot be told.
     """
     found: list[Place] = []
     for place in places:
         if isinstance(place, Remote):
             found += place.files()
+        elif place != STDIN and not place.exists():
+            raise HistoryError(f"{place}: does not exist; expected a history file, or a folder. Check the path.")
         elif place.is_dir():
             inside = sorted(path for path in place.rglob("*") if path.is_file())
             files = [path for path in inside if not _hidden(str(path.relative_to(place)))]

@@ -14,6 +14,7 @@ from object_storage import KEYS, storage
 from specbeam.catalog.errors import HistoryError
 from specbeam.catalog.histories.read import HistoryRequest, Reject, read_histories
 from specbeam.catalog.histories.storage import Place, Remote, StorageError, files_of, place_of
+from specbeam.catalog.records import STDIN
 
 ROWS = [("u1", ["1", "2"]), ("u2", ["3"])]
 
@@ -70,6 +71,9 @@ def test_folders_give_their_files_by_name(folder: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(HistoryError, match="no file in this folder"):
         files_of([folder / "empty"])
+    with pytest.raises(HistoryError, match="absent: does not exist; expected a history file, or a folder"):
+        files_of([folder / "absent"])
+    assert files_of([STDIN]) == [STDIN]
     with pytest.raises(StorageError, match="no such file, nor a folder with files"):
         files_of([Remote(f"file://{folder}/empty")])
 
