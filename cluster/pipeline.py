@@ -129,7 +129,7 @@ def _connect(run: ClusterRun) -> None:
     except Exception as error:  # of many kinds
         raise SpecBeamError(
             f"Cannot connect to Ray at {address}: {said(error)}. Expected the address of a cluster's head, such as "
-            "10.0.0.1:6379, asked from one of its nodes (`ray start --address=...` makes this machine one); "
+            "10.0.0.1:6379, asked from one of its nodes (`ray start --address=...` makes this machine one). "
             "A cluster that asks for a token takes that of its head, in ~/.ray/auth_token or RAY_AUTH_TOKEN; "
             f"{run.log} may say more."
         ) from error

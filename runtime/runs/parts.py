@@ -153,8 +153,14 @@ class PartFolder(Generic[Counts]):
     def finish(self, inputs: list[list[str]], partition: int) -> None:
         """Write the manifest, and give the folder its name. inputs: the files of each stream; partition: lines.
 
-        Raises `OutputTakenError` where the name was taken meanwhile; the folder is kept beside it.
+        A run of nothing leaves none. Raises `OutputTakenError` where the name was taken meanwhile; the folder is kept
+        beside it.
         """
+        if not (self.counts.tried or self.counts.rejected):
+            with suppress(OSError):  # where somebody put something into it
+                self._paths.results.rmdir()
+            self._paths.log.unlink()
+            return
         parts = [self._entry(part, inputs) for _, part in sorted(self.done.items())]
         manifest = Manifest(
             schema_version=PARTS_SCHEMA, versions=_versions(), run=self._facts, partition=partition, parts=parts,

@@ -94,6 +94,12 @@ def test_what_others_put_beside_the_partitions_stays(tmp_path: Path) -> None:
     assert (output / "notes.txt").read_text() == "of somebody"
 
 
+def test_a_run_of_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path / "out") as folder:
+        folder.finish(NAMES, 4)
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_one_that_ended_before_it_had_said_so_is_complete(tmp_path: Path) -> None:
     output = tmp_path / "out"
     with opened(output) as folder:
