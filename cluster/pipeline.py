@@ -7,7 +7,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -25,7 +24,6 @@ from .reading import Ended, Input, Piece, Unread
 ROUNDS = (2, 1)  # partitions that an actor is given at a time; what the first round lacks, the second does again
 RETRIES = 2  # of a partition in a round, where the process that has it ends
 REACH = 10.0  # seconds in which a cluster's head must answer
-TOKEN = "~/.ray/auth_token"  # where Ray keeps it
 READERS = 8  # workers for whom one task reads
 ENDED = "the process that served it ended every time. If memory ran out: fewer workers a node, or smaller batches"
 
@@ -124,7 +122,6 @@ def _connect(run: ClusterRun) -> None:
         own = {"num_cpus": max(os.cpu_count() or 1, (run.workers or 1) * run.needs.cpus), "include_dashboard": False}
     try:
         _reach(address)
-        _take_token()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # of many kinds
         raise SpecBeamError(
@@ -137,13 +134,6 @@ def _connect(run: ClusterRun) -> None:
     context.enable_progress_bars = context.print_on_execution_start = False
     context.target_max_block_size = 1  # bytes, which is: a block for every row, so that each is done by itself
     context.max_errored_blocks = -1  # what is lost is told in the end, and the others go on
-
-
-def _take_token() -> None:
-    """Show a token where there is one and nothing else was said. Ray's clusters ask for one as soon as it is there, but
-    who joins them shows it only if told to (its page "Token authentication")."""
-    if os.environ.get("RAY_AUTH_TOKEN") or Path(os.environ.get("RAY_AUTH_TOKEN_PATH", TOKEN)).expanduser().is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _reach(address: str) -> None:

@@ -8,11 +8,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..catalog.errors import SpecBeamError
 from ..runtime.runs.windows import Stop
 from ..runtime.runs.workers import Worker, WorkerError
 from .asked import ClusterRun, Outcome
+
+TOKEN = "~/.ray/auth_token"  # where Ray keeps it
 
 
 @contextmanager
@@ -40,11 +43,19 @@ class _Talks:
         handle = os.open(self.run.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for stream in (1, 2):
             os.dup2(handle, stream)
+        _take_token()
         from . import pipeline
 
         following = pipeline.outcomes(self.run)
         waiting: list[Outcome] = [next(following)]
         return lambda _: waiting.pop() if waiting else next(following, None)
+
+
+def _take_token() -> None:
+    """Show a token where there is one and nothing else was said. Ray's clusters ask for one as soon as it is there, but
+    who joins them shows it only if told to (its page "Token authentication"), before Ray is imported."""
+    if os.environ.get("RAY_AUTH_TOKEN") or Path(os.environ.get("RAY_AUTH_TOKEN_PATH", TOKEN)).expanduser().is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _following(run: ClusterRun, worker: Worker[None, Outcome | None], stop: Stop) -> Iterator[Outcome]:

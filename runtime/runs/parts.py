@@ -81,12 +81,12 @@ def _versions() -> dict[str, str]:
     return found
 
 
-OURS = re.compile(r"\.?(part|rejects)-\d{5,}-\d{5,}\.jsonl")  # and what lies beside them meanwhile
+OURS = re.compile(r"\.?(part|rejects)-\d{6}-\d{8}\.jsonl")  # and what lies beside them meanwhile
 
 
 def part_name(kind: str, key: Key) -> str:
     """The name of a partition's file; by name they are in the input's order."""
-    return f"{kind}-{key.stream:05}-{key.number:05}.jsonl"
+    return f"{kind}-{key.stream:06}-{key.number:08}.jsonl"
 
 
 @final

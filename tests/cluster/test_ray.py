@@ -201,7 +201,7 @@ def test_a_partition_that_always_fails(tiny: Tiny, bundle: Path, cluster: Cluste
     )
     assert "whole batches failed" in done.stderr
     names = [path.name for path in kept(tmp_path / "recs", 2)]
-    assert names == ["part-00000-00000.jsonl", "part-00000-00002.jsonl"]
+    assert names == ["part-000000-00000000.jsonl", "part-000000-00000002.jsonl"]
     assert not (tmp_path / "recs").exists()
 
 

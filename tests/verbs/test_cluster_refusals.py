@@ -40,7 +40,13 @@ def test_a_folder_that_is_not_ours(tiny: Tiny, histories: Path, tmp_path: Path) 
 
 
 def test_what_overwriting_costs(tmp_path: Path) -> None:
-    for name in (MANIFEST, "part-00000-00000.jsonl", "rejects-00000-00000.jsonl", "notes.txt", "more/part-0.jsonl"):
+    for name in (
+        MANIFEST,
+        "part-000000-00000000.jsonl",
+        "rejects-000000-00000000.jsonl",
+        "notes.txt",
+        "more/part-0.jsonl",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     assert losses(tmp_path, MANIFEST) == ["more/part-0.jsonl", "notes.txt"]

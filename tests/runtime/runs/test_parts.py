@@ -67,7 +67,7 @@ def test_a_run_goes_on_with_what_is_there(tmp_path: Path) -> None:
     paths = JournalFiles.of(output)
     with paths.log.open("ab") as log:
         log.write(b'0123456789abcdef {"type":"part","torn')
-    (paths.results / "part-00000-00001.jsonl").write_bytes(b"not complete")
+    (paths.results / "part-000000-00000001.jsonl").write_bytes(b"not complete")
     assert kept_requests(output) == 2
     with opened(output) as folder:
         assert set(folder.done) == {Key(0, 0), Key(0, 2)}
@@ -75,9 +75,9 @@ def test_a_run_goes_on_with_what_is_there(tmp_path: Path) -> None:
         folder.add(done(0, 0, b"another\n"))  # it came twice: the first stays
         folder.finish(NAMES, 4)
     assert sorted(path.name for path in output.iterdir()) == [
-        "part-00000-00000.jsonl", "part-00000-00002.jsonl", MANIFEST, "rejects-00000-00002.jsonl"
+        "part-000000-00000000.jsonl", "part-000000-00000002.jsonl", MANIFEST, "rejects-000000-00000002.jsonl"
     ]  # fmt: skip
-    assert (output / "part-00000-00000.jsonl").read_bytes() == b'{"line":1}\n'
+    assert (output / "part-000000-00000000.jsonl").read_bytes() == b'{"line":1}\n'
 
 
 def test_what_others_put_beside_the_partitions_stays(tmp_path: Path) -> None:
@@ -86,10 +86,10 @@ def test_what_others_put_beside_the_partitions_stays(tmp_path: Path) -> None:
         folder.add(done(0, 0))
         (folder.kept / "notes.txt").write_text("of somebody")
         (folder.kept / ".ipynb_checkpoints").mkdir()
-        (folder.kept / "part-00007-00000.jsonl").write_text("half")  # of a partition that was not complete
+        (folder.kept / "part-000007-00000000.jsonl").write_text("half")  # of a partition that was not complete
         folder.finish(NAMES, 4)
     assert sorted(path.name for path in output.iterdir()) == [
-        ".ipynb_checkpoints", "notes.txt", "part-00000-00000.jsonl", MANIFEST
+        ".ipynb_checkpoints", "notes.txt", "part-000000-00000000.jsonl", MANIFEST
     ]  # fmt: skip
     assert (output / "notes.txt").read_text() == "of somebody"
 
@@ -119,9 +119,9 @@ def test_other_runs_and_what_was_edited_are_refused(tmp_path: Path) -> None:
         folder.add(done(0, 0))
     with pytest.raises(SpecBeamError, match=r"interrupted run that differs in: k \(5, now 6\)"), opened(output, k=6):
         pytest.fail("opened")
-    part = JournalFiles.of(output).results / "part-00000-00000.jsonl"
+    part = JournalFiles.of(output).results / "part-000000-00000000.jsonl"
     part.write_bytes(b"edited\n")
-    with pytest.raises(SpecBeamError, match=r"part-00000-00000\.jsonl was edited or removed"), opened(output):
+    with pytest.raises(SpecBeamError, match=r"part-000000-00000000\.jsonl was edited or removed"), opened(output):
         pytest.fail("opened")
     part.unlink()
     with pytest.raises(SpecBeamError, match="was edited or removed"), opened(output):
@@ -159,7 +159,7 @@ def test_one_of_ours_is_replaced_where_that_is_asked_for(tmp_path: Path) -> None
         with opened(output, overwrite=True) as folder:
             folder.add(done(0, number))
             folder.finish(NAMES, 4)
-    assert sorted(path.name for path in output.iterdir()) == ["part-00000-00001.jsonl", MANIFEST]
+    assert sorted(path.name for path in output.iterdir()) == ["part-000000-00000001.jsonl", MANIFEST]
 
 
 def test_a_manifest_of_another_version(tmp_path: Path) -> None:
