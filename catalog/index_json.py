@@ -12,7 +12,7 @@ from .codes import CodeBuilder, Codes
 from .errors import CatalogError
 from .json_pieces import Piece, json_pairs, read_pieces, reread
 from .lookup import Positions
-from .naming import SHOWN, refuse_long_ids
+from .naming import SHOWN, refuse_odd_ids
 from .repeats import key_lines, said_lines
 from .texts import TextBuilder, TextColumn
 
@@ -64,7 +64,7 @@ def read_index(path: Path, told: Callable[[int], object]) -> tuple[TextColumn, C
     column = ids.column()
     if not len(column):
         raise CatalogError(f"{path}: the catalog has no items; expected at least one.")
-    refuse_long_ids(path, column)
+    refuse_odd_ids(path, column)
     position = Positions.of(column)
     if repeated := position.repeated():
         raise CatalogError(f"{path}: {said_lines(spans.lines(path, repeated))} Keep one entry for each item.")

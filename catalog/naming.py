@@ -33,9 +33,11 @@ def named(items: Sequence[str]) -> str:
     return f"items {some([*shown, *items[SHOWN:]])}"
 
 
-def refuse_long_ids(source: object, ids: TextColumn) -> None:
+def refuse_odd_ids(source: object, ids: TextColumn) -> None:
     """Raise `CatalogError` for ids that nobody would write."""
     lengths = ids.lengths
+    if not lengths.all():
+        raise CatalogError(f"{source}: item number {int(lengths.argmin()) + 1:,} has an empty id; expected some text.")
     if lengths.max(initial=0) > LONGEST_ID:
         long = np.flatnonzero(lengths > LONGEST_ID)
         raise CatalogError(

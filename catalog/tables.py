@@ -13,7 +13,7 @@ from .codes import CodeBuilder, Codes
 from .errors import CatalogError
 from .extras import install
 from .lookup import Positions
-from .naming import SHOWN, refuse_long_ids, some
+from .naming import SHOWN, refuse_odd_ids, some
 from .repeats import repeated
 from .texts import OptionalTexts, TextBuilder, TextColumn
 
@@ -56,7 +56,7 @@ def read_tables(
     column = ids.column()
     if not len(column):
         raise CatalogError(f"{paths[0]}: the catalog has no items; expected at least one.")
-    refuse_long_ids(_source(paths), column)
+    refuse_odd_ids(_source(paths), column)
     position = Positions.of(column)
     _refuse_repeated(position, paths, ends)
     return column, codes.column(), OptionalTexts(titles.column(), np.concatenate(there)), position
@@ -149,11 +149,11 @@ def _texts(arrow: Any, column: Any, path: Path, row: int, name: str) -> Any:
 
 def _cast(arrow: Any, column: Any, path: Path, row: int, name: str, owner: Int64 | None = None) -> Any:
     """A column, or the elements of one, as texts; owner: of elements, the row of each in the batch."""
-    kinds = arrow.types
+    kinds, held = arrow.types, column.type if owner is None else f"lists of {column.type}"
     kind = column.type.value_type if kinds.is_dictionary(column.type) else column.type
     other = (name == ITEM and kinds.is_integer(kind)) or (name == TITLE and kinds.is_null(kind))
     if not (other or kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)):
-        raise CatalogError(f"{path}, from row {row + 1:,}: the column {name} holds {column.type}; {EXPECTED}.")
+        raise CatalogError(f"{path}, from row {row + 1:,}: the column {name} holds {held}; {EXPECTED}.")
     try:
         found = column.cast(arrow.large_string())
         found.validate(full=True)  # that it is UTF-8
@@ -183,6 +183,8 @@ def _add_texts(builder: TextBuilder, column: Any) -> None:
 
 
 def _add_identifiers(codes: CodeBuilder, arrow: Any, column: Any, path: Path, row: int) -> None:
+    if arrow.types.is_fixed_size_list(column.type):
+        column = column.cast(arrow.list_(column.type.value_type))
     if not (arrow.types.is_list(column.type) or arrow.types.is_large_list(column.type)):
         raise CatalogError(f"{path}, from row {row + 1:,}: the column {IDENTIFIER} holds {column.type}; {EXPECTED}.")
     lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int32)

@@ -7,7 +7,7 @@ from typing import TypeVar
 from .errors import CatalogError
 from .files import Frozen
 from .items import Catalog, some
-from .naming import refuse_long_ids
+from .naming import refuse_odd_ids
 from .records import Reject, read_files
 from .repeats import repeated
 
@@ -99,7 +99,7 @@ def _catalog(entries: Sequence[Entry], titles: Mapping[str, str | None]) -> Cata
         [entry.item for entry in entries], [entry.identifier for entry in entries],
         [titles.get(entry.item, entry.title) for entry in entries],
     )  # fmt: skip
-    refuse_long_ids("the update", catalog.item_ids)
+    refuse_odd_ids("the update", catalog.item_ids)
     return catalog
 
 

@@ -116,7 +116,7 @@ class Room:
 
 def size(bytes_: int) -> str:
     """Bytes for people."""
-    name, unit = next((each for each in (("GB", 1e9), ("MB", 1e6)) if bytes_ >= each[1]), ("kB", 1e3))
+    name, unit = next((each for each in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if bytes_ >= each[1]), ("bytes", 1))
     return f"{max(bytes_, 0) / unit:.3g} {name}"
 
 

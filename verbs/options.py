@@ -83,7 +83,7 @@ class MemorySize(click.ParamType):  # type: ignore[type-arg]  # generic in late 
         unit = None if found is None else self.UNITS.get(found[2].upper())
         size = 0.0 if found is None or unit is None else float(found[1]) * unit
         if not 1 <= size <= MOST_MEMORY:
-            self.fail(f"{value!r} is no size of memory; expected such as 2GB or 512MiB.", param, ctx)
+            self.fail(f"{value!r} is no size of memory; expected such as 2GB, 512MiB, or bytes.", param, ctx)
         return int(size)
 
 

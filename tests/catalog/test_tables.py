@@ -89,7 +89,7 @@ def changed(values: list[Any], at: int, value: Any) -> list[Any]:
         ({"item": changed(IDS, 4, "x" * 2000)}, r"a\.parquet: items 'x{80}\.\.\.' have ids of up to 2,000 bytes"),
         ({"item": [1.5] * 50}, r"the column item holds double; expected"),
         ({"identifier": IDS}, r"the column identifier holds (large_)?string; expected"),
-        ({"identifier": [[1]] * 50}, r"the column identifier holds int64; expected"),
+        ({"identifier": [[1]] * 50}, r"the column identifier holds lists of int64; expected"),
         ({"identifier": changed(IDENTIFIERS, 40, None)}, r"a\.parquet, row 41: its identifier is not a non-empty list"),
         ({"identifier": changed(IDENTIFIERS, 40, [])}, r"a\.parquet, row 41: its identifier is not a non-empty list"),
         ({"identifier": changed(IDENTIFIERS, 40, ["x", ""])}, r"a\.parquet, row 41: its identifier is not a"),
@@ -98,6 +98,7 @@ def changed(values: list[Any], at: int, value: Any) -> list[Any]:
             r"a\.parquet, row 41: its identifier is not a",
         ),
         ({"title": [3] * 50}, r"the column title holds int64; expected"),
+        ({"item": changed(IDS, 4, "")}, r"a\.parquet: item number 5 has an empty id"),
     ],
 )
 def test_bad_tables_are_refused_with_the_row(
@@ -163,3 +164,9 @@ def test_a_folder_is_read_whole_or_refused(tmp_path: Path) -> None:
     (folder / "more.csv").touch()
     with pytest.raises(CatalogError, match=r"holds files that are no tables \('more.csv'\)"):
         Catalog.load(folder, None)
+
+
+def test_lists_of_one_size_are_identifiers(tmp_path: Path) -> None:
+    pairs = [["<a_1>", "<b_1>"], ["<a_1>", "<b_2>"]]
+    content = pa.table({"item": ["a", "b"], "identifier": pa.array(pairs, pa.list_(pa.string(), 2))})
+    assert Catalog.load(saved(tmp_path / "a.parquet", content), None).identifiers == [*map(tuple, pairs)]

@@ -24,7 +24,7 @@ def test_sizes_are_numbers_with_units(told: str, size: int) -> None:
 
 @pytest.mark.parametrize("told", ["", "GB", "0", "0.1B", "-1GB", "2XB", "two", "1e9", "nan", "2GB2", "1" * 400])
 def test_what_is_no_size_says_what_is(told: str) -> None:
-    with pytest.raises(click.BadParameter, match="expected such as 2GB or 512MiB"):
+    with pytest.raises(click.BadParameter, match="expected such as 2GB, 512MiB, or bytes"):
         MemorySize().convert(told, None, None)
 
 
