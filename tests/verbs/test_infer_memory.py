@@ -48,7 +48,7 @@ def test_a_request_that_does_not_fit_is_a_reject_and_the_rest_goes_on(
     output = tmp_path / "recs.jsonl"
     room = Recommender.open(tiny.bundle, drafting="none", batching=Batching(8, 10**9))._room
     assert room is not None
-    limit = int(1.1 * room.needed(5, 1, 1, call=1))
+    limit = int(room.needed(5, 1, 1, call=1) / (1 - room_module.MARGIN)) + 1000
     said = bad("infer", tiny.bundle, source, "-o", output, "-k", 1, "--memory", limit, "--drafter", "none")
     assert "1 requests could not be answered, and are among the rejects" in said
     assert [line["user"] for line in lines(output)] == ["a", "c"]
