@@ -107,9 +107,8 @@ class Positions(Mapping[str, int]):
     def repeated(self) -> dict[str, list[int]]:
         """Ids that stand more than once, with their places, in the order of the first ones."""
         alike = np.flatnonzero(self.hashes[1:] == self.hashes[:-1])
-        places = np.unique(self.places[np.union1d(alike, alike + 1)])
         at: defaultdict[str, list[int]] = defaultdict(list)
-        for place in places.tolist():
+        for place in sorted({*self.places[alike].tolist(), *self.places[alike + 1].tolist()}):
             at[self.ids[place]].append(place)
         return {text: found for text, found in at.items() if len(found) > 1}
 

@@ -127,4 +127,5 @@ def test_what_this_process_can_still_get(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(machine, "allowance", lambda: Allowance(None, 2))
     assert machine.free_memory() == 0  # a container's limit, which this process has reached
     monkeypatch.setattr(machine, "_lines", lambda name: [])
+    monkeypatch.setattr(machine, "resident_memory", lambda: None)
     assert machine.free_memory() is None
