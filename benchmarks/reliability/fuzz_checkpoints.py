@@ -14,7 +14,7 @@ from fuzzing import alternating, mutated, mutated_json
 from specbeam.catalog.identifiers import compile_identifiers
 from specbeam.catalog.items import Catalog
 from specbeam.catalog.prompts.chat import Chat
-from specbeam.catalog.prompts.encoder import compile_prompt
+from specbeam.catalog.prompts.compile import compile_prompt
 from specbeam.catalog.prompts.options import PromptOptions
 from specbeam.engines.checkpoint_guard import check_checkpoint
 from specbeam.engines.decoder_facts import model_facts

@@ -12,7 +12,7 @@ from fuzzing import alternating, mutated, mutated_json
 from points import At, interrupt, run
 from specbeam.catalog.errors import SpecBeamError
 from specbeam.catalog.items import Catalog
-from specbeam.catalog.prompts.encoder import compile_prompt
+from specbeam.catalog.prompts.compile import compile_prompt
 from specbeam.catalog.prompts.options import PromptOptions
 from specbeam.export.trained import TRAINING, Trained
 from specbeam.verbs.options import _read_prompt
