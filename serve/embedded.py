@@ -86,7 +86,7 @@ class Embedded:
             raise BundleError(str(error)) from error
         self._serves = AsyncRecommender(Edition(Path(bundle).name, "1", "1", recommender), serving=serving)
         self._position = recommender.catalog.position
-        self.item_ids = recommender.catalog.item_ids
+        self.item_ids = tuple(recommender.catalog.item_ids)  # the C side reads a tuple, and lends its texts
         self._verification = lru_cache(REMEMBERED)(self._verifying)
 
     def prepared(self, allow: Sequence[str] | None, deny: Sequence[str]) -> ItemFilter:
