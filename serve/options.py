@@ -35,10 +35,7 @@ class Serving:
     def __post_init__(self) -> None:
         checks.choice(self.policy, "a policy", get_args(Policy))
         object.__setattr__(self, "size", checks.whole_number(self.size, "a batch's size", 1, LARGEST_BATCH))
-        if self.memory is not None:
-            object.__setattr__(
-                self, "memory", checks.whole_number(self.memory, "a batch's memory", 1, checks.MOST_MEMORY)
-            )
+        object.__setattr__(self, "memory", self.batching.memory)
         object.__setattr__(self, "queue", checks.whole_number(self.queue, "the queue's length"))
         wait = self.wait_ms
         if isinstance(wait, bool) or not isinstance(wait, int | float | np.number) or not 0 <= wait <= LONGEST_WAIT:

@@ -6,7 +6,7 @@ from typing import final
 
 from ...engines.footprint import Footprint
 
-CHILD = 96  # bytes of a child while its score is looked up and ranked, as measured: a dozen arrays of 8
+CHILD = 96  # bytes of a child while its score is looked up and ranked: a dozen arrays of 8, reckoned
 STORED = 16  # bytes of a child whose score is kept
 
 

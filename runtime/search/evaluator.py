@@ -124,7 +124,8 @@ class TreeEvaluator:
         below = nodes.node > 0
         first = 0 if prompts is None else prompts.shape[1]
         whole = first + int(np.bincount(nodes.request[below]).max(initial=0))
-        if self._fitting(nodes, whole, unscored=max(0, first - 1)) == whole:
+        children = self._children(nodes)
+        if self._fitting(children / whole, whole, unscored=max(0, first - 1)) == whole:
             self._call(nodes, prompts)
             return
         if prompts is not None:
@@ -133,31 +134,35 @@ class TreeEvaluator:
         count, place = numbered(nodes.request, len(self._row))
         start, most = 0, int(count.max())
         while start < most:
-            end = start + self._fitting(nodes, most - start)
+            end = start + self._fitting(children / most, most - start)
             here = (start <= place) & (place < end)
             self._call(NodeList(nodes.request[here], nodes.node[here]))
             start = end
 
     def _read_by_pieces(self, roots: NodeList, prompts: Int64) -> None:
         """The prompts [cache rows, P], in several calls; each root comes with its prompt's last token."""
-        cache, start = self._cache, 0
+        cache, start, most = self._cache, 0, prompts.shape[1]
         assert cache is not None
-        while start < prompts.shape[1]:
-            end = start + self._fitting(roots, prompts.shape[1] - start, unscored=prompts.shape[1])
+        each = self._children(roots) / most
+        while start < most:
+            end = start + self._fitting(each, most - start, unscored=most)
             last = self._lengths[roots.request] - cache.length - 1
             here = (last >= 0) & (last < end - start)
             self._call(NodeList(roots.request[here], roots.node[here]), prompts[:, start:end])
             start = end
 
-    def _fitting(self, nodes: NodeList, most: int, *, unscored: int = 0) -> int:
-        """How many tokens of each row, of `most`, the next call may have; unscored: as of `CallSize`."""
+    def _children(self, nodes: NodeList) -> int:
+        """How many children the nodes have."""
+        return int(self._trie.child_count[nodes.node].sum())
+
+    def _fitting(self, children: float, most: int, *, unscored: int = 0) -> int:
+        """How many tokens of each row, of `most`, the next call may have; children, unscored: as of `CallSize`."""
         room, cache, footprint = self._room, self._cache, self._prefix.engine.footprint
         assert room is not None
         assert cache is not None
         assert footprint is not None
         room.hold(self._timer, footprint, cache.batch, cache.length, cache.length)
-        children = int(self._trie.child_count[nodes.node].sum())
-        return room.tokens(CallSize(footprint, cache.batch, cache.length, unscored, children / most), most)
+        return room.tokens(CallSize(footprint, cache.batch, cache.length, unscored, children), most)
 
     def _call(self, nodes: NodeList, prompts: Int64 | None = None) -> None:
         """One call on the cache. nodes: as `with_ancestors` lists them; prompts [cache rows, P]: what is to be read."""
