@@ -36,7 +36,7 @@ class BatchSearch:
         room: Room | None = None,
     ) -> None:  # fmt: skip
         """room: what searches may take of memory; None: what they do."""
-        self._loaded, self._filters, self._reuse, self._room = loaded, filters, reuse, room
+        self._loaded, self._filters, self._reuse, self.room = loaded, filters, reuse, room
         self._verify_by(verification)
         self._hashes = prefix_hashes(loaded.trie)
         beginning = np.array(loaded.prompts.spec.prefix_ids, np.int64)
@@ -46,14 +46,14 @@ class BatchSearch:
     def over(self, loaded: Loaded, filters: FilterCompiler, room: Room | None) -> "BatchSearch":
         """The same engines, and what they have cached of all prompts, over another catalog of theirs."""
         other = copy(self)
-        other._room = room
+        other.room = room
         other._loaded, other._filters, other._hashes = loaded, filters, prefix_hashes(loaded.trie)
         return other
 
     def verifying(self, verification: Verification, room: Room | None) -> "BatchSearch":
         """The same, verified otherwise. Raises `OptionError` where these engines do not score for it."""
         other = copy(self)
-        other._room = room
+        other.room = room
         other._verify_by(verification)
         return other
 
@@ -92,7 +92,7 @@ class BatchSearch:
         view = TrieView(self._loaded.trie, self.scoring.kind, filters)
         noise = Noise(seeds(requests, self._verification.seed or 0), keys(requests), self._hashes)
         known = EvaluatedNodes(view, self.scoring, noise if self._sampled else None)  # draft and target perturb alike
-        room = None if self._room is None else self._room.of_batch()
+        room = None if self.room is None else self.room.of_batch()
         target = TreeEvaluator(self._target, view, known, prompts, stats, "target", room)
         believed = EvaluatedNodes(view, self.scoring)
         guesses = self._guesses(believed, view, requests, stats, room)

@@ -56,9 +56,8 @@ class Recommender:
         self.batch_size, self._limit = batching.size, batching.memory
         self.stats, self.planning = DecodeStats(self.trie.length), planning
         self.encoder = RequestEncoder(loaded.catalog, loaded.trie, loaded.prompts, self.max_k)
-        self._room = self._room_of(loaded)
         filters, reuse = self.encoder.filters, checks.flag(reuse, "reuse")
-        self._search = BatchSearch(loaded, self.verification, filters, reuse=reuse, room=self._room)
+        self._search = BatchSearch(loaded, self.verification, filters, reuse=reuse, room=self._room_of(loaded))
         self._engine, self._lock, self._memory, self._chosen = loaded.engine, Lock(), memory, chosen
         self._loaded = loaded
 
@@ -119,8 +118,7 @@ class Recommender:
             chosen = self._chosen.verifying(verification)
             other.verification, other.planning, other._memory = chosen.verification, chosen.planning, chosen.memory
             other._chosen = chosen
-        other._room = other._room_of(self._loaded)
-        other._search = self._search.verifying(other.verification, other._room)
+        other._search = self._search.verifying(other.verification, other._room_of(self._loaded))
         return other
 
     def with_catalog(self, catalog: Catalog) -> "Recommender":
@@ -133,8 +131,7 @@ class Recommender:
         other.catalog, other.trie, other._loaded = catalog, loaded.trie, loaded
         other.encoder = RequestEncoder(catalog, loaded.trie, loaded.prompts, self.max_k)
         other.stats = DecodeStats(loaded.trie.length)
-        other._room = other._room_of(loaded)
-        other._search = self._search.over(loaded, other.encoder.filters, other._room)
+        other._search = self._search.over(loaded, other.encoder.filters, other._room_of(loaded))
         other._chosen = None if self._chosen is None else self._chosen.with_items(catalog, loaded.trie)
         other._memory = None
         return other
@@ -214,6 +211,10 @@ class Recommender:
             for part in self._parts([requests[i] for i in chosen], k):
                 answers |= self._answers([chosen[place] for place in part], requests, k)
             yield answers
+
+    @property
+    def _room(self) -> Room | None:
+        return self._search.room
 
     def _room_of(self, loaded: Loaded) -> Room | None:
         """What its searches may take of memory; None: what they do."""
