@@ -27,8 +27,8 @@ lint: $(VENV)/.package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo --no-cache
-	cd $(VENV) && $(BIN)/mypy --strict -p specbeam
-	cd $(VENV) && $(BIN)/mypy --strict $(EXAMPLES)
+	cd $(VENV) && $(BIN)/mypy --strict --config-file $(abspath pyproject.toml) -p specbeam
+	cd $(VENV) && $(BIN)/mypy --strict --config-file $(abspath pyproject.toml) $(EXAMPLES)
 	@if $(BIN)/pyright --version >/dev/null 2>&1; then $(BIN)/pyright --pythonpath $(BIN)/python $(EXAMPLES); \
 	  else echo 'pyright comes from npm, which cannot be reached: the examples were checked by mypy alone'; fi
 
