@@ -34,4 +34,10 @@ def model_facts(model: PreTrainedModel) -> ModelFacts:
         heads=int(config.num_attention_heads),
         hidden=int(config.hidden_size),
         intermediate=int(config.intermediate_size),
+        slot_positions=needs_slot_positions(model),
     )
+
+
+def needs_slot_positions(model: PreTrainedModel) -> bool:
+    """Whether its attention asks how far apart two tokens are, so that it must be told every slot's position."""
+    return False

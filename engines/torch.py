@@ -89,8 +89,11 @@ class GraphModule(torch.nn.Module):
         attention_mask: torch.Tensor,
         logit_rows: torch.Tensor,
         past: Sequence[torch.Tensor],
+        slot_positions: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
         """Shapes as in `ForwardInputs`; past: key and value [B, G, S, D] of every layer in turn.
+
+        slot_positions [B, S + T]: of models whose attention asks for it (`ModelFacts.slot_positions`).
 
         Returns log-probabilities [B, R, C] in float32, then key and value [B, G, S + T, D] of every layer.
         """
@@ -213,7 +216,7 @@ class TorchEngine(Engine):
         config = model.config
         self._layers = int(config.num_hidden_layers)
         self._slot = (int(config.num_key_value_heads), 0, head_dim(config))
-        self._dtype = DTYPES[precision]
+        self._dtype, self._slot_positions = DTYPES[precision], facts.slot_positions
 
     def new_cache(self, batch: int) -> TorchCache:
         shape = (batch, *self._slot)
@@ -228,7 +231,8 @@ class TorchEngine(Engine):
             )  # fmt: skip
             ids, positions, below, slots, rows = uploaded(arrays, self.device)
             mask = additive_mask(below, slots, cache.length, self._dtype)
-            logprobs, *cache.tensors = self._graph(ids, positions, mask, rows, cache.tensors)
+            where = slot_positions(positions, slots, cache.length) if self._slot_positions else None
+            logprobs, *cache.tensors = self._graph(ids, positions, mask, rows, cache.tensors, where)
             result: Float32 = logprobs.cpu().numpy()
         return result
 
@@ -250,6 +254,16 @@ def additive_mask(below: torch.Tensor, slots: torch.Tensor, past: int, dtype: to
     spare.scatter_(2, torch.where(slots < 0, width, slots), True)
     hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=below.device)
     return torch.where(spare[:, None, :, :width], torch.zeros_like(hidden), hidden)
+
+
+def slot_positions(positions: torch.Tensor, slots: torch.Tensor, past: int) -> torch.Tensor:
+    """`engines.attention_mask.slot_positions` [B, S + T] on the tensors' device."""
+    width = past + positions.shape[1]
+    every = torch.arange(width + 1, device=positions.device).repeat(len(positions), 1)  # one more, for slots of none
+    named = slots >= 0
+    behind = named.flip(2).cumsum(2).flip(2) - 1
+    place = torch.where(named, slots, width).flatten(1)
+    return every.scatter(1, place, (positions[:, :, None] - behind).flatten(1))[:, :width]
 
 
 def load_torch_engine(

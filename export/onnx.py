@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from ..catalog.errors import ExportError
-from ..engines.decoder_facts import head_dim
+from ..engines.decoder_facts import head_dim, needs_slot_positions
 from ..engines.torch import GraphModule
 from ..graphs import EXTERNAL_BYTES as EXTERNAL_BYTES
 from ..graphs.files import Progress, save_graph
@@ -48,7 +48,7 @@ def export_graph(
             opset_version=OPSET,
             input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_shapes=_dynamic(model.config.num_hidden_layers),
+            dynamic_shapes=_dynamic(model),
             optimize=False,
             verbose=False,
         )
@@ -80,13 +80,14 @@ def _example(model: PreTrainedModel) -> tuple[object, ...]:
         torch.zeros(batch, 1, length, past + length, dtype=model.dtype),
         torch.arange(rows).repeat(batch, 1),
         [torch.zeros(shape, dtype=model.dtype) for _ in range(2 * config.num_hidden_layers)],
+        *[torch.arange(past + length).repeat(batch, 1)] * needs_slot_positions(model),
     )
 
 
-def _dynamic(layers: int) -> tuple[object, ...]:
+def _dynamic(model: PreTrainedModel) -> tuple[object, ...]:
     auto = torch.export.Dim.AUTO  # the only kind that accepts past + sequence as an axis
-    pair = {0: auto, 1: auto}
-    return pair, pair, {0: auto, 2: auto, 3: auto}, pair, [{0: auto, 2: auto}] * (2 * layers)
+    pair, cache = {0: auto, 1: auto}, [{0: auto, 2: auto}] * (2 * model.config.num_hidden_layers)
+    return pair, pair, {0: auto, 2: auto, 3: auto}, pair, cache, *[pair] * needs_slot_positions(model)
 
 
 def _axes(model: PreTrainedModel, columns: int) -> tuple[dict[str, Axes], dict[str, Axes]]:
@@ -104,6 +105,8 @@ def _axes(model: PreTrainedModel, columns: int) -> tuple[dict[str, Axes], dict[s
         for part in ("key", "value"):
             inputs[f"past_key_values.{layer}.{part}"] = ("batch", heads, "past", width)
             outputs[f"present.{layer}.{part}"] = ("batch", heads, "past+sequence", width)
+    if needs_slot_positions(model):
+        inputs["slot_positions"] = ("batch", "past+sequence")
     return inputs, outputs
 
 

@@ -34,6 +34,7 @@ class ModelFacts(Frozen, frozen=True):
     heads: Positive | None = None  # of queries; these three: None in bundles of before they were said
     hidden: Positive | None = None  # width of the residual stream
     intermediate: Positive | None = None  # width of the widest MLP, all experts of a token taken together
+    slot_positions: bool = False  # whether its graphs take the positions of all slots: its attention asks how far apart
 
     @property
     def cache_names(self) -> tuple[str, ...]:
