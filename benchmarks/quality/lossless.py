@@ -6,9 +6,7 @@ without a draft, for the same seed. How often the draft was wrong is counted, so
 
 from collections.abc import Sequence
 
-import torch
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from benchmarks.shared import (
@@ -60,13 +58,12 @@ def main() -> None:
     users, histories, _ = real_users(options.data)
     step = len(histories) // options.users
     users, histories = users[::step][: options.users], histories[::step][: options.users]
-    model = AutoModelForCausalLM.from_pretrained(options.pair / "target", dtype=torch.float32)
     common = {"engine": EngineChoice(options.engine, threads=options.threads)}
     rows = []
     for mode, verification in MODES.items():
         generate = None
         if verification.scoring is not None:
-            generate = TrieGenerate(model, trie, end_token=bundle.manifest.end_token, scoring=verification.scoring)
+            generate = TrieGenerate.open(bundle, device="cpu", scoring=verification.scoring)
         plain = Recommender.open(bundle, verification=verification, drafting="none", **common)
         loops = [
             Recommender.open(

@@ -8,7 +8,6 @@ their size).
 from argparse import ArgumentParser, Namespace
 
 import torch
-from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from benchmarks.shared import Contestant, TrieGenerate, arguments, dump, print_table, real_users, shape, turns
@@ -59,8 +58,7 @@ def main() -> None:
     bundle = Bundle.open(options.bundle)
     _, histories, _ = real_users(options.data)
     histories = sorted(histories[:: len(histories) // options.users][: options.users], key=len)
-    target = AutoModelForCausalLM.from_pretrained(options.pair / "target")
-    generate = TrieGenerate(target, bundle.trie(), end_token=bundle.manifest.end_token)
+    generate = TrieGenerate.open(bundle, device="cpu", scoring="full")
     rows, result = [], []
     for k in options.top_k:
         one, eight = recommenders(bundle, options, 1), recommenders(bundle, options, 8)
