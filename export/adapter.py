@@ -16,8 +16,11 @@ from ..catalog.extras import install
 from ..catalog.records import read_json
 from ..engines.checkpoint_guard import tensor_shapes
 from ..engines.decoder_facts import matrix
+from .hub import ADAPTER as CONFIG
+from .hub import ADAPTER_WEIGHTS as WEIGHTS
+from .hub import fetch
+from .hub_names import HubName, checked_name, is_path
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 REMEDY = (
     'Train with modules_to_save=["embed_tokens", "lm_head"] (or trainable_token_indices of the new tokens), or merge '
     "the adapter in the process that trained it (merge_and_unload) and save the whole model with its tokenizer."
@@ -36,6 +39,7 @@ class Lora(msgspec.Struct):
 
     peft_type: str
     base_model_name_or_path: str
+    revision: str | None = None  # of the base model, where that is a hub's
     r: Rank = 8
     rank_pattern: dict[str, Rank] | None = None
     trainable_token_indices: dict[str, list[Row]] | list[Row] | None = None
@@ -46,7 +50,7 @@ class Adapter:
     """A PEFT LoRA adapter in a local directory, on a base model in another."""
 
     directory: Path
-    base: Path
+    base: Path  # where a hub's lies in its cache
     shapes: dict[str, tuple[int, ...]]  # tensor name to shape, of everything the adapter saved
     trained: dict[str, tuple[int, ...]]  # module name to the token ids of its trainable_token_indices
 
@@ -54,20 +58,15 @@ class Adapter:
     def open(cls, directory: Path) -> "Adapter":
         """Read an adapter's configuration and the names of its tensors.
 
-        Raises `ExportError` when it is not LoRA, pickled, or its base model is not a local directory.
+        Raises `ExportError` when it is not LoRA, pickled, or its base model is neither here nor a hub's.
         """
         path = directory / CONFIG
-        config, _ = read_json(path, Lora, "expected a PEFT adapter's configuration", ExportError)
-        base, indices = Path(config.base_model_name_or_path), config.trainable_token_indices or {}
+        config = _read(directory)
+        indices = config.trainable_token_indices or {}
         by_module = indices if isinstance(indices, dict) else {"embed_tokens": indices}
         trained = {name.rpartition(".")[2]: tuple(rows) for name, rows in by_module.items()}
         if config.peft_type != "LORA":
             raise ExportError(f"{directory} is a PEFT adapter of type {config.peft_type}; only LORA can be merged.")
-        if not is_checkpoint(base):
-            raise ExportError(
-                f"{path} names the base model {str(base)!r}, which is not a local directory with a config.json. "
-                "Nothing is downloaded: put the base model on this machine and set base_model_name_or_path to it."
-            )
         if not (directory / WEIGHTS).is_file():
             raise ExportError(f"{directory} has no {WEIGHTS} (pickles are not loaded). Save it again with peft.")
         try:
@@ -77,7 +76,8 @@ class Adapter:
         rank = max((config.r, *(config.rank_pattern or {}).values()))
         if rank > max((max(shape, default=0) for shape in shapes.values()), default=0):
             raise ExportError(f"{path} says rank {rank}, more than any tensor of {WEIGHTS} has. {SAVE_AGAIN}")
-        return cls(directory, base, shapes, trained)
+        base = base_of(directory)
+        return cls(directory, base if isinstance(base, Path) else fetch(base), shapes, trained)
 
     def merge(
         self,
@@ -181,6 +181,28 @@ class Adapter:
                 f"{self.directory} does not fit its base model {self.base}: {len(lost)} tensors missing, {len(left)} "
                 f"left over (first: {(lost + left)[0]}). Was it trained on another base model?"
             )
+
+
+def base_of(directory: Path) -> Path | HubName:
+    """An adapter's base model: a folder that is here, or else a hub's. Raises `ExportError` where it can be neither."""
+    config = _read(directory)
+    name = config.base_model_name_or_path
+    if is_checkpoint(Path(name)):
+        return Path(name)
+    try:
+        if not is_path(name):
+            return checked_name(name, name, config.revision)
+        why = "a path"
+    except ExportError:
+        why = "neither that nor a name of a hub's"
+    raise ExportError(
+        f"{directory / CONFIG} names the base model {name!r}, which is not a local directory with a config.json, but "
+        f"{why}. Put the base model on this machine and set base_model_name_or_path to it."
+    )
+
+
+def _read(directory: Path) -> Lora:
+    return read_json(directory / CONFIG, Lora, "expected a PEFT adapter's configuration", ExportError)[0]
 
 
 def is_checkpoint(directory: Path) -> bool:

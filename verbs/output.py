@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from io import UnsupportedOperation
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, overload
 
 import click
 
@@ -15,6 +15,7 @@ from ..catalog.errors import SpecBeamError
 
 if TYPE_CHECKING:
     from ..catalog.records import RejectLine
+    from ..export.hub import Bar
     from ..runtime.chosen import Chosen
     from ..runtime.runs.inference import InferCounts
     from ..runtime.runs.windows import Outcomes
@@ -63,6 +64,37 @@ class Bars:
         if note:
             self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
+
+
+@overload
+def fetched(given: str, name: str) -> Path: ...
+@overload
+def fetched(given: str | None, name: str) -> Path | None: ...
+def fetched(given: str | None, name: str) -> Path | None:
+    """The folder of a checkpoint, which may be a hub's; a bar shows its download where that takes its time."""
+    from ..export.local import local
+
+    return None if given is None else local(given, name, progress=Stages(), bar=download_bar())
+
+
+def download_bar() -> "Bar":
+    """huggingface_hub's bar of bytes as ours, of downloads that take more than two seconds; its other bars unseen."""
+    from tqdm.auto import tqdm
+
+    class Download(tqdm[Any]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            shown = options.get("unit") == "B" and options.get("desc") != "Downloading bytes"  # another count of them
+            own = {"desc": "  fetching", "file": sys.stderr, "delay": 2, "disable": None if shown else True}
+            unlike = ("name", "bar_format")
+            super().__init__(*args, **{name: value for name, value in options.items() if name not in unlike} | own)
+
+        def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None:
+            """Its own stays."""
+
+        def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+            """The rate is shown anyway."""
+
+    return Download
 
 
 @contextmanager
