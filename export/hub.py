@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 from huggingface_hub import HfApi, constants, snapshot_download
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..catalog.errors import ExportError
 from ..engines.checkpoint_guard import CONFIG, SHARDS, WEIGHTS
@@ -27,10 +27,10 @@ SETTINGS = (
 _SNAPSHOT = re.compile(r"models--(.+)/snapshots/([0-9a-f]{40})")
 _SHARD = re.compile(r"[\w.-]+\.safetensors")
 
-Bar = type[tqdm[Any]]  # of a download, made and updated by huggingface_hub
+Bar = type[Any]  # tqdm, of a download, made and updated by huggingface_hub
 
 
-class Silent(tqdm[Any]):
+class Silent(tqdm):  # type: ignore[type-arg]  # which is for readers of types alone
     """A bar that nobody sees."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

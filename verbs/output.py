@@ -79,9 +79,9 @@ def fetched(given: str | None, name: str) -> Path | None:
 
 def download_bar() -> "Bar":
     """huggingface_hub's bar of bytes as ours, of downloads that take more than two seconds; its other bars unseen."""
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
-    class Download(tqdm[Any]):
+    class Download(tqdm):  # type: ignore[type-arg]  # which is for readers of types alone
         def __init__(self, *args: Any, **options: Any) -> None:
             shown = options.get("unit") == "B" and options.get("desc") != "Downloading bytes"  # another count of them
             own = {"desc": "  fetching", "file": sys.stderr, "delay": 2, "disable": None if shown else True}
