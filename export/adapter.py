@@ -1,7 +1,7 @@
 """LoRA adapters: their base model, and whether the new identifiers' embedding rows are really there."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,8 +18,8 @@ from ..engines.checkpoint_guard import tensor_shapes
 from ..engines.decoder_facts import matrix
 from .hub import ADAPTER as CONFIG
 from .hub import ADAPTER_WEIGHTS as WEIGHTS
-from .hub import fetch
-from .hub_names import HubName, checked_name, is_path
+from .hub import Bar, Silent, fetch
+from .hub_names import checked_name, is_path
 
 REMEDY = (
     'Train with modules_to_save=["embed_tokens", "lm_head"] (or trainable_token_indices of the new tokens), or merge '
@@ -76,8 +76,7 @@ class Adapter:
         rank = max((config.r, *(config.rank_pattern or {}).values()))
         if rank > max((max(shape, default=0) for shape in shapes.values()), default=0):
             raise ExportError(f"{path} says rank {rank}, more than any tensor of {WEIGHTS} has. {SAVE_AGAIN}")
-        base = base_of(directory)
-        return cls(directory, base if isinstance(base, Path) else fetch(base), shapes, trained)
+        return cls(directory, base_of(directory), shapes, trained)
 
     def merge(
         self,
@@ -183,22 +182,28 @@ class Adapter:
             )
 
 
-def base_of(directory: Path) -> Path | HubName:
-    """An adapter's base model: a folder that is here, or else a hub's. Raises `ExportError` where it can be neither."""
-    config = _read(directory)
+def base_of(
+    directory: Path, *, check: Callable[[Path], object] = lambda folder: None, bar: Bar = Silent,
+    told: Callable[[str], None] = lambda stage: None,
+) -> Path:  # fmt: skip
+    """Where an adapter's base model lies: in a folder that is here, or else in a hub's cache, fetched as by `fetch`.
+
+    Raises `ExportError` where it can be neither, or is not to be had.
+    """
+    config, file = _read(directory), directory / CONFIG
     name = config.base_model_name_or_path
     if is_checkpoint(Path(name)):
         return Path(name)
     try:
-        if not is_path(name):
-            return checked_name(name, name, config.revision)
-        why = "a path"
-    except ExportError:
-        why = "neither that nor a name of a hub's"
-    raise ExportError(
-        f"{directory / CONFIG} names the base model {name!r}, which is not a local directory with a config.json, but "
-        f"{why}. Put the base model on this machine and set base_model_name_or_path to it."
-    )
+        if is_path(name):
+            raise ExportError("It is a path. Put the base model on this machine and set base_model_name_or_path to it.")
+        found = checked_name(name, name, config.revision)
+        told(f"fetching its base model {found}")
+        return fetch(found, check=check, bar=bar)
+    except ExportError as error:
+        raise ExportError(
+            f"{file} names the base model {name!r}, which is not a local directory with a config.json. {error}"
+        ) from error
 
 
 def _read(directory: Path) -> Lora:

@@ -65,7 +65,7 @@ def fault(name: HubName, error: Exception) -> str:
     if isinstance(error, HfHubHTTPError):
         return _answered(name, error)
     return (
-        f"{name} could not be fetched from {hub}: {said(error)}. Check the network (and HF_ENDPOINT, if it is set), "
+        f"{name} could not be fetched from {hub}: {_said(error)}. Check the network (and HF_ENDPOINT, if it is set), "
         "and run it again: what has arrived is kept."
     )
 
@@ -82,7 +82,7 @@ def _absent(name: HubName, error: LocalEntryNotFoundError) -> str:
         )
     if isinstance(cause, HfHubHTTPError):
         return f"{lacking}. {_answered(name, cause)}"
-    why = said(cause) if isinstance(cause, Exception) else said(error)
+    why = _said(cause if isinstance(cause, Exception) else error)
     return (
         f"{lacking}; {constants.ENDPOINT} cannot be reached: {why}. Check the network (and HF_ENDPOINT, if it is set), "
         f"or {elsewhere}."
@@ -97,4 +97,8 @@ def _answered(name: HubName, error: HfHubHTTPError) -> str:
         return f"{told}: this machine's login is not valid (any more). Log in again with `{LOGIN}`."
     if status == 403:
         return f"{told}: this machine's login may not read it. Log in with `{LOGIN}` as somebody who may."
-    return f"{told}: {said(error)}. Run it again later: what has arrived is kept."
+    return f"{told}: {_said(error)}. Run it again later: what has arrived is kept."
+
+
+def _said(error: Exception) -> str:
+    return said(error).rstrip(".")

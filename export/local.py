@@ -28,9 +28,8 @@ def local(
         found = hub_name(fspath(given))
         progress(f"fetching {found}")
         folder = fetch(found, check=_check, weights=weights, bar=bar)
-    if weights and (folder / ADAPTER).is_file() and not isinstance(base := base_of(folder), Path):
-        progress(f"fetching its base model {base}")
-        fetch(base, check=_check, bar=bar)
+    if weights and (folder / ADAPTER).is_file():
+        base_of(folder, check=_check, bar=bar, told=progress)
     return folder
 
 

@@ -65,7 +65,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.status:
             return self._send(self.hub.status, b"{}")
         parts = path.removeprefix("/api/models").strip("/").split("/")
-        name, kind, revision = "/".join(parts[:2]), *(parts[2:4] or ["revision", "main"])
+        at = next(i for i, part in enumerate(parts) if part in ("revision", "tree", "resolve"))
+        name, kind, revision, file = "/".join(parts[:at]), parts[at], parts[at + 1], "/".join(parts[at + 2 :])
         model = self.hub.models.get(name)
         known = self.headers.get("Authorization") == f"Bearer {TOKEN}"
         if model is None or (model.private and not known):
@@ -76,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(404, b"{}", **{"X-Error-Code": "RevisionNotFound"})
         if model.gated and not known and kind == "resolve":
             return self._send(403, b"{}", **{"X-Error-Code": "GatedRepo"})
-        return self._answer(name, kind, commit, "/".join(parts[4:]), model.files())
+        return self._answer(name, kind, commit, file, model.files())
 
     def _answer(self, name: str, kind: str, commit: str, file: str, files: dict[str, bytes]) -> None:
         if kind == "revision":
