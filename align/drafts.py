@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..catalog.errors import OptionError
 from ..catalog.items import Catalog
 from ..export.checkpoint import Checkpoint
-from ..export.hub import Bar, Silent
+from ..export.hub import Bar, unseen
 from ..export.local import local
 from .training.sources import FreshDecoder, Pretrained, Source
 
@@ -58,7 +58,7 @@ class TargetLayers(Source):
         return model
 
 
-def find_draft(draft: str | None, target: Path, layers: int | None, shared: bool, bar: Bar = Silent) -> Source:
+def find_draft(draft: str | None, target: Path, layers: int | None, shared: bool, bar: Bar = unseen) -> Source:
     """The draft that a command asks for; one of a hub is fetched, which `bar` shows.
 
     Raises `OptionError` for what cannot be combined, and as `local` does.

@@ -18,7 +18,7 @@ from ..engines.checkpoint_guard import tensor_shapes
 from ..engines.decoder_facts import matrix
 from .hub import ADAPTER as CONFIG
 from .hub import ADAPTER_WEIGHTS as WEIGHTS
-from .hub import Bar, Silent, fetch
+from .hub import Bar, fetch, unseen
 from .hub_names import checked_name, is_path
 
 REMEDY = (
@@ -183,7 +183,7 @@ class Adapter:
 
 
 def base_of(
-    directory: Path, *, check: Callable[[Path], object] = lambda folder: None, bar: Bar = Silent,
+    directory: Path, *, check: Callable[[Path], object] = lambda folder: None, bar: Bar = unseen,
     told: Callable[[str], None] = lambda stage: None,
 ) -> Path:  # fmt: skip
     """Where an adapter's base model lies: in a folder that is here, or else in a hub's cache, fetched as by `fetch`.

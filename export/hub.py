@@ -27,19 +27,15 @@ SETTINGS = (
 _SNAPSHOT = re.compile(r"models--(.+)/snapshots/([0-9a-f]{40})")
 _SHARD = re.compile(r"[\w.-]+\.safetensors")
 
-Bar = type[Any]  # tqdm, of a download, made and updated by huggingface_hub
+Bar = Callable[[str, int, int], None]  # told of what is fetched: bytes that are there, and in all
 
 
-class Silent(tqdm):  # type: ignore[type-arg]  # which is for readers of types alone
+def unseen(stage: str, done: int, total: int) -> None:
     """A bar that nobody sees."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        options.pop("name", None)
-        super().__init__(*args, **{**options, "disable": True})
 
 
 def fetch(
-    name: HubName, *, check: Callable[[Path], object] = lambda folder: None, weights: bool = True, bar: Bar = Silent
+    name: HubName, *, check: Callable[[Path], object] = lambda folder: None, weights: bool = True, bar: Bar = unseen
 ) -> Path:
     """The folder of the cache that holds a model at one commit; what lacks of it is downloaded.
 
@@ -48,7 +44,7 @@ def fetch(
     HF_HUB_OFFLINE, `hf auth login`). Raises `ExportError` or `DiskFullError` with the reason and the remedy.
     """
     with told_faults(name), quiet():
-        folder = _snapshot(name, SETTINGS, bar)
+        folder = _snapshot(name, SETTINGS, unseen)
         at = HubName(name.repository, folder.name)
         is_adapter = (folder / ADAPTER).is_file()
         if not is_adapter and not (folder / CONFIG).is_file():
@@ -73,9 +69,29 @@ def origin(folder: Path) -> str | None:
 
 
 def _snapshot(name: HubName, files: Sequence[str], bar: Bar) -> Path:
-    return Path(
-        snapshot_download(name.repository, revision=name.revision, allow_patterns=list(files), tqdm_class=bar)
-    ).absolute()
+    counted = _counted(f"  fetching {name.repository}", bar)
+    found = snapshot_download(
+        name.repository, revision=name.revision, allow_patterns=list(files), tqdm_class=counted
+    )  # fmt: skip
+    return Path(found).absolute()
+
+
+def _counted(stage: str, bar: Bar) -> Any:
+    """What huggingface_hub takes for the class of its own bars: it shows none, and tells `bar` how many bytes came."""
+
+    class Counted(tqdm):  # type: ignore[type-arg]  # which is for readers of types alone
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self.counts = options.get("unit") == "B" and options.get("desc") != "Downloading bytes"  # counted twice
+            options.pop("name", None)
+            super().__init__(*args, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            if self.counts:
+                with self.get_lock():  # several files come at once
+                    self.n += int(n or 0)
+                    bar(stage, self.n, int(self.total or 0))
+
+    return Counted
 
 
 def _weights(folder: Path, *, is_adapter: bool) -> list[str]:

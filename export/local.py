@@ -7,7 +7,7 @@ from ..catalog import checks
 from ..engines.checkpoint_guard import CONFIG
 from .adapter import base_of
 from .checkpoint import load_config
-from .hub import ADAPTER, Bar, Silent, fetch
+from .hub import ADAPTER, Bar, fetch, unseen
 from .hub_names import hub_name
 from .model import Progress
 
@@ -15,7 +15,7 @@ Named = str | PathLike[str]  # a checkpoint: a folder, or org/name[@revision] of
 
 
 def local(
-    given: Named, name: str, *, weights: bool = True, progress: Progress = lambda stage: None, bar: Bar = Silent
+    given: Named, name: str, *, weights: bool = True, progress: Progress = lambda stage: None, bar: Bar = unseen
 ) -> Path:
     """The folder of a checkpoint; one that is there is taken before a hub is asked.
 

@@ -19,7 +19,7 @@ from .options import (
     prompt_options,
     together,
 )
-from .output import Bars, claim_outputs, download_bar, fetched
+from .output import Bars, claim_outputs, download_bars, fetched
 from .overwrite import tell_losses
 from .values import collected
 
@@ -84,7 +84,8 @@ class Start:
     def found(self) -> "Source":
         from ..align.training.sources import find_source
 
-        return find_source(self.config, self.start, self.lora, self.tokenizer, bar=download_bar())
+        with download_bars() as bars:
+            return find_source(self.config, self.start, self.lora, self.tokenizer, bar=bars)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ class DraftStart:
     def found(self, target: Path) -> "Source":
         from ..align.drafts import find_draft
 
-        return find_draft(self.draft, target, self.layers, self.shared, bar=download_bar())
+        with download_bars() as bars:
+            return find_draft(self.draft, target, self.layers, self.shared, bar=bars)
 
 
 @dataclass(frozen=True)

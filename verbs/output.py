@@ -15,7 +15,6 @@ from ..catalog.errors import SpecBeamError
 
 if TYPE_CHECKING:
     from ..catalog.records import RejectLine
-    from ..export.hub import Bar
     from ..runtime.chosen import Chosen
     from ..runtime.runs.inference import InferCounts
     from ..runtime.runs.windows import Outcomes
@@ -40,9 +39,10 @@ def claim_outputs(*outputs: Path | None) -> None:
 
 
 class Bars:
-    """Progress bars on standard error (where it is a terminal), one for each named stage."""
+    """Progress bars on standard error (where it is a terminal), one for each named stage; look: options of tqdm's."""
 
-    def __init__(self) -> None:
+    def __init__(self, **look: Any) -> None:
+        self._look = look
         self._stage = ""
         self._bar: Any = None
 
@@ -59,8 +59,9 @@ class Bars:
 
         if stage != self._stage:
             self.__exit__()
-            bar = tqdm(total=total, desc=stage, initial=start, file=sys.stderr, disable=None)
+            bar = tqdm(total=total, desc=stage, initial=start, file=sys.stderr, disable=None, **self._look)
             self._stage, self._bar = stage, bar
+        self._bar.total = total  # of downloads it is known file by file
         if note:
             self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
@@ -74,27 +75,15 @@ def fetched(given: str | None, name: str) -> Path | None:
     """The folder of a checkpoint, which may be a hub's; a bar shows its download where that takes its time."""
     from ..export.local import local
 
-    return None if given is None else local(given, name, progress=Stages(), bar=download_bar())
+    if given is None:
+        return None
+    with download_bars() as bars:
+        return local(given, name, progress=Stages(), bar=bars)
 
 
-def download_bar() -> "Bar":
-    """huggingface_hub's bar of bytes as ours, of downloads that take more than two seconds; its other bars unseen."""
-    from tqdm import tqdm
-
-    class Download(tqdm):  # type: ignore[type-arg]  # which is for readers of types alone
-        def __init__(self, *args: Any, **options: Any) -> None:
-            shown = options.get("unit") == "B" and options.get("desc") != "Downloading bytes"  # another count of them
-            own = {"desc": "  fetching", "file": sys.stderr, "delay": 2, "disable": None if shown else True}
-            unlike = ("name", "bar_format")
-            super().__init__(*args, **{name: value for name, value in options.items() if name not in unlike} | own)
-
-        def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None:
-            """Its own stays."""
-
-        def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
-            """The rate is shown anyway."""
-
-    return Download
+def download_bars() -> Bars:
+    """Of bytes, and only of what takes more than two seconds."""
+    return Bars(unit="B", unit_scale=True, delay=2)
 
 
 @contextmanager

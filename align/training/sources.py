@@ -15,7 +15,7 @@ from ...catalog.files import whole_directory
 from ...catalog.identifiers import is_text
 from ...catalog.items import Catalog
 from ...export.checkpoint import Checkpoint
-from ...export.hub import ADAPTER, Bar, Silent, origin
+from ...export.hub import ADAPTER, Bar, origin, unseen
 from ...export.local import Named, local
 from ...export.quiet import quiet
 from ...export.tokenizer import load_tokenizer
@@ -192,7 +192,7 @@ class LoraDecoder(Source):
 
 
 def find_source(
-    config: str | None, start: Named | None, lora: int | None, tokenizer: Named | None, bar: Bar = Silent
+    config: str | None, start: Named | None, lora: int | None, tokenizer: Named | None, bar: Bar = unseen
 ) -> Source:
     """The source that a command asks for; what is a hub's is fetched, which `bar` shows.
 

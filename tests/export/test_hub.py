@@ -1,6 +1,7 @@
 """Checkpoints of a hub: which files are fetched, from where, and what a manifest says of them."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,13 @@ from specbeam.export.hub import origin
 from specbeam.export.local import local
 from specbeam.export.text import export_text
 from specbeam.export.trained import TRAINING
-from tiny_models import identifier_tokens, make_model, make_text_tokenizer, make_tokenizer, tiny_checkpoint
+from tiny_models import (
+    identifier_tokens,
+    make_model,
+    make_tokenizer,
+    pieces_checkpoint,
+    tiny_checkpoint,
+)
 
 IDENTIFIERS = identifier_tokens()
 
@@ -43,8 +50,11 @@ def same_weights(got: PreTrainedModel, expected: PreTrainedModel) -> bool:
 
 def test_what_is_read_is_fetched_once_and_nothing_else(hub: Hub, tmp_path: Path) -> None:
     told: list[str] = []
-    folder = local("org/model", "target", progress=told.append)
+    bars: list[tuple[str, int, int]] = []
+    folder = local("org/model", "target", progress=told.append, bar=lambda *bar: bars.append(bar))
+    size = (tmp_path / "served" / "model.safetensors").stat().st_size
     assert told == ["fetching org/model"]
+    assert bars == [("  fetching org/model", size, size)]  # of weights alone, which take the time
     assert hub.downloaded("org/model") == [
         "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
         TRAINING,
@@ -59,7 +69,7 @@ def test_what_is_read_is_fetched_once_and_nothing_else(hub: Hub, tmp_path: Path)
 
 
 def test_a_manifest_says_where_its_models_are_from(hub: Hub, tmp_path: Path, index: Path, quick_exports: None) -> None:
-    tiny_checkpoint(tmp_path / "draft", seed=1)
+    shutil.copytree(tmp_path / "served", tmp_path / "draft")
     told: list[str] = []
     bundle = tmp_path / "bundle"
     manifest = export_bundle("org/model@v1", tmp_path / "draft", index, None, bundle, progress=told.append)
@@ -86,11 +96,11 @@ def test_the_command_takes_names(hub: Hub, tmp_path: Path, index: Path, quick_ex
     assert told["draft"]["checkpoint"] == f"org/model@{commit_of('org/model@v1')}"
 
 
-def test_text_is_exported_from_a_hub(hub: Hub, tmp_path: Path, quick_exports: None) -> None:
-    folder = tiny_checkpoint(tmp_path / "writer", tokenizer=make_text_tokenizer())
-    hub.models["org/writer"] = Model(folder)
-    manifest = export_text("org/writer", tmp_path / "bundle")
-    assert manifest.target.checkpoint == f"org/writer@{commit_of('org/writer@main')}"
+def test_a_text_bundle_s_model_may_be_a_hub_s(hub: Hub, tmp_path: Path) -> None:
+    hub.models["org/writer"] = Model(tiny_checkpoint(tmp_path / "writer", kind="qwen3"))
+    (tmp_path / "writer" / "tokenizer.json").write_text("{")
+    with pytest.raises(ExportError, match=r"models--org--writer/snapshots/[0-9a-f]{40}/tokenizer.json"):
+        export_text("org/writer", tmp_path / "bundle")
 
 
 def test_a_folder_of_that_name_wins(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +117,17 @@ def test_what_is_refused_is_refused_before_its_weights_come(hub: Hub, tmp_path: 
     with pytest.raises(ExportError, match="BertForMaskedLM"):
         local("org/model", "target")
     assert "model.safetensors" not in hub.downloaded("org/model")
+
+
+@pytest.mark.parametrize("file", ["tokenizer.model", "spiece.model"])
+def test_a_tokenizer_of_sentencepiece_alone(hub: Hub, tmp_path: Path, file: str) -> None:
+    folder = pieces_checkpoint(tmp_path / "pieces")
+    (folder / "tokenizer.model").rename(folder / file)
+    hub.models["org/pieces"] = Model(folder)
+    fetched = local("org/pieces", "target")
+    assert {file, "added_tokens.json"} <= set(hub.downloaded("org/pieces"))
+    if file == "tokenizer.model":
+        assert Checkpoint.open(fetched).tokenizer("user likes<a_1>")["input_ids"][-1] == 61
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])

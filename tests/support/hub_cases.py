@@ -65,7 +65,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.status:
             return self._send(self.hub.status, b"{}")
         parts = path.removeprefix("/api/models").strip("/").split("/")
-        at = next(i for i, part in enumerate(parts) if part in ("revision", "tree", "resolve"))
+        at = next((i for i, part in enumerate(parts) if part in ("revision", "tree", "resolve")), None)
+        if at is None:  # another question of the library's
+            return self._send(404, b"{}")
         name, kind, revision, file = "/".join(parts[:at]), parts[at], parts[at + 1], "/".join(parts[at + 2 :])
         model = self.hub.models.get(name)
         known = self.headers.get("Authorization") == f"Bearer {TOKEN}"
