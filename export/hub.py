@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import msgspec
@@ -82,14 +83,15 @@ def _counted(stage: str, bar: Bar) -> Any:
     class Counted(tqdm):  # type: ignore[type-arg]  # which is for readers of types alone
         def __init__(self, *args: Any, **options: Any) -> None:
             self.counts = options.get("unit") == "B" and options.get("desc") != "Downloading bytes"  # counted twice
+            self.arrived, self.alone = 0, Lock()  # several files come at once
             options.pop("name", None)
             super().__init__(*args, **{**options, "disable": True})
 
         def update(self, n: float | None = 1) -> None:
             if self.counts:
-                with self.get_lock():  # several files come at once
-                    self.n += int(n or 0)
-                    bar(stage, self.n, int(self.total or 0))
+                with self.alone:
+                    self.arrived += int(n or 0)
+                    bar(stage, self.arrived, int(self.total or 0))
 
     return Counted
 
