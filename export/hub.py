@@ -59,7 +59,7 @@ def fetch(
         if weights and not all((folder / file).is_file() for file in wanted):
             _snapshot(at, wanted, bar)
             if lacking := [file for file in wanted if not (folder / file).is_file()]:
-                raise ExportError(_no_weights(at, lacking[0]))
+                raise ExportError(_no_weights(at, lacking[0], is_adapter=is_adapter))
     return folder
 
 
@@ -107,7 +107,7 @@ def _weights(folder: Path, *, is_adapter: bool) -> list[str]:
         return [WEIGHTS]  # there is none; one that is damaged is told of where weights are read
 
 
-def _no_weights(at: HubName, file: str) -> str:
+def _no_weights(at: HubName, file: str, *, is_adapter: bool) -> str:
     """What a repository without safetensors has instead, and how to convert it."""
     try:
         files = HfApi().list_repo_files(at.repository, revision=at.revision)
@@ -117,8 +117,9 @@ def _no_weights(at: HubName, file: str) -> str:
     found = f" (of {', '.join(pickles[:3])}, which are pickles, nothing is loaded)" if pickles else ""
     cached = f"in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set"
     where = cached if constants.HF_HUB_OFFLINE else "there"
+    kind = "AutoPeftModelForCausalLM" if is_adapter else "AutoModelForCausalLM"
     return (
         f"{at} has no {file} {where}; expected weights as safetensors{found}. Name a revision that has them, or "
-        "convert it once, where you trust it, and give the folder: AutoModelForCausalLM.from_pretrained"
-        f"({at.repository!r}).save_pretrained(folder), and the same with AutoTokenizer."
+        f"convert it once, where you trust it, and give the folder: {kind}.from_pretrained({at.repository!r})"
+        ".save_pretrained(folder), and the same with AutoTokenizer."
     )

@@ -55,10 +55,12 @@ def export(target: str, output: Path, text: bool, **options: Any) -> None:
     The catalog's identifiers are tokens of the models' tokenizer ("<a_47>") or text of several tokens (" desk lamp").
     """
     from ..catalog.errors import OptionError
+    from ..catalog.files import check_replaceable
     from ..engines.bundle.model import MANIFEST
 
     prompt = prompt_of(options)
     claim_outputs(output)
+    check_replaceable(output, kind=MANIFEST, replace=options["overwrite"])  # before anything is fetched
     tell_losses(output, MANIFEST, overwrite=options["overwrite"])
     if text:
         _refuse_items_options()

@@ -191,9 +191,11 @@ def train(data: Data, output: Path, source: Start, other_prompt: bool, overwrite
       specbeam train --data beauty --config llama-68m --tokenizer target --output draft
     """
     from ..align.training.train import train as trained
+    from ..catalog.files import check_replaceable
     from ..export.trained import TRAINING
 
     claim_outputs(output)
+    check_replaceable(output, kind=TRAINING, replace=overwrite)  # before anything is fetched
     tell_losses(output, TRAINING, overwrite=overwrite)
     form, dataset, found = prompt_of(budget), data.opened(), source.found()
     report = trained(
@@ -266,9 +268,11 @@ def align(
       specbeam align --target target --draft 2x128 --data beauty --objective atspeed-s --teacher trees --output s
     """
     from ..align.align import align as run
+    from ..catalog.files import check_replaceable
     from ..export.trained import ALIGNMENT
 
     claim_outputs(output)
+    check_replaceable(output, kind=ALIGNMENT, replace=overwrite)  # before anything is fetched
     tell_losses(output, ALIGNMENT, overwrite=overwrite)
     objective, dataset, folder = lessons.found(), data.opened(), fetched(target, "target")
     source = draft.found(folder)

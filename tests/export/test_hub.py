@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from commands import good
+from commands import bad, good
 from hub_cases import TOKEN, Hub, Model, cached, commit_of, running_hub, use_cache
 from specbeam.catalog.errors import ExportError
 from specbeam.export import export_bundle
@@ -94,6 +94,15 @@ def test_the_command_takes_names(hub: Hub, tmp_path: Path, index: Path, quick_ex
     assert "  fetching org/model\n  fetching org/model@v1\n" in done.stderr
     told = json.loads(good("inspect", tmp_path / "b", "--json").output)["manifest"]
     assert told["draft"]["checkpoint"] == f"org/model@{commit_of('org/model@v1')}"
+
+
+def test_an_output_that_is_there_is_told_of_before_anything_is_fetched(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    made = ("--output", tmp_path / "there")
+    for verb in (("export", "--target", "org/model", "--catalog", "c"), ("train", "--from", "org/model", "--data", "d"),
+                 ("align", "--target", "org/model", "--draft", "1x32", "--data", "d")):  # fmt: skip
+        assert "exists already" in bad(*verb, *made)
+    assert hub.asked == []
 
 
 def test_a_text_bundle_s_model_may_be_a_hub_s(hub: Hub, tmp_path: Path) -> None:
