@@ -19,6 +19,7 @@ from ..catalog.histories.dataset import Dataset
 from ..catalog.identifiers import Warn
 from ..catalog.prompts.encoder import PromptEncoder
 from ..catalog.prompts.options import PromptOptions
+from ..export.local import Named, local
 from ..export.trained import ALIGNMENT, Given, Trained, as_trained
 from ..runtime.types import DraftShape, Int64
 from .objectives import Objective
@@ -91,7 +92,7 @@ class AlignReport:
 
 def align(
     dataset: Dataset,
-    target: Path,
+    target: Named,
     draft: Source,
     objective: Objective,
     output: Path,
@@ -108,8 +109,9 @@ def align(
 ) -> AlignReport:
     """Align `draft` to the checkpoint `target` over the dataset's training histories, and write it to `output`.
 
-    The target's beam trees are made first, by the runtime that serves it, and kept in the folder `teacher`
-    (default: the work folder `output`.work, which is removed at the end); what is there is used again. The
+    `target` is a folder, or org/name[@revision] of a hub. Its beam trees are made first, by the runtime that serves
+    it, and kept in the folder `teacher` (default: the work folder `output`.work, which is removed at the end); what is
+    there is used again. The
     weights that have the most accepted levels on validation users are kept. `budget` changes settings of
     `TrainingBudget` from what is usual for the draft; the prompt is as the target was trained, or as `prompt`
     says, which must not contradict that without `other_prompt` (`warn` is told of what is harmless). An
@@ -118,13 +120,13 @@ def align(
     learn from, and as `train` does.
     """
     output = checked(dataset, draft, output, overwrite=overwrite)
-    target = checks.path(target, "target")
     teacher = None if teacher is None else checks.path(teacher, "teacher")
     checks.instance(objective, "objective", Objective, "such as find_objective('path-kd')")
     options = AlignOptions() if options is None else options
     checks.instance(options, "options", AlignOptions, "such as AlignOptions(top_k=20)")
     check_replaceable(output, kind=ALIGNMENT, replace=overwrite)
     dataset.require_training()
+    target = local(target, "target")
     known = Trained.of(target)
     asked = as_trained(known, prompt, other_prompt=other_prompt, warn=warn)
     check_on_policy(options, objective)

@@ -9,6 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..catalog.errors import OptionError
 from ..catalog.items import Catalog
 from ..export.checkpoint import Checkpoint
+from ..export.hub import Bar, unseen
+from ..export.local import local
 from .training.sources import FreshDecoder, Pretrained, Source
 
 
@@ -21,11 +23,14 @@ class TargetLayers(Source):
     exit of the target). No pretrained small model is needed either way.
     """
 
-    target: Path
+    target: Path  # or a hub's, which is fetched at once
     layers: int
     shared: bool = False
     epochs: ClassVar[float] = 10
     rate: ClassVar[float] = 0.25  # of `train`; an alignment has a rate of its own
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", local(self.target, "target"))
 
     @property
     def origin(self) -> Path:
@@ -53,8 +58,11 @@ class TargetLayers(Source):
         return model
 
 
-def find_draft(draft: str | None, target: Path, layers: int | None, shared: bool) -> Source:
-    """The draft that a command asks for. Raises `OptionError` for what cannot be combined."""
+def find_draft(draft: str | None, target: Path, layers: int | None, shared: bool, bar: Bar = unseen) -> Source:
+    """The draft that a command asks for; one of a hub is fetched, which `bar` shows.
+
+    Raises `OptionError` for what cannot be combined, and as `local` does.
+    """
     if (draft is None) == (layers is None):
         got = "neither" if draft is None else "both"
         raise OptionError(
@@ -69,4 +77,6 @@ def find_draft(draft: str | None, target: Path, layers: int | None, shared: bool
     directory = Path(draft)
     if directory.is_dir() and (any(directory.glob("*.safetensors")) or any(directory.glob("*.bin"))):
         return Pretrained(directory)
+    if "/" in draft and not directory.exists() and directory.suffix != ".json":
+        return Pretrained(local(draft, "draft", bar=bar))
     return FreshDecoder(draft, target)

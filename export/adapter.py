@@ -1,7 +1,7 @@
 """LoRA adapters: their base model, and whether the new identifiers' embedding rows are really there."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +16,11 @@ from ..catalog.extras import install
 from ..catalog.records import read_json
 from ..engines.checkpoint_guard import tensor_shapes
 from ..engines.decoder_facts import matrix
+from .hub import ADAPTER as CONFIG
+from .hub import ADAPTER_WEIGHTS as WEIGHTS
+from .hub import Bar, fetch, unseen
+from .hub_names import checked_name, is_path
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 REMEDY = (
     'Train with modules_to_save=["embed_tokens", "lm_head"] (or trainable_token_indices of the new tokens), or merge '
     "the adapter in the process that trained it (merge_and_unload) and save the whole model with its tokenizer."
@@ -36,6 +39,7 @@ class Lora(msgspec.Struct):
 
     peft_type: str
     base_model_name_or_path: str
+    revision: str | None = None  # of the base model, where that is a hub's
     r: Rank = 8
     rank_pattern: dict[str, Rank] | None = None
     trainable_token_indices: dict[str, list[Row]] | list[Row] | None = None
@@ -46,7 +50,7 @@ class Adapter:
     """A PEFT LoRA adapter in a local directory, on a base model in another."""
 
     directory: Path
-    base: Path
+    base: Path  # where a hub's lies in its cache
     shapes: dict[str, tuple[int, ...]]  # tensor name to shape, of everything the adapter saved
     trained: dict[str, tuple[int, ...]]  # module name to the token ids of its trainable_token_indices
 
@@ -54,20 +58,15 @@ class Adapter:
     def open(cls, directory: Path) -> "Adapter":
         """Read an adapter's configuration and the names of its tensors.
 
-        Raises `ExportError` when it is not LoRA, pickled, or its base model is not a local directory.
+        Raises `ExportError` when it is not LoRA, pickled, or its base model is neither here nor a hub's.
         """
         path = directory / CONFIG
-        config, _ = read_json(path, Lora, "expected a PEFT adapter's configuration", ExportError)
-        base, indices = Path(config.base_model_name_or_path), config.trainable_token_indices or {}
+        config = _read(directory)
+        indices = config.trainable_token_indices or {}
         by_module = indices if isinstance(indices, dict) else {"embed_tokens": indices}
         trained = {name.rpartition(".")[2]: tuple(rows) for name, rows in by_module.items()}
         if config.peft_type != "LORA":
             raise ExportError(f"{directory} is a PEFT adapter of type {config.peft_type}; only LORA can be merged.")
-        if not is_checkpoint(base):
-            raise ExportError(
-                f"{path} names the base model {str(base)!r}, which is not a local directory with a config.json. "
-                "Nothing is downloaded: put the base model on this machine and set base_model_name_or_path to it."
-            )
         if not (directory / WEIGHTS).is_file():
             raise ExportError(f"{directory} has no {WEIGHTS} (pickles are not loaded). Save it again with peft.")
         try:
@@ -77,7 +76,7 @@ class Adapter:
         rank = max((config.r, *(config.rank_pattern or {}).values()))
         if rank > max((max(shape, default=0) for shape in shapes.values()), default=0):
             raise ExportError(f"{path} says rank {rank}, more than any tensor of {WEIGHTS} has. {SAVE_AGAIN}")
-        return cls(directory, base, shapes, trained)
+        return cls(directory, base_of(directory), shapes, trained)
 
     def merge(
         self,
@@ -181,6 +180,34 @@ class Adapter:
                 f"{self.directory} does not fit its base model {self.base}: {len(lost)} tensors missing, {len(left)} "
                 f"left over (first: {(lost + left)[0]}). Was it trained on another base model?"
             )
+
+
+def base_of(
+    directory: Path, *, check: Callable[[Path], object] = lambda folder: None, bar: Bar = unseen,
+    told: Callable[[str], None] = lambda stage: None,
+) -> Path:  # fmt: skip
+    """Where an adapter's base model lies: in a folder that is here, or else in a hub's cache, fetched as by `fetch`.
+
+    Raises `ExportError` where it can be neither, or is not to be had.
+    """
+    config, file = _read(directory), directory / CONFIG
+    name = config.base_model_name_or_path
+    if is_checkpoint(Path(name)):
+        return Path(name)
+    try:
+        if is_path(name):
+            raise ExportError("It is a path. Put the base model on this machine and set base_model_name_or_path to it.")
+        found = checked_name(name, name, config.revision)
+        told(f"fetching its base model {found}")
+        return fetch(found, check=check, bar=bar)
+    except ExportError as error:
+        raise ExportError(
+            f"{file} names the base model {name!r}, which is not a local directory with a config.json. {error}"
+        ) from error
+
+
+def _read(directory: Path) -> Lora:
+    return read_json(directory / CONFIG, Lora, "expected a PEFT adapter's configuration", ExportError)[0]
 
 
 def is_checkpoint(directory: Path) -> bool:

@@ -36,6 +36,7 @@ from ..engines.bundle.model import MANIFEST
 from ..engines.bundle.sealed import SCHEMA_VERSION, sealed
 from ..engines.torch import DTYPES
 from .checkpoint import Checkpoint
+from .local import Named, local
 from .model import GraphSettings, Progress, export_model
 from .onnx import EXTERNAL_BYTES, OPSET
 from .quiet import quiet
@@ -52,8 +53,8 @@ CHOICES: dict[str, Collection[str]] = {
 
 
 def export_bundle(
-    target: Path,
-    draft: Path | None,
+    target: Named,
+    draft: Named | None,
     catalog: Path,
     items: Path | None,
     output: Path,
@@ -70,24 +71,23 @@ def export_bundle(
 ) -> Manifest:
     """Export `target` and `draft` for the items of `catalog` (an index.json) to the directory `output`.
 
-    `items` holds titles; `prompt` are fields of `PromptOptions`, the others being as the target was
-    trained (see `trained.as_trained`, also for `other_prompt`); `scoring` is what requests get that ask for
-    none, and `max_top_k` the most items that they may ask for;
-    `checkpoints` keeps copies for the torch engine; weights beyond `external_bytes` lie beside their
-    graph. `progress` is told each stage. Every graph is compared with its model before anything appears
-    under `output`. Raises `SpecBeamError` (mostly `ExportError`) with the reason and the remedy, and
-    leaves nothing behind.
+    Both are folders, or org/name[@revision] of a hub (see `local`). `items` holds titles; `prompt` are fields of
+    `PromptOptions`, the others being as the target was trained (see `trained.as_trained`, also for `other_prompt`);
+    `scoring` is what requests get that ask for none, and `max_top_k` the most items that they may ask for;
+    `checkpoints` keeps copies for the torch engine; weights beyond `external_bytes` lie beside their graph. `progress`
+    is told each stage. Every graph is compared with its model before anything appears under `output`. Raises
+    `SpecBeamError` (mostly `ExportError`) with the reason and the remedy, and leaves nothing behind.
     """
-    target, catalog, output = (
-        checks.path(p, n) for p, n in ((target, "target"), (catalog, "catalog"), (output, "output"))
-    )
-    draft, items = (None if p is None else checks.path(p, n) for p, n in ((draft, "draft"), (items, "items")))
+    catalog, output = checks.path(catalog, "catalog"), checks.path(output, "output")
+    items = None if items is None else checks.path(items, "items")
     check_flags(other_prompt=other_prompt, checkpoints=checkpoints, overwrite=overwrite)
     checks.whole_number(external_bytes, "external_bytes", 0)
     _check_options(max_top_k, precision=precision, end_token=prompt.get("end_token", "auto"), scoring=scoring)
+    check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
+    target = local(target, "target", progress=progress)
+    draft = None if draft is None else local(draft, "draft", progress=progress)
     trained = Trained.of(target)
     options = as_trained(trained, prompt, other_prompt=other_prompt, warn=partial(warning, progress))
-    check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
     progress("reading the catalog")
     recommendable = Catalog.load(catalog, items, _told_of_many(progress))
     sources = {role: Checkpoint.open(path) for role, path in (("target", target), ("draft", draft)) if path is not None}

@@ -16,8 +16,8 @@ from ..engines.checkpoint_guard import CONFIG, SAVE_AGAIN, read_decoder, weight_
 from ..engines.decoder_facts import matrix
 from ..engines.generation import not_applied
 from ..engines.torch import DTYPES, load_model
-from .adapter import CONFIG as ADAPTER
 from .adapter import Adapter
+from .hub import ADAPTER, origin
 from .quiet import quiet
 from .tokenizer import load_tokenizer
 
@@ -55,6 +55,12 @@ class Checkpoint:
     def base(self) -> Path:
         """Where the weights lie: an adapter's are its base model's."""
         return self.adapter.base if self.adapter else self.directory
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where it is from, and an adapter's base model, as manifests say: what is of a hub, and folders not."""
+        places = {"checkpoint": self.directory} | ({"base": self.base} if self.adapter else {})
+        return {name: found for name, place in places.items() if (found := origin(place)) is not None}
 
     @property
     def context(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from ..engines.bundle.facts import ModelFacts
@@ -47,7 +48,7 @@ def export_model(
     folder.mkdir()
     progress(f"loading the {role}")
     model = source.load(settings.precision, trained)
-    facts = model_facts(model)
+    facts = replace(model_facts(model), **source.origins)
     columns = np.arange(facts.vocabulary) if vocabulary is None else vocabulary
     if settings.checkpoints:
         progress(f"keeping a copy of the {role}'s checkpoint")

@@ -25,6 +25,7 @@ from ..engines.torch import DTYPES
 from ..pools.texts.tokenizer import fingerprint, load
 from .bundle import check_flags, shown, warning
 from .checkpoint import Checkpoint
+from .local import Named, local
 from .model import GraphSettings, Progress, export_model
 from .onnx import EXTERNAL_BYTES, OPSET
 from .quiet import quiet
@@ -40,7 +41,7 @@ SAMPLES = (  # the tokenizer without transformers must agree with the one that t
 
 
 def export_text(
-    target: Path,
+    target: Named,
     output: Path,
     *,
     prompt: str | None = None,
@@ -60,13 +61,13 @@ def export_text(
     of `export_bundle`. Raises `SpecBeamError` (mostly `ExportError`) with the reason and the remedy, and leaves
     nothing behind.
     """
-    target, output = checks.path(target, "target"), checks.path(output, "output")
+    output = checks.path(output, "output")
     check_flags(chat=chat, checkpoints=checkpoints, overwrite=overwrite)
     checks.whole_number(external_bytes, "external_bytes", 0)
     if not isinstance(precision, str) or precision not in DTYPES:
         raise ExportError(f"The precision {precision!r} is unknown; choose one of {', '.join(DTYPES)}.")
     check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
-    source = Checkpoint.open(target)
+    source = Checkpoint.open(local(target, "target", progress=progress))
     variables = dict(chat_variables or {})
     check_chat_only(chat=chat, chat_variables=variables, system=system)
     for note in source.notes:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # slower where the processors are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# No test asks a hub that it has not started itself.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 # Nothing is kept from one test, or from the user's own runs, for another.
 os.environ[VARIABLE] = OFF
 

@@ -5,10 +5,13 @@ from typing import Any
 
 import click
 
-from .options import PRECISIONS, SCORINGS, PathType, flags, next_command, prompt_of, prompt_options
-from .output import Stages, claim_outputs
+from .options import PRECISIONS, SCORINGS, CheckpointType, PathType, flags, next_command, prompt_of, prompt_options
+from .output import Stages, claim_outputs, fetched
 from .overwrite import tell_losses
 
+TARGET_HELP = (
+    "The target: a folder as save_pretrained writes it, or org/name[@revision] of a hub (docs/checkpoints.md)."
+)
 SCORING_HELP = (
     "The bundle's default. full: log-softmax over the model's whole vocabulary, as generate does; constrained: "
     "renormalised over the tokens that the catalog allows."
@@ -16,8 +19,8 @@ SCORING_HELP = (
 
 
 @click.command()
-@click.option("--target", required=True, type=PathType, help="Checkpoint directory of the target model.")
-@click.option("--draft", type=PathType, help="Checkpoint directory of the draft model (without it: plain beam search).")
+@click.option("--target", required=True, type=CheckpointType, metavar="CHECKPOINT", help=TARGET_HELP)
+@click.option("--draft", type=CheckpointType, metavar="CHECKPOINT", help="The draft (without it: plain beam search).")
 @click.option(
     "--catalog",
     type=PathType,
@@ -32,7 +35,7 @@ SCORING_HELP = (
 @click.option("--checkpoints/--no-checkpoints", default=True, help="Keep the checkpoints for the torch engine.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle, its engines included.")
 @click.option("--output", "-o", required=True, type=PathType, help="Directory of the bundle to write.")
-def export(target: Path, output: Path, text: bool, **options: Any) -> None:
+def export(target: str, output: Path, text: bool, **options: Any) -> None:
     """Export a target and a draft checkpoint for one catalog to a bundle of ONNX graphs.
 
     With --text: one model that writes text, drafted from pools.
@@ -45,31 +48,34 @@ def export(target: Path, output: Path, text: bool, **options: Any) -> None:
       specbeam export --target T --catalog index.json --prompt-file prompt.txt --separator ', ' -o b
       specbeam export --target qwen3 --catalog index.json --chat --chat-variable enable_thinking=false \\
         --system 'You recommend.' --prompt 'Bought: {history}' --separator ', ' -o b
+      specbeam export --target Qwen/Qwen3-0.6B@main --catalog titles.json --prompt 'Bought:{history}.' -o b
       specbeam export --text --target qwen3-8b --chat --prompt 'Describe the item: {prompt}' -o text-bundle
 
     \b
     The catalog's identifiers are tokens of the models' tokenizer ("<a_47>") or text of several tokens (" desk lamp").
     """
     from ..catalog.errors import OptionError
+    from ..catalog.files import check_replaceable
     from ..engines.bundle.model import MANIFEST
 
     prompt = prompt_of(options)
     claim_outputs(output)
+    check_replaceable(output, kind=MANIFEST, replace=options["overwrite"])  # before anything is fetched
     tell_losses(output, MANIFEST, overwrite=options["overwrite"])
     if text:
         _refuse_items_options()
         from ..export.text import export_text
 
         shared = {name: options[name] for name in ("precision", "checkpoints", "overwrite")}
-        export_text(target, output, progress=Stages(), **shared, **prompt)
+        export_text(fetched(target, "target"), output, progress=Stages(), **shared, **prompt)
     else:
         if options["catalog"] is None:
             raise OptionError("got no catalog: expected --catalog index.json, or --text for a model that writes text.")
         from ..export import export_bundle
 
         export_bundle(
-            target,
-            options.pop("draft"),
+            fetched(target, "target"),
+            fetched(options.pop("draft"), "draft"),
             options.pop("catalog"),
             options.pop("items"),
             output,

@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import PathType, Verb, given, item_base_option, next_command, prompt_of, prompt_options, together
-from .output import Bars, claim_outputs
+from .options import (
+    CheckpointType,
+    PathType,
+    Verb,
+    given,
+    item_base_option,
+    next_command,
+    prompt_of,
+    prompt_options,
+    together,
+)
+from .output import Bars, claim_outputs, download_bars, fetched
 from .overwrite import tell_losses
 from .values import collected
 
@@ -21,8 +31,9 @@ if TYPE_CHECKING:
 
 CONFIG_HELP = (
     "Fresh weights of this shape: LAYERSxHIDDEN such as 4x192, llama-tiny, -small, -medium, -68m or -160m, a "
-    "config.json, or a checkpoint directory."
+    "config.json, or a checkpoint."
 )
+FROM_HELP = "Train these weights further: a folder's, or a hub's org/name[@revision] (docs/checkpoints.md)."
 RATE_HELP = "Default: 0.5 (--config), 0.08 (--from) or 1 (--lora) divided by the hidden width."
 OBJECTIVES = click.Choice(["path-kd", "atspeed-s", "atspeed-r", "seq-kd", "word-kd", "tvd-kd", "sft"])
 OBJECTIVE_HELP = "What the draft learns (docs/alignment.md)."
@@ -66,14 +77,15 @@ class Start:
     """What is trained."""
 
     config: str | None
-    start: Path | None
+    start: str | None
     lora: int | None
-    tokenizer: Path | None
+    tokenizer: str | None
 
     def found(self) -> "Source":
         from ..align.training.sources import find_source
 
-        return find_source(self.config, self.start, self.lora, self.tokenizer)
+        with download_bars() as bars:
+            return find_source(self.config, self.start, self.lora, self.tokenizer, bar=bars)
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,8 @@ class DraftStart:
     def found(self, target: Path) -> "Source":
         from ..align.drafts import find_draft
 
-        return find_draft(self.draft, target, self.layers, self.shared)
+        with download_bars() as bars:
+            return find_draft(self.draft, target, self.layers, self.shared, bar=bars)
 
 
 @dataclass(frozen=True)
@@ -141,9 +154,11 @@ def fit_options(learning_rate: str, weight_decay: str, checks: str, patience: st
 @data_option
 @click.option("--output", "-o", required=True, type=PathType, help="Directory of the checkpoint to write.")
 @click.option("--config", metavar="NAME", help=CONFIG_HELP)
-@click.option("--from", "start", type=PathType, metavar="CHECKPOINT", help="Train this checkpoint's weights further.")
+@click.option("--from", "start", type=CheckpointType, metavar="CHECKPOINT", help=FROM_HELP)
 @click.option("--lora", type=click.IntRange(1), metavar="RANK", help="With --from: train LoRA adapters of this rank.")
-@click.option("--tokenizer", type=PathType, metavar="CHECKPOINT", help="With --config: a draft's must be its target's.")
+@click.option(
+    "--tokenizer", type=CheckpointType, metavar="CHECKPOINT", help="With --config: a draft's must be its target's."
+)
 @prompt_options("As for export.")
 @amount_options(
     epochs="Default: 10 from fresh weights, 3 from a checkpoint's.",
@@ -171,15 +186,18 @@ def train(data: Data, output: Path, source: Start, other_prompt: bool, overwrite
       specbeam train --data beauty --config 4x192 --output target
       specbeam train --data beauty --config 1x96 --output draft
       specbeam train --data beauty --from Qwen3-0.6B --lora 16 --precision bf16 --output target
+      specbeam train --data beauty --from Qwen/Qwen3-0.6B --lora 16 --output target
       specbeam train --data beauty --from Qwen3-0.6B --prompt 'Bought: {history} Next:' --separator ' ' -o target
       specbeam train --data beauty --config llama-68m --tokenizer target --output draft
     """
     from ..align.training.train import train as trained
+    from ..catalog.files import check_replaceable
     from ..export.trained import TRAINING
 
     claim_outputs(output)
+    check_replaceable(output, kind=TRAINING, replace=overwrite)  # before anything is fetched
     tell_losses(output, TRAINING, overwrite=overwrite)
-    found, form, dataset = source.found(), prompt_of(budget), data.opened()
+    form, dataset, found = prompt_of(budget), data.opened(), source.found()
     report = trained(
         dataset, found, output, budget=given(budget), prompt=form, other_prompt=other_prompt, overwrite=overwrite,
         progress="training", warn=partial(click.echo, err=True),
@@ -195,7 +213,9 @@ def train(data: Data, output: Path, source: Start, other_prompt: bool, overwrite
 
 
 @click.command()
-@click.option("--target", required=True, type=PathType, metavar="CHECKPOINT", help="The target, or its LoRA adapter.")
+@click.option(
+    "--target", required=True, type=CheckpointType, metavar="CHECKPOINT", help="The target, or its LoRA adapter."
+)
 @click.option("--draft", metavar="CHECKPOINT|CONFIG", help=DRAFT_HELP)
 @click.option("--from-target-layers", "layers", type=click.IntRange(1), metavar="N", help=LAYERS_HELP)
 @click.option("--share-embeddings", "shared", is_flag=True, help="With --from-target-layers: embeddings and head stay.")
@@ -231,7 +251,7 @@ def train(data: Data, output: Path, source: Start, other_prompt: bool, overwrite
 @collected("draft", DraftStart)
 @collected("lessons", Lessons)
 def align(
-    target: Path, draft: DraftStart, data: Data, output: Path, lessons: Lessons, other_prompt: bool, overwrite: bool,
+    target: str, draft: DraftStart, data: Data, output: Path, lessons: Lessons, other_prompt: bool, overwrite: bool,
     **budget: Any,
 ) -> None:  # fmt: skip
     """Align a draft to its target: it learns what the target's beam search ranks highest, so that more is accepted.
@@ -248,15 +268,18 @@ def align(
       specbeam align --target target --draft 2x128 --data beauty --objective atspeed-s --teacher trees --output s
     """
     from ..align.align import align as run
+    from ..catalog.files import check_replaceable
     from ..export.trained import ALIGNMENT
 
     claim_outputs(output)
+    check_replaceable(output, kind=ALIGNMENT, replace=overwrite)  # before anything is fetched
     tell_losses(output, ALIGNMENT, overwrite=overwrite)
-    objective, source, dataset = lessons.found(), draft.found(target), data.opened()
+    objective, dataset, folder = lessons.found(), data.opened(), fetched(target, "target")
+    source = draft.found(folder)
     form = prompt_of(budget)
     with Bars() as bars:
         report = run(
-            dataset, target, source, objective, output, prompt=form, other_prompt=other_prompt, teacher=lessons.teacher,
+            dataset, folder, source, objective, output, prompt=form, other_prompt=other_prompt, teacher=lessons.teacher,
             overwrite=overwrite, budget=given(budget), progress=bars, bar="aligning",
             options=lessons.options(),
             warn=partial(click.echo, err=True),

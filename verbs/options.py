@@ -13,6 +13,7 @@ from ..catalog.checks import MOST_MEMORY, MOST_THREADS
 Verb = Callable[..., Any]
 
 PathType = click.Path(path_type=Path)
+CheckpointType = click.Path()  # text as it was typed: ./x is a folder's path, and org/name may be a hub's
 FileOrPipe = click.Path(path_type=Path, allow_dash=True)
 PRECISIONS = click.Choice(["fp32", "fp16", "bf16"])
 SCORINGS = click.Choice(["full", "constrained"])

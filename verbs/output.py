@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from io import UnsupportedOperation
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, overload
 
 import click
 
@@ -39,9 +39,10 @@ def claim_outputs(*outputs: Path | None) -> None:
 
 
 class Bars:
-    """Progress bars on standard error (where it is a terminal), one for each named stage."""
+    """Progress bars on standard error (where it is a terminal), one for each named stage; look: options of tqdm's."""
 
-    def __init__(self) -> None:
+    def __init__(self, **look: Any) -> None:
+        self._look = look
         self._stage = ""
         self._bar: Any = None
 
@@ -58,11 +59,31 @@ class Bars:
 
         if stage != self._stage:
             self.__exit__()
-            bar = tqdm(total=total, desc=stage, initial=start, file=sys.stderr, disable=None)
+            bar = tqdm(total=total, desc=stage, initial=start, file=sys.stderr, disable=None, **self._look)
             self._stage, self._bar = stage, bar
+        self._bar.total = total  # of downloads it is known file by file
         if note:
             self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
+
+
+@overload
+def fetched(given: str, name: str) -> Path: ...
+@overload
+def fetched(given: str | None, name: str) -> Path | None: ...
+def fetched(given: str | None, name: str) -> Path | None:
+    """The folder of a checkpoint, which may be a hub's; a bar shows its download where that takes its time."""
+    from ..export.local import local
+
+    if given is None:
+        return None
+    with download_bars() as bars:
+        return local(given, name, progress=Stages(), bar=bars)
+
+
+def download_bars() -> Bars:
+    """Of bytes, and only of what takes more than two seconds."""
+    return Bars(unit="B", unit_scale=True, delay=2)
 
 
 @contextmanager

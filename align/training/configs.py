@@ -8,6 +8,8 @@ from transformers import LlamaConfig, PretrainedConfig
 from ...catalog.checks import Checked, instance, within
 from ...catalog.errors import OptionError
 from ...export.checkpoint import load_config
+from ...export.hub_names import is_path
+from ...export.local import local
 
 WIDE = 512  # hidden width from which initial weights have the usual spread
 SPREAD, NARROW_SPREAD = 0.02, 0.1  # the usual one costs narrow layers most of their steps
@@ -52,11 +54,13 @@ def find_config(name: str | Path | ModelSize, context: int) -> PretrainedConfig:
         return load_config(path / "config.json" if path.is_dir() else path)
     if str(name) in PRESETS:
         return _llama(PRESETS[str(name)], context)
+    if "/" in str(name) and not is_path(str(name)):
+        return load_config(local(name, "config", weights=False) / "config.json")
     shape = _SHAPE.fullmatch(str(name))
     if shape is None:
         raise OptionError(
             f"got the configuration {str(name)!r}; expected one of {', '.join(PRESETS)}, LAYERSxHIDDEN such as 4x192, "
-            "a config.json or a checkpoint directory."
+            "a config.json, a checkpoint directory or a hub's org/name."
         )
     return _llama(named_size(*map(int, shape.groups())), context)
 

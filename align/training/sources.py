@@ -9,12 +9,14 @@ from typing import Any, ClassVar, final
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...catalog.checks import path, whole_number
+from ...catalog.checks import whole_number
 from ...catalog.errors import OptionError
 from ...catalog.files import whole_directory
 from ...catalog.identifiers import is_text
 from ...catalog.items import Catalog
 from ...export.checkpoint import Checkpoint
+from ...export.hub import ADAPTER, Bar, origin, unseen
+from ...export.local import Named, local
 from ...export.quiet import quiet
 from ...export.tokenizer import load_tokenizer
 from .configs import ModelSize
@@ -72,7 +74,7 @@ class FreshDecoder(Source):
     """Random weights of a given shape (see `configs.find_config`).
 
     Its tokenizer knows the identifiers and the words of the prompt and nothing else, unless it is that of
-    the checkpoint `vocabulary`: a draft's must be its target's.
+    the checkpoint `vocabulary`: a draft's must be its target's. Either may be a hub's (org/name[@revision]).
     """
 
     config: str | Path | ModelSize
@@ -83,6 +85,10 @@ class FreshDecoder(Source):
     @property
     def origin(self) -> Path | None:
         return self.vocabulary
+
+    def __post_init__(self) -> None:
+        if self.vocabulary is not None:
+            object.__setattr__(self, "vocabulary", local(self.vocabulary, "vocabulary", weights=False))
 
     def check_prompt(self, *, chat: bool) -> None:
         if chat and self.vocabulary is None:
@@ -105,7 +111,7 @@ class FreshDecoder(Source):
 @final
 @dataclass(frozen=True)
 class Pretrained(Source):
-    """A checkpoint's weights and tokenizer, all of them trained further."""
+    """A checkpoint's weights and tokenizer, all of them trained further; one of a hub is fetched at once."""
 
     directory: Path
     epochs: ClassVar[float] = 3
@@ -116,7 +122,7 @@ class Pretrained(Source):
         return self.directory
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "directory", path(self.directory, "directory"))
+        object.__setattr__(self, "directory", local(self.directory, "directory"))
 
     def tokenizer(self, catalog: Catalog, text: str) -> PreTrainedTokenizerBase:
         tokenizer = Checkpoint.open(self.directory).tokenizer
@@ -134,7 +140,8 @@ class Pretrained(Source):
 class LoraDecoder(Source):
     """A checkpoint under LoRA adapters (Hu et al. 2021, arXiv 2106.09685) of a given rank.
 
-    What is saved is the adapter, which `specbeam export` merges; the checkpoint must stay where it is.
+    What is saved is the adapter, which `specbeam export` merges; a checkpoint that is a folder must stay where it is,
+    and one of a hub is named with its commit.
     """
 
     directory: Path
@@ -147,11 +154,11 @@ class LoraDecoder(Source):
         return self.directory
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "directory", path(self.directory, "directory"))
         object.__setattr__(self, "rank", whole_number(self.rank, "rank"))
+        object.__setattr__(self, "directory", local(self.directory, "directory"))
 
     def tokenizer(self, catalog: Catalog, text: str) -> PreTrainedTokenizerBase:
-        if (self.directory / "adapter_config.json").is_file():
+        if (self.directory / ADAPTER).is_file():
             raise OptionError(
                 f"{self.directory} is a LoRA adapter itself. Give its base model's directory, or merge it first "
                 "(merge_and_unload) and save the whole model."
@@ -173,7 +180,9 @@ class LoraDecoder(Source):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             wrapped: Any = get_peft_model(model, config)
-        wrapped.peft_config["default"].base_model_name_or_path = str(self.directory.resolve())
+        config, found = wrapped.peft_config["default"], origin(self.directory)
+        base = found.split("@") if found else (str(self.directory.resolve()), None)
+        config.base_model_name_or_path, config.revision = base
         return wrapped  # type: ignore[no-any-return]  # behaves as a model
 
     def save(self, model: Any, tokenizer: PreTrainedTokenizerBase, part: Path) -> None:
@@ -182,16 +191,22 @@ class LoraDecoder(Source):
         (part / "README.md").unlink(missing_ok=True)  # an empty model card
 
 
-def find_source(config: str | None, start: Path | None, lora: int | None, tokenizer: Path | None) -> Source:
-    """The source that a command asks for. Raises `OptionError` for what cannot be combined."""
+def find_source(
+    config: str | None, start: Named | None, lora: int | None, tokenizer: Named | None, bar: Bar = unseen
+) -> Source:
+    """The source that a command asks for; what is a hub's is fetched, which `bar` shows.
+
+    Raises `OptionError` for what cannot be combined, and as `local` does.
+    """
     if (config is None) == (start is None):
         got = "neither" if config is None else "both"
         raise OptionError(f"training needs either --config (fresh weights) or --from (a checkpoint's); got {got}.")
     if config is not None:
         if lora is not None:
             raise OptionError("LoRA adapts the weights of a checkpoint: give --from with --lora, not --config.")
-        return FreshDecoder(config, tokenizer)
+        return FreshDecoder(config, None if tokenizer is None else local(tokenizer, "tokenizer", weights=False))
     assert start is not None
     if tokenizer is not None:
         raise OptionError("a checkpoint's weights belong to its own tokenizer: leave --tokenizer out with --from.")
-    return Pretrained(start) if lora is None else LoraDecoder(start, lora)
+    folder = local(start, "start", bar=bar)
+    return Pretrained(folder) if lora is None else LoraDecoder(folder, lora)

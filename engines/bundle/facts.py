@@ -21,7 +21,7 @@ Role = Literal["target", "draft"]
 Scoring = Literal["full", "constrained"]
 
 
-class ModelFacts(Frozen, frozen=True):
+class ModelFacts(Frozen, frozen=True, omit_defaults=True):
     """One exported model, as its graph needs it to be fed."""
 
     architecture: str  # e.g. "LlamaForCausalLM"
@@ -35,6 +35,8 @@ class ModelFacts(Frozen, frozen=True):
     hidden: Positive | None = None  # width of the residual stream
     intermediate: Positive | None = None  # width of the widest MLP, all experts of a token taken together
     slot_positions: bool = False  # whether its graphs take the positions of all slots: its attention asks how far apart
+    checkpoint: str | None = None  # where it is from, org/name@commit of a hub; None: a folder
+    base: str | None = None  # of an adapter: where its base model is from
 
     @property
     def cache_names(self) -> tuple[str, ...]:

@@ -19,7 +19,13 @@ from specbeam.export import export_bundle
 from specbeam.export.checkpoint import Checkpoint
 from specbeam.export.text import export_text
 from specbeam.export.tokenizer import load_tokenizer
-from tiny_models import make_model, make_text_tokenizer, make_tokenizer, tiny_catalog, tiny_checkpoint
+from tiny_models import (
+    make_text_tokenizer,
+    make_tokenizer,
+    pieces_checkpoint,
+    tiny_catalog,
+    tiny_checkpoint,
+)
 
 IDENTIFIERS = ["<a_0>", "<a_1>"]
 
@@ -132,24 +138,7 @@ def test_a_panic_in_rust_is_a_fault() -> None:
 
 @pytest.fixture
 def pieces(tmp_path: Path) -> Path:
-    """A checkpoint whose tokenizer is a sentencepiece model, with identifiers added to it: no tokenizer.json."""
-    import sentencepiece
-
-    text = tmp_path / "text.txt"
-    text.write_text(
-        "".join(f"user {i} likes {w} then next {w}s\n" for i in range(99) for w in ("lamp", "desk", "chair"))
-    )
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(text), model_prefix=str(tmp_path / "tokenizer"), vocab_size=60, model_type="bpe", byte_fallback=False,
-        minloglevel=2,
-    )  # fmt: skip
-    target = tmp_path / "target"
-    make_model(rows=64).save_pretrained(target)
-    (tmp_path / "tokenizer.model").rename(target / "tokenizer.model")
-    settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    (target / "tokenizer_config.json").write_text(json.dumps({**settings, "legacy": True}))
-    (target / "added_tokens.json").write_text(json.dumps({name: 60 + i for i, name in enumerate(IDENTIFIERS)}))
-    return target
+    return pieces_checkpoint(tmp_path / "target")
 
 
 def test_a_sentencepiece_tokenizer_is_exported(pieces: Path, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """LoRA adapters: merged faithfully, or refused with the remedy."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,41 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from adapter_cases import BOTH, IDENTIFIERS, make_adapter
 from specbeam.catalog.errors import ExportError
 from specbeam.export import export_bundle
 from specbeam.export.checkpoint import Checkpoint
-from tiny_models import identifier_tokens, make_model, make_tokenizer
 
-IDENTIFIERS = identifier_tokens()
-
-
-def make_adapter(
-    folder: Path, *, tied: bool = False, resize: bool = True, spare: int = 0, **settings: Any
-) -> tuple[Path, torch.nn.Module]:
-    """A LoRA adapter with new identifier tokens and random weights, and the model it was saved from."""
-    from peft import LoraConfig, get_peft_model
-
-    words = make_tokenizer([])
-    model = make_model(rows=len(words) + spare, tied=tied)
-    model.save_pretrained(folder / "base")
-    words.save_pretrained(folder / "base")
-    model = AutoModelForCausalLM.from_pretrained(folder / "base")
-    tokenizer = make_tokenizer(IDENTIFIERS)
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(3)
-        if resize:
-            model.resize_token_embeddings(len(tokenizer))
-        wrapped = get_peft_model(model, LoraConfig(**{"r": 4, "target_modules": ["q_proj", "v_proj"], **settings}))
-        for weight in wrapped.parameters():
-            if weight.requires_grad:
-                weight.add_(torch.randn_like(weight) * 0.2)
-        wrapped.eval().save_pretrained(folder / "adapter")
-    tokenizer.save_pretrained(folder / "adapter")
-    return folder / "adapter", wrapped
-
-
-BOTH = ["embed_tokens", "lm_head"]
 NEW = list(range(10, 28))
 
 

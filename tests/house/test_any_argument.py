@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from misuse_cases import GROUPS, IDS, REQUEST, R, recommender
 from specbeam.align.align import AlignOptions
+from specbeam.align.drafts import TargetLayers
 from specbeam.align.objectives import OBJECTIVES, find_objective
 from specbeam.align.synthetic import ShopSize
 from specbeam.align.training.budget import TrainingBudget
@@ -35,6 +36,7 @@ from specbeam.engines.tensorrt.build import TrtOptions
 from specbeam.evaluate import Settings
 from specbeam.evaluate.explain import explain
 from specbeam.export import export_bundle
+from specbeam.export.local import local
 from specbeam.export.text import export_text
 from specbeam.pools.groups.users import group_users
 from specbeam.pools.items.pool import ItemPool
@@ -105,7 +107,8 @@ ASKED: list[Callable[[Any], object]] = [
     lambda x: build_engine(x), lambda x: FreshDecoder(x), lambda x: Pretrained(x), lambda x: LoraDecoder("x", x),
     lambda x: group_users([], x), lambda x: group_users([], groups=x), lambda x: group_users([], dimension=x),
     lambda x: export_bundle(x, None, x, None, Path("x")), lambda x: export_text(x, Path("x")),
-    lambda x: ItemTrie.build(x), lambda x: find_config(x, 5),
+    lambda x: ItemTrie.build(x), lambda x: find_config(x, 5), lambda x: local(x, "target"),
+    lambda x: LoraDecoder(x, 3), lambda x: TargetLayers(x, 1), lambda x: FreshDecoder("1x32", x),
     lambda x: asked(x), lambda x: asked([x]), lambda x: asked(["3"], k=x), lambda x: asked(["3"], user=x),
     lambda x: asked(["3"], item_filter=x), lambda x: asked(["3"], exclude_history=x),
     lambda x: asked(["3"], verification=x), lambda x: asked(["3"], timeout=x), lambda x: asked(["3"], priority=x),

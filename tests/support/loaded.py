@@ -4,6 +4,7 @@ import sys
 from subprocess import run
 
 HEAVY = {"torch", "transformers", "tensorrt", "peft", "onnx", "onnxscript", "tokenizers", "accelerate", "pyarrow"}
+HEAVY |= {"huggingface_hub"}
 HEAVY |= {"altair", "vl_convert", "onnx_ir", "polygraphy", "tensorrt_lean", "sklearn", "scipy"}
 
 

@@ -139,6 +139,28 @@ def tiny_checkpoint(
     return directory
 
 
+def pieces_checkpoint(directory: Path) -> Path:
+    """A checkpoint whose tokenizer is a sentencepiece model, with identifiers added to it: no tokenizer.json."""
+    import sentencepiece
+
+    make_model(rows=64).save_pretrained(directory)
+    text = directory / "text.txt"
+    text.write_text(
+        "".join(f"user {i} likes {w} then next {w}s\n" for i in range(99) for w in ("lamp", "desk", "chair"))
+    )
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(directory / "tokenizer"), vocab_size=60, model_type="bpe",
+        byte_fallback=False, minloglevel=2,
+    )  # fmt: skip
+    for rest in (text, directory / "tokenizer.vocab"):
+        rest.unlink()
+    settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (directory / "tokenizer_config.json").write_text(json.dumps({**settings, "legacy": True}))
+    added = {name: 60 + i for i, name in enumerate(("<a_0>", "<a_1>"))}
+    (directory / "added_tokens.json").write_text(json.dumps(added))
+    return directory
+
+
 def tiny_catalog(
     path: Path, *, items: int = 40, levels: int = 3, codes: int = 6, seed: int = 0, ragged: bool = False
 ) -> Path:
