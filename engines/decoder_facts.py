@@ -5,6 +5,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ..catalog.errors import EngineError
 from .bundle.facts import ModelFacts
+from .encoder_decoder import encoder_decoder_facts
 
 
 def matrix(layer: torch.nn.Module | None) -> torch.Tensor:
@@ -23,6 +24,8 @@ def head_dim(config: PretrainedConfig) -> int:
 def model_facts(model: PreTrainedModel) -> ModelFacts:
     """What manifests say of a model."""
     config = model.config
+    if config.is_encoder_decoder:
+        return encoder_decoder_facts(model)
     return ModelFacts(
         architecture=type(model).__name__,
         parameters=sum(weight.numel() for weight in model.parameters()),

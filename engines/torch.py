@@ -9,14 +9,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_utils import AttentionInterface
 
 from ..catalog.errors import EngineError, is_fault, said
 from .base import Engine, Float32, ForwardInputs, Int64
 from .cache import KVCache
-from .checkpoint_guard import CONFIG, SAVE_AGAIN, check_checkpoint
+from .checkpoint_guard import CONFIG, SAVE_AGAIN, EncoderDecoder, check_checkpoint
 from .decoder_facts import head_dim, matrix, model_facts
 from .footprint import footprint_of
 from .generation import token_settings
@@ -97,7 +97,7 @@ class GraphModule(torch.nn.Module):
 
         Returns log-probabilities [B, R, C] in float32, then key and value [B, G, S + T, D] of every layer.
         """
-        layers: list[Any] = [_layer(key, value) for key, value in zip(past[::2], past[1::2], strict=True)]
+        layers: list[Any] = [cache_layer(key, value) for key, value in zip(past[::2], past[1::2], strict=True)]
         hidden = self.body(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -105,16 +105,20 @@ class GraphModule(torch.nn.Module):
             past_key_values=Cache(layers=[*layers]),
             use_cache=True,
         ).last_hidden_state  # [B, T, hidden]
-        batch, length = input_ids.shape
-        flat = logit_rows + length * torch.arange(batch, device=logit_rows.device)[:, None]
-        rows = F.embedding(flat, hidden.flatten(0, 1))  # a plain Gather, before the head
-        logprobs = F.log_softmax(self.head(rows).float(), dim=-1)
+        logprobs = F.log_softmax(self.head(picked_rows(hidden, logit_rows)).float(), dim=-1)
         if not self.whole:
             logprobs = logprobs.index_select(-1, self.columns)
         return logprobs, *(tensor for layer in layers for tensor in (layer.keys, layer.values))
 
 
-def _layer(key: torch.Tensor, value: torch.Tensor) -> DynamicLayer:
+def picked_rows(hidden: torch.Tensor, logit_rows: torch.Tensor) -> torch.Tensor:
+    """[B, R, hidden] of [B, T, hidden]: a plain Gather, before the head."""
+    batch, length = hidden.shape[:2]
+    flat = logit_rows + length * torch.arange(batch, device=logit_rows.device)[:, None]
+    return F.embedding(flat, hidden.flatten(0, 1))
+
+
+def cache_layer(key: torch.Tensor, value: torch.Tensor) -> DynamicLayer:
     """A cache layer that holds `key` and `value` as they are (its `update` would copy them first)."""
     layer = DynamicLayer()  # type: ignore[no-untyped-call]
     layer.lazy_initialization(key, value)
@@ -123,15 +127,16 @@ def _layer(key: torch.Tensor, value: torch.Tensor) -> DynamicLayer:
 
 
 def load_model(directory: Path, dtype: torch.dtype, config: PretrainedConfig | None = None) -> PreTrainedModel:
-    """Load a causal language model, complete, from safetensors in a local directory.
+    """Load a causal language model or an encoder-decoder, complete, from safetensors in a local directory.
 
     Raises `EngineError` when weights are missing, left over or of another shape, and as `check_checkpoint` does. Tied
     heads may be absent from the file. Buffers (the rotary frequencies) stay in float32 whatever `dtype` is. Of how
     the checkpoint would have texts generated, the model knows the special tokens alone.
     """
-    check_checkpoint(directory)
+    shape = check_checkpoint(directory)
+    kind: Any = AutoModelForSeq2SeqLM if isinstance(shape, EncoderDecoder) else AutoModelForCausalLM
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             directory,
             config=config,
             dtype=dtype,
@@ -268,8 +273,8 @@ def slot_positions(positions: torch.Tensor, slots: torch.Tensor, past: int) -> t
 
 def load_torch_engine(
     checkpoint: Path, vocabulary: NDArray[np.int64], *, device: str, precision: str, threads: int
-) -> TorchEngine:
-    """A `TorchEngine` over a checkpoint directory (a bundle's `target/checkpoint`).
+) -> Engine:
+    """A `TorchEngine`, or of an encoder-decoder a `TorchEncoderDecoder`, over a checkpoint directory (a bundle's `target/checkpoint`).
 
     vocabulary [C]: token ids of the catalog, ascending; device "cpu" or "cuda"; threads 0 leaves
     PyTorch's number. Raises `EngineError` when the directory or the device cannot be used.
@@ -284,6 +289,10 @@ def load_torch_engine(
         raise EngineError("PyTorch finds no CUDA device here. Use device cpu, or install a CUDA build of torch.")
     model = load_model(checkpoint, DTYPES[precision])
     torch.nn.Module.to(model, device)
+    if model.config.is_encoder_decoder:
+        from .torch_encoder_decoder import TorchEncoderDecoder  # which imports this file
+
+        return TorchEncoderDecoder(model, vocabulary, precision=precision, threads=threads)
     return TorchEngine(model, vocabulary, precision=precision, threads=threads)
 
 
