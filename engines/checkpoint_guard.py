@@ -67,7 +67,7 @@ class Decoder(msgspec.Struct):
     rms_norm_eps: Share = 1e-6
     initializer_range: Share = 0.02
     attention_dropout: Share | None = 0.0
-    sliding_window: Count | None = None
+    sliding_window: Annotated[int, Meta(ge=0)] | None = None  # 0: none
     max_window_layers: Annotated[int, Meta(ge=0)] | None = None
     layer_types: list[str] | None = None
     rope_theta: Positive | None = None

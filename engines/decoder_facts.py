@@ -11,7 +11,7 @@ import torch
 from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from ..catalog.errors import EngineError
+from ..catalog.errors import EngineError, is_fault, said
 from .bundle.facts import ModelFacts
 
 PLAIN = (DynamicLayer, DynamicSlidingWindowLayer)  # cache layers of keys and values that grow by what a call adds
@@ -52,10 +52,15 @@ def cache_shape(model: PreTrainedModel) -> tuple[int, int, int]:
 
     Raises `EngineError` where that is not one key and one value of one shape for every token in every layer.
     """
-    tokens = torch.zeros(1, 2, dtype=torch.int64, device=model.device)
-    with torch.inference_mode():
-        cache = model(input_ids=tokens, use_cache=True).get("past_key_values")
-    name, layers = type(model).__name__, getattr(cache, "layers", None)
+    name, tokens = type(model).__name__, torch.zeros(1, 2, dtype=torch.int64, device=model.device)
+    try:
+        with torch.inference_mode():
+            cache = model(input_ids=tokens, use_cache=True).get("past_key_values")
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        raise EngineError(f"{name} cannot be called, as its config.json describes it: {said(error)}.") from error
+    layers = getattr(cache, "layers", None)
     if not layers:
         raise EngineError(f"{name} keeps {type(cache).__name__}, no cache of keys and values; such models do not work.")
     odd = sorted({type(layer).__name__ for layer in layers if type(layer) not in PLAIN})
@@ -77,7 +82,7 @@ def context_of(config: PretrainedConfig) -> int:
     """
     context = getattr(config, "max_position_embeddings", None)
     if not isinstance(context, int) or context < 1:
-        raise EngineError(f"Its {type(config).__name__} does not say max_position_embeddings; expected a number.")
+        raise EngineError(f"{type(config).__name__} does not say max_position_embeddings; expected a number.")
     bounds = [
         int(bound)
         for rope in ropes(config)
@@ -97,7 +102,7 @@ def windows(config: PretrainedConfig) -> list[int | None]:
     """Of every layer: how many positions back it sees, itself counted; None where that is the whole context."""
     context = context_of(config)
     spans = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=config).layers]
-    return [None if span is None or span >= context else int(span) for span in spans]
+    return [int(span) if span and span < context else None for span in spans]
 
 
 def needs_slot_positions(model: PreTrainedModel) -> bool:

@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+import transformers
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.moe import ExpertsInterface
 from transformers.modeling_utils import AttentionInterface
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ..catalog.errors import EngineError, is_fault, said
 from .base import Engine, Float32, ForwardInputs, Int64
 from .cache import KVCache
-from .checkpoint_guard import CONFIG, SAVE_AGAIN, check_checkpoint
+from .checkpoint_guard import CONFIG, SAVE_AGAIN, check_checkpoint, read_decoder
 from .decoder_facts import BOUNDED_ROPE, matrix, model_facts, windows
 from .footprint import footprint_of
 from .generation import token_settings
@@ -243,7 +245,7 @@ def load_model(directory: Path, dtype: torch.dtype, config: PretrainedConfig | N
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # they come back in the report
             output_loading_info=True,
-            attn_implementation="sdpa",  # whatever config.json names: some are downloaded
+            attn_implementation=_attention(directory),  # whatever config.json names: some are downloaded
             generation_config=GenerationConfig(**token_settings(directory)),  # type: ignore[no-untyped-call]
         )
     except BaseException as error:
@@ -267,6 +269,12 @@ def load_model(directory: Path, dtype: torch.dtype, config: PretrainedConfig | N
         )
     torch.nn.Module.eval(model).requires_grad_(False)
     return model
+
+
+def _attention(directory: Path) -> str:
+    """Which of transformers' own kinds of attention a checkpoint's architecture is loaded with: the faster it has."""
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(read_decoder(directory / CONFIG).model_type, "")
+    return "sdpa" if getattr(getattr(transformers, str(name), None), "_supports_sdpa", True) else "eager"
 
 
 class TorchCache(KVCache):

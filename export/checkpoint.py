@@ -200,7 +200,16 @@ def check_architecture(directory: Path, declared: Declared) -> None:
 
 def check_positions(directory: Path, config: PretrainedConfig) -> None:
     """Refuse what masks and positions cannot express: attention of other kinds, biases by slot, unknown RoPE."""
-    context_of(config)
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]
+    if getattr(config, "alibi", False) or "position_ids" not in signature(getattr(transformers, name).forward).parameters:
+        raise ExportError(
+            f"{directory} is a {name} that takes no positions: it counts the slots of its cache (ALiBi), in which the "
+            f"tokens of a tree do not lie in order, or keeps a state instead of one. {SUPPORTED}"
+        )
+    try:
+        context_of(config)
+    except EngineError as error:
+        raise ExportError(f"{directory / CONFIG}: {error}") from None
     odd = sorted(set(getattr(config, "layer_types", None) or []) - set(LAYER_TYPES))
     if odd:
         raise ExportError(
@@ -209,12 +218,6 @@ def check_positions(directory: Path, config: PretrainedConfig) -> None:
         )
     if len(spans := set(windows(config)) - {None}) > 1:
         raise ExportError(f"{directory} has windows of {', '.join(map(str, sorted(spans, key=str)))}; only one works.")
-    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]
-    if getattr(config, "alibi", False) or "position_ids" not in signature(getattr(transformers, name).forward).parameters:
-        raise ExportError(
-            f"{directory} is a {name} that takes no positions: it counts the slots of its cache (ALiBi), in which the "
-            f"tokens of a tree do not lie in order. {SUPPORTED}"
-        )
     known = (*STATIC_ROPE, *BOUNDED_ROPE)
     unknown = sorted({rope.get("rope_type", "default") for rope in ropes(config)} - set(known))
     if unknown:

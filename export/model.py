@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..engines.bundle.facts import ModelFacts
 from ..engines.decoder_facts import model_facts
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, as_export_error
 from .onnx import EXTERNAL_BYTES, export_graph
 from .parity import compare_graph, expected_of
 from .quiet import quiet
@@ -47,7 +47,8 @@ def export_model(
     folder.mkdir()
     progress(f"loading the {role}")
     model = source.load(settings.precision, trained)
-    facts = model_facts(model)
+    with as_export_error():
+        facts = model_facts(model)
     columns = np.arange(facts.vocabulary) if vocabulary is None else vocabulary
     if settings.checkpoints:
         progress(f"keeping a copy of the {role}'s checkpoint")

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from ..catalog.errors import ExportError
+from ..catalog.errors import ExportError, is_fault, said
 from ..engines.bundle.facts import ModelFacts
 from ..engines.decoder_facts import model_facts
 from ..engines.torch import GraphModule
@@ -43,19 +43,7 @@ def export_graph(
     module = GraphModule(model, vocabulary).eval()
     inputs, outputs = _axes(facts, len(vocabulary))
     with quiet():
-        program = torch.onnx.export(
-            module,
-            _example(facts, model.dtype),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=_dynamic(facts),
-            optimize=False,
-            verbose=False,
-        )
-        if program is None:
-            raise ExportError("torch.onnx.export returned no graph. Install torch 2.11 or later.")
+        program = _traced(module, facts, model.dtype, inputs, outputs)
         graph = program.model
         traced = list(graph.graph.initializers.values())
         program.optimize()
@@ -68,6 +56,34 @@ def export_graph(
         save_graph(graph, path, external_bytes=external_bytes, progress=progress)
         for value in (*traced, *graph.graph.initializers.values()):
             value.const_value = None  # onnxscript's rules keep hold of the last graph they saw, weights and all
+
+
+def _traced(
+    module: GraphModule, facts: ModelFacts, dtype: torch.dtype, inputs: dict[str, Axes], outputs: dict[str, Axes]
+) -> torch.onnx.ONNXProgram:
+    """The module as PyTorch's exporter sees it. Raises `ExportError` where what it computes hangs on its inputs."""
+    try:
+        program = torch.onnx.export(
+            module,
+            _example(facts, dtype),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=_dynamic(facts),
+            optimize=False,
+            verbose=False,
+        )
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        raise ExportError(
+            f"The {facts.architecture} cannot be written as a graph: {said(error)}. Its code does what depends on more "
+            "than the shapes of its inputs, or what ONNX has no operator for."
+        ) from error
+    if program is None:
+        raise ExportError("torch.onnx.export returned no graph. Install torch 2.11 or later.")
+    return program
 
 
 def _example(facts: ModelFacts, dtype: torch.dtype) -> tuple[object, ...]:

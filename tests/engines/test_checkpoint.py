@@ -49,7 +49,7 @@ def edit(file: Path, **changes: Any) -> None:
         ({"num_hidden_layers": -1}, r"at `\$\.num_hidden_layers`"),
         ({"rms_norm_eps": None}, r"at `\$\.rms_norm_eps`"),
         ({"layer_types": ["full_attention"]}, "layer_types names 1 of 2 layers"),
-        ({"model_type": "gpt2"}, "says model_type 'gpt2' of a LlamaForCausalLM; expected 'llama'"),
+        ({"model_type": "gpt2"}, "says model_type 'gpt2' of a LlamaForCausalLM; expected a GPT2LMHeadModel"),
         ({"architectures": 5}, r"at `\$\.architectures`"),
         ({"quantization_config": []}, r"at `\$\.quantization_config`"),
         ({"dtype": "foo"}, "no valid configuration: AttributeError: module 'torch' has no attribute 'foo'"),
