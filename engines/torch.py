@@ -144,8 +144,7 @@ class GraphModule(torch.nn.Module):
         model.set_attn_implementation(ATTENTION)
         model.set_experts_implementation(ATTENTION)
         keep_frequencies(model)
-        self.model: torch.nn.Module = model
-        self.body: torch.nn.Module = model.get_decoder()  # type: ignore[no-untyped-call]
+        self.model = model
         self.register_buffer("columns", torch.from_numpy(vocabulary.copy()), persistent=False)
         # of text: all rows of the head as they are
         self.whole = np.array_equal(vocabulary, np.arange(len(matrix(model.get_output_embeddings()))))  # type: ignore[no-untyped-call]
@@ -167,7 +166,7 @@ class GraphModule(torch.nn.Module):
         Returns log-probabilities [B, R, C] in float32, then key and value [B, G, S + T, D] of every layer.
         """
         layers: list[Any] = [_layer(key, value) for key, value in zip(past[::2], past[1::2], strict=True)]
-        with rows_alone(self.body, logit_rows):
+        with rows_alone(self.model.get_decoder(), logit_rows):  # type: ignore[no-untyped-call]
             logits = self.model(
                 input_ids=input_ids,
                 attention_mask=self._masks(attention_mask, position_ids, slot_positions),

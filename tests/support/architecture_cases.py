@@ -1,13 +1,24 @@
 """Tiny random decoders of many architectures, and what export is expected to do with each."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from numpy.typing import NDArray
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from benchmarks.shared import TrieGenerate, as_ranked, leaf_identifiers, ranking_fault
+from specbeam.engines.bundle.facts import ModelFacts
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.torch import GraphModule
+from specbeam.export import model as exporting
+from specbeam.export import parity
+from specbeam.runtime import EngineChoice, Recommender
 from tiny_models import identifier_tokens, make_tokenizer
 
 WINDOW = 12  # positions, fewer than a prompt has
@@ -33,14 +44,14 @@ class Form:
     sizes: Mapping[str, Any] = field(default_factory=lambda: SIZES)
     refused: str = ""  # a pattern of why; empty: it is exported
 
-    def save(self, directory: Path, *, seed: int = 0, **settings: Any) -> Path:
-        """A checkpoint with random weights, far from uniform predictions, and the tokenizer of `tiny_models`."""
-        tokenizer = make_tokenizer(identifier_tokens())
-        chosen = {**self.sizes, **TOKENS, "vocab_size": len(tokenizer) + 4, "initializer_range": 0.3, **self.settings}
+    def model(self, *, seed: int = 0, **settings: Any) -> PreTrainedModel:
+        """Random weights, with predictions far from uniform; for the tokenizer of `tiny_models`."""
+        rows = len(make_tokenizer(identifier_tokens())) + 4
+        chosen = {**self.sizes, **TOKENS, "vocab_size": rows, "initializer_range": 0.3, **self.settings}
         config = AutoConfig.for_model(self.model_type, **{**chosen, **settings})
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            model = AutoModelForCausalLM.from_config(config).eval()
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
             for name, weight in model.named_parameters():
                 if name.endswith("bias") or "sinks" in name:
                     weight.normal_(0, 0.3)
@@ -48,8 +59,12 @@ class Form:
                     weight.uniform_(0.5, 1.5)
                 elif weight.ndim > 1:
                     weight.normal_(0, 0.3)
-        model.save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
+        return model.requires_grad_(False)
+
+    def save(self, directory: Path, *, seed: int = 0, **settings: Any) -> Path:
+        """A checkpoint of `model` with its tokenizer."""
+        self.model(seed=seed, **settings).save_pretrained(directory)
+        make_tokenizer(identifier_tokens()).save_pretrained(directory)
         return directory
 
 
@@ -108,14 +123,64 @@ FORMS = (
     Form("Apertus", "apertus"),
     Form("Ministral", "ministral", LAYERS),
     Form("Falcon", "falcon", {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2}, OLD),
-    Form("Falcon, ALiBi", "falcon", {"alibi": True}, OLD),
-    Form("BLOOM", "bloom", {}, OLD),
-    Form("MPT", "mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": CONTEXT}, {}),
-    Form("GPT-Neo", "gpt_neo", {"attention_types": [[["global", "local"], 1]], "window_size": WINDOW}, OLD),
-    Form("Doge", "doge", {}),
-    Form("Mamba", "mamba", {"hidden_size": 32, "num_hidden_layers": 2}, {}),
+    Form("Falcon, ALiBi", "falcon", {"alibi": True}, OLD, refused="takes no positions"),
+    Form("BLOOM", "bloom", {}, OLD, refused="takes no positions"),
+    Form("MPT", "mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": CONTEXT}, {}, refused="takes no positions"),
+    Form("GPT-Neo", "gpt_neo", {"attention_types": [[["global", "local"], 1]], "window_size": WINDOW}, OLD, refused="counts slots of the cache"),
+    Form("Doge", "doge", {}, refused="chooses for itself"),
+    Form("Mamba", "mamba", {"hidden_size": 32, "num_hidden_layers": 2}, {}, refused="takes no positions"),
     Form("DeepSeek-V2", "deepseek_v2", {"kv_lora_rank": 8, "q_lora_rank": None, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4,
-        "v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 4}),
-    Form("Llama 4", "llama4_text", {"attention_chunk_size": WINDOW, "num_local_experts": 2, "intermediate_size_mlp": 32}),
-    Form("Bamba", "bamba", {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_expand": 2, "mamba_d_state": 8}),
+        "v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}, refused="shapes .* for two tokens"),
+    Form("Llama 4", "llama4_text", {"attention_chunk_size": WINDOW, "num_local_experts": 2, "intermediate_size_mlp": 32}, refused="layers of type chunked_attention"),
+    Form("Bamba", "bamba", {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_expand": 2, "mamba_d_state": 8}, refused="layers of type linear_attention"),
 )
+
+
+def form(name: str) -> Form:
+    return next(form for form in FORMS if form.name == name)
+
+
+def torch_forward(module: GraphModule, facts: ModelFacts) -> Callable[[Sequence[NDArray[Any]]], list[NDArray[Any]]]:
+    """A module called as `parity` calls the graph that is traced from it."""
+
+    def forward(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        ids, positions, mask, rows, *rest = (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
+        past, more = rest[: len(facts.cache_names)], rest[len(facts.cache_names) :]
+        with torch.inference_mode():
+            return [tensor.numpy() for tensor in module(ids, positions, mask, rows, past, *more)]
+
+    return forward
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Exports compare the module that would be traced, and write an empty graph: for the torch engine."""
+    expected_of = parity.expected_of
+
+    def asked(model: PreTrainedModel, columns: NDArray[np.int64]) -> parity.Expected:
+        expected = expected_of(model, columns)
+        forward = torch_forward(GraphModule(model, columns).eval(), expected.facts)
+        patch.setattr(parity, "onnx_forward", lambda path: forward)
+        return expected
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "export_graph", lambda model, columns, path, **_: path.write_bytes(b""))
+        patch.setattr(exporting, "expected_of", asked)
+        yield
+
+
+def equals_generate(bundle: Path, engine: str, widths: Sequence[int] = (1, 5, 20)) -> int:
+    """Assert that the bundle's lists are those of `generate` on its checkpoint; returns how many drafts were rejected."""
+    opened = Bundle.open(bundle)
+    trie, catalog = opened.trie(), opened.catalog()
+    truth, names = TrieGenerate.open(opened, device="cpu", scoring="full"), leaf_identifiers(trie, catalog.identifiers)
+    recommender = Recommender.open(opened, engine=EngineChoice(engine, threads=1), batching=2)
+    rng = np.random.default_rng(5)
+    histories = [rng.choice(catalog.item_ids, size).tolist() for size in (1, 15, 8)]  # windows are shorter than two
+    for k in widths:
+        for history, result in zip(histories, recommender.recommend(histories, k), strict=True):
+            expected = [(names[leaf], score) for leaf, score in truth(recommender.encode(history).prompt, k)]
+            ranked = as_ranked(result)
+            fault = ranking_fault(ranked, expected[: len(ranked)])
+            assert fault is None, fault
+    return recommender.stats.rejections
