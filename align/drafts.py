@@ -47,6 +47,11 @@ class TargetLayers(Source):
                 f"got {self.layers} of the target's layers; expected 1 to {count}, as many as {self.target} has."
             )
         body = model.get_decoder()  # type: ignore[no-untyped-call]
+        if not isinstance(getattr(body, "layers", None), torch.nn.ModuleList):
+            raise OptionError(
+                f"{self.target} is a {type(model).__name__}, whose layers cannot be taken one by one. Give a draft of its "
+                "own with --draft."
+            )
         body.layers = body.layers[: self.layers]
         model.config.num_hidden_layers = self.layers
         if getattr(model.config, "layer_types", None):

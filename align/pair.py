@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from ..catalog.histories.dataset import Dataset
 from ..catalog.identifiers import Warn
 from ..catalog.prompts.options import PromptOptions
+from ..engines.decoder_facts import context_of
 from ..engines.torch import TorchEngine
 from ..export.bundle import check_same_tokens
 from ..export.checkpoint import Checkpoint
@@ -55,7 +56,7 @@ class Pair:
             model = draft.model(tokenizer, dataset.catalog, form.longest, seed)
             settings = settle(draft, hidden_width(model), {"learning_rate": RATE / hidden_width(model), **chosen})
             engine = target_engine(source, dataset, form, settings)
-        for context in (source.context, int(model.config.max_position_embeddings)):
+        for context in (source.context, context_of(model.config)):
             check_context(context, form.longest, asked.history_length)
         folders = (target,) if source.adapter is None else (target, source.adapter.base)
         return cls(engine, model, form, tokenizer, folders, settings, seed)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 from safetensors import SafetensorError, safe_open
+from transformers import CONFIG_MAPPING
 
 from ..catalog.errors import EngineError
 from ..catalog.records import read_json
@@ -44,27 +45,36 @@ class Rope(msgspec.Struct):
 
 
 class Decoder(msgspec.Struct):
-    """Numbers of config.json on which a decoder's shape and its positions depend; other keys are left to the model."""
+    """Numbers of config.json on which a decoder's shape and its positions depend; other keys are left to the model.
+
+    By the names that all architectures share (`PretrainedConfig.attribute_map`); what is left out has a default.
+    """
 
     model_type: str
-    vocab_size: Count
-    hidden_size: Count
-    intermediate_size: Count
-    num_hidden_layers: Count
-    num_attention_heads: Count
-    max_position_embeddings: Count
+    vocab_size: Count | None = None
+    hidden_size: Count | None = None
+    intermediate_size: Count | None = None
+    num_hidden_layers: Count | None = None
+    num_attention_heads: Count | None = None
+    max_position_embeddings: Count | None = None
     num_key_value_heads: Count | None = None
     head_dim: Count | None = None
+    num_experts: Count | None = None
+    num_local_experts: Count | None = None
+    n_routed_experts: Count | None = None
+    num_experts_per_tok: Count | None = None
+    moe_intermediate_size: Count | None = None
     hidden_act: str = "silu"
     rms_norm_eps: Share = 1e-6
     initializer_range: Share = 0.02
     attention_dropout: Share | None = 0.0
-    sliding_window: Count | None = None
+    sliding_window: Annotated[int, Meta(ge=0)] | None = None  # 0: none
     max_window_layers: Annotated[int, Meta(ge=0)] | None = None
     layer_types: list[str] | None = None
     rope_theta: Positive | None = None
     rope_parameters: dict[str, Any] | None = None
     rope_scaling: dict[str, Any] | None = None
+    original_max_position_embeddings: Count | None = None
     tie_word_embeddings: bool = False
     bos_token_id: TokenId | list[TokenId] | None = None
     eos_token_id: TokenId | list[TokenId] | None = None
@@ -72,12 +82,16 @@ class Decoder(msgspec.Struct):
 
     @property
     def weights(self) -> int:
-        """How many numbers its matrices hold, a head of its own and biases not counted."""
-        width, heads = self.hidden_size, self.num_attention_heads
-        size = self.head_dim or width // heads
-        attention = 2 * heads + 2 * (self.num_key_value_heads or heads)
-        layer = attention * size * width + 3 * width * self.intermediate_size
-        return self.vocab_size * width + self.num_hidden_layers * layer
+        """How many numbers its matrices hold at least, as far as it says."""
+        width, heads = self.hidden_size or 0, self.num_attention_heads or 0
+        size = self.head_dim or width // (heads or 1)
+        attention = (2 * heads + 2 * (self.num_key_value_heads or 1)) * size * width
+        experts = max(self.num_experts or 0, self.num_local_experts or 0, self.n_routed_experts or 0)
+        if experts:  # perhaps of every second layer
+            mlp = experts * width * (self.moe_intermediate_size or self.intermediate_size or 0)
+        else:
+            mlp = 2 * width * (self.intermediate_size or 0)
+        return (self.vocab_size or 0) * width + (self.num_hidden_layers or 0) * (attention + mlp)
 
 
 class EncoderDecoder(msgspec.Struct):
@@ -134,7 +148,13 @@ def read_shape(file: Path) -> Decoder | EncoderDecoder:
 
 def read_decoder(file: Path) -> Decoder:
     """A decoder's config.json. Raises `EngineError` where a number of it cannot be."""
-    decoder, _ = read_json(file, Decoder, f"expected a decoder's configuration. {SAVE_AGAIN[:-1]}", EngineError)
+    remedy = f"expected a decoder's configuration. {SAVE_AGAIN[:-1]}"
+    told, _ = read_json(file, dict[str, Any], remedy, EngineError)
+    names = {own: shared for shared, own in _attribute_map(told.get("model_type")).items() if own in told}
+    try:
+        decoder = msgspec.convert({names.get(name, name): value for name, value in told.items()}, Decoder)
+    except msgspec.ValidationError as error:
+        raise EngineError(f"{file}: {error}; {remedy}.") from None
     for name in ("rope_parameters", "rope_scaling"):
         rope = getattr(decoder, name) or {}
         parts = {f".{key}": value for key, value in rope.items() if isinstance(value, dict)} or {"": rope}
@@ -143,19 +163,33 @@ def read_decoder(file: Path) -> Decoder:
                 msgspec.convert(part, Rope)
             except msgspec.ValidationError as error:
                 raise EngineError(f"{file}: {error} of `{name}{key}`. {SAVE_AGAIN}") from None
-    heads, groups = decoder.num_attention_heads, decoder.num_key_value_heads
+    _check_numbers(file, decoder)
+    return decoder
+
+
+def _attribute_map(model_type: Any) -> dict[str, str]:
+    """Of an architecture: the names that all share, and its own for them."""
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        return {}
+    return dict(CONFIG_MAPPING[model_type].attribute_map)
+
+
+def _check_numbers(file: Path, decoder: Decoder) -> None:
+    """Raise `EngineError` where numbers of a configuration contradict each other."""
+    width, heads, groups = decoder.hidden_size or 0, decoder.num_attention_heads or 1, decoder.num_key_value_heads
+    size = decoder.head_dim or width // heads
     faults = {
-        f"hidden_size {decoder.hidden_size} is no multiple of num_attention_heads {heads}": decoder.hidden_size % heads,
+        f"hidden_size {width} is no multiple of num_attention_heads {heads}": not decoder.head_dim and width % heads,
         f"num_attention_heads {heads} is no multiple of num_key_value_heads {groups}": heads % (groups or heads),
-        "the width of a head is odd": (decoder.head_dim or decoder.hidden_size // heads) % 2,
+        "the width of a head is odd": size % 2,
         f"layer_types names {len(decoder.layer_types or ())} of {decoder.num_hidden_layers} layers": (
-            decoder.layer_types is not None and len(decoder.layer_types) != decoder.num_hidden_layers
+            None not in (decoder.layer_types, decoder.num_hidden_layers)
+            and len(decoder.layer_types or ()) != decoder.num_hidden_layers
         ),
     }
     for fault, found in faults.items():
         if found:
             raise EngineError(f"{file}: {fault}, which cannot be. {SAVE_AGAIN}")
-    return decoder
 
 
 def weight_files(directory: Path) -> list[Path]:

@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+import transformers
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
+from transformers.integrations.moe import ExpertsInterface
 from transformers.modeling_utils import AttentionInterface
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ..catalog.errors import EngineError, is_fault, said
 from .base import Engine, Float32, ForwardInputs, Int64
 from .cache import KVCache
-from .checkpoint_guard import CONFIG, SAVE_AGAIN, EncoderDecoder, check_checkpoint
-from .decoder_facts import head_dim, matrix, model_facts
+from .checkpoint_guard import CONFIG, SAVE_AGAIN, Decoder, EncoderDecoder, check_checkpoint
+from .decoder_facts import BOUNDED_ROPE, matrix, model_facts, windows
 from .footprint import footprint_of
 from .generation import token_settings
 
@@ -31,16 +34,24 @@ def masked_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor,
-    scaling: float,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention that takes the additive mask as given, and grouped heads without repeating them.
 
     query [B, H, T, D], key and value [B, G, S + T, D], attention_mask [B, 1, T, S + T]; returns
-    [B, T, H, D]. Transformers' own function would repeat each key H / G times, in the graph too.
+    [B, T, H, D]. Transformers' own function would repeat each key H / G times, in the graph too. softcap: scores are
+    kept below it by a tanh (Gemma 2). s_aux [H]: a score of no token that takes its share of the softmax (gpt-oss).
+    Windows are in the mask.
     """
     grouped = query.shape[1] != key.shape[1]
-    if grouped and query.is_cuda:
+    if s_aux is not None:
+        key, value, attention_mask = with_sink(key, value, attention_mask, s_aux)
+    if softcap is not None:
+        mixed = capped_attention(query, key, value, attention_mask, scaling, softcap)
+    elif grouped and query.is_cuda and attention_mask.shape[1] == 1:
         mixed = folded_attention(query, key, value, attention_mask, scaling)
     else:
         mixed = F.scaled_dot_product_attention(
@@ -49,8 +60,36 @@ def masked_attention(
     return mixed.transpose(1, 2).contiguous(), None
 
 
+def with_sink(
+    key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, sink: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One slot more, in front: its key and value are zeros, so that its score is its mask, which is `sink` [H]."""
+    batch, _, new, _ = mask.shape
+    own = sink.to(mask.dtype)[None, :, None, None].expand(batch, -1, new, 1)
+    mask = torch.cat([own, mask.expand(-1, len(sink), -1, -1)], dim=3)
+    nothing = torch.zeros_like(key[:, :, :1])
+    return torch.cat([nothing, key], dim=2), torch.cat([nothing, value], dim=2), mask
+
+
+def capped_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scale: float | None, cap: float
+) -> torch.Tensor:
+    """Attention [B, H, T, D] written out, scores going through cap * tanh(score / cap) before the mask is added.
+
+    Heads that share a key are taken as more queries of it.
+    """
+    (batch, heads, new, width), groups = query.shape, key.shape[1]
+    share = heads // groups
+    scale = width**-0.5 if scale is None else scale
+    folded = query.reshape(batch, groups, share * new, width)
+    scores = torch.tanh(folded @ key.transpose(2, 3) * (scale / cap)) * cap  # [B, G, H / G * T, S + T]
+    scores = scores.reshape(batch, groups, share, new, -1) + mask[:, :, None]
+    weights = scores.float().softmax(-1).to(query.dtype)
+    return (weights.reshape(batch, groups, share * new, -1) @ value).reshape(batch, heads, new, width)
+
+
 def folded_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scale: float
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scale: float | None
 ) -> torch.Tensor:
     """Grouped-query attention [B, H, T, D] as plain attention of H / G times as many queries.
 
@@ -64,7 +103,34 @@ def folded_attention(
     return mixed.reshape(batch, heads, new, width)
 
 
+def all_experts(
+    experts: Any, hidden: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+) -> torch.Tensor:
+    """What the chosen experts make of tokens [N, H], every expert computed for every token.
+
+    top_k_index, top_k_weights [N, k]. Neither which experts are chosen nor how often shapes a tensor, so that one
+    graph serves all calls; a call of more than a few tokens reads all experts' weights anyway.
+    """
+
+    def linear(tokens: torch.Tensor, name: str) -> torch.Tensor:  # of [1 or E, N, ...]
+        weight = getattr(experts, name)
+        result = tokens @ (weight if experts.is_transposed else weight.transpose(1, 2))
+        return result + getattr(experts, f"{name}_bias")[:, None] if experts.has_bias else result
+
+    if experts.has_gate:
+        inner = experts._apply_gate(linear(hidden[None], "gate_up_proj"))
+    else:
+        inner = experts.act_fn(linear(hidden[None], "up_proj"))
+    outer = linear(inner, "down_proj")  # [E, N, H]
+    if experts.has_post_expert_norm:
+        outer = experts.post_expert_norm(outer)
+    each = torch.arange(len(outer), device=hidden.device)[:, None, None]
+    weights = torch.where(top_k_index == each, top_k_weights, 0).sum(-1)[:, :, None].to(outer.dtype)  # [E, N, 1]
+    return torch.where(weights != 0, outer * weights, 0).sum(0)  # an expert that was not asked may overflow
+
+
 AttentionInterface.register(ATTENTION, masked_attention)
+ExpertsInterface.register(ATTENTION, all_experts)
 
 
 class GraphModule(torch.nn.Module):
@@ -76,11 +142,13 @@ class GraphModule(torch.nn.Module):
         """`vocabulary` [C] holds the token ids that become the columns of `logprobs`."""
         super().__init__()
         model.set_attn_implementation(ATTENTION)
-        self.body: torch.nn.Module = model.get_decoder()  # type: ignore[no-untyped-call]
-        self.head: torch.nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        model.set_experts_implementation(ATTENTION)
+        keep_frequencies(model)
+        self.model = model
         self.register_buffer("columns", torch.from_numpy(vocabulary.copy()), persistent=False)
         # of text: all rows of the head as they are
-        self.whole = np.array_equal(vocabulary, np.arange(len(matrix(self.head))))
+        self.whole = np.array_equal(vocabulary, np.arange(len(matrix(model.get_output_embeddings()))))  # type: ignore[no-untyped-call]
+        self.windows = windows(model.config)
 
     def forward(
         self,
@@ -98,17 +166,54 @@ class GraphModule(torch.nn.Module):
         Returns log-probabilities [B, R, C] in float32, then key and value [B, G, S + T, D] of every layer.
         """
         layers: list[Any] = [cache_layer(key, value) for key, value in zip(past[::2], past[1::2], strict=True)]
-        hidden = self.body(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=Cache(layers=[*layers]),
-            use_cache=True,
-        ).last_hidden_state  # [B, T, hidden]
-        logprobs = F.log_softmax(self.head(picked_rows(hidden, logit_rows)).float(), dim=-1)
+        with rows_alone(self.model.get_decoder(), logit_rows):  # type: ignore[no-untyped-call]
+            logits = self.model(
+                input_ids=input_ids,
+                attention_mask=self._masks(attention_mask, position_ids, slot_positions),
+                position_ids=position_ids,
+                past_key_values=Cache(layers=[*layers]),
+                use_cache=True,
+            ).logits  # [B, R, rows of the head]
+        logprobs = F.log_softmax(logits.float(), dim=-1)
         if not self.whole:
             logprobs = logprobs.index_select(-1, self.columns)
         return logprobs, *(tensor for layer in layers for tensor in (layer.keys, layer.values))
+
+    def _masks(
+        self, mask: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor | None
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """What its layers see: the mask, or where some look through a window, that of each type of layer."""
+        spans = set(self.windows)
+        if slots is None or spans == {None}:
+            return mask
+        (span,) = spans - {None}
+        near = positions[:, None, :, None] - slots[:, None, None, :] < span
+        through = torch.where(near, mask, torch.finfo(mask.dtype).min)
+        return {"full_attention": mask, "sliding_attention": through} if None in spans else through
+
+
+@contextmanager
+def rows_alone(body: torch.nn.Module, logit_rows: torch.Tensor) -> Iterator[None]:
+    """While a model runs, its body gives the hidden states of `logit_rows` [B, R] alone: what its head computes is
+    then of these, with all that an architecture does to its logits."""
+
+    def pick(_: torch.nn.Module, __: Any, output: Any) -> Any:
+        output.last_hidden_state = picked_rows(output.last_hidden_state, logit_rows)
+        return output
+
+    hook = body.register_forward_hook(pick)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def keep_frequencies(model: PreTrainedModel) -> None:
+    """Let rotary embeddings never ask how long a sequence is: within `context_of` their frequencies do not change."""
+    for module in model.modules():
+        kind = getattr(module, "rope_type", None)
+        if kind in BOUNDED_ROPE:
+            module.rope_type = "default"  # type: ignore[assignment]  # of the frequencies that it has
 
 
 def picked_rows(hidden: torch.Tensor, logit_rows: torch.Tensor) -> torch.Tensor:
@@ -145,7 +250,7 @@ def load_model(directory: Path, dtype: torch.dtype, config: PretrainedConfig | N
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # they come back in the report
             output_loading_info=True,
-            attn_implementation="sdpa",  # whatever config.json names: some are downloaded
+            attn_implementation=_attention(shape),  # whatever config.json names: some are downloaded
             generation_config=GenerationConfig(**token_settings(directory)),  # type: ignore[no-untyped-call]
         )
     except BaseException as error:
@@ -169,6 +274,12 @@ def load_model(directory: Path, dtype: torch.dtype, config: PretrainedConfig | N
         )
     torch.nn.Module.eval(model).requires_grad_(False)
     return model
+
+
+def _attention(shape: Decoder | EncoderDecoder) -> str:
+    """Which of transformers' own kinds of attention a checkpoint's architecture is loaded with: the faster it has."""
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(shape.model_type, "")
+    return "sdpa" if getattr(getattr(transformers, str(name), None), "_supports_sdpa", True) else "eager"
 
 
 class TorchCache(KVCache):
@@ -218,9 +329,7 @@ class TorchEngine(Engine):
         self._graph = GraphModule(model, vocabulary).to(model.device).eval()
         self.device = model.device
         self._threads = threads
-        config = model.config
-        self._layers = int(config.num_hidden_layers)
-        self._slot = (int(config.num_key_value_heads), 0, head_dim(config))
+        self._layers, self._slot = facts.layers, (facts.kv_heads, 0, facts.head_dim)
         self._dtype, self._slot_positions = DTYPES[precision], facts.slot_positions
 
     def new_cache(self, batch: int) -> TorchCache:

@@ -3,18 +3,21 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
+import transformers
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ..catalog.errors import EngineError, ExportError, is_fault, said
 from ..catalog.records import read_json
+from ..engines import encoder_decoder
 from ..engines.checkpoint_guard import CONFIG, SAVE_AGAIN, read_shape, weight_files
-from ..engines.decoder_facts import matrix
-from ..engines.encoder_decoder import context_of
+from ..engines.decoder_facts import BOUNDED_ROPE, context_of, matrix, ropes, windows
 from ..engines.generation import not_applied
 from ..engines.torch import DTYPES, load_model
 from .adapter import Adapter
@@ -22,9 +25,18 @@ from .hub import ADAPTER, origin
 from .quiet import quiet
 from .tokenizer import load_tokenizer
 
-ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM")
-ENCODER_DECODERS = ("T5ForConditionalGeneration", "MT5ForConditionalGeneration")
-STATIC_ROPE = ("default", "linear", "llama3", "yarn")
+# Which architectures work is found by trying (`parity`). These could pass it by chance, and be wrong later.
+REFUSED = {
+    "DogeForCausalLM": "its attention chooses for itself which tokens a token sees, whatever the mask says",
+    "GPTNeoForCausalLM": "its local attention counts slots of the cache, not positions, behind the mask's back",
+}
+READING = {"t5": "T5ForConditionalGeneration", "mt5": "MT5ForConditionalGeneration"}  # encoder-decoders, by model_type
+SUPPORTED = (
+    "Supported is any decoder-only architecture of transformers that passes the check of its exported graph, and of "
+    f"encoder-decoders {' and '.join(READING.values())}."
+)
+LAYER_TYPES = ("full_attention", "sliding_attention")
+STATIC_ROPE = ("default", "linear", "proportional", "llama3", "yarn")
 SHOWN = 5  # how many tokens a message names
 
 
@@ -73,14 +85,20 @@ class Checkpoint:
     def context(self) -> int:
         """Positions the model was made for; of an encoder-decoder, as many for a prompt as for what is decoded."""
         if self.config.is_encoder_decoder:
-            return context_of(self.config)
-        return int(self.config.max_position_embeddings)
+            return encoder_decoder.context_of(self.config)
+        return context_of(self.config)
 
     @property
     def notes(self) -> list[str]:
         """What to tell whoever exports it: settings of the checkpoint's that search does not apply."""
         settings = [f"{name}={value!r}" for name, value in not_applied(self.base).items()]
-        return [f"not applied of {self.base}'s settings of generation: {', '.join(settings)}"] if settings else []
+        notes = [f"not applied of {self.base}'s settings of generation: {', '.join(settings)}"] if settings else []
+        if self.context < self.config.max_position_embeddings:
+            notes.append(
+                f"the context is {self.context} of {self.config.max_position_embeddings} positions: beyond it the "
+                "model's RoPE changes with the sequence's length, and cached keys would be wrong"
+            )
+        return notes
 
     def load(self, precision: str, identifiers: Sequence[str]) -> PreTrainedModel:
         """The model with its weights in `precision`, adapters merged.
@@ -166,34 +184,36 @@ def load_config(file: Path) -> PretrainedConfig:
             if not is_fault(error):
                 raise
             raise ExportError(f"{file} is no valid configuration: {said(error)}. {SAVE_AGAIN}") from error
-    assert isinstance(config, PretrainedConfig)
+        assert isinstance(config, PretrainedConfig)
     if config.is_encoder_decoder:
         check_start(file.parent, config)
-    else:
+        return config
+    with as_export_error():
         check_positions(file.parent, config)
     return config
 
 
 def check_architecture(directory: Path, declared: Declared) -> None:
-    """Refuse models whose graph is not known to fulfil the contract, and code that comes with a checkpoint."""
-    known = (*ARCHITECTURES, *ENCODER_DECODERS)
-    supported = f"Supported are {', '.join(known)}."
+    """Refuse what is no model of transformers' own, and those that are known to go wrong without a sign of it."""
     names = declared.architectures or []
     if declared.auto_map is not None:
-        raise ExportError(f"{directory} brings its own code (auto_map in config.json), which is never run. {supported}")
-    if declared.is_encoder_decoder and not set(names) & set(ENCODER_DECODERS):
+        raise ExportError(f"{directory} brings its own code (auto_map in config.json), which is never run. {SUPPORTED}")
+    if declared.is_encoder_decoder and not set(names) & set(READING.values()):
         raise ExportError(
             f"{directory} is an encoder-decoder ({', '.join(names)}) of which it is not known how its graphs must be "
-            f"fed; of these, {' and '.join(ENCODER_DECODERS)} work. {supported}"
+            f"fed. {SUPPORTED}"
         )
-    if len(names) != 1 or names[0] not in known:
+    expected = {**MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, **READING}.get(declared.model_type or "")
+    if expected is None or len(names) != 1:
         got = ", ".join(names) or "no architecture in its config.json"
-        raise ExportError(f"{directory} is {got}, which cannot be exported. {supported}")
-    expected = names[0].removesuffix("ForCausalLM").removesuffix("ForConditionalGeneration").lower()
-    if declared.model_type != expected:
+        raise ExportError(f"{directory} is {got}, which cannot be exported. {SUPPORTED}")
+    if names[0] != expected:
         raise ExportError(
-            f"{directory / CONFIG} says model_type {declared.model_type!r} of a {names[0]}; expected {expected!r}."
+            f"{directory / CONFIG} says model_type {declared.model_type!r} of a {names[0]}; expected a {expected}. "
+            f"{SUPPORTED}"
         )
+    if names[0] in REFUSED:
+        raise ExportError(f"{directory} is a {names[0]}, which cannot be exported: {REFUSED[names[0]]}. {SUPPORTED}")
     if declared.transformers_weights is not None:
         raise ExportError(f"{directory / CONFIG} names its weights (transformers_weights). Save the model again.")
     if declared.quantization_config is not None:
@@ -215,34 +235,31 @@ def check_start(directory: Path, config: PretrainedConfig) -> None:
 
 
 def check_positions(directory: Path, config: PretrainedConfig) -> None:
-    """Refuse what a mask cannot express: windows that slide within the context, RoPE that depends on the length.
-
-    A window as long as the context never slides: it is removed from `config`.
-    """
-    context = config.max_position_embeddings
-    window = getattr(config, "sliding_window", None)
-    layer_types = getattr(config, "layer_types", None) or []
-    odd = sorted(set(layer_types) - {"full_attention", "sliding_attention"})
-    if odd:
-        raise ExportError(f"{directory} has attention layers of type {', '.join(odd)}; only full attention works.")
-    slides = window is not None and (not layer_types or "sliding_attention" in layer_types)
-    if slides and window < context:
+    """Refuse what masks and positions cannot express: attention of other kinds, biases by slot, unknown RoPE."""
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]
+    if getattr(config, "alibi", False) or "position_ids" not in signature(getattr(transformers, name).forward).parameters:
         raise ExportError(
-            f"{directory} attends through a sliding window of {window} positions, shorter than its context of "
-            f"{context}; a tree mask would silently switch the window off. If your prompts fit into the window, set "
-            f'"max_position_embeddings": {window} in config.json.'
+            f"{directory} is a {name} that takes no positions: it counts the slots of its cache (ALiBi), in which the "
+            f"tokens of a tree do not lie in order, or keeps a state instead of one. {SUPPORTED}"
         )
-    if window is not None:
-        config.sliding_window = None
-    if layer_types:
-        config.layer_types = ["full_attention"] * len(layer_types)
-    rope = config.rope_parameters or {}
-    nested = [value for value in rope.values() if isinstance(value, dict)]
-    changing = sorted({part.get("rope_type", "default") for part in nested or [rope]} - set(STATIC_ROPE))
-    if changing:
+    try:
+        context_of(config)
+    except EngineError as error:
+        raise ExportError(f"{directory / CONFIG}: {error}") from None
+    odd = sorted(set(getattr(config, "layer_types", None) or []) - set(LAYER_TYPES))
+    if odd:
         raise ExportError(
-            f"{directory} uses RoPE scaling {', '.join(changing)}, which changes with the sequence's length, so that "
-            f"cached keys would be wrong. Supported are {', '.join(STATIC_ROPE)}."
+            f"{directory} has layers of type {', '.join(odd)}; only attention to the whole context or through a "
+            "sliding window works."
+        )
+    if len(spans := set(windows(config)) - {None}) > 1:
+        raise ExportError(f"{directory} has windows of {', '.join(map(str, sorted(spans, key=str)))}; only one works.")
+    known = (*STATIC_ROPE, *BOUNDED_ROPE)
+    unknown = sorted({rope.get("rope_type", "default") for rope in ropes(config)} - set(known))
+    if unknown:
+        raise ExportError(
+            f"{directory} uses RoPE scaling {', '.join(unknown)}, which may change with the sequence's length, so that "
+            f"cached keys would be wrong. Supported are {', '.join(known)}."
         )
 
 

@@ -18,10 +18,11 @@ from transformers import PreTrainedModel
 
 from ..catalog.errors import ExportError
 from ..catalog.finite import are_logprobs
-from ..engines.attention_mask import MASK_TYPES
-from ..engines.bundle.facts import ENCODER
+from ..engines.bundle.facts import ENCODER, ModelFacts
+from ..engines.decoder_facts import model_facts
 from ..engines.encoder_decoder import context_of
 from .checkpoint import cast_parameters
+from .findings import Case
 from .parity import (
     SEED,
     Comparison,
@@ -36,14 +37,13 @@ from .parity import (
     refuse,
     size_of,
 )
+from .parity import Expected as ExpectedTrees
 from .quiet import quiet
-from .scenes import Scene, random_scene
-
-LONGEST = 24  # tokens of a prompt
+from .scenes import BATCH, ONE, TREE, Scene, random_scene
 
 
 @dataclass(frozen=True)
-class Case:
+class Reading:
     """Prompts, trees that are decoded behind them, and what the plain model says of both."""
 
     prompts: NDArray[np.int64]  # [B, P], padded at their ends
@@ -57,8 +57,8 @@ class Case:
 class Expected:
     """What the graphs are held against."""
 
-    architecture: str
-    cases: list[Case]
+    facts: ModelFacts
+    readings: dict[str, Reading]
     rng: np.random.Generator  # what is left to chance
 
 
@@ -80,13 +80,13 @@ def expected_of(model: PreTrainedModel, vocabulary: NDArray[np.int64], *, seed: 
     with quiet():
         model.set_attn_implementation("eager")
     rng = np.random.default_rng(seed)
-    cases = [_case(model, rng, batch, vocabulary) for batch in (1, 3)]
-    if not all(are_logprobs(case.truth.logprobs[case.scene.real]) for case in cases):
+    readings = {name: _reading(model, rng, batch, vocabulary) for name, batch in ((ONE, 1), (BATCH, 3))}
+    if not all(are_logprobs(each.truth.logprobs[each.scene.real]) for each in readings.values()):
         raise ExportError(
             f"The {type(model).__name__} itself gives NaN or infinity as a log-probability, even in float32: its "
             "weights are damaged. Mend the checkpoint, or export an earlier one."
         )
-    return Expected(type(model).__name__, cases, rng)
+    return Expected(model_facts(model), readings, rng)
 
 
 def compare_graphs(graph: Path, precision: str, expected: Expected) -> ParityReport:
@@ -95,6 +95,7 @@ def compare_graphs(graph: Path, precision: str, expected: Expected) -> ParityRep
     Raises `ExportError` with the largest difference, its place and the threshold.
     """
     differences: dict[tuple[str, str], Difference] = {}
+    cases: dict[str, list[Case]] = {}
     with tempfile.TemporaryDirectory(prefix=".parity.", dir=graph.parent) as scratch:
         folders = [Path(scratch) / part for part in ("decoder", "encoder")]
         for folder in folders:
@@ -102,25 +103,27 @@ def compare_graphs(graph: Path, precision: str, expected: Expected) -> ParityRep
         decoders = graphs_to_run(graph, precision, folders[0])
         encoders = graphs_to_run(graph.with_name(ENCODER), precision, folders[1])
         for run, path in decoders.items():
-            worst = [
+            compared = [
                 found
-                for case in expected.cases
-                for found in _compared(onnx_forward(encoders[run]), onnx_forward(path), case, run, expected.rng)
+                for name in expected.readings
+                for found in _compared(onnx_forward(encoders[run]), onnx_forward(path), expected, name, run)
             ]
+            worst, cases[run] = [found for found, _ in compared], [case for _, case in compared if case is not None]
             for kind in ("read", "logprobs", "present"):
                 differences[run, kind] = max((found[kind] for found in worst if kind in found), key=size_of)
-    refuse(differences, expected.architecture)
+    refuse(differences, cases, expected.facts.architecture)
     return ParityReport(differences)
 
 
-def _case(model: PreTrainedModel, rng: np.random.Generator, batch: int, vocabulary: NDArray[np.int64]) -> Case:
+def _reading(model: PreTrainedModel, rng: np.random.Generator, batch: int, vocabulary: NDArray[np.int64]) -> Reading:
     rows, context = len(model.lm_head.weight), context_of(model.config)
-    scene = random_scene(rng, batch, vocabulary, rows, context)
-    longest = min(LONGEST, context)
+    deepest = max(1, min(TREE, context - 6))
+    scene = random_scene(rng, deepest - rng.permutation(batch) * (deepest // 4), vocabulary, rows, context)
+    longest = min(TREE, context)
     lengths = longest - rng.permutation(batch) * (longest // 4)
     prompts = rng.integers(0, rows, (batch, longest))
     prompts[np.arange(longest) >= lengths[:, None]] = 0
-    return Case(prompts, lengths, scene, *_reference(model, prompts, lengths, scene, vocabulary))
+    return Reading(prompts, lengths, scene, *_reference(model, prompts, lengths, scene, vocabulary))
 
 
 def _reference(
@@ -158,23 +161,27 @@ def _reference(
 
 
 def _compared(
-    encode: Forward, decode: Forward, case: Case, run: str, rng: np.random.Generator
-) -> list[dict[str, Difference]]:
+    encode: Forward, decode: Forward, expected: Expected, name: str, run: str
+) -> list[tuple[dict[str, Difference], Case | None]]:
     """Largest differences: of what the encoder has read, and of a tree decoded in one call and in two."""
-    read, width = encode([case.prompts, case.lengths]), case.scene.tokens.shape[1]
-    there = np.arange(case.prompts.shape[1]) < case.lengths[:, None]
+    reading = expected.readings[name]
+    read, width = encode([reading.prompts, reading.lengths]), reading.scene.tokens.shape[1]
+    there = np.arange(reading.prompts.shape[1]) < reading.lengths[:, None]
     found = [
         largest(got.swapaxes(1, 2)[there], truth[there], f"what layer {number // 2} of the decoder reads of prompts")
-        for number, (got, truth) in enumerate(zip(read, case.read, strict=True))
+        for number, (got, truth) in enumerate(zip(read, reading.read, strict=True))
     ]
-    empty = [np.zeros((*array.shape[:2], 0, array.shape[3]), MASK_TYPES[run].dtype) for array in read]
-    asked = partial(_decoded, decode, case, read)
-    cuts = (0, width * 2 // 3)
-    trees = [compare(asked, case.scene, case.truth, cut, MASK_TYPES[run], empty, rng) for cut in cuts]
-    return [{"read": max(found, key=size_of)}, *trees]
+    trees = ExpectedTrees(expected.facts, {name: reading.scene}, {name: reading.truth}, expected.rng)
+    asked = partial(_decoded, decode, reading.lengths, read)
+    return [
+        ({"read": max(found, key=size_of)}, None),
+        *(compare(asked, trees, name, cuts, run) for cuts in ((), (width * 2 // 3,))),
+    ]
 
 
-def _decoded(decode: Forward, case: Case, read: Sequence[Any], inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+def _decoded(
+    decode: Forward, lengths: NDArray[np.int64], read: Sequence[Any], inputs: Sequence[NDArray[Any]]
+) -> list[NDArray[Any]]:
     """A call as `parity.compare` makes it, with what a decoder takes besides."""
-    tokens, depths, mask, rows, *past = inputs
-    return decode([tokens, depths, mask, rows, case.scene.depths[:, : mask.shape[3]], case.lengths, *past, *read])
+    tokens, positions, mask, rows, *past, slots = inputs
+    return decode([tokens, positions, mask, rows, slots, lengths, *past, *read])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..engines.bundle.facts import ModelFacts
 from ..engines.decoder_facts import model_facts
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, as_export_error
 from .encoder_decoder import export_graphs
 from .encoder_decoder_parity import comparison as comparison_of_graphs
 from .onnx import EXTERNAL_BYTES, export_graph
@@ -50,7 +50,8 @@ def export_model(
     folder.mkdir()
     progress(f"loading the {role}")
     model = source.load(settings.precision, trained)
-    facts = replace(model_facts(model), **source.origins)
+    with as_export_error():
+        facts = replace(model_facts(model), **source.origins)
     columns = np.arange(facts.vocabulary) if vocabulary is None else vocabulary
     if settings.checkpoints:
         progress(f"keeping a copy of the {role}'s checkpoint")

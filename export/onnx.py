@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from ..catalog.errors import ExportError
-from ..engines.decoder_facts import head_dim, needs_slot_positions
+from ..catalog.errors import ExportError, is_fault, said
+from ..engines.bundle.facts import ModelFacts
+from ..engines.decoder_facts import model_facts
 from ..engines.torch import GraphModule
 from ..graphs import EXTERNAL_BYTES as EXTERNAL_BYTES
 from ..graphs.files import Progress, save_graph
@@ -39,8 +40,11 @@ def export_graph(
     attention is replaced (`engines.torch.masked_attention`). Raises `ExportError` when the trace fixed an axis
     that the contract leaves open.
     """
+    facts = model_facts(model)
     module = GraphModule(model, vocabulary).eval()
-    traced = Traced(module, _example(model), _dynamic(model), *_axes(model, len(vocabulary)))
+    traced = Traced(
+        module, _example(facts, model.dtype), _dynamic(facts), *_axes(facts, len(vocabulary)), facts.architecture
+    )
     write_graph(traced, path, external_bytes=external_bytes, progress=progress)
 
 
@@ -53,30 +57,18 @@ class Traced:
     dynamic: tuple[object, ...]  # the open axes of these
     inputs: dict[str, Axes]
     outputs: dict[str, Axes]
+    architecture: str  # how errors name the model
 
 
 def write_graph(traced: Traced, path: Path, *, external_bytes: int, progress: Progress) -> None:
     """Trace a module and write its graph; see `export_graph`."""
-    inputs, outputs = traced.inputs, traced.outputs
     with quiet():
-        program = torch.onnx.export(
-            traced.module,
-            traced.example,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=traced.dynamic,
-            optimize=False,
-            verbose=False,
-        )
-        if program is None:
-            raise ExportError("torch.onnx.export returned no graph. Install torch 2.11 or later.")
+        program = _traced(traced)
         graph = program.model
         weights = list(graph.graph.initializers.values())
         program.optimize()
-        _name_axes(graph.graph.inputs, inputs)
-        _name_axes(graph.graph.outputs, outputs)
+        _name_axes(graph.graph.inputs, traced.inputs)
+        _name_axes(graph.graph.outputs, traced.outputs)
         _store_once(graph)
         passes.CommonSubexpressionEliminationPass()(graph)
         pick_rows_early(graph)
@@ -86,31 +78,55 @@ def write_graph(traced: Traced, path: Path, *, external_bytes: int, progress: Pr
             value.const_value = None  # onnxscript's rules keep hold of the last graph they saw, weights and all
 
 
-def _example(model: PreTrainedModel) -> tuple[object, ...]:
+def _traced(traced: Traced) -> torch.onnx.ONNXProgram:
+    """The module as PyTorch's exporter sees it. Raises `ExportError` where what it computes hangs on its inputs."""
+    try:
+        program = torch.onnx.export(
+            traced.module,
+            traced.example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(traced.inputs),
+            output_names=list(traced.outputs),
+            dynamic_shapes=traced.dynamic,
+            optimize=False,
+            verbose=False,
+        )
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        raise ExportError(
+            f"The {traced.architecture} cannot be written as a graph: {said(error)}. Its code does what depends on more "
+            "than the shapes of its inputs, or what ONNX has no operator for."
+        ) from error
+    if program is None:
+        raise ExportError("torch.onnx.export returned no graph. Install torch 2.11 or later.")
+    return program
+
+
+def _example(facts: ModelFacts, dtype: torch.dtype) -> tuple[object, ...]:
     """Inputs to trace with; every open axis has a size of its own, so that none is taken for another."""
     batch, length, past, rows = 2, 7, 5, 3
-    config = model.config
-    shape = (batch, config.num_key_value_heads, past, head_dim(config))
+    shape = (batch, facts.kv_heads, past, facts.head_dim)
     positions = torch.arange(past, past + length).repeat(batch, 1)
     return (
         torch.zeros(batch, length, dtype=torch.int64),
         positions,
-        torch.zeros(batch, 1, length, past + length, dtype=model.dtype),
+        torch.zeros(batch, 1, length, past + length, dtype=dtype),
         torch.arange(rows).repeat(batch, 1),
-        [torch.zeros(shape, dtype=model.dtype) for _ in range(2 * config.num_hidden_layers)],
-        *[torch.arange(past + length).repeat(batch, 1)] * needs_slot_positions(model),
+        [torch.zeros(shape, dtype=dtype) for _ in facts.cache_names],
+        *[torch.arange(past + length).repeat(batch, 1)] * facts.slot_positions,
     )
 
 
-def _dynamic(model: PreTrainedModel) -> tuple[object, ...]:
+def _dynamic(facts: ModelFacts) -> tuple[object, ...]:
     auto = torch.export.Dim.AUTO  # the only kind that accepts past + sequence as an axis
-    pair, cache = {0: auto, 1: auto}, [{0: auto, 2: auto}] * (2 * model.config.num_hidden_layers)
-    return pair, pair, {0: auto, 2: auto, 3: auto}, pair, cache, *[pair] * needs_slot_positions(model)
+    pair, cache = {0: auto, 1: auto}, [{0: auto, 2: auto} for _ in facts.cache_names]
+    return pair, pair, {0: auto, 2: auto, 3: auto}, pair, cache, *[pair] * facts.slot_positions
 
 
-def _axes(model: PreTrainedModel, columns: int) -> tuple[dict[str, Axes], dict[str, Axes]]:
+def _axes(facts: ModelFacts, columns: int) -> tuple[dict[str, Axes], dict[str, Axes]]:
     """The contract: every input and every output with its axes."""
-    config = model.config
     inputs: dict[str, Axes] = {
         "input_ids": ("batch", "sequence"),
         "position_ids": ("batch", "sequence"),
@@ -118,12 +134,10 @@ def _axes(model: PreTrainedModel, columns: int) -> tuple[dict[str, Axes], dict[s
         "logit_rows": ("batch", "rows"),
     }
     outputs: dict[str, Axes] = {"logprobs": ("batch", "rows", columns)}
-    heads, width = int(config.num_key_value_heads), head_dim(config)
-    for layer in range(config.num_hidden_layers):
-        for part in ("key", "value"):
-            inputs[f"past_key_values.{layer}.{part}"] = ("batch", heads, "past", width)
-            outputs[f"present.{layer}.{part}"] = ("batch", heads, "past+sequence", width)
-    if needs_slot_positions(model):
+    for name in facts.cache_names:
+        inputs[f"past_key_values.{name}"] = ("batch", facts.kv_heads, "past", facts.head_dim)
+        outputs[f"present.{name}"] = ("batch", facts.kv_heads, "past+sequence", facts.head_dim)
+    if facts.slot_positions:
         inputs["slot_positions"] = ("batch", "past+sequence")
     return inputs, outputs
 

@@ -1,33 +1,37 @@
 """The proof that a graph computes what the Hugging Face model computes.
 
 Token trees are packed behind prompts of unequal lengths, with padding anywhere, and go through the
-graph with a tree mask; the model reads each root-to-leaf path the ordinary way, as a sequence of its
-own and with Transformers' own attention, so that an error in our wrapper shows as well. The model may
-be gone when the graph runs: memory then holds the weights once.
+graph with a tree mask, in one call and in several on what those before have cached; the model reads each
+root-to-leaf path the ordinary way, as a sequence of its own and with Transformers' own attention, so that an
+error in our wrapper shows as well. One prompt is longer than any window, one lies at the end of the context.
+The model may be gone when the graph runs: memory then holds the weights once.
 """
 
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from ..catalog.errors import EngineError, ExportError
 from ..catalog.finite import are_logprobs
-from ..engines.attention_mask import MASK_TYPES, MaskType
-from ..engines.decoder_facts import head_dim, matrix
+from ..engines.attention_mask import MASK_TYPES
+from ..engines.bundle.facts import ModelFacts
+from ..engines.decoder_facts import model_facts, windows
 from ..engines.registry import whole_library
 from ..engines.torch import torch_threads
 from ..graphs.lift import lift_graph
 from .checkpoint import cast_parameters
+from .findings import Case, finding
 from .quiet import quiet
-from .scenes import Scene, random_scene
+from .scenes import LONG, LONG_ONE, Scene, scenes_for
 
 Forward = Callable[[Sequence[NDArray[Any]]], list[NDArray[Any]]]  # the graph's inputs, in their order
 
@@ -39,12 +43,14 @@ Comparison = Callable[[Path, str], "ParityReport"]  # of a graph of a precision
 # trained models, 1e-2 on random ones with logits far apart.
 TOLERANCE = {"fp32": 1e-4, "fp16": 5e-2}
 SEED = 20410
+KEPT = 32  # tokens of a long path whose logits the model computes: a vocabulary may be large
+MOST_ROWS = 48  # of logits that a call of the graph computes
 SMALL = 50_000_000  # parameters below which a few tokens are too little work to share between threads
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What the plain model says; undefined in padding."""
+    """What the plain model says; NaN in padding, and where a long prompt's logits are not asked for."""
 
     logprobs: NDArray[np.float32]  # [B, T, C]
     presents: list[NDArray[np.float32]]  # key, value of every layer: [B, T, G, D]
@@ -54,18 +60,15 @@ class Reference:
 class Expected:
     """What a graph is held against."""
 
-    architecture: str
-    layers: int
-    kv_heads: int
-    head_dim: int
-    scenes: list[Scene]
-    references: list[Reference]  # of the scenes
+    facts: ModelFacts
+    scenes: dict[str, Scene]
+    references: dict[str, Reference]  # of the scenes
     rng: np.random.Generator  # what is left to chance
 
     def empty_past(self, scene: Scene, precision: str) -> list[NDArray[Any]]:
         """Keys and values [B, G, 0, D] of an empty cache."""
-        shape = (len(scene.tokens), self.kv_heads, 0, self.head_dim)
-        return [np.zeros(shape, MASK_TYPES[precision].dtype)] * (2 * self.layers)
+        shape = (len(scene.tokens), self.facts.kv_heads, 0, self.facts.head_dim)
+        return [np.zeros(shape, MASK_TYPES[precision].dtype)] * len(self.facts.cache_names)
 
 
 @dataclass(frozen=True)
@@ -107,49 +110,58 @@ def comparison(model: PreTrainedModel, vocabulary: NDArray[np.int64]) -> Compari
 def expected_of(model: PreTrainedModel, vocabulary: NDArray[np.int64], *, seed: int = SEED) -> Expected:
     """What a model says of some token trees.
 
-    Leaves `model` in float32 (same rounded weights) and with eager attention. Raises `ExportError` where the model
+    Leaves `model` in float32 (same rounded weights) and with its own attention. Raises `ExportError` where the model
     itself computes what is no number.
     """
     cast_parameters(model, torch.float32)
     with quiet():
         model.set_attn_implementation("eager")
-    rng, config = np.random.default_rng(seed), model.config
-    rows, context = len(matrix(model.lm_head)), int(config.max_position_embeddings)
-    scenes = [random_scene(rng, batch, vocabulary, rows, context) for batch in (1, 3)]
-    references = [reference(model, scene, vocabulary) for scene in scenes]
-    if not all(are_logprobs(truth.logprobs[scene.real]) for scene, truth in zip(scenes, references, strict=True)):
-        raise ExportError(
-            f"The {type(model).__name__} itself gives NaN or infinity as a log-probability, even in float32: its "
-            "weights are damaged. Mend the checkpoint, or export an earlier one."
-        )
-    return Expected(
-        type(model).__name__, int(config.num_hidden_layers), int(config.num_key_value_heads), head_dim(config),
-        scenes, references, rng,
-    )  # fmt: skip
+        model.set_experts_implementation("eager")
+    rng, facts = np.random.default_rng(seed), model_facts(model)
+    window = max((span or 0 for span in windows(model.config)), default=0)
+    scenes = scenes_for(rng, vocabulary, facts.vocabulary, facts.context, window)
+    references = {name: reference(model, facts, scene, vocabulary) for name, scene in scenes.items()}
+    for name, scene in scenes.items():
+        known = scene.real & ~np.isnan(references[name].presents[0][..., 0, 0])
+        if name != LONG_ONE and not are_logprobs(references[name].logprobs[known]):
+            raise ExportError(
+                f"The {facts.architecture} itself gives NaN or infinity as a log-probability, even in float32: its "
+                "weights are damaged. Mend the checkpoint, or export an earlier one."
+            )
+    return Expected(facts, scenes, references, rng)
 
 
 def compare_graph(graph: Path, precision: str, expected: Expected) -> ParityReport:
     """Compare an exported graph with what its model said.
 
-    Raises `ExportError` with the largest difference, its place and the threshold.
+    Raises `ExportError` with the largest difference, its place and the threshold, and what it looks like.
     """
     differences: dict[tuple[str, str], Difference] = {}
+    cases: dict[str, list[Case]] = {}
     with tempfile.TemporaryDirectory(prefix=".parity.", dir=graph.parent) as scratch:
         for run, path in graphs_to_run(graph, precision, Path(scratch)).items():
             forward = onnx_forward(path)
-            worst = [
-                compare(forward, scene, truth, cut, MASK_TYPES[run], expected.empty_past(scene, run), expected.rng)
-                for scene, truth in zip(expected.scenes, expected.references, strict=True)
-                for cut in (0, scene.tokens.shape[1] * 2 // 3)
+            compared = [
+                compare(forward, expected, name, cuts, run)
+                for name, scene in expected.scenes.items()
+                for cuts in _cuts(name, scene.tokens.shape[1])
             ]
             del forward  # one set of weights at a time
+            cases[run] = [case for _, case in compared]
             for kind in ("logprobs", "present"):
-                differences[run, kind] = max((found[kind] for found in worst), key=size_of)
-    refuse(differences, expected.architecture)
+                differences[run, kind] = max((found[kind] for found, _ in compared), key=size_of)
+    refuse(differences, cases, expected.facts.architecture)
     return ParityReport(differences)
 
 
-def refuse(differences: dict[tuple[str, str], Difference], architecture: str) -> None:
+def _cuts(name: str, width: int) -> list[tuple[int, ...]]:
+    """Where a scene's slots are cut into calls: not at all, and once; a long one also behind a first small part."""
+    return [(), (width // 3, width - 8)] if name == LONG_ONE else [(), (width * 2 // 3,)]
+
+
+def refuse(
+    differences: dict[tuple[str, str], Difference], cases: dict[str, list[Case]], architecture: str
+) -> None:
     """Raise `ExportError` where a difference is larger than is allowed."""
     for (run, kind), difference in sorted(differences.items(), key=lambda found: found[0][0] != "fp32"):
         if not difference.relative <= TOLERANCE[run]:  # also NaN
@@ -160,10 +172,11 @@ def refuse(differences: dict[tuple[str, str], Difference], architecture: str) ->
                     "fp32."
                 )
             raise ExportError(
-                f"The exported graph differs from the {architecture} it was made from: {kind} by "
-                f"{difference.absolute:.3g} ({difference.relative:.3g} of the scale; at most {TOLERANCE[run]:g} is "
-                f"allowed in {run}), in {difference.where}. The export is given up. This is a fault of the exporter "
-                "or of these versions of torch, transformers and onnxruntime: please report it with them."
+                f"The exported graph differs from the {architecture} it was made from. {finding(cases[run])}. Most of "
+                f"all {kind} by {difference.absolute:.3g} ({difference.relative:.3g} of the scale; at most "
+                f"{TOLERANCE[run]:g} is allowed in {run}), in {difference.where}. The export is given up. Either the "
+                "architecture does what such a graph cannot, or it is a fault of the exporter or of these versions of "
+                "torch, transformers and onnxruntime: please report it with them."
             )
 
 
@@ -181,65 +194,88 @@ def size_of(difference: Difference) -> float:
     return np.inf if np.isnan(difference.relative) else difference.relative
 
 
-def reference(model: PreTrainedModel, scene: Scene, vocabulary: NDArray[np.int64]) -> Reference:
+def reference(model: PreTrainedModel, facts: ModelFacts, scene: Scene, vocabulary: NDArray[np.int64]) -> Reference:
     """Every root-to-leaf path through the plain model, each a sequence of its own; those of a tree in one call.
 
     Shorter ones are filled up behind their ends, which no token in front of them sees.
     """
     batch, width = scene.tokens.shape
-    config = model.config
-    shape = (batch, width, int(config.num_key_value_heads), head_dim(config))
+    shape = (batch, width, facts.kv_heads, facts.head_dim)
     logprobs = np.full((batch, width, len(vocabulary)), np.nan, np.float32)
-    presents = [np.full(shape, np.nan, np.float32) for _ in range(2 * config.num_hidden_layers)]
+    presents = [np.full(shape, np.nan, np.float32) for _ in facts.cache_names]
     columns = torch.from_numpy(vocabulary)
-    threads = 1 if model.num_parameters() < SMALL else 0
+    threads = 1 if model.num_parameters() < SMALL and width < LONG else 0
     for b in range(batch):
         paths = [scene.path(b, leaf) for leaf in scene.leaves(b)]
         tokens = np.zeros((len(paths), max(map(len, paths))), np.int64)
         for row, path in zip(tokens, paths, strict=True):
             row[: len(path)] = scene.tokens[b, path]
         with torch.inference_mode(), torch_threads(threads):
-            output = model(input_ids=torch.from_numpy(tokens), use_cache=True)
-            tensors = [t for layer in output.past_key_values.layers for t in (layer.keys, layer.values)]
+            logits, tensors = _asked(model, tokens, scene.start)
+            first = tokens.shape[1] - logits.shape[1]  # of a long path only the last ones have logits
             for i, path in enumerate(paths):
-                row = output.logits[i, : len(path)].float().log_softmax(-1)[:, columns]
-                logprobs[b, path] = row.numpy()
+                row = logits[i, : len(path) - first].float().log_softmax(-1)[:, columns]
+                logprobs[b, path[first:]] = row.numpy()
                 for present, tensor in zip(presents, tensors, strict=True):
                     present[b, path] = tensor[i, :, : len(path)].transpose(0, 1).float().numpy()
     return Reference(logprobs, presents)
 
 
+def _asked(
+    model: PreTrainedModel, tokens: NDArray[np.int64], start: int
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Logits of the last tokens, and key and value of every layer, of sequences [N, T] that begin at a position."""
+    length = tokens.shape[1]
+    settings: dict[str, Any] = {"logits_to_keep": KEPT} if length > LONG else {}
+    if start:
+        settings["position_ids"] = torch.arange(start, start + length).repeat(len(tokens), 1)
+    cache = DynamicCache()  # whatever windows its layers have: it keeps all
+    output = model(input_ids=torch.from_numpy(tokens), past_key_values=cache, use_cache=True, **settings)
+    return output.logits, [t for layer in output.past_key_values.layers for t in (layer.keys, layer.values)]
+
+
 def compare(
-    forward: Forward,
-    scene: Scene,
-    expected: Reference,
-    cut: int,
-    mask_type: MaskType,
-    past: list[NDArray[Any]],
-    rng: np.random.Generator,
-) -> dict[str, Difference]:
-    """Largest differences of a scene run in one call (cut 0), or in two: the first `cut` slots, then the rest."""
+    forward: Forward, expected: Expected, name: str, cuts: Sequence[int], run: str
+) -> tuple[dict[str, Difference], Case]:
+    """Largest differences of a scene, its slots cut into calls, and which of them are too large."""
+    scene, truth, mask_type, rng = expected.scenes[name], expected.references[name], MASK_TYPES[run], expected.rng
     batch, width = scene.tokens.shape
-    case = f"batch {batch}, {width - cut} tokens on {cut} cached"
-    for start, stop in [(0, width)] if cut == 0 else [(0, cut), (cut, width)]:
-        rows = rng.permuted(np.tile(np.arange(start, stop), (batch, 1)), axis=1)[:, : (stop - start) * 3 // 4]
+    requests, bounds = np.arange(batch)[:, None], [0, *cuts, width]
+    past = expected.empty_past(scene, run)
+    for start, stop in pairwise(bounds):
+        count = min(stop - start, MOST_ROWS)
+        rows = rng.permuted(np.tile(np.arange(stop - count, stop), (batch, 1)), axis=1)[:, : -(-count * 3 // 4)]
         visible = scene.sees[:, None, start:stop, :stop]
         mask = np.where(visible, 0, mask_type.hidden).astype(mask_type.dtype)
-        logprobs, *past = forward([scene.tokens[:, start:stop], scene.depths[:, start:stop], mask, rows - start, *past])
-    requests = np.arange(batch)[:, None]
-    real = scene.real[requests, rows]
-    found = {"logprobs": largest(logprobs[real], expected.logprobs[requests, rows][real], f"logprobs ({case})")}
+        where = [scene.positions[:, :stop]] * expected.facts.slot_positions
+        logprobs, *past = forward(
+            [scene.tokens[:, start:stop], scene.positions[:, start:stop], mask, rows - start, *past, *where]
+        )
+    case = f"{name}, batch {batch}, {width - start} tokens on {start} cached"
+    known = scene.real[requests, rows] & ~np.isnan(truth.logprobs[requests, rows, 0])
+    wrong = np.zeros((batch, width), bool)
+    own, right = logprobs[known], truth.logprobs[requests, rows][known]
+    found = {"logprobs": largest(own, right, f"logprobs ({case})")}
+    if own.shape == right.shape:
+        wrong[(requests + 0 * rows)[known], rows[known]] |= _beyond(own, right, TOLERANCE[run])
     if not np.isfinite(logprobs).all():
         found["logprobs"] = Difference(np.inf, np.inf, f"logprobs ({case}) are not finite")
-    names = [f"present.{layer}.{part} ({case})" for layer in range(len(past) // 2) for part in ("key", "value")]
-    found["present"] = max(
-        (
-            largest(got.swapaxes(1, 2)[scene.real], present[scene.real], name)
-            for got, present, name in zip(past, expected.presents, names, strict=True)
-        ),
-        key=size_of,
-    )
-    return found
+    found["present"] = Difference(0.0, 0.0, "")
+    for tensor, present, cached in zip(past, truth.presents, expected.facts.cache_names, strict=True):
+        keys = tensor.swapaxes(1, 2)
+        most = largest(keys[scene.real], present[scene.real], f"present.{cached} ({case})")
+        found["present"] = max(found["present"], most, key=size_of)
+        if keys.shape == present.shape:
+            wrong[scene.real] |= _beyond(keys[scene.real], present[scene.real], TOLERANCE[run])
+    return found, Case(name, scene, len(bounds) - 1, wrong)
+
+
+def _beyond(got: NDArray[Any], expected: NDArray[np.float32], tolerance: float) -> NDArray[np.bool_]:
+    """[N]: whether a slot's numbers [N, ...] differ by more than the tolerance; NaN does."""
+    axes = tuple(range(1, expected.ndim))
+    scale = max(1.0, float(np.abs(expected).max(initial=0)))
+    within: NDArray[np.bool_] = np.abs(got.astype(np.float32) - expected).max(axis=axes) <= tolerance * scale
+    return ~within
 
 
 def largest(got: NDArray[Any], expected: NDArray[np.float32], name: str) -> Difference:

@@ -1,9 +1,13 @@
 """Token trees at random, packed behind prompts, that an exported graph and its model are asked about."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+TREE, FEW = 24, 8  # tokens of a prompt with a tree behind it
+LONG, LONGEST = 256, 4608  # tokens of a long prompt: at least, and whatever windows a model has
+ONE, BATCH, LONG_ONE, FAR = "a tree", "a batch of trees", "a long sequence", "the end of the context"
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,13 @@ class Scene:
     parents: NDArray[np.int64]  # [B, T] slot of the parent; -1 at a root, -2 in padding
     depths: NDArray[np.int64]  # [B, T]
     sees: NDArray[np.bool_]  # [B, T, T] slot i sees slot j: itself and its ancestors
+    prompts: NDArray[np.int64]  # [B]: tokens before the first branch
+    start: int = 0  # position of the roots
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """[B, T]."""
+        return self.depths + self.start
 
     @property
     def real(self) -> NDArray[np.bool_]:
@@ -33,12 +44,34 @@ class Scene:
         return [slot for slot in np.flatnonzero(self.real[request]).tolist() if slot not in inner]
 
 
-def random_scene(rng: np.random.Generator, batch: int, vocabulary: NDArray[np.int64], rows: int, context: int) -> Scene:
-    """Prompts of unequal lengths, each with a branching tree behind it, spread over padded slots."""
-    longest = max(min(24, context - 6), 1)
-    prompts = longest - rng.permutation(batch) * (longest // 4)
-    branches = 10
-    width = longest + branches + 5
+def scenes_for(
+    rng: np.random.Generator, vocabulary: NDArray[np.int64], rows: int, context: int, window: int
+) -> dict[str, Scene]:
+    """What a model is asked about, by what it is there to find.
+
+    vocabulary: the catalog's tokens; rows: of the head; window: the longest that is shorter than the context, or 0.
+    """
+    longest = max(1, min(TREE, context - 6))
+    past_windows = max(1, min(max(LONG, window + TREE), LONGEST, context - 6))
+    far = random_scene(rng, np.array([min(FEW, longest)]), vocabulary, rows, context, branches=5)
+    return {
+        ONE: random_scene(rng, np.array([longest]), vocabulary, rows, context),
+        BATCH: random_scene(rng, longest - rng.permutation(3) * (longest // 4), vocabulary, rows, context),
+        LONG_ONE: random_scene(rng, np.array([past_windows]), vocabulary, rows, context, branches=4),
+        FAR: replace(far, start=max(0, context - 1 - int(far.depths.max()))),
+    }
+
+
+def random_scene(
+    rng: np.random.Generator,
+    prompts: NDArray[np.int64],
+    vocabulary: NDArray[np.int64],
+    rows: int,
+    context: int,
+    branches: int = 10,
+) -> Scene:
+    """Prompts of these lengths, each with a branching tree behind it, spread over padded slots."""
+    batch, width = len(prompts), int(prompts.max()) + branches + 5
     tokens = rng.choice(vocabulary, (batch, width))
     anything = rng.random((batch, width)) < 0.3  # also tokens that are not the catalog's
     tokens[anything] = rng.integers(0, rows, anything.sum())
@@ -56,4 +89,4 @@ def random_scene(rng: np.random.Generator, batch: int, vocabulary: NDArray[np.in
             parent = slots[i - 1] if i < prompt else rng.choice(open_slots)
             parents[b, slot], depths[b, slot] = parent, depths[b, parent] + 1
             sees[b, slot] |= sees[b, parent]
-    return Scene(tokens.astype(np.int64), parents, depths, sees)
+    return Scene(tokens.astype(np.int64), parents, depths, sees, prompts)

@@ -172,6 +172,12 @@ class LoraDecoder(Source):
         ids: list[int] = []
         if not is_text(tokenizer, catalog):
             ids = sorted(tokenizer.get_vocab()[token] for token in catalog.tokens)
+        names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+        if missing := [name for name in ("embed_tokens", *PROJECTIONS) if name not in names]:
+            raise OptionError(
+                f"{self.directory} is a {type(model).__name__}, which has no {', '.join(missing)}; LoRA here adapts "
+                "decoders that have. Train the whole model: leave --lora out."
+            )
         modules = ["embed_tokens"] if model.config.tie_word_embeddings else ["embed_tokens", "lm_head"]
         config = LoraConfig(
             r=self.rank, lora_alpha=2 * self.rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM",

@@ -16,6 +16,7 @@ from ...catalog.files import check_replaceable
 from ...catalog.histories.dataset import Dataset
 from ...catalog.identifiers import Warn
 from ...catalog.prompts.options import PromptOptions
+from ...engines.decoder_facts import context_of
 from ...export.quiet import quiet
 from ...export.trained import TRAINING, Given, Trained, as_trained
 from .budget import TrainingBudget, chosen_settings
@@ -99,7 +100,7 @@ def train(
         tokenizer = source.tokenizer(dataset.catalog, text)
         form = Format.compile(tokenizer, dataset.catalog, options, warn)
         model = source.model(tokenizer, dataset.catalog, form.longest, seed)
-    check_context(int(model.config.max_position_embeddings), form.longest, options.history_length)
+    check_context(context_of(model.config), form.longest, options.history_length)
     settings = settle(source, hidden_width(model), chosen)
     histories, held_out, validated_on = split(dataset, seed)
     rows = held_out_rows(held_out, form)

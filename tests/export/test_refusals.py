@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from specbeam.catalog.errors import ExportError, SpecBeamError
+from specbeam.engines.decoder_facts import windows
 from specbeam.export import export_bundle
 from specbeam.export.checkpoint import Checkpoint
 from tiny_models import (
@@ -35,26 +36,19 @@ def edit_config(directory: Path, **changes: Any) -> None:
     ("changes", "reason"),
     [
         ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "model_type 'llama' of a T5For"),
-        ({"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel.*Supported are LlamaForCausalLM, Qwen2ForCausalLM"),
+        ({"architectures": ["GPT2LMHeadModel"]}, "says model_type 'llama' of a GPT2LMHeadModel; expected a LlamaFor"),
+        ({"architectures": ["DogeForCausalLM"], "model_type": "doge"}, "chooses for itself which tokens a token sees"),
+        ({"architectures": ["ViTModel"], "model_type": "vit"}, "is ViTModel, which cannot be exported. Supported is any"),
+        ({"layer_types": ["full_attention", "chunked_attention"]}, "layers of type chunked_attention; only"),
         ({"architectures": "absent"}, "no architecture"),
         ({"auto_map": {"AutoModel": "evil.Model"}}, "its own code"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantised .gptq."),
-        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "RoPE scaling dynamic"),
     ],
 )
 def test_configurations_that_are_refused(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
     checkpoint = tiny_checkpoint(tmp_path / "target")
     edit_config(checkpoint, **changes)
     with pytest.raises(ExportError, match=reason):
-        Checkpoint.open(checkpoint)
-
-
-def test_longrope_is_refused(tmp_path: Path) -> None:
-    factors = [1.0] * 4
-    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": factors, "long_factor": factors, "factor": 2.0}
-    checkpoint = tiny_checkpoint(tmp_path / "target")
-    edit_config(checkpoint, rope_parameters=rope | {"original_max_position_embeddings": 64})
-    with pytest.raises(ExportError, match="RoPE scaling longrope"):
         Checkpoint.open(checkpoint)
 
 
@@ -83,31 +77,18 @@ def test_static_rope_scaling_is_exported(tmp_path: Path, index: Path, rope: dict
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "refused"),
+    ("kind", "settings", "expected"),
     [
-        ("mistral", {"sliding_window": 64}, True),
-        ("mistral", {"sliding_window": 128}, False),
-        ("qwen2", {"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 1}, True),
-        ("qwen3", {"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 0}, True),
-        ("qwen2", {"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 2}, False),
-        ("qwen2", {"sliding_window": 64, "use_sliding_window": False}, False),
+        ("mistral", {"sliding_window": 64}, [64, 64]),
+        ("mistral", {"sliding_window": 128}, [None, None]),  # as long as the context: it never slides
+        ("qwen2", {"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 1}, [None, 64]),
+        ("qwen3", {"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 2}, [None, None]),
+        ("qwen2", {"sliding_window": 64, "use_sliding_window": False}, [None, None]),
     ],
 )
-def test_sliding_windows(tmp_path: Path, kind: str, settings: dict[str, Any], refused: bool) -> None:
+def test_sliding_windows(tmp_path: Path, kind: str, settings: dict[str, Any], expected: list[int | None]) -> None:
     checkpoint = tiny_checkpoint(tmp_path / "target", kind, **settings)
-    if refused:
-        with pytest.raises(ExportError, match=r'window of 64 .* context of 128.*"max_position_embeddings": 64'):
-            Checkpoint.open(checkpoint)
-        edit_config(checkpoint, max_position_embeddings=64)  # the remedy
-    assert Checkpoint.open(checkpoint).config.sliding_window is None
-
-
-def test_a_window_as_long_as_the_context_is_exported(tmp_path: Path, index: Path) -> None:
-    checkpoint = tiny_checkpoint(
-        tmp_path / "target", "mistral", sliding_window=40, max_position_embeddings=40, num_hidden_layers=1
-    )
-    export_bundle(checkpoint, None, index, None, tmp_path / "bundle")
-    assert json.loads((tmp_path / "bundle/target/checkpoint/config.json").read_text())["sliding_window"] is None
+    assert windows(Checkpoint.open(checkpoint).config) == expected
 
 
 def rewrite_weights(directory: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:

@@ -176,7 +176,7 @@ def catalog_of_another_model(tiny: Tiny, folder: Path) -> list[object]:
 def unsupported(tiny: Tiny, folder: Path) -> list[object]:
     checkpoint = shutil.copytree(tiny.target, folder / "gpt")
     config = json.loads((checkpoint / "config.json").read_text())
-    (checkpoint / "config.json").write_text(json.dumps(config | {"architectures": ["GPT2LMHeadModel"]}))
+    (checkpoint / "config.json").write_text(json.dumps(config | {"architectures": ["GPTNeoForCausalLM"], "model_type": "gpt_neo"}))
     return ["--target", checkpoint]
 
 
@@ -187,7 +187,7 @@ def unsupported(tiny: Tiny, folder: Path) -> list[object]:
         (catalog_without_ends, ["1 identifiers are the beginning of others", "Export with --end-token auto"]),
         (catalog_cut, ["index.json, line 2, column", "not valid JSON", "Is the file complete?"]),
         (catalog_of_another_model, ["1 of the catalog's 2 tokens are not in the tokenizer's vocabulary: '<q_9>'. Add"]),
-        (unsupported, ["gpt", "GPT2LMHeadModel", "Supported are LlamaForCausalLM, "]),
+        (unsupported, ["gpt", "GPTNeoForCausalLM", "counts slots", "Supported is any decoder-only architecture"]),
         (lambda tiny, folder: ["--catalog", folder / "absent.json"], ["absent.json: cannot be read", "Check the path"]),
         (lambda tiny, folder: ["--target", folder / "absent"], ["absent has no config.json", "save_pretrained"]),
         (lambda tiny, folder: ["--items", tiny.target / "model.safetensors"], ["model.safetensors"]),
