@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, final
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..catalog.errors import OptionError
@@ -49,8 +50,8 @@ class TargetLayers(Source):
         body = model.get_decoder()  # type: ignore[no-untyped-call]
         if not isinstance(getattr(body, "layers", None), torch.nn.ModuleList):
             raise OptionError(
-                f"{self.target} is a {type(model).__name__}, whose layers cannot be taken one by one. Give a draft of its "
-                "own with --draft."
+                f"{self.target} is a {type(model).__name__}, whose layers cannot be taken one by one. Give a draft of "
+                "its own with --draft."
             )
         body.layers = body.layers[: self.layers]
         model.config.num_hidden_layers = self.layers

@@ -55,6 +55,8 @@ def quantize(
     fold_weights(model)
     products = weighted_matmuls(model)
     _check_graph(graph, model, products, exclude)
+    others = {node.name for node in model.graph if node.op_type == "MatMul"} - {node.name for node in products}
+    exclude = [*exclude, *sorted(str(name) for name in others)]  # attention that is written out, experts: no matrices
     with temporary_directory(output) as folder:
         result = folder / "quantized" / output.name
         result.parent.mkdir()

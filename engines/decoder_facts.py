@@ -72,8 +72,8 @@ def cache_shape(model: PreTrainedModel) -> tuple[int, int, int]:
     shapes = {tuple(tensor.shape) for layer in layers for tensor in (layer.keys, layer.values)}
     if len(shapes) != 1 or len(shape := next(iter(shapes))) != 4 or (shape[0], shape[2]) != (1, 2):
         raise EngineError(
-            f"{name} keeps keys and values of the shapes {', '.join(map(str, sorted(shapes)))} for two tokens; expected "
-            "one shape [1, heads, 2, width] of all its layers."
+            f"{name} keeps keys and values of the shapes {', '.join(map(str, sorted(shapes)))} for two tokens; "
+            "expected one shape [1, heads, 2, width] of all its layers."
         )
     return len(layers), int(shape[1]), int(shape[3])
 

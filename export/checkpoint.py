@@ -237,7 +237,10 @@ def check_start(directory: Path, config: PretrainedConfig) -> None:
 def check_positions(directory: Path, config: PretrainedConfig) -> None:
     """Refuse what masks and positions cannot express: attention of other kinds, biases by slot, unknown RoPE."""
     name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]
-    if getattr(config, "alibi", False) or "position_ids" not in signature(getattr(transformers, name).forward).parameters:
+    if (
+        getattr(config, "alibi", False)
+        or "position_ids" not in signature(getattr(transformers, name).forward).parameters
+    ):
         raise ExportError(
             f"{directory} is a {name} that takes no positions: it counts the slots of its cache (ALiBi), in which the "
             f"tokens of a tree do not lie in order, or keeps a state instead of one. {SUPPORTED}"

@@ -51,8 +51,8 @@ def finding(cases: Sequence[Case]) -> str:
         return "Right in a batch of one, wrong beside prompts of other lengths: padding is seen"
     if not any(case.in_prompt for case in failed):
         return (
-            "Right in whole sequences, wrong in the trees behind them: tokens see others than their ancestors, or their "
-            "positions are the slots they lie in"
+            "Right in whole sequences, wrong in the trees behind them: tokens see others than their ancestors, or "
+            "their positions are the slots they lie in"
         )
     first = min(case.first for case in failed if case.name != FAR)
     return "Wrong from the first token on" if first == 0 else f"Right up to position {first - 1}, wrong from there on"

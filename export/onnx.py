@@ -17,6 +17,7 @@ from ..engines.decoder_facts import model_facts
 from ..engines.torch import GraphModule
 from ..graphs import EXTERNAL_BYTES as EXTERNAL_BYTES
 from ..graphs.files import Progress, save_graph
+from ..graphs.plain_products import plain_products
 from ..graphs.wanted_rows import pick_rows_early
 from ..graphs.write import forget_shapes
 from .quiet import quiet
@@ -71,6 +72,7 @@ def write_graph(traced: Traced, path: Path, *, external_bytes: int, progress: Pr
         _name_axes(graph.graph.outputs, traced.outputs)
         _store_once(graph)
         passes.CommonSubexpressionEliminationPass()(graph)
+        plain_products(graph)
         pick_rows_early(graph)
         _tidy(graph)
         save_graph(graph, path, external_bytes=external_bytes, progress=progress)

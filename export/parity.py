@@ -159,9 +159,7 @@ def _cuts(name: str, width: int) -> list[tuple[int, ...]]:
     return [(), (width // 3, width - 8)] if name == LONG_ONE else [(), (width * 2 // 3,)]
 
 
-def refuse(
-    differences: dict[tuple[str, str], Difference], cases: dict[str, list[Case]], architecture: str
-) -> None:
+def refuse(differences: dict[tuple[str, str], Difference], cases: dict[str, list[Case]], architecture: str) -> None:
     """Raise `ExportError` where a difference is larger than is allowed."""
     for (run, kind), difference in sorted(differences.items(), key=lambda found: found[0][0] != "fp32"):
         if not difference.relative <= TOLERANCE[run]:  # also NaN
@@ -221,9 +219,7 @@ def reference(model: PreTrainedModel, facts: ModelFacts, scene: Scene, vocabular
     return Reference(logprobs, presents)
 
 
-def _asked(
-    model: PreTrainedModel, tokens: NDArray[np.int64], start: int
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def _asked(model: PreTrainedModel, tokens: NDArray[np.int64], start: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Logits of the last tokens, and key and value of every layer, of sequences [N, T] that begin at a position."""
     length = tokens.shape[1]
     settings: dict[str, Any] = {"logits_to_keep": KEPT} if length > LONG else {}

@@ -15,10 +15,10 @@ HALVES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 LOWEST = np.finfo(np.float32).min
 SMALLEST_SCALE = 2.0**-24  # float16's smallest positive number
 
-# Computed in half precision. RMSNormalization is: its `stash_type` asks for float32 inside.
+# Computed in half precision. Norms that are one node are: their `stash_type` asks for float32 inside.
 ROUNDED = {
     "Add", "Attention", "Concat", "DequantizeLinear", "Div", "Erf", "Expand", "Flatten", "Gather", "Gelu", "Gemm",
-    "Identity", "MatMul", "Mul", "Neg", "QuantizeLinear", "Relu", "Reshape", "RMSNormalization", "RotaryEmbedding",
+    "Identity", "LayerNormalization", "MatMul", "Mul", "Neg", "QuantizeLinear", "Relu", "Reshape", "RMSNormalization", "RotaryEmbedding",
     "Shape", "Sigmoid", "Slice", "Split", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
 # Computed in float32 where all they read is: the angles of the positions, and what picks from the log-probabilities.
@@ -72,7 +72,7 @@ def _exact(graph: ir.Graph) -> set[ir.Node]:
         floats = [value for value in _floats(node) if value.const_value is None]
         angle = node.op_type == "Cast" and not floats and node.outputs[0].dtype == FLOAT  # of whole numbers
         carried = node.op_type in CARRIED and floats and all(value.producer() in found for value in floats)
-        if angle or carried or node.op_type == "LogSoftmax":
+        if angle or carried or node.op_type in ("LogSoftmax", "Softmax"):
             found.add(node)
     norms = [part for node in graph if node.op_type == "ReduceMean" for part in _norm(node)]
     return found.union(norms)

@@ -14,7 +14,16 @@ from specbeam.engines.build import build_engine
 from specbeam.export import export_bundle
 from tiny_models import tiny_catalog
 
-TRACED = ("Gemma 2", "gpt-oss", "Phi-3, long RoPE", "OPT", "Falcon", "Qwen2-MoE", "Qwen2, windows in one layer", "Cohere")
+TRACED = (
+    "Gemma 2",
+    "gpt-oss",
+    "Phi-3, long RoPE",
+    "OPT",
+    "Falcon",
+    "Qwen2-MoE",
+    "Qwen2, windows in one layer",
+    "Cohere",
+)
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if not form.refused], ids=lambda form: form.name)

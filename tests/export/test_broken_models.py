@@ -1,4 +1,4 @@
-"""Graphs that are wrong on purpose, each in one way that an exporter can go wrong: found, and told what it looks like."""
+"""Graphs that are wrong on purpose, each in one way in which exporters go wrong: found, and told what it looks like."""
 
 import re
 from pathlib import Path
@@ -71,7 +71,7 @@ def found(
     [
         ("Llama", {}, "positions off by one", "Right up to position 0, wrong from there on"),
         ("GPT-2", {}, "positions off by one", "Right up to position 0, wrong from there on"),
-        ("GPT-2", {"max_position_embeddings": 512}, "positions that end", "end of the context .from position [45]\\d\\d on"),
+        ("GPT-2", {"max_position_embeddings": 512}, "positions that end", "end of the context .from position [45]"),
         ("OPT", {}, "positions by slot", "Wrong from the first token on"),
         ("Llama", {}, "siblings seen", "Right in whole sequences, wrong in the trees behind them"),
         ("Llama", {}, "padding seen", "Right in a batch of one, wrong beside prompts of other lengths"),

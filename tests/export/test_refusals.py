@@ -38,7 +38,10 @@ def edit_config(directory: Path, **changes: Any) -> None:
         ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "model_type 'llama' of a T5For"),
         ({"architectures": ["GPT2LMHeadModel"]}, "says model_type 'llama' of a GPT2LMHeadModel; expected a LlamaFor"),
         ({"architectures": ["DogeForCausalLM"], "model_type": "doge"}, "chooses for itself which tokens a token sees"),
-        ({"architectures": ["ViTModel"], "model_type": "vit"}, "is ViTModel, which cannot be exported. Supported is any"),
+        (
+            {"architectures": ["ViTModel"], "model_type": "vit"},
+            "is ViTModel, which cannot be exported. Supported is any",
+        ),
         ({"layer_types": ["full_attention", "chunked_attention"]}, "layers of type chunked_attention; only"),
         ({"architectures": "absent"}, "no architecture"),
         ({"auto_map": {"AutoModel": "evil.Model"}}, "its own code"),

@@ -176,7 +176,9 @@ def catalog_of_another_model(tiny: Tiny, folder: Path) -> list[object]:
 def unsupported(tiny: Tiny, folder: Path) -> list[object]:
     checkpoint = shutil.copytree(tiny.target, folder / "gpt")
     config = json.loads((checkpoint / "config.json").read_text())
-    (checkpoint / "config.json").write_text(json.dumps(config | {"architectures": ["GPTNeoForCausalLM"], "model_type": "gpt_neo"}))
+    (checkpoint / "config.json").write_text(
+        json.dumps(config | {"architectures": ["GPTNeoForCausalLM"], "model_type": "gpt_neo"})
+    )
     return ["--target", checkpoint]
 
 
