@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..catalog.errors import OptionError
 from ..catalog.items import Catalog
 from ..export.checkpoint import Checkpoint
-from .training.sources import FreshDecoder, Pretrained, Source
+from .training.sources import FreshModel, Pretrained, Source
 
 
 @final
@@ -69,4 +69,4 @@ def find_draft(draft: str | None, target: Path, layers: int | None, shared: bool
     directory = Path(draft)
     if directory.is_dir() and (any(directory.glob("*.safetensors")) or any(directory.glob("*.bin"))):
         return Pretrained(directory)
-    return FreshDecoder(draft, target)
+    return FreshModel(draft, target)

@@ -17,7 +17,7 @@ from ..export.checkpoint import Checkpoint
 from ..export.quiet import quiet
 from ..export.trained import Trained
 from .training.budget import TrainingBudget, chosen_settings, usable_precision
-from .training.decoder import check_context, hidden_width
+from .training.models import check_context, context_of, hidden_width
 from .training.samples import Format
 from .training.sources import Source
 from .training.train import settle
@@ -55,7 +55,7 @@ class Pair:
             model = draft.model(tokenizer, dataset.catalog, form.longest, seed)
             settings = settle(draft, hidden_width(model), {"learning_rate": RATE / hidden_width(model), **chosen})
             engine = target_engine(source, dataset, form, settings)
-        for context in (source.context, int(model.config.max_position_embeddings)):
+        for context in (source.context, context_of(model.config)):
             check_context(context, form.longest, asked.history_length)
         folders = (target,) if source.adapter is None else (target, source.adapter.base)
         return cls(engine, model, form, tokenizer, folders, settings, seed)

@@ -1,4 +1,4 @@
-"""Where a decoder to train comes from: fresh weights, or a checkpoint's, trained as a whole or under LoRA."""
+"""Where a model to train comes from: fresh weights, or a checkpoint's, trained as a whole or under LoRA."""
 
 import shutil
 from abc import ABC, abstractmethod
@@ -17,15 +17,15 @@ from ...catalog.items import Catalog
 from ...export.checkpoint import Checkpoint
 from ...export.quiet import quiet
 from ...export.tokenizer import load_tokenizer
-from .configs import ModelSize
-from .decoder import add_identifiers, build_decoder, build_tokenizer, load_with_rows
+from .configs import Size
+from .models import add_identifiers, build_model, build_tokenizer, load_with_rows
 from .work import EVENTS
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 class Source(ABC):
-    """A decoder to be trained."""
+    """A model to be trained."""
 
     epochs: ClassVar[float]  # by default
     rate: ClassVar[float]  # the default learning rate, times the hidden width
@@ -68,14 +68,14 @@ class Source(ABC):
 
 @final
 @dataclass(frozen=True)
-class FreshDecoder(Source):
+class FreshModel(Source):
     """Random weights of a given shape (see `configs.find_config`).
 
     Its tokenizer knows the identifiers and the words of the prompt and nothing else, unless it is that of
     the checkpoint `vocabulary`: a draft's must be its target's.
     """
 
-    config: str | Path | ModelSize
+    config: str | Path | Size
     vocabulary: Path | None = None
     epochs: ClassVar[float] = 10
     rate: ClassVar[float] = 0.5
@@ -99,7 +99,7 @@ class FreshDecoder(Source):
         return tokenizer
 
     def model(self, tokenizer: PreTrainedTokenizerBase, catalog: Catalog, context: int, seed: int) -> PreTrainedModel:
-        return build_decoder(self.config, tokenizer, context=context, seed=seed)
+        return build_model(self.config, tokenizer, context=context, seed=seed)
 
 
 @final
@@ -131,7 +131,7 @@ class Pretrained(Source):
 
 @final
 @dataclass(frozen=True)
-class LoraDecoder(Source):
+class LoraModel(Source):
     """A checkpoint under LoRA adapters (Hu et al. 2021, arXiv 2106.09685) of a given rank.
 
     What is saved is the adapter, which `specbeam export` merges; the checkpoint must stay where it is.
@@ -190,8 +190,8 @@ def find_source(config: str | None, start: Path | None, lora: int | None, tokeni
     if config is not None:
         if lora is not None:
             raise OptionError("LoRA adapts the weights of a checkpoint: give --from with --lora, not --config.")
-        return FreshDecoder(config, tokenizer)
+        return FreshModel(config, tokenizer)
     assert start is not None
     if tokenizer is not None:
         raise OptionError("a checkpoint's weights belong to its own tokenizer: leave --tokenizer out with --from.")
-    return Pretrained(start) if lora is None else LoraDecoder(start, lora)
+    return Pretrained(start) if lora is None else LoraModel(start, lora)
