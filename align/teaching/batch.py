@@ -12,6 +12,7 @@ from ...catalog.trie import ItemTrie
 from ...engines.attention_mask import MASK_TYPES, MaskType, dense_mask
 from ...runtime.search.visibility import tree_visibility
 from ...runtime.types import Int64
+from ..training.reading import as_tensors, padded
 from .trees import Trees
 
 UNSEEN = -1
@@ -21,7 +22,7 @@ UNSEEN = -1
 class TreeBatch:
     """B prompts of P tokens with n tree nodes in all, packed behind their prompts; c children of the nodes.
 
-    A *node* is evaluated: it is a query of the forward pass, and its children's log-probabilities are
+    Where an encoder reads the prompts, the trees are packed behind the token that a decoder begins with. A *node* is evaluated: it is a query of the forward pass, and its children's log-probabilities are
     learned. A child may be a node itself.
     """
 
@@ -39,22 +40,30 @@ class TreeBatch:
     teacher: torch.Tensor  # [c] the target's log-probability of each child given its node
     beams: torch.Tensor  # [c] how many of the target's K best leaves lie at or below the child
     truth: torch.Tensor  # [c] whether the child is on the way to the item that really came next
+    read_ids: torch.Tensor | None = None  # [B, P] what an encoder reads
+    read_lengths: torch.Tensor | None = None  # [B]
 
     def to(self, device: torch.device | str) -> "TreeBatch":
         """The same on a device."""
-        return TreeBatch(**{name: value.to(device) for name, value in vars(self).items()})
+        return TreeBatch(**{name: value.to(device) for name, value in self.tensors().items()})
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What there is of it, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class TreeBatcher:
     """Packs prompts and trees of one item trie."""
 
-    def __init__(self, trie: ItemTrie, mask_type: MaskType) -> None:
-        self._trie, self._mask_type = trie, mask_type
+    def __init__(self, trie: ItemTrie, mask_type: MaskType, start: int | None = None) -> None:
+        """start: the token that the model's decoder begins with, where an encoder reads the prompts."""
+        self._trie, self._mask_type, self._start = trie, mask_type, start
 
     def __call__(self, prompts: Sequence[Int64], trees: Trees, truth: Int64) -> TreeBatch:
         """prompts: token ids [P] of each; truth [B]: the leaf that came next, -1 where none is known."""
         trie, stride = self._trie, len(self._trie.parent)
-        lengths = np.array([len(prompt) for prompt in prompts])
+        begun, read = self._begun(prompts)
+        lengths = np.array([len(tokens) for tokens in begun])
         batch, longest = len(prompts), int(lengths.max())
         node = trees.node.astype(np.int64)
         owner = np.repeat(np.arange(batch), trees.count)
@@ -65,8 +74,7 @@ class TreeBatcher:
         child_keys = owner[parent] * stride + child
         tokens = np.zeros((batch, longest + int(trees.count.max()) - 1), np.int64)
         positions = np.zeros_like(tokens)
-        for row, prompt in enumerate(prompts):
-            tokens[row, : len(prompt)] = prompt
+        tokens[:, :longest] = padded(begun, 0)
         positions[:, :longest] = np.arange(longest)
         below = rank > 0
         tokens[owner[below], query[below]] = trie.tokens(node[below])
@@ -96,7 +104,15 @@ class TreeBatcher:
                 self._passes(child_keys, order, leaf_owner, trees.leaves[leaf_owner, leaf_rank].astype(np.int64))
             ).float(),
             truth=torch.from_numpy(self._passes(child_keys, order, np.flatnonzero(truth >= 0), truth[truth >= 0]) > 0),
+            **read,
         )
+
+    def _begun(self, prompts: Sequence[Int64]) -> tuple[Sequence[Int64], dict[str, torch.Tensor]]:
+        """What the trees are packed behind [P] of each; and what an encoder reads, where there is one."""
+        if self._start is None:
+            return prompts, {}
+        lengths = np.array([len(prompt) for prompt in prompts])
+        return [np.array([self._start])] * len(prompts), as_tensors(read_ids=padded(prompts, 0), read_lengths=lengths)
 
     def _paths(self, keys: Int64, owner: Int64, node: Int64, query: Int64) -> Int64:
         """[n, L] the slot of every ancestor and of the node itself, by depth; -1 where none."""
