@@ -27,7 +27,9 @@ class Observer:
     def __init__(self, graph: Path, watched: Sequence[str], *, threads: int) -> None:
         """watched: names of values in the graph. Raises `EngineError` where ONNX Runtime cannot run it."""
         self._session = _session(graph, watched, threads)
-        self._past = [value for value in self._session.get_inputs() if value.name.startswith(PAST)]
+        inputs = self._session.get_inputs()
+        self._past = [value for value in inputs if value.name.startswith(PAST)]
+        self._positions = any(value.name == "slot_positions" for value in inputs)
         names = [value.name.replace(PAST, PRESENT, 1) for value in self._past]
         self._watched, self._outputs = len(watched), [*watched, *names]
 
@@ -39,7 +41,7 @@ class Observer:
             yield seen
 
     def _forward(self, inputs: ForwardInputs, past: Arrays) -> tuple[Arrays, Arrays]:
-        feed = dense_feed(inputs, past[0].shape[2], FLOAT)
+        feed = dense_feed(inputs, past[0].shape[2], FLOAT, positions=self._positions)
         feed |= {value.name: array for value, array in zip(self._past, past, strict=True)}
         values: Arrays = self._session.run(self._outputs, feed)
         return values[: self._watched], values[self._watched :]

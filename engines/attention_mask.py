@@ -37,14 +37,38 @@ def dense_mask(visible_below: Int64, visible_slots: Int64, past: int, mask_type:
     return mask[:, None]
 
 
-def dense_feed(inputs: ForwardInputs, past: int, mask_type: MaskType) -> dict[str, NDArray[np.generic]]:
-    """The inputs of an exported graph, by name, for a call on `past` cached slots; all but the keys and values."""
-    return {
+def slot_positions(inputs: ForwardInputs, past: int) -> Int64:
+    """The position [B, S + T] of every slot that some token of a call on `past` (S) cached slots sees.
+
+    What a token sees below a number is a prompt, whose slots are its positions; the slots that it names are its
+    ancestors and itself, parents first, each one position behind the last.
+    """
+    batch, new = inputs.input_ids.shape
+    positions = np.broadcast_to(np.arange(past + new), (batch, past + new)).copy()
+    named = inputs.visible_slots >= 0
+    behind = named[:, :, ::-1].cumsum(axis=2)[:, :, ::-1] - 1  # where named: how many follow
+    row, token, level = np.nonzero(named)
+    where = inputs.visible_slots[row, token, level]
+    positions[row, where] = inputs.position_ids[row, token] - behind[row, token, level]
+    return positions
+
+
+def dense_feed(
+    inputs: ForwardInputs, past: int, mask_type: MaskType, *, positions: bool = False
+) -> dict[str, NDArray[np.generic]]:
+    """The inputs of an exported graph, by name, for a call on `past` cached slots; all but the keys and values.
+
+    positions: whether it takes `slot_positions`.
+    """
+    feed = {
         "input_ids": inputs.input_ids,
         "position_ids": inputs.position_ids,
         "attention_mask": dense_mask(inputs.visible_below, inputs.visible_slots, past, mask_type),
         "logit_rows": inputs.logit_rows,
     }
+    if positions:
+        feed["slot_positions"] = slot_positions(inputs, past)
+    return feed
 
 
 def index_feed(inputs: ForwardInputs, *, tokens: int, rows: int, path: int, remedy: str) -> dict[str, Int64]:

@@ -13,6 +13,7 @@ from ..catalog.records import read_json
 
 CONFIG, WEIGHTS, SHARDS = "config.json", "model.safetensors", "model.safetensors.index.json"
 SAVE_AGAIN = "Copy the checkpoint again, or save it again with save_pretrained."
+ENCODER_DECODERS = ("t5", "mt5")  # model_type of those that are known
 SLACK = 2  # how many times as many weights as there are a configuration may describe: some may be missing, told later
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -77,6 +78,58 @@ class Decoder(msgspec.Struct):
         attention = 2 * heads + 2 * (self.num_key_value_heads or heads)
         layer = attention * size * width + 3 * width * self.intermediate_size
         return self.vocab_size * width + self.num_hidden_layers * layer
+
+
+class EncoderDecoder(msgspec.Struct):
+    """As `Decoder`, of encoder-decoders (T5 and mT5)."""
+
+    model_type: str
+    vocab_size: Count
+    d_model: Count
+    d_kv: Count
+    d_ff: Count
+    num_layers: Count
+    num_heads: Count
+    num_decoder_layers: Count | None = None
+    n_positions: Count | None = None
+    relative_attention_num_buckets: Annotated[int, Meta(ge=4, le=2**16)] = 32
+    relative_attention_max_distance: Annotated[int, Meta(ge=1, le=2**20)] = 128
+    feed_forward_proj: str = "relu"
+    layer_norm_epsilon: Share = 1e-6
+    initializer_factor: Positive = 1.0
+    dropout_rate: Share = 0.1
+    decoder_start_token_id: TokenId | None = None
+    bos_token_id: TokenId | list[TokenId] | None = None
+    eos_token_id: TokenId | list[TokenId] | None = None
+    pad_token_id: TokenId | None = None
+
+    @property
+    def weights(self) -> int:
+        """As of `Decoder`: every layer attends to itself, those of the decoder to the prompt as well."""
+        attention = 4 * self.d_model * self.num_heads * self.d_kv
+        dense = (3 if self.feed_forward_proj.startswith("gated-") else 2) * self.d_model * self.d_ff
+        decoder = self.num_decoder_layers or self.num_layers
+        return self.vocab_size * self.d_model + self.num_layers * (attention + dense) + decoder * (2 * attention + dense)
+
+
+class _Kind(msgspec.Struct):
+    model_type: str = ""
+
+
+def read_shape(file: Path) -> Decoder | EncoderDecoder:
+    """A model's config.json. Raises `EngineError` where a number of it cannot be."""
+    kind, _ = read_json(file, _Kind, f"expected a model's configuration. {SAVE_AGAIN[:-1]}", EngineError)
+    if kind.model_type not in ENCODER_DECODERS:
+        return read_decoder(file)
+    expected = f"expected an encoder-decoder's configuration. {SAVE_AGAIN[:-1]}"
+    shape, _ = read_json(file, EncoderDecoder, expected, EngineError)
+    buckets, most = shape.relative_attention_num_buckets, shape.relative_attention_max_distance
+    if most <= buckets // 2:
+        raise EngineError(
+            f"{file}: relative_attention_max_distance {most} is within the half of {buckets} buckets that are one "
+            f"distance each, which cannot be. {SAVE_AGAIN}"
+        )
+    return shape
 
 
 def read_decoder(file: Path) -> Decoder:
@@ -144,15 +197,16 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         raise EngineError(f"The weights in {file} could not be loaded: {error}. {SAVE_AGAIN}") from error
 
 
-def check_checkpoint(directory: Path) -> None:
+def check_checkpoint(directory: Path) -> Decoder | EncoderDecoder:
     """Raise `EngineError` unless config.json can be, weights are safetensors, and they are as many as it describes.
 
     A model far larger than its weights would be filled with random numbers, or with all of the memory.
     """
-    decoder = read_decoder(directory / CONFIG)
+    shape = read_shape(directory / CONFIG)
     stored = sum(prod(shape) for file in weight_files(directory) for shape in tensor_shapes(file).values())
-    if decoder.weights > SLACK * stored:
+    if shape.weights > SLACK * stored:
         raise EngineError(
-            f"{directory / CONFIG} describes a model of {decoder.weights:,} weights, but its files hold {stored:,}: "
+            f"{directory / CONFIG} describes a model of {shape.weights:,} weights, but its files hold {stored:,}: "
             f"one of its sizes (vocab_size, hidden_size, ...) is wrong, or shards are missing. {SAVE_AGAIN}"
         )
+    return shape

@@ -36,6 +36,8 @@ def check_model(
             )
         inputs |= {"visible_below": (INT64, calls), "visible_slots": (INT64, (*calls, path))}
     inputs["logit_rows"] = INT64, ("batch", "rows")
+    if facts.slot_positions and dense:  # otherwise the graph makes them of what it is told of slots
+        inputs["slot_positions"] = INT64, ("batch", "past+sequence")
     own = next((v.shape[-1] for v in session.get_outputs() if v.name == "logprobs" and v.shape), None)
     if not isinstance(own, int):
         raise EngineError(f"{graph} has no output logprobs of a fixed last axis. {REMEDY}")

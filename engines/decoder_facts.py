@@ -5,6 +5,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ..catalog.errors import EngineError
 from .bundle.facts import ModelFacts
+from .encoder_decoder import encoder_decoder_facts
 
 
 def matrix(layer: torch.nn.Module | None) -> torch.Tensor:
@@ -23,6 +24,8 @@ def head_dim(config: PretrainedConfig) -> int:
 def model_facts(model: PreTrainedModel) -> ModelFacts:
     """What manifests say of a model."""
     config = model.config
+    if config.is_encoder_decoder:
+        return encoder_decoder_facts(model)
     return ModelFacts(
         architecture=type(model).__name__,
         parameters=sum(weight.numel() for weight in model.parameters()),
@@ -34,4 +37,10 @@ def model_facts(model: PreTrainedModel) -> ModelFacts:
         heads=int(config.num_attention_heads),
         hidden=int(config.hidden_size),
         intermediate=int(config.intermediate_size),
+        slot_positions=needs_slot_positions(model),
     )
+
+
+def needs_slot_positions(model: PreTrainedModel) -> bool:
+    """Whether its attention asks how far apart two tokens are, so that it must be told every slot's position."""
+    return False

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_utils import AttentionInterface
 
 from ..catalog.errors import EngineError, is_fault, said
 from .base import Engine, Float32, ForwardInputs, Int64
 from .cache import KVCache
-from .checkpoint_guard import CONFIG, SAVE_AGAIN, check_checkpoint
+from .checkpoint_guard import CONFIG, SAVE_AGAIN, EncoderDecoder, check_checkpoint
 from .decoder_facts import head_dim, matrix, model_facts
 from .footprint import footprint_of
 from .generation import token_settings
@@ -89,12 +89,15 @@ class GraphModule(torch.nn.Module):
         attention_mask: torch.Tensor,
         logit_rows: torch.Tensor,
         past: Sequence[torch.Tensor],
+        slot_positions: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
         """Shapes as in `ForwardInputs`; past: key and value [B, G, S, D] of every layer in turn.
 
+        slot_positions [B, S + T]: of models whose attention asks for it (`ModelFacts.slot_positions`).
+
         Returns log-probabilities [B, R, C] in float32, then key and value [B, G, S + T, D] of every layer.
         """
-        layers: list[Any] = [_layer(key, value) for key, value in zip(past[::2], past[1::2], strict=True)]
+        layers: list[Any] = [cache_layer(key, value) for key, value in zip(past[::2], past[1::2], strict=True)]
         hidden = self.body(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -102,16 +105,20 @@ class GraphModule(torch.nn.Module):
             past_key_values=Cache(layers=[*layers]),
             use_cache=True,
         ).last_hidden_state  # [B, T, hidden]
-        batch, length = input_ids.shape
-        flat = logit_rows + length * torch.arange(batch, device=logit_rows.device)[:, None]
-        rows = F.embedding(flat, hidden.flatten(0, 1))  # a plain Gather, before the head
-        logprobs = F.log_softmax(self.head(rows).float(), dim=-1)
+        logprobs = F.log_softmax(self.head(picked_rows(hidden, logit_rows)).float(), dim=-1)
         if not self.whole:
             logprobs = logprobs.index_select(-1, self.columns)
         return logprobs, *(tensor for layer in layers for tensor in (layer.keys, layer.values))
 
 
-def _layer(key: torch.Tensor, value: torch.Tensor) -> DynamicLayer:
+def picked_rows(hidden: torch.Tensor, logit_rows: torch.Tensor) -> torch.Tensor:
+    """[B, R, hidden] of [B, T, hidden]: a plain Gather, before the head."""
+    batch, length = hidden.shape[:2]
+    flat = logit_rows + length * torch.arange(batch, device=logit_rows.device)[:, None]
+    return F.embedding(flat, hidden.flatten(0, 1))
+
+
+def cache_layer(key: torch.Tensor, value: torch.Tensor) -> DynamicLayer:
     """A cache layer that holds `key` and `value` as they are (its `update` would copy them first)."""
     layer = DynamicLayer()  # type: ignore[no-untyped-call]
     layer.lazy_initialization(key, value)
@@ -120,15 +127,16 @@ def _layer(key: torch.Tensor, value: torch.Tensor) -> DynamicLayer:
 
 
 def load_model(directory: Path, dtype: torch.dtype, config: PretrainedConfig | None = None) -> PreTrainedModel:
-    """Load a causal language model, complete, from safetensors in a local directory.
+    """Load a causal language model or an encoder-decoder, complete, from safetensors in a local directory.
 
     Raises `EngineError` when weights are missing, left over or of another shape, and as `check_checkpoint` does. Tied
     heads may be absent from the file. Buffers (the rotary frequencies) stay in float32 whatever `dtype` is. Of how
     the checkpoint would have texts generated, the model knows the special tokens alone.
     """
-    check_checkpoint(directory)
+    shape = check_checkpoint(directory)
+    kind: Any = AutoModelForSeq2SeqLM if isinstance(shape, EncoderDecoder) else AutoModelForCausalLM
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             directory,
             config=config,
             dtype=dtype,
@@ -213,7 +221,7 @@ class TorchEngine(Engine):
         config = model.config
         self._layers = int(config.num_hidden_layers)
         self._slot = (int(config.num_key_value_heads), 0, head_dim(config))
-        self._dtype = DTYPES[precision]
+        self._dtype, self._slot_positions = DTYPES[precision], facts.slot_positions
 
     def new_cache(self, batch: int) -> TorchCache:
         shape = (batch, *self._slot)
@@ -228,7 +236,8 @@ class TorchEngine(Engine):
             )  # fmt: skip
             ids, positions, below, slots, rows = uploaded(arrays, self.device)
             mask = additive_mask(below, slots, cache.length, self._dtype)
-            logprobs, *cache.tensors = self._graph(ids, positions, mask, rows, cache.tensors)
+            where = slot_positions(positions, slots, cache.length) if self._slot_positions else None
+            logprobs, *cache.tensors = self._graph(ids, positions, mask, rows, cache.tensors, where)
             result: Float32 = logprobs.cpu().numpy()
         return result
 
@@ -250,6 +259,16 @@ def additive_mask(below: torch.Tensor, slots: torch.Tensor, past: int, dtype: to
     spare.scatter_(2, torch.where(slots < 0, width, slots), True)
     hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=below.device)
     return torch.where(spare[:, None, :, :width], torch.zeros_like(hidden), hidden)
+
+
+def slot_positions(positions: torch.Tensor, slots: torch.Tensor, past: int) -> torch.Tensor:
+    """`engines.attention_mask.slot_positions` [B, S + T] on the tensors' device."""
+    width = past + positions.shape[1]
+    every = torch.arange(width + 1, device=positions.device).repeat(len(positions), 1)  # one more, for slots of none
+    named = slots >= 0
+    behind = named.flip(2).cumsum(2).flip(2) - 1
+    place = torch.where(named, slots, width).flatten(1)
+    return every.scatter(1, place, (positions[:, :, None] - behind).flatten(1))[:, :width]
 
 
 def load_torch_engine(

@@ -57,6 +57,8 @@ def export_model(
     progress(f"exporting the {role}'s graph ({facts.parameters:,} parameters)")
     graph, told = folder / "model.onnx", Written(progress, role)
     export_graph(model, columns, graph, external_bytes=settings.external_bytes, progress=told)
+    if facts.encoder is not None:
+        export_encoder(model, folder / ENCODER, external_bytes=settings.external_bytes, progress=told)
     gc.collect()  # all that the trace left
     progress(f"asking the {role} itself")
     expected = expected_of(model, columns)

@@ -1,6 +1,7 @@
 """One model to one ONNX graph that fulfils the contract of docs/design.md."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from ..catalog.errors import ExportError
-from ..engines.decoder_facts import head_dim
+from ..engines.decoder_facts import head_dim, needs_slot_positions
 from ..engines.torch import GraphModule
 from ..graphs import EXTERNAL_BYTES as EXTERNAL_BYTES
 from ..graphs.files import Progress, save_graph
@@ -39,23 +40,40 @@ def export_graph(
     that the contract leaves open.
     """
     module = GraphModule(model, vocabulary).eval()
-    inputs, outputs = _axes(model, len(vocabulary))
+    traced = Traced(module, _example(model), _dynamic(model), *_axes(model, len(vocabulary)))
+    write_graph(traced, path, external_bytes=external_bytes, progress=progress)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A module, what it is traced with, and what its graph takes and gives."""
+
+    module: torch.nn.Module
+    example: tuple[object, ...]  # every open axis has a size of its own
+    dynamic: tuple[object, ...]  # the open axes of these
+    inputs: dict[str, Axes]
+    outputs: dict[str, Axes]
+
+
+def write_graph(traced: Traced, path: Path, *, external_bytes: int, progress: Progress) -> None:
+    """Trace a module and write its graph; see `export_graph`."""
+    inputs, outputs = traced.inputs, traced.outputs
     with quiet():
         program = torch.onnx.export(
-            module,
-            _example(model),
+            traced.module,
+            traced.example,
             dynamo=True,
             opset_version=OPSET,
             input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_shapes=_dynamic(model.config.num_hidden_layers),
+            dynamic_shapes=traced.dynamic,
             optimize=False,
             verbose=False,
         )
         if program is None:
             raise ExportError("torch.onnx.export returned no graph. Install torch 2.11 or later.")
         graph = program.model
-        traced = list(graph.graph.initializers.values())
+        weights = list(graph.graph.initializers.values())
         program.optimize()
         _name_axes(graph.graph.inputs, inputs)
         _name_axes(graph.graph.outputs, outputs)
@@ -64,7 +82,7 @@ def export_graph(
         pick_rows_early(graph)
         _tidy(graph)
         save_graph(graph, path, external_bytes=external_bytes, progress=progress)
-        for value in (*traced, *graph.graph.initializers.values()):
+        for value in (*weights, *graph.graph.initializers.values()):
             value.const_value = None  # onnxscript's rules keep hold of the last graph they saw, weights and all
 
 
@@ -80,13 +98,14 @@ def _example(model: PreTrainedModel) -> tuple[object, ...]:
         torch.zeros(batch, 1, length, past + length, dtype=model.dtype),
         torch.arange(rows).repeat(batch, 1),
         [torch.zeros(shape, dtype=model.dtype) for _ in range(2 * config.num_hidden_layers)],
+        *[torch.arange(past + length).repeat(batch, 1)] * needs_slot_positions(model),
     )
 
 
-def _dynamic(layers: int) -> tuple[object, ...]:
+def _dynamic(model: PreTrainedModel) -> tuple[object, ...]:
     auto = torch.export.Dim.AUTO  # the only kind that accepts past + sequence as an axis
-    pair = {0: auto, 1: auto}
-    return pair, pair, {0: auto, 2: auto, 3: auto}, pair, [{0: auto, 2: auto}] * (2 * layers)
+    pair, cache = {0: auto, 1: auto}, [{0: auto, 2: auto}] * (2 * model.config.num_hidden_layers)
+    return pair, pair, {0: auto, 2: auto, 3: auto}, pair, cache, *[pair] * needs_slot_positions(model)
 
 
 def _axes(model: PreTrainedModel, columns: int) -> tuple[dict[str, Axes], dict[str, Axes]]:
@@ -104,6 +123,8 @@ def _axes(model: PreTrainedModel, columns: int) -> tuple[dict[str, Axes], dict[s
         for part in ("key", "value"):
             inputs[f"past_key_values.{layer}.{part}"] = ("batch", heads, "past", width)
             outputs[f"present.{layer}.{part}"] = ("batch", heads, "past+sequence", width)
+    if needs_slot_positions(model):
+        inputs["slot_positions"] = ("batch", "past+sequence")
     return inputs, outputs
 
 

@@ -9,7 +9,7 @@ INT64, BOOL = ir.DataType.INT64, ir.DataType.BOOL
 
 
 def index_mask(model: ir.Model, path: int) -> None:
-    """Replace the input `attention_mask` by `visible_below` and `visible_slots`, in place.
+    """Replace the input `attention_mask` by `visible_below` and `visible_slots`, in place; `slot_positions`, too.
 
     `visible_below` int64 [batch, sequence]: a token sees the slots below this number; `visible_slots` int64
     [batch, sequence, path]: and these (-1: none). `path` (at least 1) is a fixed size, because the graph
@@ -38,6 +38,10 @@ def index_mask(model: ir.Model, path: int) -> None:
             node.attributes["start"], node.attributes["end"] = ir.AttrInt64("start", 1), ir.AttrInt64("end", 2)
     place = graph.inputs.index(dense)
     graph.inputs[place : place + 1] = [below, slots]
+    if (asked := inputs.get("slot_positions")) is not None:
+        made = _positions(graph, (slots, path), inputs["position_ids"], inputs["past_key_values.0.key"])
+        asked.replace_all_uses_with(made)
+        graph.inputs.remove(asked)
 
 
 def _reads_sequence(node: ir.Node) -> bool:
@@ -53,12 +57,8 @@ def _mask(
     assert dtype is not None
     below, slots, path = sees
     write = Writer(graph, graph[0], "visible")
-    first, one = write.constant("visible.axis_0", [0], INT64), write.constant("visible.axis_1", [1], INT64)
-    cached = write.op("Shape", [past], INT64, start=2, end=3)
-    new = write.op("Shape", [ids], INT64, start=1, end=2)
-    total = write.op("Squeeze", [write.op("Add", [cached, new], INT64), first], INT64)
-    bounds = [write.constant("visible.zero", 0, INT64), total, write.constant("visible.one", 1, INT64)]
-    every = write.op("Range", bounds, INT64)  # [S + T]
+    one = write.constant("visible.axis_1", [1], INT64)
+    every = _every(write, ids, past)
     limit = write.op("Unsqueeze", [below, write.constant("visible.axes_1_3", [1, 3], INT64)], INT64)  # [B, 1, T, 1]
     shown = write.op("Less", [every, limit], BOOL)  # [B, 1, T, S + T]
     listed = write.op("Unsqueeze", [slots, one], INT64)  # [B, 1, T, L]
@@ -67,3 +67,36 @@ def _mask(
     visible = write.constant("visible.shown", 0, dtype)
     hidden = write.constant("visible.hidden", dtype.min, dtype)
     return write.op("Where", [shown, visible, hidden], dtype)
+
+
+def _positions(graph: ir.Graph, sees: tuple[ir.Value, int], position_ids: ir.Value, past: ir.Value) -> ir.Value:
+    """Nodes that compute `engines.attention_mask.slot_positions` [batch, past+sequence]."""
+    slots, path = sees
+    write = Writer(graph, graph[0], "positions")
+    last, one = write.constant("positions.axis_2", [2], INT64), write.constant("visible.one", 1, INT64)
+    nowhere = write.constant("positions.nowhere", -1, INT64)
+    every = _every(write, position_ids, past)
+    position = write.op("Unsqueeze", [position_ids, last], INT64)  # [B, T, 1]: of the entry at hand, the last first
+    found: ir.Value | None = None
+    for entry in reversed(write.ops("Split", [slots], INT64, path, axis=2, num_outputs=path) if path > 1 else [slots]):
+        here = write.op("Equal", [every, entry], BOOL)  # [B, T, S + T]
+        at = write.op("Where", [here, position, nowhere], INT64)
+        found = at if found is None else write.op("Max", [found, at], INT64)
+        named = write.op("Not", [write.op("Less", [entry, write.constant("visible.zero", 0, INT64)], BOOL)], BOOL)
+        before = write.op("Sub", [position, one], INT64)
+        position = write.op("Where", [named, before, position], INT64)
+    assert found is not None
+    tokens = write.constant("visible.axis_1", [1], INT64)
+    most = write.op("ReduceMax", [found, tokens], INT64, keepdims=0)  # [B, S + T]
+    unnamed = write.op("Less", [most, write.constant("visible.zero", 0, INT64)], BOOL)
+    return write.op("Where", [unnamed, every, most], INT64)
+
+
+def _every(write: Writer, ids: ir.Value, past: ir.Value) -> ir.Value:
+    """[S + T]: the numbers of all slots."""
+    cached = write.op("Shape", [past], INT64, start=2, end=3)
+    new = write.op("Shape", [ids], INT64, start=1, end=2)
+    first = write.constant("visible.axis_0", [0], INT64)
+    total = write.op("Squeeze", [write.op("Add", [cached, new], INT64), first], INT64)
+    bounds = [write.constant("visible.zero", 0, INT64), total, write.constant("visible.one", 1, INT64)]
+    return write.op("Range", bounds, INT64)

@@ -13,7 +13,10 @@ from .write import Writer, infer
 
 INT64 = ir.DataType.INT64
 # Operands aligned from the right.
-BROADCAST = {"Add", "Cast", "Cos", "Div", "Mul", "Neg", "Pow", "Reciprocal", "Sigmoid", "Sin", "Sqrt", "Sub"}
+BROADCAST = {
+    "Add", "Cast", "Clip", "Cos", "Div", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Sigmoid", "Sin", "Sqrt", "Sub",
+    "Tanh",
+}  # fmt: skip
 ATTENDING = {"Attention": {0: 2, 3: 2}, "RotaryEmbedding": {0: 2, 1: 1, 2: 1}}  # operand: its axis of tokens
 WITHIN = {
     "MatMul",
@@ -128,12 +131,14 @@ def _axes_of_operands(node: ir.Node, value: ir.Value, axis: int) -> dict[int, tu
         return {}
     found: dict[int, int] = {}
     if kind in ATTENDING and axis == 2:
-        found = ATTENDING[kind]
+        found = {i: at for i, at in ATTENDING[kind].items() if i in shapes and shapes[i][at] != 1}  # 1: of all tokens
     elif kind == "Transpose":
         found = {0: node.attributes["perm"].as_ints()[axis]}
     elif kind in BROADCAST:
         places = {index: axis + len(shape) - len(own) for index, shape in shapes.items()}
         found = {i: at for i, at in places.items() if at >= 0 and not isinstance(shapes[i][at], int)}
+    elif kind == "Gather" and node.attributes.get_int("axis", 0) == 0 and 1 in shapes and axis < len(shapes[1]):
+        found = {1: axis}  # rows of a table
     elif kind == "Concat" and node.attributes["axis"].as_int() % len(own) > axis:
         found = dict.fromkeys(operands, axis)
     elif kind in WITHIN and shapes[0][: axis + 1] == own[: axis + 1] and axis < len(own) - 1:

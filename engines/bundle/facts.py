@@ -10,6 +10,7 @@ from .sealed import Sealed
 
 ENGINE_FACTS = "engine.json"
 ENGINE_SCHEMA = 3
+ENCODER = "encoder.onnx"  # beside a graph that decodes: what reads its prompts
 CONSTRAINED = "constrained.onnx"  # beside an engine's graph: the same, its head with the catalog's columns alone
 MOST_CALLS = 1 << 16  # places in the grid of sizes that an engine's calls are timed for
 Precision = Literal["fp32", "fp16", "bf16"]  # of a graph's weights, caches and mask
@@ -19,6 +20,13 @@ QUANTIZED: tuple[EnginePrecision, ...] = ("int8", "int8-weights")  # made by `ca
 USUAL_TARGETS = ("8.0", "8.6", "8.9", "12.0")
 Role = Literal["target", "draft"]
 Scoring = Literal["full", "constrained"]
+
+
+class EncoderFacts(Frozen, frozen=True):
+    """What reads an encoder-decoder's prompts; its layers are as wide as the decoder's."""
+
+    layers: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+    start: Whole  # the token that the decoder begins with
 
 
 class ModelFacts(Frozen, frozen=True):
@@ -34,6 +42,8 @@ class ModelFacts(Frozen, frozen=True):
     heads: Positive | None = None  # of queries; these three: None in bundles of before they were said
     hidden: Positive | None = None  # width of the residual stream
     intermediate: Positive | None = None  # width of the widest MLP, all experts of a token taken together
+    slot_positions: bool = False  # whether its graphs take the positions of all slots: its attention asks how far apart
+    encoder: EncoderFacts | None = None  # of encoder-decoders; all else is said of the decoder alone
 
     @property
     def cache_names(self) -> tuple[str, ...]:

@@ -92,7 +92,8 @@ class OrtEngine(Engine):
     def bound(self, inputs: ForwardInputs, cache: OrtCache) -> ort.IOBinding:
         """A call's inputs and outputs, as `run` takes them."""
         binding = self._session.io_binding()
-        for name, array in dense_feed(inputs, cache.length, self._mask_type).items():
+        feed = dense_feed(inputs, cache.length, self._mask_type, positions=self._facts.slot_positions)
+        for name, array in feed.items():
             binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
         for name, value in zip(self._past, cache.values, strict=True):
             binding.bind_ortvalue_input(name, value)

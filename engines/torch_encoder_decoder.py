@@ -1,0 +1,126 @@
+"""Encoder-decoders by PyTorch: the two modules whose traces are the exported graphs, and the reference engine."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, EncoderDecoderCache
+
+from .torch import ATTENTION, cache_layer, picked_rows
+
+Tensors = Sequence[torch.Tensor]
+
+
+class RelativeBias(torch.nn.Module):
+    """What a pair of tokens adds to its attention score, by how far apart they are.
+
+    T5 looks distances up in buckets, and buckets in a table of its first layer (arXiv 1910.10683, section 2.1); both as
+    one table of all distances, as those from `relative_attention_max_distance` on are in one bucket.
+    """
+
+    table: torch.Tensor  # [distances, H]
+
+    def __init__(self, attention: Any) -> None:
+        """attention: the `T5Attention` of a stack's first layer."""
+        super().__init__()
+        most = int(attention.relative_attention_max_distance)
+        self.least, self.most = -most, 0 if attention.is_decoder else most
+        buckets = attention._relative_position_bucket(
+            torch.arange(self.least, self.most + 1), bidirectional=not attention.is_decoder,
+            num_buckets=attention.relative_attention_num_buckets, max_distance=most,
+        )  # fmt: skip
+        self.register_buffer("table", attention.relative_attention_bias.weight[buckets].detach(), persistent=False)
+
+    def forward(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """[B, H, T, S] of the positions of queries [B, T] and of keys [B, S]."""
+        apart = (keys[:, None, :] - queries[:, :, None]).clamp(self.least, self.most) - self.least
+        return F.embedding(apart, self.table).permute(0, 3, 1, 2)
+
+
+def padding_mask(lengths: torch.Tensor, width: int, dtype: torch.dtype) -> torch.Tensor:
+    """[B, 1, 1, P] additive: prompts of these lengths [B], padded at their ends to `width` (P)."""
+    hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=lengths.device)
+    there = torch.arange(width, device=lengths.device) < lengths[:, None]
+    return torch.where(there[:, None, None], torch.zeros_like(hidden), hidden)
+
+
+class EncoderModule(torch.nn.Module):
+    """An encoder as a graph: prompts to the keys and values that every layer of the decoder reads of them."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        model.set_attn_implementation(ATTENTION)
+        self.body: Any = model.encoder
+        self.bias = RelativeBias(self.body.block[0].layer[0].SelfAttention)
+        self.readers = torch.nn.ModuleList([block.layer[1].EncDecAttention for block in model.decoder.block])
+
+    def forward(self, input_ids: torch.Tensor, prompt_lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Prompts [B, P], padded at their ends, and their lengths [B].
+
+        Returns key and value [B, H, P, D] of every layer of the decoder.
+        """
+        batch, width = input_ids.shape
+        place = torch.arange(width, device=input_ids.device)[None]
+        bias = self.bias(place, place)
+        mask = bias + padding_mask(prompt_lengths, width, bias.dtype)
+        hidden = self.body(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        return tuple(
+            part(hidden).view(batch, width, reader.n_heads, reader.key_value_proj_dim).transpose(1, 2)
+            for reader in self.readers
+            for part in (reader.k, reader.v)
+        )
+
+
+class DecoderModule(torch.nn.Module):
+    """A decoder with the inputs and outputs of the graph's contract, and what an encoder has read."""
+
+    columns: torch.Tensor  # [C]
+
+    def __init__(self, model: PreTrainedModel, vocabulary: NDArray[np.int64]) -> None:
+        """`vocabulary` [C] holds the token ids that become the columns of `logprobs`."""
+        super().__init__()
+        model.set_attn_implementation(ATTENTION)
+        self.body: Any = model.decoder
+        self.bias = RelativeBias(self.body.block[0].layer[0].SelfAttention)
+        self.head: Any = model.lm_head
+        self.register_buffer("columns", torch.from_numpy(vocabulary.copy()), persistent=False)
+        # mT5 never scales, T5 where it was trained with a tied head (1.1 was not)
+        self.scale = int(model.config.d_model) ** -0.5 if getattr(model.config, "scale_decoder_outputs", False) else 1.0
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logit_rows: torch.Tensor,
+        slot_positions: torch.Tensor,
+        prompt_lengths: torch.Tensor,
+        past: Tensors,
+        read: Tensors,
+    ) -> tuple[torch.Tensor, ...]:
+        """Shapes as in `GraphModule.forward`; prompt_lengths [B], read: key and value [B, H, P, D] as `EncoderModule`
+        gives them of all layers.
+
+        Returns log-probabilities [B, R, C] in float32, then key and value [B, H, S + T, D] of every layer.
+        """
+        own, prompt = (
+            [cache_layer(key, value) for key, value in zip(part[::2], part[1::2], strict=True)] for part in (past, read)
+        )
+        known = EncoderDecoderCache(Cache(layers=[*own]), Cache(layers=[*prompt]))
+        known.is_updated = dict.fromkeys(range(len(prompt)), True)  # read once, whatever is decoded
+        mask = self.bias(position_ids, slot_positions) + attention_mask
+        hidden = self.body(
+            input_ids=input_ids,
+            attention_mask=mask,
+            encoder_hidden_states=read[0],  # looked at only where no keys are known
+            encoder_attention_mask=padding_mask(prompt_lengths, read[0].shape[2], mask.dtype),
+            past_key_values=known,
+            use_cache=True,
+        ).last_hidden_state
+        logits = self.head(picked_rows(hidden, logit_rows) * self.scale)
+        logprobs = F.log_softmax(logits.float(), dim=-1).index_select(-1, self.columns)
+        return logprobs, *(tensor for layer in own for tensor in (layer.keys, layer.values))
