@@ -24,10 +24,10 @@ from ..runtime.types import DraftShape, Int64
 from .objectives import Objective
 from .pair import Pair
 from .policy import AcceptanceCheck, Policy
-from .teaching.batch import child_logprobs
 from .teaching.lessons import Lessons, Places, batch_of
 from .teaching.searcher import BATCH, Searcher
 from .teaching.store import Progress, fill, open_store
+from .teaching.student import child_logprobs
 from .teaching.trees import joined
 from .training.budget import TrainingBudget
 from .training.fit import FitReport, fit

@@ -43,7 +43,7 @@ class Policy:
         prompts, truth = inputs["prompts"], inputs["truth_leaf"]
         own = self.searcher(width).trees(prompts, truth_paths(self._trie, truth))
         batch = lessons.packed(prompts, teacher.at(prompts, own), truth)
-        return vars(batch.to(inputs["input_ids"].device))
+        return batch.to(inputs["input_ids"].device).tensors()
 
     def drafted(self, prompts: Sequence[Int64], width: int) -> NodeList:
         """What the runtime's first round drafts with it for each prompt [P]: `width` nodes at every depth."""

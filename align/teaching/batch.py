@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ...catalog.trie import ItemTrie
@@ -22,8 +21,9 @@ UNSEEN = -1
 class TreeBatch:
     """B prompts of P tokens with n tree nodes in all, packed behind their prompts; c children of the nodes.
 
-    Where an encoder reads the prompts, the trees are packed behind the token that a decoder begins with. A *node* is evaluated: it is a query of the forward pass, and its children's log-probabilities are
-    learned. A child may be a node itself.
+    Where an encoder reads the prompts, the trees are packed behind the token that its decoder begins with. A
+    *node* is evaluated: it is a query of the forward pass, and its children's log-probabilities are learned. A
+    child may be a node itself.
     """
 
     input_ids: torch.Tensor  # [B, T]
@@ -148,19 +148,6 @@ def _additive(mask: NDArray[np.generic]) -> torch.Tensor:
     if mask.dtype == MASK_TYPES["bf16"].dtype:
         return torch.from_numpy(mask.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(mask)
-
-
-def child_logprobs(model: torch.nn.Module, batch: TreeBatch) -> torch.Tensor:
-    """The model's log-probability of every child given its node [c], normalised over the whole vocabulary.
-
-    One forward pass over prompts and trees.
-    """
-    hidden = model.get_decoder()(  # type: ignore[operator]
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids, use_cache=False
-    ).last_hidden_state
-    logits: torch.Tensor = model.get_output_embeddings()(F.embedding(batch.query, hidden.flatten(0, 1)))  # type: ignore[operator]
-    logprobs = logits.float().log_softmax(-1)  # [n, vocabulary]
-    return logprobs[batch.parent, batch.token]
 
 
 def path_scores(batch: TreeBatch, logprobs: torch.Tensor) -> torch.Tensor:
