@@ -38,7 +38,7 @@ def fresh(dataset: Dataset, seed: int = 0, size: T5Size = SIZE) -> Any:
 def test_it_learns_and_is_written_whole(dataset: Dataset, tmp_path: Path) -> None:
     output = tmp_path / "model"
     report = train(dataset, FreshModel(SIZE), output, budget={**FEW, "steps": 60, "learning_rate": 1e-2})
-    assert report.fit.first_loss == pytest.approx(log(3 + len(dataset.catalog.tokens)), abs=1.6)  # tied to embeddings of T5's spread
+    assert report.fit.first_loss < log(3 + len(dataset.catalog.tokens)) + 2  # of equal chances, and a tied head's
     assert report.fit.last_loss < report.fit.first_loss - 0.5
     assert json.loads((output / "training.json").read_text())["fit"]["best"] == report.fit.best
     loaded = AutoModelForSeq2SeqLM.from_pretrained(output)
