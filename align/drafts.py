@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, final
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..catalog.errors import OptionError
@@ -17,7 +18,7 @@ from .training.sources import FreshModel, Pretrained, Source
 class TargetLayers(Source):
     """The target's embeddings, its first layers, its last norm and its head, as a draft of their own.
 
-    shared: embeddings and head stay the target's, and only the layers and the last norm learn (an early
+    Of an encoder-decoder, the first layers of both sides. shared: embeddings and head stay the target's, and only the layers and the last norm learn (an early
     exit of the target). No pretrained small model is needed either way.
     """
 
@@ -36,14 +37,16 @@ class TargetLayers(Source):
 
     def model(self, tokenizer: PreTrainedTokenizerBase, catalog: Catalog, context: int, seed: int) -> PreTrainedModel:
         model = Checkpoint.open(self.target).load("fp32", catalog.tokens)
-        count = int(model.config.num_hidden_layers)
+        count = min(len(layers) for layers in _stacks(model))
         if not 1 <= self.layers <= count:
             raise OptionError(
                 f"got {self.layers} of the target's layers; expected 1 to {count}, as many as {self.target} has."
             )
-        body = model.get_decoder()  # type: ignore[no-untyped-call]
-        body.layers = body.layers[: self.layers]
+        for layers in _stacks(model):
+            del layers[self.layers :]
         model.config.num_hidden_layers = self.layers
+        if model.config.is_encoder_decoder:
+            model.config.num_decoder_layers = self.layers
         if getattr(model.config, "layer_types", None):
             model.config.layer_types = model.config.layer_types[: self.layers]
         model.requires_grad_(True)
@@ -51,6 +54,13 @@ class TargetLayers(Source):
             for module in (model.get_input_embeddings(), model.get_output_embeddings()):  # type: ignore[no-untyped-call]
                 module.requires_grad_(False)
         return model
+
+
+def _stacks(model: PreTrainedModel) -> list[torch.nn.ModuleList]:
+    """The layers of a decoder; of an encoder-decoder, those of the encoder and those of the decoder."""
+    if model.config.is_encoder_decoder:
+        return [model.encoder.block, model.decoder.block]
+    return [model.get_decoder().layers]  # type: ignore[no-untyped-call]
 
 
 def find_draft(draft: str | None, target: Path, layers: int | None, shared: bool) -> Source:

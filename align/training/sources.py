@@ -132,7 +132,7 @@ class Pretrained(Source):
 @final
 @dataclass(frozen=True)
 class LoraModel(Source):
-    """A checkpoint under LoRA adapters (Hu et al. 2021, arXiv 2106.09685) of a given rank.
+    """A decoder's checkpoint under LoRA adapters (Hu et al. 2021, arXiv 2106.09685) of a given rank.
 
     What is saved is the adapter, which `specbeam export` merges; the checkpoint must stay where it is.
     """
@@ -162,6 +162,10 @@ class LoraModel(Source):
         from peft import LoraConfig, get_peft_model
 
         model = load_with_rows(self.directory, tokenizer, seed)
+        if model.config.is_encoder_decoder:
+            raise OptionError(
+                f"{self.directory} is an encoder-decoder; LoRA adapters are for decoders. Train it whole, without --lora."
+            )
         ids: list[int] = []
         if not is_text(tokenizer, catalog):
             ids = sorted(tokenizer.get_vocab()[token] for token in catalog.tokens)
