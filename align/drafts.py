@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,8 +18,8 @@ from .training.sources import FreshModel, Pretrained, Source
 class TargetLayers(Source):
     """The target's embeddings, its first layers, its last norm and its head, as a draft of their own.
 
-    Of an encoder-decoder, the first layers of both sides. shared: embeddings and head stay the target's, and only the layers and the last norm learn (an early
-    exit of the target). No pretrained small model is needed either way.
+    Of an encoder-decoder, the first layers of either side. shared: embeddings and head stay the target's, and only
+    the layers and the last norm learn (an early exit of the target). No pretrained small model is needed either way.
     """
 
     target: Path
@@ -56,11 +56,11 @@ class TargetLayers(Source):
         return model
 
 
-def _stacks(model: PreTrainedModel) -> list[torch.nn.ModuleList]:
+def _stacks(model: Any) -> list[torch.nn.ModuleList]:
     """The layers of a decoder; of an encoder-decoder, those of the encoder and those of the decoder."""
     if model.config.is_encoder_decoder:
         return [model.encoder.block, model.decoder.block]
-    return [model.get_decoder().layers]  # type: ignore[no-untyped-call]
+    return [model.get_decoder().layers]
 
 
 def find_draft(draft: str | None, target: Path, layers: int | None, shared: bool) -> Source:

@@ -1,9 +1,10 @@
 """What a model that learns thinks of a batch's trees: one forward pass, with gradients."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedModel
 
 from ...engines.torch_encoder_decoder import DecoderModule, EncoderModule
 from .batch import TreeBatch
@@ -11,22 +12,22 @@ from .batch import TreeBatch
 NO_COLUMNS = np.zeros(0, np.int64)  # the whole vocabulary is looked at
 
 
-def child_logprobs(model: PreTrainedModel, batch: TreeBatch) -> torch.Tensor:
+def child_logprobs(model: Any, batch: TreeBatch) -> torch.Tensor:
     """The model's log-probability of every child given its node [c], normalised over the whole vocabulary."""
     logprobs = _behind_prompts(model, batch) if batch.read_ids is None else _through_encoder(model, batch)
     return logprobs[batch.parent, batch.token]
 
 
-def _behind_prompts(model: PreTrainedModel, batch: TreeBatch) -> torch.Tensor:
+def _behind_prompts(model: Any, batch: TreeBatch) -> torch.Tensor:
     """[n, vocabulary] of a decoder, over prompts and trees."""
-    hidden = model.get_decoder()(  # type: ignore[no-untyped-call]
+    hidden = model.get_decoder()(
         input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids, use_cache=False
     ).last_hidden_state
-    logits: torch.Tensor = model.get_output_embeddings()(_at_nodes(hidden, batch))  # type: ignore[no-untyped-call]
+    logits: torch.Tensor = model.get_output_embeddings()(_at_nodes(hidden, batch))
     return logits.float().log_softmax(-1)
 
 
-def _through_encoder(model: PreTrainedModel, batch: TreeBatch) -> torch.Tensor:
+def _through_encoder(model: Any, batch: TreeBatch) -> torch.Tensor:
     """[n, vocabulary] of an encoder-decoder: each prompt is read once, whatever is decoded."""
     assert batch.read_ids is not None
     assert batch.read_lengths is not None

@@ -37,7 +37,7 @@ class T5Size(Checked, frozen=True, kw_only=True):
     head_dim: int  # heads * head_dim need not be `hidden`
     intermediate: int
     gated: bool = False  # T5 1.1's gated GELU in place of ReLU
-    dropout: float = 0.0  # while it trains; 0.1, as published, halves the speed on a CPU and learns less a step
+    dropout: float = 0.0  # while it trains; 0.1, as published, costs short runs more than it brings
     context: int | None = None  # tokens of a prompt; default: 512, or what the prompts need
 
     def __post_init__(self) -> None:
@@ -122,7 +122,7 @@ def _llama(size: ModelSize, context: int) -> LlamaConfig:
 
 
 def _t5(size: T5Size, context: int) -> T5Config:
-    return T5Config(
+    config = T5Config(
         d_model=size.hidden,
         d_kv=size.head_dim,
         d_ff=size.intermediate,
@@ -130,5 +130,6 @@ def _t5(size: T5Size, context: int) -> T5Config:
         num_heads=size.heads,
         feed_forward_proj="gated-gelu" if size.gated else "relu",
         dropout_rate=size.dropout,
-        n_positions=size.context or max(CONTEXT, context),  # T5's own name for what its relative positions do not say
     )
+    config.n_positions = size.context or max(CONTEXT, context)  # as older T5s say; distances have no end
+    return config

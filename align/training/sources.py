@@ -164,7 +164,7 @@ class LoraModel(Source):
         model = load_with_rows(self.directory, tokenizer, seed)
         if model.config.is_encoder_decoder:
             raise OptionError(
-                f"{self.directory} is an encoder-decoder; LoRA adapters are for decoders. Train it whole, without --lora."
+                f"{self.directory} is an encoder-decoder; LoRA is for decoders. Train it as a whole, without --lora."
             )
         ids: list[int] = []
         if not is_text(tokenizer, catalog):
