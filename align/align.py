@@ -138,9 +138,10 @@ def align(
     store = open_store(teacher or work / TEACHER, pair.folders, form, places, options.top_k)
     fill(store, searcher, places, form, progress)
     encoder = PromptEncoder(form.spec, form.identifiers.tokens, form.longest)
-    lessons = Lessons(places, form, encoder, store, leaves=objective.reaches_leaves or objective.alpha < 1)
     torch.nn.Module.to(model, pair.target.device)
     policy = Policy(model, form)
+    leaves = objective.reaches_leaves or objective.alpha < 1
+    lessons = Lessons(places, form, encoder, store, leaves=leaves, start=policy.start)
     check = acceptance_check(policy, searcher, [encoder.encode(history).ids for history, _ in held_out], form, seed)
     before, loss = check(model), _loss(objective, options, policy, lessons, searcher)
     report = fit(

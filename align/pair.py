@@ -12,6 +12,7 @@ from ..catalog.histories.dataset import Dataset
 from ..catalog.identifiers import Warn
 from ..catalog.prompts.options import PromptOptions
 from ..engines.torch import TorchEngine
+from ..engines.torch_encoder_decoder import TorchEncoderDecoder, torch_engine
 from ..export.bundle import check_same_tokens
 from ..export.checkpoint import Checkpoint
 from ..export.quiet import quiet
@@ -29,7 +30,7 @@ RATE = 0.4  # the default learning rate, times the hidden width
 class Pair:
     """Both models, and what they agree on."""
 
-    target: TorchEngine
+    target: TorchEngine | TorchEncoderDecoder
     draft: PreTrainedModel
     form: Format  # prompts and identifiers, in tokens that both have
     tokenizer: Any  # the draft's
@@ -61,10 +62,12 @@ class Pair:
         return cls(engine, model, form, tokenizer, folders, settings, seed)
 
 
-def target_engine(source: Checkpoint, dataset: Dataset, form: Format, budget: TrainingBudget) -> TorchEngine:
+def target_engine(
+    source: Checkpoint, dataset: Dataset, form: Format, budget: TrainingBudget
+) -> TorchEngine | TorchEncoderDecoder:
     """The target, where there is a GPU on it, in the precision that the draft trains in."""
     precision = usable_precision(budget.precision)
     model = source.load(precision, dataset.catalog.tokens)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.nn.Module.to(model, device)
-    return TorchEngine(model, form.identifiers.trie.vocabulary, precision=precision, threads=0)
+    return torch_engine(model, form.identifiers.trie.vocabulary, precision=precision, threads=0)

@@ -295,11 +295,9 @@ def load_torch_engine(
         raise EngineError("PyTorch finds no CUDA device here. Use device cpu, or install a CUDA build of torch.")
     model = load_model(checkpoint, DTYPES[precision])
     torch.nn.Module.to(model, device)
-    if model.config.is_encoder_decoder:
-        from .torch_encoder_decoder import TorchEncoderDecoder  # which imports this file
+    from .torch_encoder_decoder import torch_engine  # which imports this file
 
-        return TorchEncoderDecoder(model, vocabulary, precision=precision, threads=threads)
-    return TorchEngine(model, vocabulary, precision=precision, threads=threads)
+    return torch_engine(model, vocabulary, precision=precision, threads=threads)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from .torch import (
     ATTENTION,
     DTYPES,
     TorchCache,
+    TorchEngine,
     additive_mask,
     cache_layer,
     picked_rows,
@@ -202,3 +203,11 @@ class TorchEncoderDecoder(Engine):
             )
             result: Float32 = logprobs.cpu().numpy()
         return result
+
+
+def torch_engine(
+    model: PreTrainedModel, vocabulary: NDArray[np.int64], *, precision: str, threads: int
+) -> TorchEngine | TorchEncoderDecoder:
+    """The engine over a model of either family; arguments as of `TorchEngine`."""
+    kind = TorchEncoderDecoder if model.config.is_encoder_decoder else TorchEngine
+    return kind(model, vocabulary, precision=precision, threads=threads)

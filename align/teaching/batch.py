@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from ...catalog.trie import ItemTrie
 from ...engines.attention_mask import MASK_TYPES, MaskType, dense_mask
+from ...engines.reading import padded_prompts
 from ...runtime.search.visibility import tree_visibility
 from ...runtime.types import Int64
-from ..training.reading import as_tensors, padded
 from .trees import Trees
 
 UNSEEN = -1
@@ -63,8 +63,8 @@ class TreeBatcher:
         """prompts: token ids [P] of each; truth [B]: the leaf that came next, -1 where none is known."""
         trie, stride = self._trie, len(self._trie.parent)
         begun, read = self._begun(prompts)
-        lengths = np.array([len(tokens) for tokens in begun])
-        batch, longest = len(prompts), int(lengths.max())
+        begins, lengths = padded_prompts(begun)
+        batch, longest = begins.shape
         node = trees.node.astype(np.int64)
         owner = np.repeat(np.arange(batch), trees.count)
         keys = owner * stride + node  # sorted: a prompt's nodes are
@@ -74,7 +74,7 @@ class TreeBatcher:
         child_keys = owner[parent] * stride + child
         tokens = np.zeros((batch, longest + int(trees.count.max()) - 1), np.int64)
         positions = np.zeros_like(tokens)
-        tokens[:, :longest] = padded(begun, 0)
+        tokens[:, :longest] = begins
         positions[:, :longest] = np.arange(longest)
         below = rank > 0
         tokens[owner[below], query[below]] = trie.tokens(node[below])
@@ -111,8 +111,9 @@ class TreeBatcher:
         """What the trees are packed behind [P] of each; and what an encoder reads, where there is one."""
         if self._start is None:
             return prompts, {}
-        lengths = np.array([len(prompt) for prompt in prompts])
-        return [np.array([self._start])] * len(prompts), as_tensors(read_ids=padded(prompts, 0), read_lengths=lengths)
+        ids, lengths = padded_prompts(prompts)
+        read = {"read_ids": torch.from_numpy(ids), "read_lengths": torch.from_numpy(lengths)}
+        return [np.array([self._start])] * len(prompts), read
 
     def _paths(self, keys: Int64, owner: Int64, node: Int64, query: Int64) -> Int64:
         """[n, L] the slot of every ancestor and of the node itself, by depth; -1 where none."""

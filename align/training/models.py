@@ -18,9 +18,10 @@ from transformers import (
 from ...catalog.errors import CatalogError, OptionError
 from ...catalog.identifiers import is_text
 from ...catalog.items import Catalog
+from ...engines import encoder_decoder
 from ...engines.decoder_facts import matrix
 from ...export.checkpoint import Checkpoint
-from .configs import CONTEXT, Size, find_config
+from .configs import Size, find_config
 
 SPECIAL = ("<pad>", "<s>", "</s>")
 BOS = SPECIAL.index("<s>")
@@ -110,8 +111,8 @@ def hidden_width(model: PreTrainedModel) -> int:
 
 
 def context_of(config: PretrainedConfig) -> int:
-    """Tokens that a model's prompts may have; relative positions have no end, and T5 says `n_positions` if anything."""
-    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or CONTEXT)
+    """Tokens of a prompt and its answer that a model was made for; an encoder-decoder takes as many of each."""
+    return encoder_decoder.context_of(config) if config.is_encoder_decoder else int(config.max_position_embeddings)
 
 
 def check_context(context: int, longest: int, history_length: int) -> None:

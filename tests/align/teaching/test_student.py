@@ -3,34 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
 from naive_trie import path
 from scripted_search import ragged_catalog, random_catalog
 from specbeam.align.teaching.batch import TreeBatch, TreeBatcher
 from specbeam.align.teaching.student import child_logprobs
 from specbeam.align.teaching.trees import Trees
-from specbeam.align.training.configs import T5Size, find_config
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.attention_mask import MASK_TYPES
+from tiny_models import ENCODER_DECODERS, WORDS, make_model
 
-ROWS, START = 34, 0
-SIZE = T5Size(layers=2, hidden=32, heads=2, head_dim=8, intermediate=48)
-
-
-def encoder_decoder(gated: bool = False, dropout: float = 0.0) -> PreTrainedModel:
-    """A T5 of random weights, its biases of distances large enough to matter."""
-    config = find_config(SIZE, 64)
-    config.vocab_size, config.decoder_start_token_id, config.dropout_rate = ROWS, START, dropout
-    config.feed_forward_proj, config.is_gated_act = ("gated-gelu", True) if gated else ("relu", False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model: PreTrainedModel = AutoModelForSeq2SeqLM.from_config(config).eval()
-        with torch.no_grad():
-            for name, weight in model.named_parameters():
-                if "relative_attention_bias" in name:
-                    weight.normal_(0, 2)
-    return model
+ROWS, START = 34, WORDS.index("<pad>")
 
 
 def trees_of(rng: np.random.Generator, trie: ItemTrie, batch: int) -> Trees:
@@ -54,12 +37,12 @@ def known(request: pytest.FixtureRequest) -> tuple[ItemTrie, list[np.ndarray], T
     return trie, prompts, trees, batcher(prompts, trees, np.full(4, -1))
 
 
-@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("kind", ENCODER_DECODERS)
 def test_a_packed_tree_equals_plain_sequences(
-    known: tuple[ItemTrie, list[np.ndarray], Trees, TreeBatch], gated: bool
+    known: tuple[ItemTrie, list[np.ndarray], Trees, TreeBatch], kind: str
 ) -> None:
     trie, prompts, trees, batch = known
-    model, expected = encoder_decoder(gated), []
+    model, expected = make_model(kind, rows=ROWS), []
     owners = np.repeat(np.arange(len(trees)), trees.count).tolist()
     with torch.inference_mode():
         for owner, node in zip(owners, trees.node.tolist(), strict=True):
@@ -74,7 +57,7 @@ def test_a_packed_tree_equals_plain_sequences(
 
 def test_every_weight_learns(known: tuple[ItemTrie, list[np.ndarray], Trees, TreeBatch]) -> None:
     *_, batch = known
-    model = encoder_decoder()
+    model = make_model("t5", rows=ROWS)
     before = child_logprobs(model, batch)
     before.sum().backward()
     still = [name for name, weight in model.named_parameters() if weight.grad is None or not bool(weight.grad.any())]
@@ -87,7 +70,7 @@ def test_every_weight_learns(known: tuple[ItemTrie, list[np.ndarray], Trees, Tre
 
 def test_padding_changes_nothing(known: tuple[ItemTrie, list[np.ndarray], Trees, TreeBatch]) -> None:
     trie, prompts, trees, batch = known
-    model = encoder_decoder()
+    model = make_model("t5", rows=ROWS)
     with torch.inference_mode():
         together = child_logprobs(model, batch)
         alone = TreeBatcher(trie, MASK_TYPES["fp32"], START)(
