@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from align_cases import CODES, FEW, write_dataset
+from commands import good
 from specbeam.align.align import AlignReport
 from specbeam.align.drafts import TargetLayers
 from specbeam.align.training.configs import T5Size
@@ -54,13 +55,13 @@ def test_what_was_kept_is_what_was_measured(run: Callable[..., AlignReport], mod
     assert again.before == {name: best[name] for name in again.before}
 
 
-def test_trees_of_its_own_and_identifiers_of_several_lengths(
+def test_its_own_trees_and_identifiers_of_several_lengths_in_half_precision(
     run: Callable[..., AlignReport], models: Path, tmp_path: Path
 ) -> None:
     folder = write_dataset(tmp_path / "data", lambda path: tiny_catalog(path, items=120, codes=CODES, ragged=True))
     report = run(
         source=Pretrained(models / "t5-draft"), target=models / "t5-target", data=Dataset.open(folder), on_policy=0.5,
-        budget={**FEW, "steps": 20, "learning_rate": 1e-2},
+        budget={**FEW, "steps": 20, "learning_rate": 1e-2, "precision": "bf16"},
     )  # fmt: skip
     assert report.fit.last_loss < report.fit.first_loss
     assert report.fit.checks[-1]["acceptance"] > report.before["acceptance"]
@@ -83,6 +84,15 @@ def test_a_fresh_draft_begins_as_its_tokenizer_pads(run: Callable[..., AlignRepo
     size = T5Size(layers=1, hidden=16, heads=2, head_dim=8, intermediate=32)
     report = run(source=FreshModel(size, models / "llama-target"), target=models / "llama-target", budget=FEW)
     assert report.fit.last_loss < report.fit.first_loss
+
+
+def test_the_command_aligns_a_fresh_one(shared: Path, models: Path, tmp_path: Path) -> None:
+    shown = good(
+        "align", "--target", models / "t5-target", "--data", shared / "data", "--top-k", 6, "--steps", 3, "--checks", 1,
+        "--batch-size", 8, "--draft", "t5:1x32", "-o", tmp_path / "draft",
+    ).output  # fmt: skip
+    assert "3 steps in" in shown
+    assert Checkpoint.open(tmp_path / "draft").config.model_type == "t5"
 
 
 def test_a_checkpoint_is_trained_further_as_a_whole(dataset: Dataset, tmp_path: Path) -> None:
