@@ -25,10 +25,10 @@ from ..runtime.types import DraftShape, Int64
 from .objectives import Objective
 from .pair import Pair
 from .policy import AcceptanceCheck, Policy
-from .teaching.batch import child_logprobs
 from .teaching.lessons import Lessons, Places, batch_of
 from .teaching.searcher import BATCH, Searcher
 from .teaching.store import Progress, fill, open_store
+from .teaching.student import child_logprobs
 from .teaching.trees import joined
 from .training.budget import TrainingBudget
 from .training.fit import FitReport, fit
@@ -140,9 +140,10 @@ def align(
     store = open_store(teacher or work / TEACHER, pair.folders, form, places, options.top_k)
     fill(store, searcher, places, form, progress)
     encoder = PromptEncoder(form.spec, form.identifiers.tokens, form.longest)
-    lessons = Lessons(places, form, encoder, store, leaves=objective.reaches_leaves or objective.alpha < 1)
     torch.nn.Module.to(model, pair.target.device)
     policy = Policy(model, form)
+    leaves = objective.reaches_leaves or objective.alpha < 1
+    lessons = Lessons(places, form, encoder, store, leaves=leaves, start=policy.start)
     check = acceptance_check(policy, searcher, [encoder.encode(history).ids for history, _ in held_out], form, seed)
     before, loss = check(model), _loss(objective, options, policy, lessons, searcher)
     report = fit(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -12,7 +12,7 @@ from ..catalog.items import Catalog
 from ..export.checkpoint import Checkpoint
 from ..export.hub import Bar, unseen
 from ..export.local import local
-from .training.sources import FreshDecoder, Pretrained, Source
+from .training.sources import FreshModel, Pretrained, Source
 
 
 @final
@@ -20,8 +20,8 @@ from .training.sources import FreshDecoder, Pretrained, Source
 class TargetLayers(Source):
     """The target's embeddings, its first layers, its last norm and its head, as a draft of their own.
 
-    shared: embeddings and head stay the target's, and only the layers and the last norm learn (an early
-    exit of the target). No pretrained small model is needed either way.
+    Of an encoder-decoder, the first layers of either side. shared: embeddings and head stay the target's, and only
+    the layers and the last norm learn (an early exit of the target). No pretrained small model is needed either way.
     """
 
     target: Path  # or a hub's, which is fetched at once
@@ -42,19 +42,16 @@ class TargetLayers(Source):
 
     def model(self, tokenizer: PreTrainedTokenizerBase, catalog: Catalog, context: int, seed: int) -> PreTrainedModel:
         model = Checkpoint.open(self.target).load("fp32", catalog.tokens)
-        count = int(model.config.num_hidden_layers)
+        count = min(len(layers) for layers in _stacks(model))
         if not 1 <= self.layers <= count:
             raise OptionError(
                 f"got {self.layers} of the target's layers; expected 1 to {count}, as many as {self.target} has."
             )
-        body = model.get_decoder()  # type: ignore[no-untyped-call]
-        if not isinstance(getattr(body, "layers", None), torch.nn.ModuleList):
-            raise OptionError(
-                f"{self.target} is a {type(model).__name__}, whose layers cannot be taken one by one. Give a draft of "
-                "its own with --draft."
-            )
-        body.layers = body.layers[: self.layers]
+        for layers in _stacks(model):
+            del layers[self.layers :]
         model.config.num_hidden_layers = self.layers
+        if model.config.is_encoder_decoder:
+            model.config.num_decoder_layers = self.layers
         if getattr(model.config, "layer_types", None):
             model.config.layer_types = model.config.layer_types[: self.layers]
         model.requires_grad_(True)
@@ -62,6 +59,22 @@ class TargetLayers(Source):
             for module in (model.get_input_embeddings(), model.get_output_embeddings()):  # type: ignore[no-untyped-call]
                 module.requires_grad_(False)
         return model
+
+
+def _stacks(model: Any) -> list[torch.nn.ModuleList]:
+    """The layers of a decoder; of an encoder-decoder, those of the encoder and those of the decoder.
+
+    Raises `OptionError` for a model that has none one by one.
+    """
+    if model.config.is_encoder_decoder:
+        return [model.encoder.block, model.decoder.block]
+    layers = getattr(model.get_decoder(), "layers", None)
+    if not isinstance(layers, torch.nn.ModuleList):
+        raise OptionError(
+            f"the target is a {type(model).__name__}, whose layers cannot be taken one by one. Give a draft of its own "
+            "with --draft."
+        )
+    return [layers]
 
 
 def find_draft(draft: str | None, target: Path, layers: int | None, shared: bool, bar: Bar = unseen) -> Source:
@@ -85,4 +98,4 @@ def find_draft(draft: str | None, target: Path, layers: int | None, shared: bool
         return Pretrained(directory)
     if "/" in draft and not directory.exists() and directory.suffix != ".json":
         return Pretrained(local(draft, "draft", bar=bar))
-    return FreshDecoder(draft, target)
+    return FreshModel(draft, target)

@@ -13,12 +13,13 @@ from ..catalog.identifiers import Warn
 from ..catalog.prompts.options import PromptOptions
 from ..engines.decoder_facts import context_of
 from ..engines.torch import TorchEngine
+from ..engines.torch_encoder_decoder import TorchEncoderDecoder, torch_engine
 from ..export.bundle import check_same_tokens
 from ..export.checkpoint import Checkpoint
 from ..export.quiet import quiet
 from ..export.trained import Trained
 from .training.budget import TrainingBudget, chosen_settings, usable_precision
-from .training.decoder import check_context, hidden_width
+from .training.models import check_context, context_of, hidden_width
 from .training.samples import Format
 from .training.sources import Source
 from .training.train import settle
@@ -30,7 +31,7 @@ RATE = 0.4  # the default learning rate, times the hidden width
 class Pair:
     """Both models, and what they agree on."""
 
-    target: TorchEngine
+    target: TorchEngine | TorchEncoderDecoder
     draft: PreTrainedModel
     form: Format  # prompts and identifiers, in tokens that both have
     tokenizer: Any  # the draft's
@@ -62,10 +63,12 @@ class Pair:
         return cls(engine, model, form, tokenizer, folders, settings, seed)
 
 
-def target_engine(source: Checkpoint, dataset: Dataset, form: Format, budget: TrainingBudget) -> TorchEngine:
+def target_engine(
+    source: Checkpoint, dataset: Dataset, form: Format, budget: TrainingBudget
+) -> TorchEngine | TorchEncoderDecoder:
     """The target, where there is a GPU on it, in the precision that the draft trains in."""
     precision = usable_precision(budget.precision)
     model = source.load(precision, dataset.catalog.tokens)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.nn.Module.to(model, device)
-    return TorchEngine(model, form.identifiers.trie.vocabulary, precision=precision, threads=0)
+    return torch_engine(model, form.identifiers.trie.vocabulary, precision=precision, threads=0)

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..catalog.trie import ItemTrie
-from ..engines.torch import TorchEngine
+from ..engines.torch_encoder_decoder import torch_engine
 from ..runtime.drafting.drafter import BeamDrafter
 from ..runtime.drafting.guesses import ModelGuesses
 from ..runtime.search.evaluator import TreeEvaluator
@@ -30,7 +30,12 @@ class Policy:
 
     def __init__(self, model: PreTrainedModel, form: Format) -> None:
         self._form, self._trie = form, form.identifiers.trie
-        self._engine = TorchEngine(model, self._trie.vocabulary, precision="fp32", threads=0)
+        self._engine = torch_engine(model, self._trie.vocabulary, precision="fp32", threads=0)
+
+    @property
+    def start(self) -> int | None:
+        """The token that its decoder begins with, where an encoder reads the prompts."""
+        return self._engine.start
 
     def searcher(self, width: int) -> Searcher:
         """Beam search by the draft as it is now."""
@@ -43,7 +48,7 @@ class Policy:
         prompts, truth = inputs["prompts"], inputs["truth_leaf"]
         own = self.searcher(width).trees(prompts, truth_paths(self._trie, truth))
         batch = lessons.packed(prompts, teacher.at(prompts, own), truth)
-        return vars(batch.to(inputs["input_ids"].device))
+        return batch.to(inputs["input_ids"].device).tensors()
 
     def drafted(self, prompts: Sequence[Int64], width: int) -> NodeList:
         """What the runtime's first round drafts with it for each prompt [P]: `width` nodes at every depth."""

@@ -36,10 +36,11 @@ class RelativeBias(torch.nn.Module):
     """What a pair of tokens adds to its attention score, by how far apart they are.
 
     T5 looks distances up in buckets, and buckets in a table of its first layer (arXiv 1910.10683, section 2.1); both as
-    one table of all distances, as those from `relative_attention_max_distance` on are in one bucket.
+    one table of all distances, as those from `relative_attention_max_distance` on are in one bucket. The first layer's
+    is looked up anew in every call, because a model that learns changes it.
     """
 
-    table: torch.Tensor  # [distances, H]
+    buckets: torch.Tensor  # [distances]
 
     def __init__(self, attention: Any) -> None:
         """attention: the `T5Attention` of a stack's first layer."""
@@ -50,12 +51,13 @@ class RelativeBias(torch.nn.Module):
             torch.arange(self.least, self.most + 1), bidirectional=not attention.is_decoder,
             num_buckets=attention.relative_attention_num_buckets, max_distance=most,
         )  # fmt: skip
-        self.register_buffer("table", attention.relative_attention_bias.weight[buckets].detach(), persistent=False)
+        self.register_buffer("buckets", buckets, persistent=False)
+        self.learned: Any = attention.relative_attention_bias
 
     def forward(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """[B, H, T, S] of the positions of queries [B, T] and of keys [B, S]."""
         apart = (keys[:, None, :] - queries[:, :, None]).clamp(self.least, self.most) - self.least
-        return F.embedding(apart, self.table).permute(0, 3, 1, 2)
+        return F.embedding(apart, self.learned(self.buckets)).permute(0, 3, 1, 2)
 
 
 def padding_mask(lengths: torch.Tensor, width: int, dtype: torch.dtype) -> torch.Tensor:
@@ -124,6 +126,23 @@ class DecoderModule(torch.nn.Module):
 
         Returns log-probabilities [B, R, C] in float32, then key and value [B, H, S + T, D] of every layer.
         """
+        hidden, layers = self.decoded(
+            input_ids, position_ids, attention_mask, slot_positions, prompt_lengths, past, read
+        )
+        logprobs = self.logprobs(picked_rows(hidden, logit_rows)).index_select(-1, self.columns)
+        return logprobs, *layers
+
+    def decoded(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        slot_positions: torch.Tensor,
+        prompt_lengths: torch.Tensor,
+        past: Tensors,
+        read: Tensors,
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The last layer [B, T, hidden] whatever is asked for of it, and the keys and values as of `forward`."""
         own, prompt = _layers(past), _layers(read)
         known = EncoderDecoderCache(Cache(layers=[*own]), Cache(layers=[*prompt]))
         known.is_updated = dict.fromkeys(range(len(prompt)), True)  # read once, whatever is decoded
@@ -137,9 +156,11 @@ class DecoderModule(torch.nn.Module):
             past_key_values=known,
             use_cache=True,
         ).last_hidden_state
-        logits = self.head(picked_rows(hidden, logit_rows) * self.scale)
-        logprobs = F.log_softmax(logits.float(), dim=-1).index_select(-1, self.columns)
-        return logprobs, *(tensor for layer in own for tensor in (layer.keys, layer.values))
+        return hidden, [tensor for layer in own for tensor in (layer.keys, layer.values)]
+
+    def logprobs(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[..., vocabulary] in float32 of rows of the last layer [..., hidden]."""
+        return F.log_softmax(self.head(hidden * self.scale).float(), dim=-1)
 
 
 def _layers(tensors: Tensors) -> list[Any]:
@@ -199,5 +220,12 @@ def load_torch_engine(
     vocabulary [C]: token ids of the catalog, ascending; threads 0 leaves PyTorch's number.
     """
     model = load_torch_model(checkpoint, device=device, precision=precision)
+    return torch_engine(model, vocabulary, precision=precision, threads=threads)
+
+
+def torch_engine(
+    model: PreTrainedModel, vocabulary: NDArray[np.int64], *, precision: str, threads: int
+) -> TorchEngine | TorchEncoderDecoder:
+    """The engine over a model of either family; arguments as of `TorchEngine`."""
     kind = TorchEncoderDecoder if model.config.is_encoder_decoder else TorchEngine
     return kind(model, vocabulary, precision=precision, threads=threads)

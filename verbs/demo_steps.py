@@ -13,7 +13,7 @@ from ..align.align import AlignOptions, align
 from ..align.objectives import PathKd
 from ..align.synthetic import ShopSize, write_shop
 from ..align.training.configs import ModelSize
-from ..align.training.sources import FreshDecoder, Pretrained
+from ..align.training.sources import FreshModel, Pretrained
 from ..align.training.train import train
 from ..catalog.errors import SpecBeamError
 from ..catalog.files import whole_directory
@@ -101,7 +101,7 @@ def train_pair(part: Path, steps: tuple[int, int], echo: Echo) -> None:
     dataset = Dataset.open(part / "shop")
     for role, size, count in zip(("target", "draft"), (TARGET, DRAFT), steps, strict=True):
         budget = {"steps": count, "checks": 5, "patience": 2}
-        report = train(dataset, FreshDecoder(size), part / role, budget=budget, progress=f"   {role}")
+        report = train(dataset, FreshModel(size), part / role, budget=budget, progress=f"   {role}")
         fit = report.fit
         echo(
             f"   {role}: {report.parameters:,} parameters, {fit.steps} steps in {fit.seconds:.0f} s, "

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ..catalog.histories.dataset import Dataset
 
 CONFIG_HELP = (
-    "Fresh weights of this shape: LAYERSxHIDDEN such as 4x192, llama-tiny, -small, -medium, -68m or -160m, a "
-    "config.json, or a checkpoint."
+    "Fresh weights of this shape: LAYERSxHIDDEN such as 4x192, llama-tiny, -small, -medium, -68m or -160m; of an "
+    "encoder-decoder t5:LAYERSxHIDDEN such as t5:4x128, t5-tiny, -small or -tiger; a config.json, or a checkpoint."
 )
 FROM_HELP = "Train these weights further: a folder's, or a hub's org/name[@revision] (docs/checkpoints.md)."
 RATE_HELP = "Default: 0.5 (--config), 0.08 (--from) or 1 (--lora) divided by the hidden width."
@@ -185,6 +185,7 @@ def train(data: Data, output: Path, source: Start, other_prompt: bool, overwrite
     Examples:
       specbeam train --data beauty --config 4x192 --output target
       specbeam train --data beauty --config 1x96 --output draft
+      specbeam train --data beauty --config t5:4x128 --output target
       specbeam train --data beauty --from Qwen3-0.6B --lora 16 --precision bf16 --output target
       specbeam train --data beauty --from Qwen/Qwen3-0.6B --lora 16 --output target
       specbeam train --data beauty --from Qwen3-0.6B --prompt 'Bought: {history} Next:' --separator ' ' -o target

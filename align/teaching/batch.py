@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ...catalog.trie import ItemTrie
 from ...engines.attention_mask import MASK_TYPES, MaskType, dense_mask
+from ...engines.reading import padded_prompts
 from ...runtime.search.visibility import tree_visibility
 from ...runtime.types import Int64
 from .trees import Trees
@@ -21,8 +21,9 @@ UNSEEN = -1
 class TreeBatch:
     """B prompts of P tokens with n tree nodes in all, packed behind their prompts; c children of the nodes.
 
-    A *node* is evaluated: it is a query of the forward pass, and its children's log-probabilities are
-    learned. A child may be a node itself.
+    Where an encoder reads the prompts, the trees are packed behind the token that its decoder begins with. A
+    *node* is evaluated: it is a query of the forward pass, and its children's log-probabilities are learned. A
+    child may be a node itself.
     """
 
     input_ids: torch.Tensor  # [B, T]
@@ -39,23 +40,31 @@ class TreeBatch:
     teacher: torch.Tensor  # [c] the target's log-probability of each child given its node
     beams: torch.Tensor  # [c] how many of the target's K best leaves lie at or below the child
     truth: torch.Tensor  # [c] whether the child is on the way to the item that really came next
+    read_ids: torch.Tensor | None = None  # [B, P] what an encoder reads
+    read_lengths: torch.Tensor | None = None  # [B]
 
     def to(self, device: torch.device | str) -> "TreeBatch":
         """The same on a device."""
-        return TreeBatch(**{name: value.to(device) for name, value in vars(self).items()})
+        return TreeBatch(**{name: value.to(device) for name, value in self.tensors().items()})
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What there is of it, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class TreeBatcher:
     """Packs prompts and trees of one item trie."""
 
-    def __init__(self, trie: ItemTrie, mask_type: MaskType) -> None:
-        self._trie, self._mask_type = trie, mask_type
+    def __init__(self, trie: ItemTrie, mask_type: MaskType, start: int | None = None) -> None:
+        """start: the token that the model's decoder begins with, where an encoder reads the prompts."""
+        self._trie, self._mask_type, self._start = trie, mask_type, start
 
     def __call__(self, prompts: Sequence[Int64], trees: Trees, truth: Int64) -> TreeBatch:
         """prompts: token ids [P] of each; truth [B]: the leaf that came next, -1 where none is known."""
         trie, stride = self._trie, len(self._trie.parent)
-        lengths = np.array([len(prompt) for prompt in prompts])
-        batch, longest = len(prompts), int(lengths.max())
+        begun, read = self._begun(prompts)
+        begins, lengths = padded_prompts(begun)
+        batch, longest = begins.shape
         node = trees.node.astype(np.int64)
         owner = np.repeat(np.arange(batch), trees.count)
         keys = owner * stride + node  # sorted: a prompt's nodes are
@@ -65,8 +74,7 @@ class TreeBatcher:
         child_keys = owner[parent] * stride + child
         tokens = np.zeros((batch, longest + int(trees.count.max()) - 1), np.int64)
         positions = np.zeros_like(tokens)
-        for row, prompt in enumerate(prompts):
-            tokens[row, : len(prompt)] = prompt
+        tokens[:, :longest] = begins
         positions[:, :longest] = np.arange(longest)
         below = rank > 0
         tokens[owner[below], query[below]] = trie.tokens(node[below])
@@ -96,7 +104,16 @@ class TreeBatcher:
                 self._passes(child_keys, order, leaf_owner, trees.leaves[leaf_owner, leaf_rank].astype(np.int64))
             ).float(),
             truth=torch.from_numpy(self._passes(child_keys, order, np.flatnonzero(truth >= 0), truth[truth >= 0]) > 0),
+            **read,
         )
+
+    def _begun(self, prompts: Sequence[Int64]) -> tuple[Sequence[Int64], dict[str, torch.Tensor]]:
+        """What the trees are packed behind [P] of each; and what an encoder reads, where there is one."""
+        if self._start is None:
+            return prompts, {}
+        ids, lengths = padded_prompts(prompts)
+        read = {"read_ids": torch.from_numpy(ids), "read_lengths": torch.from_numpy(lengths)}
+        return [np.array([self._start])] * len(prompts), read
 
     def _paths(self, keys: Int64, owner: Int64, node: Int64, query: Int64) -> Int64:
         """[n, L] the slot of every ancestor and of the node itself, by depth; -1 where none."""
@@ -132,19 +149,6 @@ def _additive(mask: NDArray[np.generic]) -> torch.Tensor:
     if mask.dtype == MASK_TYPES["bf16"].dtype:
         return torch.from_numpy(mask.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(mask)
-
-
-def child_logprobs(model: torch.nn.Module, batch: TreeBatch) -> torch.Tensor:
-    """The model's log-probability of every child given its node [c], normalised over the whole vocabulary.
-
-    One forward pass over prompts and trees.
-    """
-    hidden = model.get_decoder()(  # type: ignore[operator]
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids, use_cache=False
-    ).last_hidden_state
-    logits: torch.Tensor = model.get_output_embeddings()(F.embedding(batch.query, hidden.flatten(0, 1)))  # type: ignore[operator]
-    logprobs = logits.float().log_softmax(-1)  # [n, vocabulary]
-    return logprobs[batch.parent, batch.token]
 
 
 def path_scores(batch: TreeBatch, logprobs: torch.Tensor) -> torch.Tensor:

@@ -66,11 +66,17 @@ class Places:
 class Lessons(Samples):
     """Places with their trees; `collate` makes the inputs of one forward pass of them."""
 
-    def __init__(self, places: Places, form: Format, prompts: PromptEncoder, store: TreeStore, *, leaves: bool) -> None:
-        """leaves: whether nodes with nothing but leaves below belong to it, which no draft is ever asked for."""
+    def __init__(
+        self, places: Places, form: Format, prompts: PromptEncoder, store: TreeStore, *, leaves: bool,
+        start: int | None = None,
+    ) -> None:  # fmt: skip
+        """leaves: whether nodes with nothing but leaves below belong to it, which no draft is ever asked for.
+
+        start: the token that the draft's decoder begins with, where an encoder reads the prompts.
+        """
         self._places, self._prompts, self._store, self._leaves = places, prompts, store, leaves
         self._trie = form.identifiers.trie
-        self.batcher = TreeBatcher(self._trie, MASK_TYPES["fp32"])
+        self.batcher = TreeBatcher(self._trie, MASK_TYPES["fp32"], start)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -86,7 +92,8 @@ class Lessons(Samples):
         """The fields of a `TreeBatch`, and `prompts` and `truth` to make another of the same places."""
         prompts = [self._prompts.encode(self._places.history(i)).ids for i in samples]
         truth = self._trie.leaf_of[self._places.next_items(samples)].astype(np.int64)
-        return {**vars(self.packed(prompts, self._store.read(samples), truth)), "prompts": prompts, "truth_leaf": truth}
+        packed = self.packed(prompts, self._store.read(samples), truth)
+        return {**packed.tensors(), "prompts": prompts, "truth_leaf": truth}
 
     def packed(self, prompts: Sequence[Int64], trees: Trees, truth: Int64) -> TreeBatch:
         """Prompts and trees as one batch."""

@@ -1,1 +1,1 @@
-"""The one training loop, and what `train` needs: decoders, samples, their order, and work that can go on."""
+"""The one training loop, and what `train` needs: models, samples, their order, and work that can go on."""

@@ -1,12 +1,11 @@
 """Item histories as token sequences: the prompts that export compiles, and the answers to be learned."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
@@ -135,9 +134,12 @@ class Answers(Samples):
         return capped
 
 
-def training_samples(histories: Sequence[Int64], form: Format, seed: int) -> Samples:
-    """What there is to learn from histories. Raises `SpecBeamError` where no item follows another."""
-    samples = PackedHistories(histories, form, seed) if form.packed else Answers(histories, form)
+def training_samples(histories: Sequence[Int64], form: Format, seed: int, *, packed: bool) -> Samples:
+    """What there is to learn from histories: one sequence each (`packed`), or one for every item that follows another.
+
+    Raises `SpecBeamError` where no item does.
+    """
+    samples = PackedHistories(histories, form, seed) if packed else Answers(histories, form)
     if not len(samples):
         raise SpecBeamError(
             f"Of {len(histories)} training histories none has two items; expected histories in which an item follows "
@@ -146,9 +148,9 @@ def training_samples(histories: Sequence[Int64], form: Format, seed: int) -> Sam
     return samples
 
 
-def held_out_rows(pairs: Sequence[tuple[Int64, Int64]], form: Format) -> list[Row]:
+def held_out_rows(pairs: Sequence[tuple[Int64, Int64]], form: Format, *, packed: bool) -> list[Row]:
     """Sequences of held-out users, (history, labels) each; nothing but labels is to be predicted."""
-    if not form.packed:
+    if not packed:
         return [
             form.answer(np.concatenate((history, labels[:place])), int(item))
             for history, labels in pairs
@@ -159,44 +161,3 @@ def held_out_rows(pairs: Sequence[tuple[Int64, Int64]], form: Format) -> list[Ro
         items = np.concatenate((history, labels))[-form.window :]
         rows.append(form.sequence(items, known=max(len(items) - len(labels), 1)))
     return rows
-
-
-def collate(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-    """Rows as one batch, padded at the end: under causal attention no real position sees the padding.
-
-    input_ids [B, T]; columns [C]: the positions of which a label is known in some row; labels [B, C].
-    """
-    width = max(len(ids) for ids, _ in rows)
-    ids, labels = np.zeros((len(rows), width), np.int64), np.full((len(rows), width), IGNORED)
-    for row, (tokens, wanted) in enumerate(rows):
-        ids[row, : len(tokens)], labels[row, : len(wanted)] = tokens, wanted
-    ids, labels = ids[:, :-1], labels[:, 1:]
-    columns = np.flatnonzero((labels != IGNORED).any(axis=0))
-    batch = {"input_ids": ids, "columns": columns, "labels": labels[:, columns]}
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
-
-
-def next_token_loss(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-    """Mean cross-entropy of the labels of a `collate`d batch, in nats a token."""
-    logits = model(input_ids=batch["input_ids"], logits_to_keep=batch["columns"], use_cache=False).logits
-    return torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), batch["labels"].flatten(), ignore_index=IGNORED
-    )
-
-
-def validation_loss(rows: Sequence[Row], batch: int) -> Callable[[torch.nn.Module], dict[str, float]]:
-    """A function that measures a model's mean loss a token on `rows`, in batches of `batch`."""
-    ordered = sorted(rows, key=lambda row: len(row[0]))
-    batches = [collate(ordered[first : first + batch]) for first in range(0, len(ordered), batch)]
-
-    def measure(model: torch.nn.Module) -> dict[str, float]:
-        device = next(model.parameters()).device
-        total, count = 0.0, 0
-        for tensors in batches:
-            here = int((tensors["labels"] != IGNORED).sum())
-            on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
-            total += float(next_token_loss(model, on_device)) * here
-            count += here
-        return {"validation_loss": total / count}
-
-    return measure

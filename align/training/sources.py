@@ -1,4 +1,4 @@
-"""Where a decoder to train comes from: fresh weights, or a checkpoint's, trained as a whole or under LoRA."""
+"""Where a model to train comes from: fresh weights, or a checkpoint's, trained as a whole or under LoRA."""
 
 import shutil
 from abc import ABC, abstractmethod
@@ -19,15 +19,15 @@ from ...export.hub import ADAPTER, Bar, origin, unseen
 from ...export.local import Named, local
 from ...export.quiet import quiet
 from ...export.tokenizer import load_tokenizer
-from .configs import ModelSize
-from .decoder import add_identifiers, build_decoder, build_tokenizer, load_with_rows
+from .configs import Size
+from .models import add_identifiers, build_model, build_tokenizer, load_with_rows
 from .work import EVENTS
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 class Source(ABC):
-    """A decoder to be trained."""
+    """A model to be trained."""
 
     epochs: ClassVar[float]  # by default
     rate: ClassVar[float]  # the default learning rate, times the hidden width
@@ -70,14 +70,14 @@ class Source(ABC):
 
 @final
 @dataclass(frozen=True)
-class FreshDecoder(Source):
+class FreshModel(Source):
     """Random weights of a given shape (see `configs.find_config`).
 
     Its tokenizer knows the identifiers and the words of the prompt and nothing else, unless it is that of
     the checkpoint `vocabulary`: a draft's must be its target's. Either may be a hub's (org/name[@revision]).
     """
 
-    config: str | Path | ModelSize
+    config: str | Path | Size
     vocabulary: Path | None = None
     epochs: ClassVar[float] = 10
     rate: ClassVar[float] = 0.5
@@ -105,7 +105,7 @@ class FreshDecoder(Source):
         return tokenizer
 
     def model(self, tokenizer: PreTrainedTokenizerBase, catalog: Catalog, context: int, seed: int) -> PreTrainedModel:
-        return build_decoder(self.config, tokenizer, context=context, seed=seed)
+        return build_model(self.config, tokenizer, context=context, seed=seed)
 
 
 @final
@@ -137,8 +137,8 @@ class Pretrained(Source):
 
 @final
 @dataclass(frozen=True)
-class LoraDecoder(Source):
-    """A checkpoint under LoRA adapters (Hu et al. 2021, arXiv 2106.09685) of a given rank.
+class LoraModel(Source):
+    """A decoder's checkpoint under LoRA adapters (Hu et al. 2021, arXiv 2106.09685) of a given rank.
 
     What is saved is the adapter, which `specbeam export` merges; a checkpoint that is a folder must stay where it is,
     and one of a hub is named with its commit.
@@ -169,6 +169,10 @@ class LoraDecoder(Source):
         from peft import LoraConfig, get_peft_model
 
         model = load_with_rows(self.directory, tokenizer, seed)
+        if model.config.is_encoder_decoder:
+            raise OptionError(
+                f"{self.directory} is an encoder-decoder; LoRA is for decoders. Train it as a whole, without --lora."
+            )
         ids: list[int] = []
         if not is_text(tokenizer, catalog):
             ids = sorted(tokenizer.get_vocab()[token] for token in catalog.tokens)
@@ -210,9 +214,9 @@ def find_source(
     if config is not None:
         if lora is not None:
             raise OptionError("LoRA adapts the weights of a checkpoint: give --from with --lora, not --config.")
-        return FreshDecoder(config, None if tokenizer is None else local(tokenizer, "tokenizer", weights=False))
+        return FreshModel(config, None if tokenizer is None else local(tokenizer, "tokenizer", weights=False))
     assert start is not None
     if tokenizer is not None:
         raise OptionError("a checkpoint's weights belong to its own tokenizer: leave --tokenizer out with --from.")
     folder = local(start, "start", bar=bar)
-    return Pretrained(folder) if lora is None else LoraDecoder(folder, lora)
+    return Pretrained(folder) if lora is None else LoraModel(folder, lora)

@@ -1,4 +1,4 @@
-"""`specbeam train`: a decoder learns which item comes next."""
+"""`specbeam train`: a model learns which item comes next."""
 
 import shutil
 from collections.abc import Mapping
@@ -20,10 +20,11 @@ from ...engines.decoder_facts import context_of
 from ...export.quiet import quiet
 from ...export.trained import TRAINING, Given, Trained, as_trained
 from .budget import TrainingBudget, chosen_settings
-from .decoder import check_context, hidden_width
 from .fit import FitReport, fit
+from .models import check_context, context_of, hidden_width
 from .order import Int64
-from .samples import Format, collate, held_out_rows, next_token_loss, training_samples, validation_loss
+from .reading import reading_of
+from .samples import Format, held_out_rows, training_samples
 from .sources import Source
 from .work import EVENTS
 
@@ -74,14 +75,14 @@ def train(
 ) -> TrainReport:
     """Train `source` on the dataset's histories and write a Hugging Face checkpoint to `output`, whole or absent.
 
-    Where items follow each other directly in the prompt (no separator, no suffix, no end token), all items
-    of a history are learned at once; otherwise every item that follows another is an answer of its own. The
-    weights of the best validation loss are kept. `budget` changes settings of `TrainingBudget` from what is
-    usual for `source`; `prompt` changes options of the prompt from those that its checkpoint was trained
-    with, of which `warn` is told (with `other_prompt`: from none). Beside the weights lie `training.json` and
-    TensorBoard events. An interrupted training is kept in `output`.work and goes on when called again.
-    Raises `SpecBeamError` where there is nothing to learn from, prompts do not fit the model or its context,
-    `output` exists, or training fails (see `fit`).
+    Where items follow each other directly in the prompt (no separator, no suffix, no end token), a decoder
+    learns all items of a history at once; otherwise, and by an encoder-decoder, every item that follows another
+    is learned as an answer to a prompt of its own. The weights of the best validation loss are kept. `budget`
+    changes settings of `TrainingBudget` from what is usual for `source`; `prompt` changes options of the prompt
+    from those that its checkpoint was trained with, of which `warn` is told (with `other_prompt`: from none).
+    Beside the weights lie `training.json` and TensorBoard events. An interrupted training is kept in
+    `output`.work and goes on when called again. Raises `SpecBeamError` where there is nothing to learn from,
+    prompts do not fit the model or its context, `output` exists, or training fails (see `fit`).
     """
     output = checked(dataset, source, output, overwrite=overwrite)
     chosen, seed = chosen_settings(budget)
@@ -103,12 +104,14 @@ def train(
     check_context(context_of(model.config), form.longest, options.history_length)
     settings = settle(source, hidden_width(model), chosen)
     histories, held_out, validated_on = split(dataset, seed)
-    rows = held_out_rows(held_out, form)
+    reading = reading_of(model.config)
+    packed = reading.packs and form.packed
+    rows = held_out_rows(held_out, form, packed=packed)
     rows = rows[:: -(-len(rows) // MOST_VALIDATION) or 1]  # evenly over all users
     work = output.with_name(f"{output.name}.work")
     report = fit(
-        model, training_samples(histories, form, seed), collate, next_token_loss, settings, work,
-        validate=validation_loss(rows, 4 * settings.batch) if rows else None, progress=progress,
+        model, training_samples(histories, form, seed, packed=packed), reading.collate, reading.loss, settings, work,
+        validate=reading.validation_loss(rows, 4 * settings.batch) if rows else None, progress=progress,
         fingerprint=fingerprint(dataset, source, options),
     )  # fmt: skip
     weights = list(model.parameters())
@@ -126,7 +129,7 @@ def train(
 def checked(dataset: Dataset, source: Source, output: Path, *, overwrite: bool) -> Path:
     """Where to write. Raises `OptionError` for arguments that are something else."""
     checks.instance(dataset, "dataset", Dataset, "such as Dataset.open(folder)")
-    checks.instance(source, "source", Source, "such as FreshDecoder('4x192')")
+    checks.instance(source, "source", Source, "such as FreshModel('4x192')")
     checks.flag(overwrite, "overwrite")
     return checks.path(output, "output")
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 from benchmarks.shared import shared_data
 from specbeam.align.align import AlignOptions, align
 from specbeam.align.objectives import find_objective
-from specbeam.align.training.sources import FreshDecoder, Pretrained
+from specbeam.align.training.sources import FreshModel, Pretrained
 from specbeam.align.training.train import train
 from specbeam.catalog.histories.dataset import Dataset
 from specbeam.engines.bundle.items import Bundle
@@ -56,7 +56,7 @@ def main() -> None:
         parser.exit(2, "The data/ folder is absent: name the folder that holds it in SPECBEAM_DATA.\n")
     dataset = Dataset.open(shared / "data" / options.data)
     target, draft, aligned, bundle = (options.output / name for name in ("target", "draft", "aligned", "bundle"))
-    sources = (FreshDecoder(options.target), FreshDecoder(options.draft, target))
+    sources = (FreshModel(options.target), FreshModel(options.draft, target))
     seconds: dict[str, float] = {}
     for path, source, steps, batch in zip((target, draft), sources, options.steps, options.batch, strict=False):
         if not path.is_dir():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.shared import shared_data
 from specbeam.align.training.configs import ModelSize
-from specbeam.align.training.sources import FreshDecoder
+from specbeam.align.training.sources import FreshModel
 from specbeam.align.training.train import train
 from specbeam.catalog.histories.dataset import Dataset
 
@@ -28,7 +28,7 @@ def main() -> None:
     if shared is None:
         parser.exit(2, "The data/ folder is absent: name the folder that holds it in SPECBEAM_DATA.\n")
     dataset = Dataset.open(shared / "data" / options.data)
-    sources = (FreshDecoder(TARGET), FreshDecoder(DRAFT, options.output / "target"))
+    sources = (FreshModel(TARGET), FreshModel(DRAFT, options.output / "target"))
     for role, source, steps in zip(("target", "draft"), sources, options.steps, strict=True):
         report = train(dataset, source, options.output / role, budget={"steps": steps}, progress=role)
         print(f"{role}: {report.summary()}", flush=True)

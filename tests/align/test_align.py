@@ -16,7 +16,7 @@ from specbeam.align.objectives import find_objective
 from specbeam.align.teaching import store as teach
 from specbeam.align.training.configs import ModelSize
 from specbeam.align.training.samples import PromptOptions
-from specbeam.align.training.sources import FreshDecoder, Pretrained
+from specbeam.align.training.sources import FreshModel, Pretrained
 from specbeam.catalog.errors import OptionError, SpecBeamError
 from specbeam.catalog.histories.dataset import Dataset
 from specbeam.export.checkpoint import Checkpoint
@@ -153,7 +153,7 @@ def test_a_draft_of_more_layers_than_the_target_has(run: Callable[..., AlignRepo
 def test_a_fresh_draft_has_the_targets_tokens(
     run: Callable[..., AlignReport], shared: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
-    source = FreshDecoder(ModelSize(layers=1, hidden=16, heads=2, intermediate=32), shared / "target")
+    source = FreshModel(ModelSize(layers=1, hidden=16, heads=2, intermediate=32), shared / "target")
     report = run(source=source, budget={**FEW, "steps": 40})
     target, draft = (Checkpoint.open(path) for path in (shared / "target", tmp_path / "aligned"))
     assert target.tokenizer.get_vocab() == draft.tokenizer.get_vocab()
@@ -193,7 +193,7 @@ def test_identifiers_that_are_words(run: Callable[..., AlignReport], tmp_path: P
     data = Dataset.open(write_dataset(tmp_path / "data", text_catalog))
     tokenizer = make_text_tokenizer()
     target = tiny_checkpoint(tmp_path / "target", tokenizer=tokenizer, max_position_embeddings=512)
-    report = run(source=FreshDecoder("1x32", target), data=data, target=target, prompt=PromptOptions(history_length=3))
+    report = run(source=FreshModel("1x32", target), data=data, target=target, prompt=PromptOptions(history_length=3))
     assert report.fit.last_loss < report.fit.first_loss
     tokenizers = [Checkpoint.open(path).tokenizer for path in (target, tmp_path / "aligned")]
     assert tokenizers[0].get_vocab() == tokenizers[1].get_vocab()

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from naive_trie import children
 from objective_cases import Case, Position, make_case
 from specbeam.align.objectives import OBJECTIVES, AtSpeedS, Objective, PathKd, data_loss, find_objective
-from specbeam.align.teaching.batch import child_logprobs
 from specbeam.align.teaching.segments import LEAST, log_shares, log_total, ranks, total
+from specbeam.align.teaching.student import child_logprobs
 
 Grouped = tuple[list[float], list[int], int]
 

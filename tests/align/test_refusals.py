@@ -15,7 +15,7 @@ from specbeam.align.align import AlignOptions, AlignReport
 from specbeam.align.drafts import TargetLayers, find_draft
 from specbeam.align.objectives import find_objective
 from specbeam.align.training.samples import Format, PromptOptions
-from specbeam.align.training.sources import FreshDecoder, Pretrained
+from specbeam.align.training.sources import FreshModel, Pretrained
 from specbeam.catalog.errors import ExportError, HistoryError, OptionError, SpecBeamError
 from specbeam.catalog.histories.dataset import Dataset
 from specbeam.export.bundle import check_same_tokens
@@ -87,7 +87,7 @@ def test_nothing_to_validate_on(run: Callable[..., AlignReport], tmp_path: Path)
 def test_a_target_of_too_little_context(run: Callable[..., AlignReport], tmp_path: Path) -> None:
     target = tiny_checkpoint(tmp_path / "target", codes=CODES, max_position_embeddings=32)
     with pytest.raises(OptionError, match=r"20 items of history .* 64 tokens; .* context is 32"):
-        run(source=FreshDecoder("1x32", target), target=target)
+        run(source=FreshModel("1x32", target), target=target)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_drafts_that_cannot_be_combined_are_refused(chosen: Any, message: str) -
 def test_drafts_are_found(shared: Path, tmp_path: Path) -> None:
     target, draft = shared / "target", shared / "draft"
     assert find_draft(str(draft), target, None, False) == Pretrained(draft)
-    assert find_draft("1x32", target, None, False) == FreshDecoder("1x32", target)
+    assert find_draft("1x32", target, None, False) == FreshModel("1x32", target)
     assert find_draft(None, target, 1, True) == TargetLayers(target, 1, True)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from specbeam.align.synthetic import FAMILIES, GroupSampler, ShopSize, draw_histories, draw_shop, write_shop
 from specbeam.align.synthetic_words import COLOURS, KINDS, KINDS_PER_DEPARTMENT, SIZES, STYLES, STYLES_PER_FAMILY
-from specbeam.align.training.decoder import build_tokenizer
+from specbeam.align.training.models import build_tokenizer
 from specbeam.catalog.errors import SpecBeamError
 from specbeam.catalog.histories.read import read_histories
 from specbeam.catalog.histories.requests import HistoryRequest

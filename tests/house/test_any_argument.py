@@ -17,9 +17,9 @@ from specbeam.align.drafts import TargetLayers
 from specbeam.align.objectives import OBJECTIVES, find_objective
 from specbeam.align.synthetic import ShopSize
 from specbeam.align.training.budget import TrainingBudget
-from specbeam.align.training.configs import ModelSize, find_config
+from specbeam.align.training.configs import ModelSize, T5Size, find_config
 from specbeam.align.training.samples import PromptOptions
-from specbeam.align.training.sources import FreshDecoder, LoraDecoder, Pretrained
+from specbeam.align.training.sources import FreshModel, LoraModel, Pretrained
 from specbeam.calib.options import Int8Options
 from specbeam.catalog import checks
 from specbeam.catalog.errors import HistoryError, OptionError, SpecBeamError
@@ -104,7 +104,7 @@ ASKED: list[Callable[[Any], object]] = [
     lambda x: Bundle.open(x), lambda x: TextBundle.open(x), lambda x: open_bundle(x), lambda x: ItemPool.open(x),
     lambda x: TextPool.open(x), lambda x: Dataset.open(x), lambda x: LivePool(x), lambda x: LivePool(reach=x),
     lambda x: find_backend(x), lambda x: find_backend("onnxruntime", x), lambda x: find_objective(x),
-    lambda x: build_engine(x), lambda x: FreshDecoder(x), lambda x: Pretrained(x), lambda x: LoraDecoder("x", x),
+    lambda x: build_engine(x), lambda x: FreshModel(x), lambda x: Pretrained(x), lambda x: LoraModel("x", x),
     lambda x: group_users([], x), lambda x: group_users([], groups=x), lambda x: group_users([], dimension=x),
     lambda x: export_bundle(x, None, x, None, Path("x")), lambda x: export_text(x, Path("x")),
     lambda x: ItemTrie.build(x), lambda x: find_config(x, 5), lambda x: local(x, "target"),
@@ -127,6 +127,7 @@ CONFIGURATIONS: list[tuple[type, dict[str, Any]]] = [
     (TextDrafting, {}), (Drafting, {}), (EngineChoice, {}), (Batching, {}), (Serving, {}),
     (Settings, {}), (Int8Options, {}), (TrainingBudget, {"learning_rate": 0.1, "steps": 3}), (AlignOptions, {}),
     (PromptOptions, {}), (ShopSize, {}), (ModelSize, {"layers": 1, "hidden": 32, "heads": 1, "intermediate": 32}),
+    (T5Size, {"layers": 1, "hidden": 32, "heads": 1, "head_dim": 32, "intermediate": 64}),
     (CallSizes, {}), (TrtOptions, {}),
     (PromptSpec, {"template": "", "separator": "", "prefix_ids": (), "separator_ids": (), "suffix_ids": (),
                   "history_length": 5}),

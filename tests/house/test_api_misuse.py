@@ -12,7 +12,7 @@ from scripted_recommender import pairs
 from specbeam.align.align import align
 from specbeam.align.objectives import find_objective
 from specbeam.align.training.configs import find_config
-from specbeam.align.training.sources import FreshDecoder, LoraDecoder, Pretrained
+from specbeam.align.training.sources import FreshModel, LoraModel, Pretrained
 from specbeam.align.training.train import train
 from specbeam.calib.options import Int8Options
 from specbeam.catalog.errors import CatalogError, OptionError, SpecBeamError
@@ -120,10 +120,10 @@ def test_a_users_draw_is_the_same_by_number_and_by_name() -> None:
         (lambda: Verification("sampled", seed=True), "seed is True, expected a whole number or None"),
         (lambda: Batching(0), "a batch's size is 0, expected a whole number, at least 1"),
         (lambda: find_backend(["onnxruntime"]), "There is no backend"),
-        (lambda: find_config(None, 5), "config is None, expected a name, a path or a ModelSize"),
+        (lambda: find_config(None, 5), "config is None, expected a name, a path, a ModelSize or a T5Size"),
         (lambda: find_objective(["sft"]), "objective is .*, expected one of atspeed-s"),
-        (lambda: FreshDecoder("1x32") and Pretrained(3), "directory is 3, expected a path"),
-        (lambda: LoraDecoder("x", "4"), "rank is '4', expected a whole number"),
+        (lambda: FreshModel("1x32") and Pretrained(3), "directory is 3, expected a path"),
+        (lambda: LoraModel("x", "4"), "rank is '4', expected a whole number"),
         (lambda: LivePool("big"), "capacity is 'big', expected a whole number"),
         (lambda: group_users([], "kmeans"), "method is 'kmeans', expected one of svd, lightgcn, random"),
         (lambda: R.encode(["3"], user=Stubborn()), "user is <Stubborn instance at .*>, expected an id"),
@@ -193,8 +193,8 @@ def test_settings_of_a_recommender(tiny: Tiny, settings: dict[str, Any], message
         (lambda b: TextGenerator.open(b, drafting=5), "drafting is 5, expected such as TextDrafting"),
         (lambda b: TextGenerator.open(b, live="no"), "live is 'no', expected True or False"),
         (lambda b: TextGenerator.open(b, stop="###"), "stop is '###', expected a list of strings: put it into a list"),
-        (lambda b: train(b, FreshDecoder("1x32"), "out"), "dataset is .*, expected such as Dataset"),
-        (lambda b: align(b, "t", FreshDecoder("1x32"), find_objective("sft"), "out"), "dataset is"),
+        (lambda b: train(b, FreshModel("1x32"), "out"), "dataset is .*, expected such as Dataset"),
+        (lambda b: align(b, "t", FreshModel("1x32"), find_objective("sft"), "out"), "dataset is"),
         (lambda b: export_bundle(3, None, b, None, b), "target is 3, expected a path"),
         (lambda b: export_bundle(b, None, b, None, b, chat=1), "chat is 1, expected True or False"),
         (lambda b: export_bundle(b, None, b, None, b, scoring=["full"]), "scoring .* is unknown; choose one of full"),

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from naive_trie import children, path
 from scripted_search import ragged_catalog, random_catalog
-from specbeam.align.teaching.batch import TreeBatch, TreeBatcher, child_logprobs, path_scores
+from specbeam.align.teaching.batch import TreeBatch, TreeBatcher, path_scores
 from specbeam.align.teaching.searcher import Searcher, truth_paths
+from specbeam.align.teaching.student import child_logprobs
 from specbeam.align.teaching.trees import Trees
 from specbeam.catalog.trie import ItemTrie
 from specbeam.engines.attention_mask import MASK_TYPES
@@ -260,6 +261,6 @@ def test_a_batch_moves_to_a_device_whole(trie: ItemTrie) -> None:
     rng = np.random.default_rng(8)
     batch = pack(trie, random_prompts(rng, 2), random_trees(rng, trie, 2))
     moved = batch.to("meta")
-    assert {name: (value.device.type, value.shape, value.dtype) for name, value in vars(moved).items()} == {
-        name: ("meta", value.shape, value.dtype) for name, value in vars(batch).items()
+    assert {name: (value.device.type, value.shape, value.dtype) for name, value in moved.tensors().items()} == {
+        name: ("meta", value.shape, value.dtype) for name, value in batch.tensors().items()
     }

@@ -1,18 +1,27 @@
-"""Decoders and tokenizers that know a catalog's identifiers: from nothing, or a checkpoint's with rows added."""
+"""Models and tokenizers that know a catalog's identifiers: from nothing, or a checkpoint's with rows added."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from ...catalog.errors import CatalogError, OptionError
 from ...catalog.identifiers import is_text
 from ...catalog.items import Catalog
+from ...engines import encoder_decoder
 from ...engines.decoder_facts import matrix
 from ...export.checkpoint import Checkpoint
-from .configs import ModelSize, find_config
+from .configs import Size, find_config
 
 SPECIAL = ("<pad>", "<s>", "</s>")
 BOS = SPECIAL.index("<s>")
@@ -47,18 +56,31 @@ def add_identifiers(tokenizer: PreTrainedTokenizerBase, catalog: Catalog) -> Non
         tokenizer.add_tokens([AddedToken(token, normalized=False) for token in missing])
 
 
-def build_decoder(
-    config: str | Path | ModelSize, tokenizer: PreTrainedTokenizerBase, *, context: int, seed: int
+def build_model(
+    config: str | Path | Size, tokenizer: PreTrainedTokenizerBase, *, context: int, seed: int
 ) -> PreTrainedModel:
-    """A randomly initialised decoder in float32; torch's global generator is left as it was."""
+    """A randomly initialised model in float32; torch's global generator is left as it was."""
     chosen = find_config(config, context)
     chosen.vocab_size = len(tokenizer)
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         setattr(chosen, name, getattr(tokenizer, name))
+    if chosen.is_encoder_decoder:
+        chosen.decoder_start_token_id = _start(tokenizer)
+    kind: Any = AutoModelForSeq2SeqLM if chosen.is_encoder_decoder else AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(chosen, dtype=torch.float32)  # type: ignore[no-untyped-call]
+        model: PreTrainedModel = kind.from_config(chosen, dtype=torch.float32)
     return model
+
+
+def _start(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that an encoder-decoder's answer begins with: as of T5's own, the one that pads."""
+    if tokenizer.pad_token_id is None:
+        raise OptionError(
+            "the tokenizer has no pad token, with which the decoder of an encoder-decoder begins. Set "
+            "tokenizer.pad_token to a token that no prompt and no identifier holds, and save it again."
+        )
+    return int(tokenizer.pad_token_id)
 
 
 def load_with_rows(directory: Path, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
@@ -88,6 +110,11 @@ def load_with_rows(directory: Path, tokenizer: PreTrainedTokenizerBase, seed: in
 def hidden_width(model: PreTrainedModel) -> int:
     """H: the width of the model's layers."""
     return int(model.config.hidden_size)
+
+
+def context_of(config: PretrainedConfig) -> int:
+    """Tokens of a prompt and its answer that a model was made for; an encoder-decoder takes as many of each."""
+    return encoder_decoder.context_of(config) if config.is_encoder_decoder else int(config.max_position_embeddings)
 
 
 def check_context(context: int, longest: int, history_length: int) -> None:

@@ -11,12 +11,12 @@ from transformers import PreTrainedTokenizerFast
 
 from commands import bad, good
 from specbeam.align.training.configs import PRESETS, ModelSize, find_config, named_size
-from specbeam.align.training.decoder import build_decoder, build_tokenizer, load_with_rows
+from specbeam.align.training.models import build_model, build_tokenizer, load_with_rows
 from specbeam.align.training.samples import (
     Format,
     PromptOptions,
 )
-from specbeam.align.training.sources import LoraDecoder, Pretrained, find_source
+from specbeam.align.training.sources import LoraModel, Pretrained, find_source
 from specbeam.align.training.train import train
 from specbeam.catalog.errors import OptionError, PromptError
 from specbeam.catalog.histories.dataset import Dataset
@@ -54,7 +54,7 @@ def test_what_lora_trained_is_what_export_loads(
     dataset: Dataset, trained: Callable[..., Any], tmp_path: Path, kind: str, tied: bool, spare: int
 ) -> None:
     base = tiny_checkpoint(tmp_path / "base", kind, tied=tied, spare_rows=spare, tokenizer=make_tokenizer([]))
-    report, model = trained(dataset, LoraDecoder(base, 4), tmp_path / "adapter", budget={**FEW, "learning_rate": 1e-2})
+    report, model = trained(dataset, LoraModel(base, 4), tmp_path / "adapter", budget={**FEW, "learning_rate": 1e-2})
     assert report.trained_parameters < report.parameters / 2
     assert report.fit.last_loss < report.fit.first_loss
     names = {path.name for path in (tmp_path / "adapter").iterdir()}
@@ -68,7 +68,7 @@ def test_what_lora_trained_is_what_export_loads(
     untrained = load_with_rows(base, checkpoint.tokenizer, 0)
     assert (logits(untrained, count) - logits(merged, count)).abs().max() > 0.1
     with pytest.raises(OptionError, match="is a LoRA adapter itself"):
-        train(dataset, LoraDecoder(tmp_path / "adapter", 4), tmp_path / "twice")
+        train(dataset, LoraModel(tmp_path / "adapter", 4), tmp_path / "twice")
 
 
 def test_configurations_by_name_file_and_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_configurations_by_name_file_and_checkpoint(dataset: Dataset, tmp_path: 
         assert (config.num_hidden_layers, config.hidden_size, config.max_position_embeddings) == (2, 64, 512)
     base = tiny_checkpoint(tmp_path / "base", "qwen3")
     for path in (base, base / "config.json"):
-        model = build_decoder(path, build_tokenizer(dataset.catalog.tokens), context=64, seed=0)
+        model = build_model(path, build_tokenizer(dataset.catalog.tokens), context=64, seed=0)
         assert type(model).__name__ == "Qwen3ForCausalLM"
         assert model.config.vocab_size == 3 + len(dataset.catalog.tokens)
     with pytest.raises(OptionError, match="got the configuration 'huge'; expected one of llama-tiny"):
@@ -91,7 +91,7 @@ def test_configurations_by_name_file_and_checkpoint(dataset: Dataset, tmp_path: 
 def test_building_a_decoder_leaves_the_global_generator_alone(dataset: Dataset) -> None:
     before = torch.get_rng_state()
     tokenizer = build_tokenizer(dataset.catalog.tokens)
-    first, second = (build_decoder(SIZE, tokenizer, context=64, seed=3) for _ in range(2))
+    first, second = (build_model(SIZE, tokenizer, context=64, seed=3) for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
