@@ -103,7 +103,7 @@ class TensorRTBackend(Backend):
         self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str,
         *, catalog_head: bool = False, thrifty: bool = False,
     ) -> Engine:  # fmt: skip
-        from .engine import load_trt_engine
+        from .load import load_trt_engine
 
         assert facts.tensorrt is not None
         return load_trt_engine(
