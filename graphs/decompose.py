@@ -11,10 +11,10 @@ ATTENTION_DEFAULTS = ("softcap", "qk_matmul_output_mode", "is_causal")  # 0 says
 
 
 def decompose(model: ir.Model) -> None:
-    """Write norms and rotary embeddings out as primitives, and Attention without attributes it does not use, in place.
+    """Write norms, rotary embeddings and bounds of whole numbers out as primitives, in place.
 
-    Clip is written out for whole numbers (distances of a relative bias) alone. A norm's arithmetic is in float32 whatever the graph's type is, as `stash_type` 1 says. Raises `EngineError`
-    for a form of these operators that exported graphs do not have.
+    Attention loses attributes that it does not use. A norm's arithmetic is in float32 whatever the graph's type is, as
+    `stash_type` 1 says. Raises `EngineError` for a form of these operators that exported graphs do not have.
     """
     infer(model)
     halves: dict[ir.Value, ir.Value] = {}

@@ -15,13 +15,12 @@ from .encoder_decoder import TrtEncoderDecoder
 from .engine import Plan, TrtEngine
 from .flavour import TENSORRT, Flavour
 from .just_in_time import RuntimeCache, check_valid
+from .layers import ENCODER_PLAN
 from .library import Messages, check_fits, import_tensorrt, new_logger, new_tool
 from .profiles import READING, Profile
 
 if TYPE_CHECKING:
     import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
-
-ENCODER_PLAN = "encoder.plan"  # beside the plan of a decoder whose prompts it reads
 
 
 def load_trt_engine(

@@ -152,8 +152,9 @@ def check_memory(facts: ModelFacts, limits: Limits, *, identifier_length: int, c
     """Raise `EngineError` where the largest batch's cache alone would not fit a GPU of `total` bytes."""
     needed = cache_bytes(facts, limits, identifier_length=identifier_length, cache=cache)
     if needed > total:
+        slots = limits.capacity(facts, identifier_length)
         raise EngineError(
-            f"The cache of {limits.max_batch} requests with {limits.capacity(facts, identifier_length)} slots each takes "
+            f"The cache of {limits.max_batch} requests with {slots} slots each takes "
             f"{needed / 2**30:.1f} GiB (two buffers a layer); this GPU has {total / 2**30:.1f} GiB in all. Lower "
             "--max-batch, --max-nodes or --max-prompt."
         )

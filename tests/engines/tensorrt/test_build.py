@@ -13,8 +13,8 @@ from fake_cuda import FakeCuda
 from specbeam.catalog.errors import EngineError
 from specbeam.catalog.extras import install
 from specbeam.engines.tensorrt.build import Kind, TrtOptions, build_plan, graph_inputs
-from specbeam.engines.tensorrt.load import load_trt_engine
 from specbeam.engines.tensorrt.flavour import TENSORRT
+from specbeam.engines.tensorrt.load import load_trt_engine
 from specbeam.engines.tensorrt.profiles import profiles_for
 from trt_cases import FACTS, LENGTH, LIMITS, Graphs, build, facts_of
 
