@@ -35,9 +35,7 @@ TOKENS = [8, 9, 10, 11, 12]
 class Made:
     """A model, its graphs and its checkpoint."""
 
-    def __init__(
-        self, folder: Path, kind: str, change: Callable[[PreTrainedModel], object] = lambda model: None
-    ) -> None:
+    def __init__(self, folder: Path, kind: str, change: Callable[[PreTrainedModel], object] = lambda model: None) -> None:
         self.folder = folder
         checkpoint = tiny_checkpoint(folder / "checkpoint", kind)
         self.model = load_model(checkpoint, torch.float32)

@@ -12,7 +12,7 @@ from specbeam.export import export_bundle
 from tiny_models import tiny_catalog, tiny_checkpoint
 
 ITEMS = 40
-PROMPTS = [np.array([5, 9, 11, 3]), np.array([7]), np.arange(4, 27)]  # the last beyond the farthest distance
+PROMPTS = [np.array([5, 9, 11, 3]), np.array([7]), np.arange(4, 25)]  # the last beyond the farthest distance
 LATER = [np.arange(4, 13), np.array([8, 8])]
 
 
@@ -37,9 +37,7 @@ class Talk:
         cache = engine.read(prompts)
         assert isinstance(cache, ReadCache)
         self.engine, self.cache = engine, cache
-        self.paths = np.empty(
-            (len(prompts), 0), np.int64
-        )  # [B, n] slots of all real tokens, each one's parent before it
+        self.paths = np.empty((len(prompts), 0), np.int64)  # [B, n] slots of all tokens, parents first
         self.said: list[Float32] = [self._call(np.full(len(prompts), engine.start or 0))]
 
     def follow(self, tokens: Int64) -> None:

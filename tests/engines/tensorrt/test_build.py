@@ -185,7 +185,7 @@ def test_without_polygraphy_the_extra_is_named(gpu: FakeCuda, monkeypatch: pytes
 
 def test_loading_plans_needs_no_onnx_and_no_builder_code() -> None:
     code = (
-        "import sys, specbeam.engines.tensorrt.engine, specbeam.engines.tensorrt.build\n"
+        "import sys, specbeam.engines.tensorrt.load, specbeam.engines.tensorrt.build\n"
         "found = {'onnx', 'onnx_ir', 'torch', 'tensorrt', 'polygraphy'} & set(sys.modules)\n"
         "assert not found, found\n"
     )
