@@ -33,7 +33,7 @@ class OrtBackend(Backend):
 
     @property
     def encoders(self) -> tuple[EnginePrecision, ...]:
-        return ("fp32", "fp16") if self.device == "cpu" else ()
+        return ("fp32", "fp16") if self.device == "cpu" else self.precisions
 
     def ready(self) -> None:
         check_provider(self.device)
