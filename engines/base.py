@@ -1,11 +1,13 @@
-"""What every engine is: one loaded graph behind one interface."""
+"""What every engine is: one loaded model behind one interface."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog.errors import EngineError
 from .cache import KVCache
 from .footprint import Footprint
 
@@ -36,7 +38,12 @@ def causal(past: int, new: int, batch: int = 1) -> tuple[Int64, Int64]:
 
 
 class Engine(ABC):
-    """One loaded graph, safe to share between threads; what is mutable lives in its caches."""
+    """One loaded model, safe to share between threads; what is mutable lives in its caches.
+
+    Of an encoder-decoder `forward` is the decoder: its caches begin with `read`, and its prompts are `start` alone.
+    """
+
+    start: int | None = None  # the token that a decoder begins with where an encoder reads prompts; None: there is none
 
     def __init__(self, *, columns: int, footprint: Footprint | None = None) -> None:
         self.columns = columns  # C: catalog tokens, the width of a row of log-probabilities
@@ -45,6 +52,10 @@ class Engine(ABC):
     @abstractmethod
     def new_cache(self, batch: int) -> KVCache:
         """An empty cache for `batch` requests."""
+
+    def read(self, prompts: Sequence[Int64]) -> KVCache:
+        """A cache of no slots for as many requests as prompts [P], which the encoder has read."""
+        raise EngineError(f"{type(self).__name__} has no encoder: its prompts are decoded (new_cache, forward).")
 
     @abstractmethod
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:

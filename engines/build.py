@@ -20,6 +20,7 @@ from .bundle.checksums import file_facts
 from .bundle.default import keep_default, set_default
 from .bundle.facts import (
     CONSTRAINED,
+    ENCODER,
     ENGINE_FACTS,
     ENGINE_SCHEMA,
     QUANTIZED,
@@ -86,8 +87,9 @@ class Order:
             precisions["draft"] = draft_precision or target
         elif draft_precision is not None:
             raise OptionError(f"{bundle.path} has no draft model: leave the draft's precision out.")
-        for wanted in precisions.values():
+        for role, wanted in precisions.items():
             backend.check(wanted)
+            backend.check_model(bundle.facts(role), wanted)
             if exported not in ("fp32", wanted):
                 raise EngineError(
                     f"The graphs of {bundle.path} are {exported}, asked for {wanted}: only fp32 graphs are converted. "
@@ -281,8 +283,11 @@ def exported_engine(bundle: ModelBundle, role: Role, scratch: Path, threads: int
     if precision == "bf16":
         from ..graphs.lift import lift_graph
 
-        lifted = scratch / f"{role}-lifted.onnx"
-        lift_graph(graph, lifted)
+        lifted = scratch / f"{role}-lifted" / graph.name
+        lifted.parent.mkdir(exist_ok=True)
+        for part in (graph, graph.with_name(ENCODER)):
+            if part.is_file():
+                lift_graph(part, lifted.with_name(part.name))
         graph, precision = lifted, "fp32"
     return load_ort_engine(
         graph, bundle.facts(role), device="cpu", precision=precision, threads=threads, columns=bundle.manifest.columns,

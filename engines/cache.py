@@ -25,6 +25,11 @@ class KVCache(ABC):
     def length(self) -> int:
         """S: slots per request, holes included."""
 
+    @property
+    def read(self) -> int:
+        """Tokens per request, padding included, that an encoder has read beside these slots."""
+        return 0
+
     @abstractmethod
     def copy(self) -> "KVCache":
         """A cache of its own with the same content (which is shared: no engine writes into a tensor twice)."""
@@ -43,3 +48,37 @@ class KVCache(ABC):
 
         Rows keep their slots. Where one cache has fewer, its rows get holes of finite numbers behind them: hide them.
         """
+
+
+class ReadCache(KVCache):
+    """What a decoder has cached, and beside it the keys and values of prompts that an encoder has read, which stay."""
+
+    def __init__(self, own: KVCache, prompts: KVCache, lengths: Int64) -> None:
+        """prompts: one slot a token, padded at their ends; lengths [B]: tokens of each. Both are taken over."""
+        self.own, self.prompts, self.lengths = own, prompts, lengths
+
+    @property
+    def batch(self) -> int:
+        return self.own.batch
+
+    @property
+    def length(self) -> int:
+        return self.own.length
+
+    @property
+    def read(self) -> int:
+        return self.prompts.length
+
+    def copy(self) -> "ReadCache":
+        return ReadCache(self.own.copy(), self.prompts.copy(), self.lengths)
+
+    def keep(self, rows: Int64, slots: Int64 | None = None) -> None:
+        self.own.keep(rows, slots)
+        self.prompts.keep(rows)
+        self.lengths = self.lengths[rows]
+
+    def join(self, other: KVCache) -> None:
+        assert isinstance(other, ReadCache)
+        self.own.join(other.own)
+        self.prompts.join(other.prompts)
+        self.lengths = np.concatenate([self.lengths, other.lengths])

@@ -11,6 +11,7 @@ from .base import Engine, Float32, Int64
 from .bundle.facts import EnginePrecision, Limits, ModelFacts, Role
 from .bundle.model import ModelBundle, Sample
 from .latency import call, random_tokens
+from .reading import begin
 
 PROMPT, NODES = 30, 20  # random tokens in a prompt, and behind it
 OVERFLOW = "overflow in fp16, whose largest finite number is 65,504"
@@ -49,12 +50,9 @@ class Answer(NamedTuple):
 
 def asked(engine: Engine, case: Case) -> tuple[Float32, Float32]:
     """Log-probabilities [B, R, C] of a prompt's last tokens, and of the nodes behind it."""
-    cache = engine.new_cache(len(case.prompt))
-    first, second = (
-        engine.forward(call(tokens, past, cache, rows=case.rows), cache).copy()
-        for past, tokens in ((0, case.prompt), (case.prompt.shape[1], case.nodes))
-    )
-    return first, second
+    begun = begin(engine, case.prompt, case.rows)
+    first = begun.logprobs.copy()
+    return first, engine.forward(call(case.nodes, begun.slots, begun.cache, rows=case.rows), begun.cache).copy()
 
 
 def answers(exported: Engine, found: Iterable[Case], refuse: "Refusal") -> Iterator[Answer]:

@@ -44,7 +44,15 @@ def check_model(
     outputs: dict[str, tuple[str, Axes]] = {"logprobs": (FLOAT, ("batch", "rows", own if columns is None else columns))}
     inputs |= _cache("past_key_values", facts, cache, ("batch", facts.kv_heads, "past", facts.head_dim))
     outputs |= _cache("present", facts, cache, ("batch", facts.kv_heads, "past+sequence", facts.head_dim))
+    if facts.encoder is not None:
+        inputs |= {"prompt_lengths": (INT64, ("batch",)), **_read(facts, cache)}
     _check(session, graph, inputs, outputs)
+
+
+def check_encoder(session: ort.InferenceSession, graph: Path, facts: ModelFacts, cache: Precision) -> None:
+    """Raise `EngineError` unless a graph reads prompts for this model's decoder."""
+    inputs: dict[str, tuple[str, Axes]] = {"input_ids": (INT64, ("batch", "prompt"))}
+    _check(session, graph, inputs | {"prompt_lengths": (INT64, ("batch",))}, _read(facts, cache))
 
 
 def check_gather(session: ort.InferenceSession, graph: Path, facts: ModelFacts, cache: Precision) -> None:
@@ -52,6 +60,10 @@ def check_gather(session: ort.InferenceSession, graph: Path, facts: ModelFacts, 
     inputs: dict[str, tuple[str, Axes]] = {"index": (INT64, ("kept",))}
     inputs |= _cache("past_key_values", facts, cache, ("slots", "head_dim"))
     _check(session, graph, inputs, _cache("present", facts, cache, ("kept", "head_dim")))
+
+
+def _read(facts: ModelFacts, cache: Precision) -> dict[str, tuple[str, Axes]]:
+    return _cache("read_key_values", facts, cache, ("batch", facts.kv_heads, "prompt", facts.head_dim))
 
 
 def _cache(prefix: str, facts: ModelFacts, cache: Precision, axes: Axes) -> dict[str, tuple[str, Axes]]:

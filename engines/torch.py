@@ -273,8 +273,8 @@ def slot_positions(positions: torch.Tensor, slots: torch.Tensor, past: int) -> t
 
 def load_torch_engine(
     checkpoint: Path, vocabulary: NDArray[np.int64], *, device: str, precision: str, threads: int
-) -> TorchEngine:
-    """A `TorchEngine` over a checkpoint directory (a bundle's `target/checkpoint`).
+) -> Engine:
+    """A `TorchEngine`, or of an encoder-decoder a `TorchEncoderDecoder`, over a checkpoint directory (a bundle's `target/checkpoint`).
 
     vocabulary [C]: token ids of the catalog, ascending; device "cpu" or "cuda"; threads 0 leaves
     PyTorch's number. Raises `EngineError` when the directory or the device cannot be used.
@@ -289,6 +289,10 @@ def load_torch_engine(
         raise EngineError("PyTorch finds no CUDA device here. Use device cpu, or install a CUDA build of torch.")
     model = load_model(checkpoint, DTYPES[precision])
     torch.nn.Module.to(model, device)
+    if model.config.is_encoder_decoder:
+        from .torch_encoder_decoder import TorchEncoderDecoder  # which imports this file
+
+        return TorchEncoderDecoder(model, vocabulary, precision=precision, threads=threads)
     return TorchEngine(model, vocabulary, precision=precision, threads=threads)
 
 

@@ -10,7 +10,21 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
-from .torch import ATTENTION, cache_layer, picked_rows
+from ..catalog.errors import EngineError
+from .base import Engine, Float32, ForwardInputs, Int64
+from .cache import KVCache, ReadCache
+from .reading import padded_prompts, read_first
+from .torch import (
+    ATTENTION,
+    DTYPES,
+    TorchCache,
+    additive_mask,
+    cache_layer,
+    picked_rows,
+    slot_positions,
+    torch_threads,
+    uploaded,
+)
 
 Tensors = Sequence[torch.Tensor]
 
@@ -113,14 +127,57 @@ class DecoderModule(torch.nn.Module):
         known = EncoderDecoderCache(Cache(layers=[*own]), Cache(layers=[*prompt]))
         known.is_updated = dict.fromkeys(range(len(prompt)), True)  # read once, whatever is decoded
         mask = self.bias(position_ids, slot_positions) + attention_mask
+        there = padding_mask(prompt_lengths, read[0].shape[2], mask.dtype)
         hidden = self.body(
             input_ids=input_ids,
             attention_mask=mask,
             encoder_hidden_states=read[0],  # looked at only where no keys are known
-            encoder_attention_mask=padding_mask(prompt_lengths, read[0].shape[2], mask.dtype),
+            encoder_attention_mask=there.expand(-1, -1, input_ids.shape[1], -1),  # ONNX Runtime broadcasts heads alone
             past_key_values=known,
             use_cache=True,
         ).last_hidden_state
         logits = self.head(picked_rows(hidden, logit_rows) * self.scale)
         logprobs = F.log_softmax(logits.float(), dim=-1).index_select(-1, self.columns)
         return logprobs, *(tensor for layer in own for tensor in (layer.keys, layer.values))
+
+
+class TorchEncoderDecoder(Engine):
+    """Both modules run eagerly on the CPU or a CUDA device."""
+
+    def __init__(self, model: PreTrainedModel, vocabulary: NDArray[np.int64], *, precision: str, threads: int) -> None:
+        """As of `TorchEngine`."""
+        super().__init__(columns=len(vocabulary))
+        self._encoder = EncoderModule(model).to(model.device).eval()
+        self._decoder = DecoderModule(model, vocabulary).to(model.device).eval()
+        self.start, self.device = int(model.config.decoder_start_token_id), model.device
+        self._threads, self._dtype = threads, DTYPES[precision]
+
+    def new_cache(self, batch: int) -> KVCache:
+        raise read_first(self)
+
+    def read(self, prompts: Sequence[Int64]) -> ReadCache:
+        ids, lengths = padded_prompts(prompts)
+        with torch.inference_mode(), torch_threads(self._threads):
+            read = self._encoder(*uploaded((ids, lengths), self.device))
+        empty = [tensor[:, :, :0] for tensor in read]
+        return ReadCache(TorchCache(empty), TorchCache(read), lengths)
+
+    def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
+        if not isinstance(cache, ReadCache):
+            raise EngineError(f"A TorchEncoderDecoder runs on the caches it hands out (read); got {type(cache).__name__}.")
+        own, prompts = cache.own, cache.prompts
+        assert isinstance(own, TorchCache)
+        assert isinstance(prompts, TorchCache)
+        with torch.inference_mode(), torch_threads(self._threads):
+            arrays = (
+                inputs.input_ids, inputs.position_ids, inputs.visible_below, inputs.visible_slots, inputs.logit_rows,
+                cache.lengths,
+            )  # fmt: skip
+            ids, positions, below, slots, rows, lengths = uploaded(arrays, self.device)
+            mask = additive_mask(below, slots, own.length, self._dtype)
+            where = slot_positions(positions, slots, own.length)
+            logprobs, *own.tensors = self._decoder(
+                ids, positions, mask, rows, where, lengths, own.tensors, prompts.tensors
+            )
+            result: Float32 = logprobs.cpu().numpy()
+        return result

@@ -12,8 +12,9 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrain
 
 from ..catalog.errors import EngineError, ExportError, is_fault, said
 from ..catalog.records import read_json
-from ..engines.checkpoint_guard import CONFIG, SAVE_AGAIN, read_decoder, weight_files
+from ..engines.checkpoint_guard import CONFIG, SAVE_AGAIN, read_shape, weight_files
 from ..engines.decoder_facts import matrix
+from ..engines.encoder_decoder import context_of
 from ..engines.generation import not_applied
 from ..engines.torch import DTYPES, load_model
 from .adapter import CONFIG as ADAPTER
@@ -22,6 +23,7 @@ from .quiet import quiet
 from .tokenizer import load_tokenizer
 
 ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM")
+ENCODER_DECODERS = ("T5ForConditionalGeneration", "MT5ForConditionalGeneration")
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 SHOWN = 5  # how many tokens a message names
 
@@ -47,6 +49,11 @@ class Checkpoint:
             config = load_config(base / CONFIG)
             weight_files(base)
             tokenizer = load_tokenizer(directory)
+        if adapter is not None and config.is_encoder_decoder:
+            raise ExportError(
+                f"{directory} is an adapter of an encoder-decoder ({base}); only those of decoders are merged here. Merge "
+                "it where it was trained (merge_and_unload), and save the whole model."
+            )
         if adapter is None:
             check_rows(directory, tokenizer, int(config.vocab_size))
         return cls(directory, config, tokenizer, adapter)
@@ -58,7 +65,9 @@ class Checkpoint:
 
     @property
     def context(self) -> int:
-        """Positions the model was made for."""
+        """Positions the model was made for; of an encoder-decoder, as many for a prompt as for what is decoded."""
+        if self.config.is_encoder_decoder:
+            return context_of(self.config)
         return int(self.config.max_position_embeddings)
 
     @property
@@ -142,7 +151,7 @@ def load_config(file: Path) -> PretrainedConfig:
     )
     check_architecture(file.parent, declared)
     with quiet(), as_export_error():
-        read_decoder(file)
+        read_shape(file)
         try:
             config = AutoConfig.from_pretrained(file, local_files_only=True, trust_remote_code=False)
             for name in config._get_generation_parameters():  # older files hold some, and could not be saved again
@@ -152,22 +161,29 @@ def load_config(file: Path) -> PretrainedConfig:
                 raise
             raise ExportError(f"{file} is no valid configuration: {said(error)}. {SAVE_AGAIN}") from error
     assert isinstance(config, PretrainedConfig)
-    check_positions(file.parent, config)
+    if config.is_encoder_decoder:
+        check_start(file.parent, config)
+    else:
+        check_positions(file.parent, config)
     return config
 
 
 def check_architecture(directory: Path, declared: Declared) -> None:
     """Refuse models whose graph is not known to fulfil the contract, and code that comes with a checkpoint."""
-    supported = f"Supported are {', '.join(ARCHITECTURES)}."
+    known = (*ARCHITECTURES, *ENCODER_DECODERS)
+    supported = f"Supported are {', '.join(known)}."
     names = declared.architectures or []
     if declared.auto_map is not None:
         raise ExportError(f"{directory} brings its own code (auto_map in config.json), which is never run. {supported}")
-    if declared.is_encoder_decoder:
-        raise ExportError(f"{directory} is an encoder-decoder ({', '.join(names)}); only decoders work. {supported}")
-    if len(names) != 1 or names[0] not in ARCHITECTURES:
+    if declared.is_encoder_decoder and not set(names) & set(ENCODER_DECODERS):
+        raise ExportError(
+            f"{directory} is an encoder-decoder ({', '.join(names)}) of which it is not known how its graphs must be "
+            f"fed; of these, {' and '.join(ENCODER_DECODERS)} work. {supported}"
+        )
+    if len(names) != 1 or names[0] not in known:
         got = ", ".join(names) or "no architecture in its config.json"
         raise ExportError(f"{directory} is {got}, which cannot be exported. {supported}")
-    expected = names[0].removesuffix("ForCausalLM").lower()
+    expected = names[0].removesuffix("ForCausalLM").removesuffix("ForConditionalGeneration").lower()
     if declared.model_type != expected:
         raise ExportError(
             f"{directory / CONFIG} says model_type {declared.model_type!r} of a {names[0]}; expected {expected!r}."
@@ -178,6 +194,17 @@ def check_architecture(directory: Path, declared: Declared) -> None:
         method = declared.quantization_config.get("quant_method", "unknown method")
         raise ExportError(
             f"{directory} is quantised ({method}). Export the unquantised checkpoint; quantisation is a later step."
+        )
+
+
+def check_start(directory: Path, config: PretrainedConfig) -> None:
+    """Refuse an encoder-decoder of which it is not known which token its decoder begins with."""
+    start, rows = getattr(config, "decoder_start_token_id", None), int(config.vocab_size)
+    if start is None or not 0 <= start < rows:
+        raise ExportError(
+            f"{directory / CONFIG} says decoder_start_token_id {start}; expected the token that the decoder was "
+            f"trained to begin with, one of {rows}. Set it there: of T5 and mT5 it is the pad token's "
+            f"({config.pad_token_id})."
         )
 
 

@@ -1,5 +1,6 @@
 """An encoder-decoder to its two graphs: what decodes, and what reads prompts."""
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from ..engines.bundle.facts import ENCODER
 from ..engines.torch_encoder_decoder import DecoderModule, EncoderModule
 from ..graphs import EXTERNAL_BYTES
 from ..graphs.files import Progress
@@ -15,11 +17,18 @@ from .onnx import Axes, Traced, write_graph
 BATCH, PROMPT = 2, 11  # to trace with
 
 
-def export_encoder(
-    model: PreTrainedModel, path: Path, *, external_bytes: int = EXTERNAL_BYTES,
+def export_graphs(
+    model: PreTrainedModel, vocabulary: NDArray[np.int64], path: Path, *, external_bytes: int = EXTERNAL_BYTES,
     progress: Progress = lambda done, total: None,
 ) -> None:  # fmt: skip
-    """Write the graph of a model's encoder, and its weights as `export_graph` does."""
+    """As `onnx.export_graph`: the decoder's graph to `path`, and the encoder's beside it."""
+    export_decoder(model, vocabulary, path, external_bytes, progress)
+    gc.collect()  # all that the trace left
+    export_encoder(model, path.with_name(ENCODER), external_bytes, progress)
+
+
+def export_encoder(model: PreTrainedModel, path: Path, external_bytes: int, progress: Progress) -> None:
+    """Write the graph of a model's encoder; see `export_graph`."""
     auto = torch.export.Dim.AUTO
     example = torch.zeros(BATCH, PROMPT, dtype=torch.int64), torch.full((BATCH,), PROMPT)
     inputs: dict[str, Axes] = {"input_ids": ("batch", "prompt"), "prompt_lengths": ("batch",)}
@@ -28,9 +37,8 @@ def export_encoder(
 
 
 def export_decoder(
-    model: PreTrainedModel, vocabulary: NDArray[np.int64], path: Path, *, external_bytes: int = EXTERNAL_BYTES,
-    progress: Progress = lambda done, total: None,
-) -> None:  # fmt: skip
+    model: PreTrainedModel, vocabulary: NDArray[np.int64], path: Path, external_bytes: int, progress: Progress
+) -> None:
     """Write the graph of a model's decoder; see `export_graph`."""
     inputs, outputs = _decoder_axes(model, len(vocabulary))
     traced = Traced(DecoderModule(model, vocabulary).eval(), *_decoder_example(model), inputs, outputs)

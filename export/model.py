@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from ..engines.bundle.facts import ModelFacts
 from ..engines.decoder_facts import model_facts
 from .checkpoint import Checkpoint
+from .encoder_decoder import export_graphs
+from .encoder_decoder_parity import comparison as comparison_of_graphs
 from .onnx import EXTERNAL_BYTES, export_graph
-from .parity import compare_graph, expected_of
+from .parity import comparison
 from .quiet import quiet
 
 GIGABYTE = 10**9
@@ -56,16 +58,15 @@ def export_model(
             source.tokenizer.save_pretrained(folder / "checkpoint")
     progress(f"exporting the {role}'s graph ({facts.parameters:,} parameters)")
     graph, told = folder / "model.onnx", Written(progress, role)
-    export_graph(model, columns, graph, external_bytes=settings.external_bytes, progress=told)
-    if facts.encoder is not None:
-        export_encoder(model, folder / ENCODER, external_bytes=settings.external_bytes, progress=told)
+    write = export_graph if facts.encoder is None else export_graphs
+    write(model, columns, graph, external_bytes=settings.external_bytes, progress=told)
     gc.collect()  # all that the trace left
     progress(f"asking the {role} itself")
-    expected = expected_of(model, columns)
+    compare = comparison(model, columns) if facts.encoder is None else comparison_of_graphs(model, columns)
     del model  # before the graph is opened: memory need not hold the weights twice
     gc.collect()
     progress(f"comparing the {role}'s graph with its model")
-    report = compare_graph(graph, expected, settings.precision)
+    report = compare(graph, settings.precision)
     progress(f"the {role}'s graph agrees with its model ({report.summary()})")
     return facts
 

@@ -9,6 +9,7 @@ be gone when the graph runs: memory then holds the weights once.
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from .quiet import quiet
 from .scenes import Scene, random_scene
 
 Forward = Callable[[Sequence[NDArray[Any]]], list[NDArray[Any]]]  # the graph's inputs, in their order
+
+Comparison = Callable[[Path, str], "ParityReport"]  # of a graph of a precision
 
 # The largest difference allowed, relative to max(1, largest value of the reference). fp32 holds for
 # the exported graph, or for its lifted copy where the graph is in half precision. fp16 holds for the
@@ -93,7 +96,12 @@ def check_parity(
 
     Leaves `model` as `expected_of` does, and raises as `expected_of` and `compare_graph` do.
     """
-    return compare_graph(graph, expected_of(model, vocabulary, seed=seed), precision)
+    return compare_graph(graph, precision, expected_of(model, vocabulary, seed=seed))
+
+
+def comparison(model: PreTrainedModel, vocabulary: NDArray[np.int64]) -> Comparison:
+    """Compares graphs with what a model says now; leaves it, and raises, as `expected_of` does."""
+    return partial(compare_graph, expected=expected_of(model, vocabulary))
 
 
 def expected_of(model: PreTrainedModel, vocabulary: NDArray[np.int64], *, seed: int = SEED) -> Expected:
@@ -120,14 +128,14 @@ def expected_of(model: PreTrainedModel, vocabulary: NDArray[np.int64], *, seed: 
     )  # fmt: skip
 
 
-def compare_graph(graph: Path, expected: Expected, precision: str) -> ParityReport:
+def compare_graph(graph: Path, precision: str, expected: Expected) -> ParityReport:
     """Compare an exported graph with what its model said.
 
     Raises `ExportError` with the largest difference, its place and the threshold.
     """
     differences: dict[tuple[str, str], Difference] = {}
     with tempfile.TemporaryDirectory(prefix=".parity.", dir=graph.parent) as scratch:
-        for run, path in _runs(graph, precision, Path(scratch)).items():
+        for run, path in graphs_to_run(graph, precision, Path(scratch)).items():
             forward = onnx_forward(path)
             worst = [
                 compare(forward, scene, truth, cut, MASK_TYPES[run], expected.empty_past(scene, run), expected.rng)
@@ -136,12 +144,12 @@ def compare_graph(graph: Path, expected: Expected, precision: str) -> ParityRepo
             ]
             del forward  # one set of weights at a time
             for kind in ("logprobs", "present"):
-                differences[run, kind] = max((found[kind] for found in worst), key=_size)
-    _refuse(differences, expected.architecture)
+                differences[run, kind] = max((found[kind] for found in worst), key=size_of)
+    refuse(differences, expected.architecture)
     return ParityReport(differences)
 
 
-def _refuse(differences: dict[tuple[str, str], Difference], architecture: str) -> None:
+def refuse(differences: dict[tuple[str, str], Difference], architecture: str) -> None:
     """Raise `ExportError` where a difference is larger than is allowed."""
     for (run, kind), difference in sorted(differences.items(), key=lambda found: found[0][0] != "fp32"):
         if not difference.relative <= TOLERANCE[run]:  # also NaN
@@ -159,7 +167,7 @@ def _refuse(differences: dict[tuple[str, str], Difference], architecture: str) -
             )
 
 
-def _runs(graph: Path, precision: str, scratch: Path) -> dict[str, Path]:
+def graphs_to_run(graph: Path, precision: str, scratch: Path) -> dict[str, Path]:
     """The graphs to run: the exported one where ONNX Runtime's CPU provider can, and a lifted copy of a half one."""
     runs = {precision: graph} if precision in TOLERANCE else {}
     if precision != "fp32":
@@ -168,7 +176,8 @@ def _runs(graph: Path, precision: str, scratch: Path) -> dict[str, Path]:
     return runs
 
 
-def _size(difference: Difference) -> float:
+def size_of(difference: Difference) -> float:
+    """By which differences are ordered."""
     return np.inf if np.isnan(difference.relative) else difference.relative
 
 
@@ -219,21 +228,22 @@ def compare(
         logprobs, *past = forward([scene.tokens[:, start:stop], scene.depths[:, start:stop], mask, rows - start, *past])
     requests = np.arange(batch)[:, None]
     real = scene.real[requests, rows]
-    found = {"logprobs": _largest(logprobs[real], expected.logprobs[requests, rows][real], f"logprobs ({case})")}
+    found = {"logprobs": largest(logprobs[real], expected.logprobs[requests, rows][real], f"logprobs ({case})")}
     if not np.isfinite(logprobs).all():
         found["logprobs"] = Difference(np.inf, np.inf, f"logprobs ({case}) are not finite")
     names = [f"present.{layer}.{part} ({case})" for layer in range(len(past) // 2) for part in ("key", "value")]
     found["present"] = max(
         (
-            _largest(got.swapaxes(1, 2)[scene.real], present[scene.real], name)
+            largest(got.swapaxes(1, 2)[scene.real], present[scene.real], name)
             for got, present, name in zip(past, expected.presents, names, strict=True)
         ),
-        key=_size,
+        key=size_of,
     )
     return found
 
 
-def _largest(got: NDArray[Any], expected: NDArray[np.float32], name: str) -> Difference:
+def largest(got: NDArray[Any], expected: NDArray[np.float32], name: str) -> Difference:
+    """The largest difference of an output to what is expected of it."""
     if got.shape != expected.shape:
         return Difference(np.inf, np.inf, f"{name}: shape {got.shape} instead of {expected.shape}")
     difference = np.abs(got.astype(np.float32) - expected)

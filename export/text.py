@@ -67,6 +67,11 @@ def export_text(
         raise ExportError(f"The precision {precision!r} is unknown; choose one of {', '.join(DTYPES)}.")
     check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
     source = Checkpoint.open(target)
+    if source.config.is_encoder_decoder:
+        raise ExportError(
+            f"{target} is an encoder-decoder; text is generated with decoders alone. Export it for a catalog of items: "
+            "specbeam export --catalog."
+        )
     variables = dict(chat_variables or {})
     check_chat_only(chat=chat, chat_variables=variables, system=system)
     for note in source.notes:

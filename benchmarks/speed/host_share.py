@@ -26,7 +26,7 @@ from specbeam.engines.base import Engine, Float32, ForwardInputs, Int64
 from specbeam.engines.bundle.default import default_engine
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.cache import KVCache
-from specbeam.engines.onnxruntime.cpu import OrtEngine
+from specbeam.engines.onnxruntime.dense import OrtEngine
 from specbeam.engines.scripted import ScriptedEngine
 from specbeam.runtime import Drafting, Recommender
 from specbeam.runtime.loaded import Loaded

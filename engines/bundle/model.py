@@ -15,6 +15,7 @@ from ...catalog.errors import BundleError
 from .checksums import check_file
 from .export_command import export_command
 from .facts import (
+    ENCODER,
     ENGINE_FACTS,
     ENGINE_SCHEMA,
     QUANTIZED,
@@ -116,6 +117,10 @@ class ModelBundle(ABC):
         for name in self._graph_files(role):
             self.file(name)
         return self.file(f"{role}/model.onnx")
+
+    def encoder(self, role: Role) -> Path:
+        """The exported graph that reads an encoder-decoder's prompts, its weights checked with it."""
+        return self.graph(role).with_name(ENCODER)
 
     def engine_names(self) -> list[str]:
         """Engines built into the bundle (one whose building was killed has a name that begins with a dot)."""

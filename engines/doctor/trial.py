@@ -18,6 +18,7 @@ from ..bundle.facts import Limits, Role
 from ..bundle.model import ModelBundle
 from ..bundle.open import open_bundle
 from ..latency import call, random_tokens
+from ..reading import begin
 from ..registry import find_backend, load_engine
 
 NEGATE = (  # ONNX's bytes of a small graph (IR version 8, opset 13): y [1] = Neg(x [1]), of float32
@@ -129,10 +130,12 @@ def try_engine(path: Path, name: str, threads: int) -> tuple[str, ...]:
 
 
 def _call(engine: Engine, bundle: ModelBundle, role: Role, name: str, limits: Limits | None) -> None:
-    facts, cache = bundle.facts(role), engine.new_cache(1)
+    facts = bundle.facts(role)
     prompt = min(PROMPT, facts.context - 1, PROMPT if limits is None else limits.max_prompt)
-    for past, new in ((0, prompt), (prompt, 1)):
-        logprobs = engine.forward(call(random_tokens(facts, past, new, 1), past, cache, rows=1), cache)
+    begun = begin(engine, random_tokens(facts, 0, prompt, 1))
+    first = begun.logprobs.copy()
+    node = call(random_tokens(facts, prompt, 1, 1), begun.slots, begun.cache, rows=1)
+    for logprobs in (first, engine.forward(node, begun.cache)):
         if logprobs.shape != (1, 1, bundle.manifest.columns) or not are_logprobs(logprobs):
             raise EngineError(
                 f"The {role} of {name} gives NaN or infinity as a log-probability. Run: {bundle.rebuild(name)}"

@@ -7,7 +7,7 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 
 from ..backend import Backend, GraphToBuild, Progress
 from ..base import Engine
-from ..bundle.facts import CONSTRAINED, EnginePrecision, Precision, Role, RoleFacts, TensorRTFacts
+from ..bundle.facts import CONSTRAINED, ENCODER, EnginePrecision, Precision, Role, RoleFacts, TensorRTFacts
 from ..bundle.model import ModelBundle
 from ..installed import backend_version
 from ..prepare import prepare_graph
@@ -31,6 +31,10 @@ class OrtBackend(Backend):
     def precisions(self) -> tuple[EnginePrecision, ...]:
         return self.runs[self.device]
 
+    @property
+    def encoders(self) -> tuple[EnginePrecision, ...]:
+        return ("fp32", "fp16") if self.device == "cpu" else ()
+
     def ready(self) -> None:
         check_provider(self.device)
 
@@ -52,6 +56,10 @@ class OrtBackend(Backend):
             write_gather(graph.folder / GATHER, graph.bundle.facts(graph.role).layers, graph.cache)
         progress(f"optimising {graph.role}", 0, 1)
         optimise(prepared, graph.folder / GRAPH, self.device, graph.threads)
+        if graph.bundle.facts(graph.role).encoder is not None:
+            source, scratch = graph.bundle.encoder(graph.role), graph.scratch / graph.role / ENCODER
+            encoder = prepare_graph(source, scratch, exported=exported, wanted=graph.cache)
+            optimise(encoder, graph.folder / ENCODER, self.device, graph.threads)
         narrow_head(graph)
         return None
 

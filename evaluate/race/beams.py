@@ -9,6 +9,7 @@ from ...catalog.errors import EngineError
 from ...catalog.finite import are_logprobs
 from ...catalog.trie import ItemTrie
 from ...engines.base import ForwardInputs, causal
+from ...engines.reading import padded_prompts
 from ...runtime.search.beam import best_per_request
 from ...runtime.search.prefix import SharedPrefix
 from ...runtime.search.scoring import Scoring
@@ -39,11 +40,12 @@ class ReorderedBeams:
     def __call__(self, prompts: Sequence[Int64], k: int, spent: BeamSeconds) -> list[list[tuple[int, float]]]:
         """The k best leaves of every prompt with their scores, best first; it ends as `generate` does."""
         batch, width = len(prompts), min(k, self._trie.identifiers)
-        lengths = np.array([len(prompt) for prompt in prompts])
+        lengths = self._prefix.lengths(prompts)
         with spent.timed("total"):
-            cache = self._prefix.new_cache(batch)
             with spent.timed("prompt"):
-                logprobs = self._engine.forward(prompt_inputs(prompts, self._prefix.length), cache)[:, 0]
+                cache = self._prefix.opened(prompts)
+                inputs = prompt_inputs(self._prefix.decoded(prompts), self._prefix.length)
+                logprobs = self._engine.forward(inputs, cache)[:, 0]
             spent.calls += batch
             beams, slots = _Beams(batch, width), list[int]()
             parent = beams.step(self._trie, self._scoring, logprobs)
@@ -68,10 +70,8 @@ class ReorderedBeams:
 
 
 def prompt_inputs(prompts: Sequence[Int64], past: int) -> ForwardInputs:
-    """The call that brings prompts but for `past` tokens that are cached, padded at their end."""
-    lengths = np.array([len(prompt) - past for prompt in prompts])
-    ids = np.zeros((len(prompts), lengths.max()), np.int64)
-    ids[np.arange(ids.shape[1]) < lengths[:, None]] = np.concatenate([prompt[past:] for prompt in prompts])
+    """The call that brings what is to be decoded of prompts behind `past` tokens that are cached."""
+    ids, lengths = padded_prompts(prompts)
     positions = np.broadcast_to(past + np.arange(ids.shape[1]), ids.shape).copy()
     return ForwardInputs(ids, positions, *causal(past, ids.shape[1], len(prompts)), lengths[:, None] - 1)
 

@@ -55,6 +55,10 @@ class RecordedCache(KVCache):
     def length(self) -> int:
         return self.inner.length
 
+    @property
+    def read(self) -> int:
+        return self.inner.read
+
     def copy(self) -> "RecordedCache":
         kept = self.inner.copy()
         return RecordedCache(self.inner.copy(), Tape(kept.copy))
@@ -73,11 +77,14 @@ class RecordedEngine(Engine):
 
     def __init__(self, inner: Engine) -> None:
         super().__init__(columns=inner.columns)
-        self.inner = inner
+        self.inner, self.start = inner, inner.start
         self.last: Tape | None = None  # of the latest call's cache
 
     def new_cache(self, batch: int) -> RecordedCache:
         return RecordedCache(self.inner.new_cache(batch), Tape(lambda: self.inner.new_cache(batch)))
+
+    def read(self, prompts: Sequence[Int64]) -> RecordedCache:
+        return RecordedCache(self.inner.read(prompts), Tape(lambda: self.inner.read(prompts)))
 
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
         assert isinstance(cache, RecordedCache)

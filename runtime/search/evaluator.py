@@ -6,6 +6,7 @@ import numpy as np
 
 from ...engines.base import ForwardInputs
 from ...engines.cache import KVCache
+from ...engines.reading import padded_prompts
 from ..stats import Call, DecodeStats
 from ..types import Bool, Int64, NodeList
 from .beam import numbered
@@ -47,14 +48,15 @@ class TreeEvaluator:
         self._unread = np.ones(len(prompts), bool)
         self._row_lengths = np.empty(0, np.int64)  # [cache rows]
         self._prompts = list(prompts)
-        self._lengths = np.array([len(prompt) for prompt in prompts], np.int64)
+        self._lengths = prefix.lengths(prompts)
+        self._opening = 0.0  # seconds that an encoder took to read what the next call begins with
         if room is not None and prefix.engine.footprint is not None:
             room.hold(timer, prefix.engine.footprint, len(prompts), self.prompt_tokens, 0)
 
     @property
     def prompt_tokens(self) -> int:
         """Tokens of the longest prompt, the shared prefix included."""
-        return int(self._lengths.max(initial=0))
+        return max(map(len, self._prompts), default=0)
 
     def evaluate(self, nodes: NodeList) -> NodeList:
         """Evaluate nodes whose scores are lacking, and their ancestors that are not cached, in one call (or none).
@@ -93,14 +95,12 @@ class TreeEvaluator:
 
     def _read(self, fresh: Int64, nodes: NodeList) -> None:
         """One call with the prompts of the requests [n] and what is to be evaluated of their nodes."""
-        before, length = self._cache, self._prefix.length
-        own = [self._prompts[request][length:] for request in fresh.tolist()]
-        lengths = np.array([len(prompt) for prompt in own])
-        prompts = np.zeros((len(fresh), int(lengths.max())), np.int64)
-        prompts[np.arange(prompts.shape[1]) < lengths[:, None]] = np.concatenate(own)
+        before, own = self._cache, [self._prompts[request] for request in fresh.tolist()]
+        prompts, _ = padded_prompts(self._prefix.decoded(own))
         earlier = self._row, self._row_lengths
-        with self._stats.timed(self._timer):
-            self._cache = self._prefix.new_cache(len(fresh))
+        with self._stats.timed(self._timer) as timed:
+            self._cache = self._prefix.opened(own)
+        self._opening = timed.seconds if self._cache.read else 0.0
         self._row = np.full(len(self._unread), -1)
         self._row[fresh], self._row_lengths = np.arange(len(fresh)), self._lengths[fresh]
         self._calls(nodes, prompts)
@@ -182,11 +182,19 @@ class TreeEvaluator:
         (batch, new), past = inputs.input_ids.shape, cache.length
         with self._stats.timed(self._timer) as timed:
             logprobs = self._prefix.engine.forward(inputs, cache)
-        self._stats.called(Call(self._timer, batch, past, new, prompt, timed.seconds))
+        self._stats.called(self._as_call(batch, past, new, prompt, timed.seconds))
         if len(parents):
             self.nodes.add_scores(parents, place, logprobs.reshape(-1, logprobs.shape[2]))
         self.calls += (count > 0) | ((self._row >= 0) & (self._lengths > past) if prompt else False)
         self.evaluated += np.bincount(tokens.request, minlength=len(self._row))
+
+    def _as_call(self, batch: int, past: int, new: int, prompt: int, seconds: float) -> Call:
+        """A call as it is counted: prompts that an encoder has read are the first call's, and cached in later ones."""
+        assert self._cache is not None
+        read, opening, self._opening = self._cache.read, self._opening, 0.0
+        if read and not past:
+            return Call(self._timer, batch, 0, new + read, prompt + read, seconds + opening)
+        return Call(self._timer, batch, past + read, new, prompt, seconds)
 
     def _scored(
         self, nodes: NodeList, where: Int64, count: Int64, place: Int64
@@ -223,11 +231,11 @@ class TreeEvaluator:
         Slots that nobody sees any more are given back: the cache is as long as what it serves.
         """
         self.nodes.reseat(kept, len(self._row))
-        nobody, new = np.zeros(len(prompts), np.int64), [len(prompt) for prompt in prompts]
+        nobody = np.zeros(len(prompts), np.int64)
         self.calls, self.evaluated = (np.append(counts[kept], nobody) for counts in (self.calls, self.evaluated))
         self._unread = np.append(self._unread[kept], nobody == 0)
         self._prompts = [self._prompts[seat] for seat in kept.tolist()] + list(prompts)
-        self._lengths = np.append(self._lengths[kept], np.array(new, np.int64))
+        self._lengths = np.append(self._lengths[kept], self._prefix.lengths(prompts))
         self._row = np.append(self._row[kept], nobody - 1)
         stay = self._row >= 0
         if self._cache is None or not stay.any():

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from specbeam.export import export_bundle
 from specbeam.export import model as exporting
+from specbeam.export import parity
 from specbeam.export.checkpoint import Checkpoint
 from specbeam.graphs.files import ROWS, load_graph, save_graph
 from specbeam.graphs.write import TILE, laid_out
@@ -41,20 +42,20 @@ def test_the_model_is_gone_when_its_graph_is_opened(
     tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models, alive = list[weakref.ref[Any]](), list[bool]()
-    load, compare = Checkpoint.load, exporting.compare_graph
+    load, compare = Checkpoint.load, parity.compare_graph
 
     def watched(self: Checkpoint, *more: Any) -> PreTrainedModel:
         model = load(self, *more)
         models.extend(map(weakref.ref, model.parameters()))
         return model
 
-    def looked(*more: Any) -> Any:
+    def looked(*more: Any, **expected: Any) -> Any:
         gc.collect()
         alive.extend(one() is not None for one in models)
-        return compare(*more)
+        return compare(*more, **expected)
 
     monkeypatch.setattr(Checkpoint, "load", watched)
-    monkeypatch.setattr(exporting, "compare_graph", looked)
+    monkeypatch.setattr(parity, "compare_graph", looked)
     export_bundle(tiny_checkpoint(tmp_path / "target"), None, index, None, tmp_path / "bundle")
     assert len(alive) > 20
     assert not any(alive)

@@ -18,12 +18,16 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MT5Config,
+    MT5ForConditionalGeneration,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 KINDS: Mapping[str, tuple[type, type]] = {
@@ -31,6 +35,10 @@ KINDS: Mapping[str, tuple[type, type]] = {
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
     "mistral": (MistralConfig, MistralForCausalLM),
+}
+ENCODER_DECODERS: Mapping[str, tuple[type, type]] = {
+    "t5": (T5Config, T5ForConditionalGeneration),
+    "mt5": (MT5Config, MT5ForConditionalGeneration),
 }
 WORDS = ("<unk>", "<pad>", "<s>", "</s>", "user", "likes", "then", "next", ":", ",")
 SPECIAL = WORDS[:4]
@@ -82,10 +90,12 @@ def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 def make_model(
     kind: str = "llama", *, rows: int, seed: int = 0, tied: bool = False, **settings: Any
 ) -> PreTrainedModel:
-    """A model of one of `KINDS` with grouped-query attention and far from uniform predictions.
+    """A model of one of `KINDS` with grouped-query attention, or of `ENCODER_DECODERS`; predictions are far from uniform.
 
     Biases and norms are random, too. `settings` overrides the configuration.
     """
+    if kind in ENCODER_DECODERS:
+        return make_encoder_decoder(kind, rows=rows, seed=seed, **settings)
     config_class, model_class = KINDS[kind]
     chosen: dict[str, Any] = {
         "vocab_size": rows,
@@ -113,6 +123,42 @@ def make_model(
                     weight.normal_(0, 0.3)
                 elif "norm" in name:
                     weight.uniform_(0.5, 1.5)
+    return model
+
+
+def make_encoder_decoder(kind: str, *, rows: int, seed: int = 0, **settings: Any) -> PreTrainedModel:
+    """A model of `ENCODER_DECODERS` whose decoder is shallower than its encoder, and whose biases tell distances apart.
+
+    Its decoder begins with <pad>, as those of T5 do.
+    """
+    config_class, model_class = ENCODER_DECODERS[kind]
+    chosen: dict[str, Any] = {
+        "vocab_size": rows,
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 48,
+        "num_layers": 3,
+        "num_decoder_layers": 2,
+        "num_heads": 4,
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 16,
+        "feed_forward_proj": "gated-gelu" if kind == "mt5" else "relu",
+        "n_positions": 128,
+        "eos_token_id": WORDS.index("</s>"),
+        "pad_token_id": WORDS.index("<pad>"),
+        "decoder_start_token_id": WORDS.index("<pad>"),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = model_class(config_class(**{**chosen, **settings})).eval()
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "norm" in name:
+                    weight.uniform_(0.5, 1.5)
+                elif "relative_attention_bias" in name:
+                    weight.normal_(0, 1.5)
+                elif name.startswith("shared"):  # the head, too, which scales by d_model**-0.5 in T5 alone
+                    weight.mul_(2.0 if kind == "t5" else 0.4)
     return model
 
 

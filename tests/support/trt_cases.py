@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from specbeam.engines.bundle.facts import Limits, ModelFacts, TensorRTFacts
-from specbeam.engines.onnxruntime.cpu import OrtEngine, load_ort_engine
+from specbeam.engines.onnxruntime.cpu import load_ort_engine
+from specbeam.engines.onnxruntime.dense import OrtEngine
 from specbeam.engines.prepare import prepare_graph
 from specbeam.engines.tensorrt.build import Kind, TrtOptions, build_plan
 from specbeam.engines.tensorrt.flavour import TENSORRT, Flavour
