@@ -33,7 +33,7 @@ class OrtBackend(Backend):
 
     @property
     def encoders(self) -> tuple[EnginePrecision, ...]:
-        return ("fp32", "fp16") if self.device == "cpu" else ()
+        return ("fp32", "fp16", "int8") if self.device == "cpu" else ()
 
     def ready(self) -> None:
         check_provider(self.device)
@@ -57,7 +57,7 @@ class OrtBackend(Backend):
         progress(f"optimising {graph.role}", 0, 1)
         optimise(prepared, graph.folder / GRAPH, self.device, graph.threads)
         if graph.bundle.facts(graph.role).encoder is not None:
-            source, scratch = graph.bundle.encoder(graph.role), graph.scratch / graph.role / ENCODER
+            source, scratch = graph.source.with_name(ENCODER), graph.scratch / graph.role / ENCODER
             encoder = prepare_graph(source, scratch, exported=exported, wanted=graph.cache)
             optimise(encoder, graph.folder / ENCODER, self.device, graph.threads)
         narrow_head(graph)
