@@ -150,15 +150,18 @@ class TrieGenerate:
 
     def batch(self, prompts: Sequence[Int64], k: int) -> list[Ranked]:
         """As of one prompt, for several at once: the shorter are padded before their beginning."""
-        width, start = min(k, self._trie.identifiers), max(map(len, prompts))
-        ids = np.full((len(prompts), start), PADDING, np.int64)
-        real = np.arange(start) >= start - np.array([len(prompt) for prompt in prompts])[:, None]
+        width, longest = min(k, self._trie.identifiers), max(map(len, prompts))
+        ids = np.full((len(prompts), longest), PADDING, np.int64)
+        real = np.arange(longest) >= longest - np.array([len(prompt) for prompt in prompts])[:, None]
         ids[real] = np.concatenate(prompts)
         tokens, there = (torch.from_numpy(array).to(self.model.device) for array in (ids, real.astype(np.int64)))
+        first = self.model.config.decoder_start_token_id if self.model.config.is_encoder_decoder else None
+        start = longest if first is None else 1  # tokens before what is generated
         out = isolated_generate(
             self.model,
             tokens,
             {
+                **({} if first is None else {"decoder_start_token_id": first}),
                 "num_beams": width,
                 "num_return_sequences": width,
                 "max_new_tokens": self._trie.length,

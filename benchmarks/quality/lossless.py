@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from benchmarks.shared import (
@@ -23,6 +22,7 @@ from benchmarks.shared import (
     real_users,
 )  # fmt: skip
 from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.torch import load_model
 from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommendation, Recommender, Verification
 
 BATCHES = (1, 7, 32)
@@ -60,7 +60,7 @@ def main() -> None:
     users, histories, _ = real_users(options.data)
     step = len(histories) // options.users
     users, histories = users[::step][: options.users], histories[::step][: options.users]
-    model = AutoModelForCausalLM.from_pretrained(options.pair / "target", dtype=torch.float32)
+    model = load_model(options.pair / "target", torch.float32)
     common = {"engine": EngineChoice(options.engine, threads=options.threads)}
     rows = []
     for mode, verification in MODES.items():

@@ -8,11 +8,11 @@ their size).
 from argparse import ArgumentParser, Namespace
 
 import torch
-from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from benchmarks.shared import Contestant, TrieGenerate, arguments, dump, print_table, real_users, shape, turns
 from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.torch import load_model
 from specbeam.engines.machine.processors import available_threads
 from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommender
 
@@ -59,7 +59,7 @@ def main() -> None:
     bundle = Bundle.open(options.bundle)
     _, histories, _ = real_users(options.data)
     histories = sorted(histories[:: len(histories) // options.users][: options.users], key=len)
-    target = AutoModelForCausalLM.from_pretrained(options.pair / "target")
+    target = load_model(options.pair / "target", torch.float32)
     generate = TrieGenerate(target, bundle.trie(), end_token=bundle.manifest.end_token)
     rows, result = [], []
     for k in options.top_k:

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from benchmarks.shared import TrieGenerate, as_ranked, leaf_identifiers, ranking_fault, real_users, shared_data
 from quick_builds import few_timings
 from specbeam.engines.build import build_engine
 from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.torch import load_model
 from specbeam.export import export_bundle
 from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommender, Verification
 from tiny_models import make_text_tokenizer, text_catalog, tiny_catalog, tiny_checkpoint
@@ -23,7 +23,7 @@ needs_data = pytest.mark.skipif(SHARED is None, reason="the shared data and mode
 
 def noisy_copy(checkpoint: Path, output: Path, noise: float) -> Path:
     """A draft that mostly agrees: the same model with noise on its weights, and its tokenizer."""
-    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    model = load_model(checkpoint, torch.float32)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in model.parameters():
@@ -41,7 +41,7 @@ def compare(
     """Assert speculative = plain = generate for every history and width; returns how many rejections happened."""
     opened = Bundle.open(bundle)
     trie, catalog = opened.trie(), opened.catalog()
-    model = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
+    model = load_model(target, torch.float32)
     generate = TrieGenerate(model, trie, end_token=opened.manifest.end_token, scoring=scoring)  # type: ignore[arg-type]
     names = leaf_identifiers(trie, catalog.identifiers)
     common = {"engine": EngineChoice(engine, threads=1), "verification": Verification(scoring=scoring)}  # type: ignore[arg-type]
@@ -73,6 +73,26 @@ def test_every_architecture_equals_generate(kind: str, tmp_path: Path) -> None:
     assert (
         compare(tmp_path / "bundle", target, histories[:3], [5], engine="torch-cpu-fp32", shape=DraftShape(8, 2)) >= 0
     )
+
+
+@pytest.mark.parametrize("scoring", ["full", "constrained"])
+@pytest.mark.parametrize("kinds", [("t5", None), ("mt5", None), ("t5", "llama"), ("llama", "t5")])
+def test_encoder_decoders_equal_generate(kinds: tuple[str, str | None], scoring: str, tmp_path: Path) -> None:
+    """Of one family, and a pair of both; identifiers of unequal lengths end with </s>."""
+    kind, other = kinds
+    target = tiny_checkpoint(tmp_path / "target", kind)
+    draft = tmp_path / "draft"
+    _ = noisy_copy(target, draft, 0.1) if other is None else tiny_checkpoint(draft, other, seed=1)
+    index = tiny_catalog(tmp_path / "index.json", items=60, ragged=True)
+    export_bundle(target, draft, index, None, tmp_path / "bundle", history_length=6, prompt="user likes {history} :")
+    build_engine(tmp_path / "bundle", threads=1)
+    rng = np.random.default_rng(3)
+    items = list(json.loads(index.read_text()))
+    histories = [rng.choice(items, rng.integers(1, 9)).tolist() for _ in range(8)]
+    shape = DraftShape(8, 2)
+    assert compare(tmp_path / "bundle", target, histories, [1, 4, 10], scoring=scoring, shape=shape, batch_size=3) > 0
+    torch_engine = {"engine": "torch-cpu-fp32", "scoring": scoring}
+    assert compare(tmp_path / "bundle", target, histories[:3], [5], shape=shape, **torch_engine) >= 0  # type: ignore[arg-type]
 
 
 def test_settings_of_the_checkpoint_change_neither_search_nor_generate(tmp_path: Path) -> None:

@@ -31,21 +31,23 @@ def traced_once(folder: Path) -> Iterator[None]:
     """
     from specbeam.export import model as exporting
 
-    trace = exporting.export_graph
+    def remembering(trace: Any) -> Any:
+        def export(model: Any, columns: Any, path: Path, *, progress: Any, **settings: Any) -> None:
+            kept = folder / _fingerprint(model, columns, settings)
+            if not kept.exists():
+                trace(model, columns, path, progress=progress, **settings)
+                kept.mkdir(parents=True)
+                for file in path.parent.glob("*.onnx*"):
+                    shutil.copy(file, kept)
+                return
+            for file in kept.iterdir():
+                shutil.copy(file, path.parent)
 
-    def export_graph(model: Any, columns: Any, path: Path, *, progress: Any, **settings: Any) -> None:
-        kept = folder / _fingerprint(model, columns, settings)
-        if not kept.exists():
-            trace(model, columns, path, progress=progress, **settings)
-            kept.mkdir(parents=True)
-            for file in path.parent.glob(f"{path.name}*"):
-                shutil.copy(file, kept)
-            return
-        for file in kept.iterdir():
-            shutil.copy(file, path.parent)
+        return export
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "export_graph", export_graph)
+        for name in ("export_graph", "export_graphs"):  # of decoders, of encoder-decoders
+            patch.setattr(exporting, name, remembering(getattr(exporting, name)))
         yield
 
 
