@@ -41,10 +41,10 @@ def sensitivity(
 ) -> dict[str, float]:
     """For every group of products: the divergence from the float32 graph when that group alone is quantized.
 
-    Groups are those of `node_groups`, of an encoder beside the graph as well. The divergence is the mean over the rows of logits of some
-    recorded searches of KL(float || quantized) over the catalog's tokens, in nats; caches are the quantized
-    graph's own. Groups add up nearly, so the largest are the ones to leave in higher precision. Raises `EngineError`
-    where one is no number.
+    Groups are those of `node_groups`, of an encoder beside the graph as well. The divergence is the mean over the rows
+    of logits of some recorded searches of KL(float || quantized) over the catalog's tokens, in nats; caches are the
+    quantized graph's own. Groups add up nearly, so the largest are the ones to leave in higher precision. Raises
+    `EngineError` where one is no number.
     """
     graphs = graphs_of(graph)
     groups = [(one, node_groups(load_graph(one))) for one in graphs]

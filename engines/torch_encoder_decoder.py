@@ -13,6 +13,8 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from ..catalog.errors import EngineError
 from .base import Engine, Float32, ForwardInputs, Int64
 from .cache import KVCache, ReadCache
+from .encoder_decoder import encoder_decoder_facts
+from .footprint import footprint_of
 from .reading import padded_prompts, read_first
 from .torch import (
     ATTENTION,
@@ -146,7 +148,9 @@ class TorchEncoderDecoder(Engine):
 
     def __init__(self, model: PreTrainedModel, vocabulary: NDArray[np.int64], *, precision: str, threads: int) -> None:
         """As of `TorchEngine`."""
-        super().__init__(columns=len(vocabulary))
+        facts, columns = encoder_decoder_facts(model), len(vocabulary)
+        footprint = footprint_of(facts, precision, columns=columns, rows_of_head=facts.vocabulary)
+        super().__init__(columns=columns, footprint=footprint if model.device.type == "cpu" else None)
         self._encoder = EncoderModule(model).to(model.device).eval()
         self._decoder = DecoderModule(model, vocabulary).to(model.device).eval()
         self.start, self.device = int(model.config.decoder_start_token_id), model.device
@@ -164,7 +168,9 @@ class TorchEncoderDecoder(Engine):
 
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
         if not isinstance(cache, ReadCache):
-            raise EngineError(f"A TorchEncoderDecoder runs on the caches it hands out (read); got {type(cache).__name__}.")
+            raise EngineError(
+                f"A TorchEncoderDecoder runs on the caches it hands out (read); got {type(cache).__name__}."
+            )
         own, prompts = cache.own, cache.prompts
         assert isinstance(own, TorchCache)
         assert isinstance(prompts, TorchCache)
