@@ -96,7 +96,8 @@ def planner_for(
                 f"{tuning_file(bundle, engine, mode, scoring, drafter)}: {error} Tune again: "
                 f"{_again(bundle, engine, mode, scoring, drafter)}"
             ) from None
-    shared = worth_sharing(len(bundle.manifest.prompt.prefix_ids))
+    decoded = bundle.manifest.target.encoder is None  # an encoder reads all of every prompt
+    shared = worth_sharing(len(bundle.manifest.prompt.prefix_ids)) if decoded else 0
     target = _costs(facts.roles["target"].latency, fits.get("target", UNTUNED))
     draft = _draft_costs(facts, fits, drafter)
     return Planner(target, draft, acceptance, shared_prefix=shared, tuned=tuning is not None)

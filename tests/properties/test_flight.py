@@ -68,7 +68,10 @@ def flown(
 def test_whoever_joins_gets_its_own_list(mode: str, shape: DraftShape | None, seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows = identifiers(rng)
-    recommender = make(rows, seed=seed % 1000, shape=shape, verification=MODES[mode], reuse=bool(rng.random() < 0.8))
+    recommender = make(
+        rows, seed=seed % 1000, shape=shape, verification=MODES[mode], reuse=bool(rng.random() < 0.8),
+        reads=seed % 3 == 0,
+    )  # fmt: skip
     requests = [asked(recommender, rng) for _ in range(int(rng.integers(1, 12)))]
     stats = DecodeStats(recommender.trie.length, log=[])
     found = flown(recommender, requests, rng, stats)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from scripted_reader import ScriptedReader
 from scripted_search import live_mask, naive_beam_search
 from specbeam.catalog.hashing import UInt64
 from specbeam.catalog.items import Catalog
@@ -57,19 +58,21 @@ def make(
     rows: np.ndarray, *, seed: int = 1, shape: DraftShape | None = SHAPE, disagreement: float = 0.4,
     verification: Verification | None = None, batch_size: int = 8, max_k: int | None = None,
     kept: np.ndarray | None = None, reuse: bool = True, pool: ItemPool | None = None, model: bool = True,
-    footprint: Footprint | None = None, memory: int | None = None,
+    footprint: Footprint | None = None, memory: int | None = None, reads: bool = False,
 ) -> Recommender:  # fmt: skip
     """shape: None drafts nothing; kept [I]: make it from these items only, for the engines of all of them; pool and
-    model: what drafts are guessed by; footprint: of both engines."""
+    model: what drafts are guessed by; footprint: of both engines;
+    reads: encoders read their prompts."""
     whole = ItemTrie.build(rows)
     kept = np.ones(len(rows), bool) if kept is None else kept
     names = [f"i{i}" for i in np.flatnonzero(kept)]
     trie = ItemTrie.build(rows[kept])
     chosen = np.searchsorted(whole.vocabulary, trie.vocabulary)
-    target, draft = (
-        SomeColumns(ScriptedEngine(len(whole.vocabulary), seed=seed, disagreement=d, footprint=footprint), chosen)
-        for d in (0.0, disagreement)
-    )
+    kind = ScriptedReader if reads else ScriptedEngine
+    engines = [
+        kind(len(whole.vocabulary), seed=seed, disagreement=d, footprint=footprint) for d in (0.0, disagreement)
+    ]
+    target, draft = engines if reads else [SomeColumns(engine, chosen) for engine in engines]
     catalog = named(rows[kept], names)
     loaded = Loaded(
         catalog, trie, PromptEncoder(SPEC, trie.item_tokens(), 10_000), target, draft if shape and model else None,
