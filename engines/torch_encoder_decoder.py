@@ -29,6 +29,7 @@ from .torch import (
 )
 
 Tensors = Sequence[torch.Tensor]
+EVEN = 16  # rows of a table come in multiples: what lies behind it in a file begins where vectors of 64 bytes do
 
 
 class RelativeBias(torch.nn.Module):
@@ -45,8 +46,9 @@ class RelativeBias(torch.nn.Module):
         super().__init__()
         most = int(attention.relative_attention_max_distance)
         self.least, self.most = -most, 0 if attention.is_decoder else most
+        rows = -(-(self.most - self.least + 1) // EVEN) * EVEN  # more than are looked up
         buckets = attention._relative_position_bucket(
-            torch.arange(self.least, self.most + 1), bidirectional=not attention.is_decoder,
+            torch.arange(self.least, self.least + rows), bidirectional=not attention.is_decoder,
             num_buckets=attention.relative_attention_num_buckets, max_distance=most,
         )  # fmt: skip
         self.register_buffer("table", attention.relative_attention_bias.weight[buckets].detach(), persistent=False)
