@@ -32,7 +32,14 @@ def export_encoder(model: PreTrainedModel, path: Path, external_bytes: int, prog
     auto = torch.export.Dim.AUTO
     example = torch.zeros(BATCH, PROMPT, dtype=torch.int64), torch.full((BATCH,), PROMPT)
     inputs: dict[str, Axes] = {"input_ids": ("batch", "prompt"), "prompt_lengths": ("batch",)}
-    traced = Traced(EncoderModule(model).eval(), example, ({0: auto, 1: auto}, {0: auto}), inputs, _read(model), type(model).__name__)
+    traced = Traced(
+        EncoderModule(model).eval(),
+        example,
+        ({0: auto, 1: auto}, {0: auto}),
+        inputs,
+        _read(model),
+        type(model).__name__,
+    )
     write_graph(traced, path, external_bytes=external_bytes, progress=progress)
 
 
@@ -41,7 +48,9 @@ def export_decoder(
 ) -> None:
     """Write the graph of a model's decoder; see `export_graph`."""
     inputs, outputs = _decoder_axes(model, len(vocabulary))
-    traced = Traced(DecoderModule(model, vocabulary).eval(), *_decoder_example(model), inputs, outputs, type(model).__name__)
+    traced = Traced(
+        DecoderModule(model, vocabulary).eval(), *_decoder_example(model), inputs, outputs, type(model).__name__
+    )
     write_graph(traced, path, external_bytes=external_bytes, progress=progress)
 
 

@@ -12,7 +12,7 @@ from adapter_cases import BOTH, IDENTIFIERS, make_adapter
 from hub_cases import Hub, Model, commit_of, running_hub, use_cache
 from specbeam.align.drafts import TargetLayers, find_draft
 from specbeam.align.training.configs import find_config
-from specbeam.align.training.sources import FreshDecoder, LoraDecoder, Pretrained, find_source
+from specbeam.align.training.sources import FreshModel, LoraModel, Pretrained, find_source
 from specbeam.catalog.errors import ExportError, OptionError
 from specbeam.catalog.items import Catalog
 from specbeam.export.checkpoint import Checkpoint
@@ -91,14 +91,14 @@ def test_base_models_that_are_nowhere(hub: Hub, tmp_path: Path, name: str, revis
 
 def test_what_is_trained_or_aligned_may_be_a_hub_s(hub: Hub, tmp_path: Path) -> None:
     hub.models["org/model"] = Model(tiny_checkpoint(tmp_path / "served"))
-    tokenizer = FreshDecoder("1x32", "org/model").vocabulary  # type: ignore[arg-type]
+    tokenizer = FreshModel("1x32", "org/model").vocabulary  # type: ignore[arg-type]
     assert "model.safetensors" not in hub.downloaded("org/model")
     assert find_config("org/model", 8).hidden_size == 32
     folder = local("org/model", "target")
     assert tokenizer == folder
     assert find_source(None, "org/model", None, None) == Pretrained(folder) == Pretrained("org/model")  # type: ignore[arg-type]
-    assert find_source("1x32", None, None, "org/model") == FreshDecoder("1x32", folder)
-    assert find_source(None, "org/model", 2, None) == LoraDecoder(folder, 2)
+    assert find_source("1x32", None, None, "org/model") == FreshModel("1x32", folder)
+    assert find_source(None, "org/model", 2, None) == LoraModel(folder, 2)
     assert find_draft("org/model", folder, None, False) == Pretrained(folder)
     assert TargetLayers("org/model", 1) == TargetLayers(folder, 1)  # type: ignore[arg-type]
     with pytest.raises(ExportError, match=r"There is no folder \./org/model"):

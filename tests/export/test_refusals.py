@@ -35,7 +35,7 @@ def edit_config(directory: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "model_type 'llama' of a T5For"),
+        ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "'llama' of a T5For"),
         ({"architectures": ["GPT2LMHeadModel"]}, "says model_type 'llama' of a GPT2LMHeadModel; expected a LlamaFor"),
         ({"architectures": ["DogeForCausalLM"], "model_type": "doge"}, "chooses for itself which tokens a token sees"),
         (

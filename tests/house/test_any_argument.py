@@ -108,7 +108,7 @@ ASKED: list[Callable[[Any], object]] = [
     lambda x: group_users([], x), lambda x: group_users([], groups=x), lambda x: group_users([], dimension=x),
     lambda x: export_bundle(x, None, x, None, Path("x")), lambda x: export_text(x, Path("x")),
     lambda x: ItemTrie.build(x), lambda x: find_config(x, 5), lambda x: local(x, "target"),
-    lambda x: LoraDecoder(x, 3), lambda x: TargetLayers(x, 1), lambda x: FreshDecoder("1x32", x),
+    lambda x: LoraModel(x, 3), lambda x: TargetLayers(x, 1), lambda x: FreshModel("1x32", x),
     lambda x: asked(x), lambda x: asked([x]), lambda x: asked(["3"], k=x), lambda x: asked(["3"], user=x),
     lambda x: asked(["3"], item_filter=x), lambda x: asked(["3"], exclude_history=x),
     lambda x: asked(["3"], verification=x), lambda x: asked(["3"], timeout=x), lambda x: asked(["3"], priority=x),
