@@ -11,6 +11,7 @@ from ..catalog.errors import OptionError
 from ..catalog.items import Catalog
 from ..export.checkpoint import Checkpoint
 from ..export.hub import Bar, unseen
+from ..export.hub_names import is_path
 from ..export.local import local
 from .training.sources import FreshModel, Pretrained, Source
 
@@ -96,6 +97,6 @@ def find_draft(draft: str | None, target: Path, layers: int | None, shared: bool
     directory = Path(draft)
     if directory.is_dir() and (any(directory.glob("*.safetensors")) or any(directory.glob("*.bin"))):
         return Pretrained(directory)
-    if "/" in draft and not directory.exists() and directory.suffix != ".json":
+    if "/" in draft and not directory.exists() and not is_path(draft):
         return Pretrained(local(draft, "draft", bar=bar))
     return FreshModel(draft, target)

@@ -83,11 +83,11 @@ def export_bundle(
     check_flags(other_prompt=other_prompt, checkpoints=checkpoints, overwrite=overwrite)
     checks.whole_number(external_bytes, "external_bytes", 0)
     _check_options(max_top_k, precision=precision, end_token=prompt.get("end_token", "auto"), scoring=scoring)
-    check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
     target = local(target, "target", progress=progress)
-    draft = None if draft is None else local(draft, "draft", progress=progress)
     trained = Trained.of(target)
     options = as_trained(trained, prompt, other_prompt=other_prompt, warn=partial(warning, progress))
+    check_replaceable(output, kind=MANIFEST, replace=overwrite)  # before the work; whole_directory checks again
+    draft = None if draft is None else local(draft, "draft", progress=progress)
     progress("reading the catalog")
     recommendable = Catalog.load(catalog, items, _told_of_many(progress))
     sources = {role: Checkpoint.open(path) for role, path in (("target", target), ("draft", draft)) if path is not None}

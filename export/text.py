@@ -61,6 +61,7 @@ def export_text(
     of `export_bundle`. Raises `SpecBeamError` (mostly `ExportError`) with the reason and the remedy, and leaves
     nothing behind.
     """
+    checks.path(target, "target")  # which `local` takes as it was given
     output = checks.path(output, "output")
     check_flags(chat=chat, checkpoints=checkpoints, overwrite=overwrite)
     checks.whole_number(external_bytes, "external_bytes", 0)

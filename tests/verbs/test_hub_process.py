@@ -19,7 +19,7 @@ pytestmark = pytest.mark.services
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
     with running_hub() as running:
-        folder = tiny_checkpoint(tmp_path / "served")
+        folder = tiny_checkpoint(tmp_path / "served", num_hidden_layers=1)
         running.models = {
             "org/model": Model(folder, ("main", "v1")),
             "org/private": Model(folder, private=True),
@@ -64,7 +64,7 @@ def test_a_login_lets_in(hub: Hub, tmp_path: Path) -> None:
         assert words in told
         assert "Traceback" not in told
     (tmp_path / "home" / "token").write_text(TOKEN)  # where `hf auth login` puts it
-    status, told = export(hub, tmp_path, "--target", "org/private", "--draft", "org/gated")
+    status, told = export(hub, tmp_path, "--target", "org/private")
     assert status == 0, told
     assert TOKEN not in told
 

@@ -191,7 +191,7 @@ def unsupported(tiny: Tiny, folder: Path) -> list[object]:
         (catalog_of_another_model, ["1 of the catalog's 2 tokens are not in the tokenizer's vocabulary: '<q_9>'. Add"]),
         (unsupported, ["gpt", "GPTNeoForCausalLM", "counts slots", "Supported is any decoder-only architecture"]),
         (lambda tiny, folder: ["--catalog", folder / "absent.json"], ["absent.json: cannot be read", "Check the path"]),
-        (lambda tiny, folder: ["--target", folder / "absent"], ["absent has no config.json", "save_pretrained"]),
+        (lambda tiny, folder: ["--target", folder / "absent"], ["absent; expected a checkpoint", "save_pretrained"]),
         (lambda tiny, folder: ["--items", tiny.target / "model.safetensors"], ["model.safetensors"]),
         (lambda tiny, folder: ["--output", tiny.bundle], ["bundle exists already", "--overwrite"]),
         (lambda tiny, folder: ["--prompt", "no history"], ["holds {history} 0 times; expected once"]),
