@@ -9,6 +9,10 @@ from .options import PRECISIONS, SCORINGS, PathType, flags, next_command, prompt
 from .output import Stages, claim_outputs
 from .overwrite import tell_losses
 
+TARGET_HELP = (
+    "Checkpoint directory of the target model: any decoder-only architecture of transformers that passes the check of "
+    "its graph."
+)
 SCORING_HELP = (
     "The bundle's default. full: log-softmax over the model's whole vocabulary, as generate does; constrained: "
     "renormalised over the tokens that the catalog allows."
@@ -16,7 +20,7 @@ SCORING_HELP = (
 
 
 @click.command()
-@click.option("--target", required=True, type=PathType, help="Checkpoint directory of the target model.")
+@click.option("--target", required=True, type=PathType, help=TARGET_HELP)
 @click.option("--draft", type=PathType, help="Checkpoint directory of the draft model (without it: plain beam search).")
 @click.option(
     "--catalog",
