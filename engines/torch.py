@@ -132,7 +132,8 @@ def all_experts(
         outer = experts.post_expert_norm(outer)
     each = torch.arange(len(outer), device=hidden.device)[:, None, None]
     weights = torch.where(top_k_index == each, top_k_weights, 0).sum(-1)[:, :, None].to(outer.dtype)  # [E, N, 1]
-    return torch.where(weights != 0, outer * weights, 0).sum(0)  # an expert that was not asked may overflow
+    mixed: torch.Tensor = torch.where(weights != 0, outer * weights, 0).sum(0)  # one that was not asked may overflow
+    return mixed
 
 
 AttentionInterface.register(ATTENTION, masked_attention)
@@ -189,13 +190,13 @@ class GraphModule(torch.nn.Module):
         self, mask: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor | None
     ) -> torch.Tensor | dict[str, torch.Tensor]:
         """What its layers see: the mask, or where some look through a window, that of each type of layer."""
-        spans = set(self.windows)
-        if slots is None or spans == {None}:
+        spans = {span for span in self.windows if span is not None}
+        if slots is None or not spans:
             return mask
-        (span,) = spans - {None}
+        (span,) = spans
         near = positions[:, None, :, None] - slots[:, None, None, :] < span
         through = torch.where(near, mask, torch.finfo(mask.dtype).min)
-        return {"full_attention": mask, "sliding_attention": through} if None in spans else through
+        return {"full_attention": mask, "sliding_attention": through} if None in self.windows else through
 
 
 @contextmanager

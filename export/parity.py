@@ -212,8 +212,8 @@ def reference(model: PreTrainedModel, facts: ModelFacts, scene: Scene, vocabular
             logits, tensors = _asked(model, tokens, scene.start)
             first = tokens.shape[1] - logits.shape[1]  # of a long path only the last ones have logits
             for i, path in enumerate(paths):
-                row = logits[i, : len(path) - first].float().log_softmax(-1)[:, columns]
-                logprobs[b, path[first:]] = row.numpy()
+                said = logits[i, : len(path) - first].float().log_softmax(-1)[:, columns]
+                logprobs[b, path[first:]] = said.numpy()
                 for present, tensor in zip(presents, tensors, strict=True):
                     present[b, path] = tensor[i, :, : len(path)].transpose(0, 1).float().numpy()
     return Reference(logprobs, presents)

@@ -12,19 +12,18 @@ def plain_products(model: ir.Model) -> None:
     """
     infer(model)
     for node in list(model.graph):
-        if (
-            node.op_type != "Gemm"
-            or node.domain
-            or any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta"))
-            or node.attributes.get_int("transA", 0)
-        ):
-            continue
         values = [value for value in node.inputs if value is not None]
-        dtype = values[0].dtype
-        if len(values) != 3 or dtype is None:
+        if node.op_type != "Gemm" or len(values) != 3 or (dtype := values[0].dtype) is None or not _plain(node):
             continue
         write = Writer(model.graph, node, f"{node.name}.plain")
         weight = values[1]
-        if node.attributes.get_int("transB", 0):
+        if "transB" in node.attributes and node.attributes["transB"].as_int():
             weight = write.op("Transpose", [weight], dtype, perm=[1, 0])
         replace_node(node, write.op("Add", [write.op("MatMul", [values[0], weight], dtype), values[2]], dtype))
+
+
+def _plain(node: ir.Node) -> bool:
+    """Whether a Gemm neither scales nor turns what it multiplies."""
+    scales = [node.attributes[name].as_float() for name in ("alpha", "beta") if name in node.attributes]
+    turned = "transA" in node.attributes and node.attributes["transA"].as_int()
+    return not turned and all(scale == 1 for scale in scales)

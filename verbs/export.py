@@ -10,7 +10,8 @@ from .output import Stages, claim_outputs, fetched
 from .overwrite import tell_losses
 
 TARGET_HELP = (
-    "The target: a folder as save_pretrained writes it, or org/name[@revision] of a hub (docs/checkpoints.md)."
+    "The target: a folder as save_pretrained writes it, or org/name[@revision] of a hub (docs/checkpoints.md). Any "
+    "decoder-only architecture of transformers that passes the check of its graph, T5 or mT5."
 )
 SCORING_HELP = (
     "The bundle's default. full: log-softmax over the model's whole vocabulary, as generate does; constrained: "

@@ -98,9 +98,8 @@ def load_with_rows(directory: Path, tokenizer: PreTrainedTokenizerBase, seed: in
         before = len(matrix(model.get_input_embeddings()))
         if len(tokenizer) > before:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        matrices = {
-            id(weight): weight for weight in map(matrix, (model.get_input_embeddings(), model.get_output_embeddings()))
-        }
+        head: torch.nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        matrices = {id(weight): weight for weight in map(matrix, (model.get_input_embeddings(), head))}
         for weight in matrices.values() if new else ():  # one matrix where they are tied
             rows = weight[:before]
             weight[new] = rows.mean(0) + rows.std(0) * torch.randn(len(new), weight.shape[1])
