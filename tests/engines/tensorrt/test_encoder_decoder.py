@@ -3,6 +3,7 @@
 import gc
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
