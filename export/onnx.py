@@ -98,8 +98,8 @@ def _traced(traced: Traced) -> torch.onnx.ONNXProgram:
         if not is_fault(error):
             raise
         raise ExportError(
-            f"The {traced.architecture} cannot be written as a graph: {said(error)}. Its code does what depends on more "
-            "than the shapes of its inputs, or what ONNX has no operator for."
+            f"The {traced.architecture} cannot be written as a graph: {said(error)}. Its code does what depends on "
+            "more than the shapes of its inputs, or what ONNX has no operator for."
         ) from error
     if program is None:
         raise ExportError("torch.onnx.export returned no graph. Install torch 2.11 or later.")

@@ -101,7 +101,7 @@ def test_what_is_trained_or_aligned_may_be_a_hub_s(hub: Hub, tmp_path: Path) -> 
     assert find_source(None, "org/model", 2, None) == LoraModel(folder, 2)
     assert find_draft("org/model", folder, None, False) == Pretrained(folder)
     assert TargetLayers("org/model", 1) == TargetLayers(folder, 1)  # type: ignore[arg-type]
-    assert find_draft("./org/model", folder, None, False) == FreshDecoder("./org/model", folder)  # a shape, or nothing
+    assert find_draft("./org/model", folder, None, False) == FreshModel("./org/model", folder)  # a shape, or nothing
     with pytest.raises(OptionError, match="a hub's org/name"):
         find_config("model", 8)
 

@@ -61,10 +61,8 @@ class Talk:
         own = np.full((batch, 1), cache.length)
         self.paths = np.concatenate([self.paths, own], axis=1)
         depth = self.paths.shape[1] - 1
-        inputs = ForwardInputs(
-            tokens[:, None], np.full((batch, 1), depth), np.zeros((batch, 1), np.int64), self.paths[:, None].copy(),
-            np.zeros((batch, 1), np.int64),
-        )  # fmt: skip
+        ones, path = np.ones((batch, 1), np.int64), self.paths[:, None, 1:].copy()  # the start token is the prompt
+        inputs = ForwardInputs(tokens[:, None], depth * ones, ones, path, 0 * ones)
         return self.engine.forward(inputs, cache)[:, 0].copy()
 
 

@@ -3,6 +3,7 @@
 import gc
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from specbeam.engines.registry import load_engine
 from specbeam.engines.tensorrt.backend import CallSizes, TensorRTBackend
 from specbeam.engines.tensorrt.flavour import RTX, TENSORRT, Flavour
 from specbeam.engines.tensorrt.profiles import (
+    Profile,
     cache_bytes,
     check_profiles,
     input_axes,
