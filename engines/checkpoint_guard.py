@@ -106,10 +106,11 @@ class EncoderDecoder(msgspec.Struct):
     @property
     def weights(self) -> int:
         """As of `Decoder`: every layer attends to itself, those of the decoder to the prompt as well."""
-        attention = 4 * self.d_model * self.num_heads * self.d_kv
-        dense = (3 if self.feed_forward_proj.startswith("gated-") else 2) * self.d_model * self.d_ff
+        attention = 4 * self.num_heads * self.d_kv
+        dense = (3 if self.feed_forward_proj.startswith("gated-") else 2) * self.d_ff
         decoder = self.num_decoder_layers or self.num_layers
-        return self.vocab_size * self.d_model + self.num_layers * (attention + dense) + decoder * (2 * attention + dense)
+        layers = self.num_layers * (attention + dense) + decoder * (2 * attention + dense)
+        return (self.vocab_size + layers) * self.d_model
 
 
 class _Kind(msgspec.Struct):

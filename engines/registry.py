@@ -155,7 +155,7 @@ def _load_torch(bundle: ModelBundle, role: Role, name: str, threads: int) -> Eng
         raise BundleError(f"No engine {name!r}: expected torch-<cpu|cuda>-<fp32|fp16|bf16>.")
     backend_version("torch")
     with whole_library("torch"):
-        from .torch import load_torch_engine
+        from .torch_encoder_decoder import load_torch_engine
 
     checkpoint = bundle.folder(f"{role}/checkpoint")
     return load_torch_engine(checkpoint, bundle.vocabulary(), device=device, precision=precision, threads=threads)

@@ -9,7 +9,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_utils import AttentionInterface
 
@@ -271,13 +277,10 @@ def slot_positions(positions: torch.Tensor, slots: torch.Tensor, past: int) -> t
     return every.scatter(1, place, (positions[:, :, None] - behind).flatten(1))[:, :width]
 
 
-def load_torch_engine(
-    checkpoint: Path, vocabulary: NDArray[np.int64], *, device: str, precision: str, threads: int
-) -> Engine:
-    """A `TorchEngine`, or of an encoder-decoder a `TorchEncoderDecoder`, over a checkpoint directory (a bundle's `target/checkpoint`).
+def load_torch_model(checkpoint: Path, *, device: str, precision: str) -> PreTrainedModel:
+    """A checkpoint directory (a bundle's `target/checkpoint`) as a model on device "cpu" or "cuda".
 
-    vocabulary [C]: token ids of the catalog, ascending; device "cpu" or "cuda"; threads 0 leaves
-    PyTorch's number. Raises `EngineError` when the directory or the device cannot be used.
+    Raises `EngineError` when the directory or the device cannot be used.
     """
     if not (checkpoint / "config.json").is_file():
         raise EngineError(
@@ -289,11 +292,7 @@ def load_torch_engine(
         raise EngineError("PyTorch finds no CUDA device here. Use device cpu, or install a CUDA build of torch.")
     model = load_model(checkpoint, DTYPES[precision])
     torch.nn.Module.to(model, device)
-    if model.config.is_encoder_decoder:
-        from .torch_encoder_decoder import TorchEncoderDecoder  # which imports this file
-
-        return TorchEncoderDecoder(model, vocabulary, precision=precision, threads=threads)
-    return TorchEngine(model, vocabulary, precision=precision, threads=threads)
+    return model
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Encoder-decoders by PyTorch: the two modules whose traces are the exported graphs, and the reference engine."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from .torch import (
     ATTENTION,
     DTYPES,
     TorchCache,
+    TorchEngine,
     additive_mask,
     cache_layer,
+    load_torch_model,
     picked_rows,
     slot_positions,
     torch_threads,
@@ -72,9 +75,11 @@ class EncoderModule(torch.nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         model.set_attn_implementation(ATTENTION)
-        self.body: Any = model.encoder
+        own: Any = model
+        self.body: Any = own.encoder
         self.bias = RelativeBias(self.body.block[0].layer[0].SelfAttention)
-        self.readers = torch.nn.ModuleList([block.layer[1].EncDecAttention for block in model.decoder.block])
+        self.heads = int(model.config.num_heads)
+        self.readers: Any = torch.nn.ModuleList([block.layer[1].EncDecAttention for block in own.decoder.block])
 
     def forward(self, input_ids: torch.Tensor, prompt_lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Prompts [B, P], padded at their ends, and their lengths [B].
@@ -86,11 +91,8 @@ class EncoderModule(torch.nn.Module):
         bias = self.bias(place, place)
         mask = bias + padding_mask(prompt_lengths, width, bias.dtype)
         hidden = self.body(input_ids=input_ids, attention_mask=mask).last_hidden_state
-        return tuple(
-            part(hidden).view(batch, width, reader.n_heads, reader.key_value_proj_dim).transpose(1, 2)
-            for reader in self.readers
-            for part in (reader.k, reader.v)
-        )
+        parts = (part(hidden) for reader in self.readers for part in (reader.k, reader.v))
+        return tuple(part.view(batch, width, self.heads, -1).transpose(1, 2) for part in parts)
 
 
 class DecoderModule(torch.nn.Module):
@@ -102,9 +104,10 @@ class DecoderModule(torch.nn.Module):
         """`vocabulary` [C] holds the token ids that become the columns of `logprobs`."""
         super().__init__()
         model.set_attn_implementation(ATTENTION)
-        self.body: Any = model.decoder
+        own: Any = model
+        self.body: Any = own.decoder
         self.bias = RelativeBias(self.body.block[0].layer[0].SelfAttention)
-        self.head: Any = model.lm_head
+        self.head: Any = own.lm_head
         self.register_buffer("columns", torch.from_numpy(vocabulary.copy()), persistent=False)
         # mT5 never scales, T5 where it was trained with a tied head (1.1 was not)
         self.scale = int(model.config.d_model) ** -0.5 if getattr(model.config, "scale_decoder_outputs", False) else 1.0
@@ -125,9 +128,7 @@ class DecoderModule(torch.nn.Module):
 
         Returns log-probabilities [B, R, C] in float32, then key and value [B, H, S + T, D] of every layer.
         """
-        own, prompt = (
-            [cache_layer(key, value) for key, value in zip(part[::2], part[1::2], strict=True)] for part in (past, read)
-        )
+        own, prompt = _layers(past), _layers(read)
         known = EncoderDecoderCache(Cache(layers=[*own]), Cache(layers=[*prompt]))
         known.is_updated = dict.fromkeys(range(len(prompt)), True)  # read once, whatever is decoded
         mask = self.bias(position_ids, slot_positions) + attention_mask
@@ -143,6 +144,11 @@ class DecoderModule(torch.nn.Module):
         logits = self.head(picked_rows(hidden, logit_rows) * self.scale)
         logprobs = F.log_softmax(logits.float(), dim=-1).index_select(-1, self.columns)
         return logprobs, *(tensor for layer in own for tensor in (layer.keys, layer.values))
+
+
+def _layers(tensors: Tensors) -> list[Any]:
+    """A cache's layers, of key and value in turn."""
+    return [cache_layer(key, value) for key, value in zip(tensors[::2], tensors[1::2], strict=True)]
 
 
 class TorchEncoderDecoder(Engine):
@@ -171,7 +177,7 @@ class TorchEncoderDecoder(Engine):
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
         if not isinstance(cache, ReadCache):
             raise EngineError(
-                f"A TorchEncoderDecoder runs on the caches it hands out (read); got {type(cache).__name__}."
+                f"{type(self).__name__} runs on the caches it hands out (read); got {type(cache).__name__}."
             )
         own, prompts = cache.own, cache.prompts
         assert isinstance(own, TorchCache)
@@ -189,3 +195,15 @@ class TorchEncoderDecoder(Engine):
             )
             result: Float32 = logprobs.cpu().numpy()
         return result
+
+
+def load_torch_engine(
+    checkpoint: Path, vocabulary: NDArray[np.int64], *, device: str, precision: str, threads: int
+) -> TorchEngine | TorchEncoderDecoder:
+    """An engine over a checkpoint directory of either kind; raises as `load_torch_model`.
+
+    vocabulary [C]: token ids of the catalog, ascending; threads 0 leaves PyTorch's number.
+    """
+    model = load_torch_model(checkpoint, device=device, precision=precision)
+    kind = TorchEncoderDecoder if model.config.is_encoder_decoder else TorchEngine
+    return kind(model, vocabulary, precision=precision, threads=threads)

@@ -51,8 +51,8 @@ class Checkpoint:
             tokenizer = load_tokenizer(directory)
         if adapter is not None and config.is_encoder_decoder:
             raise ExportError(
-                f"{directory} is an adapter of an encoder-decoder ({base}); only those of decoders are merged here. Merge "
-                "it where it was trained (merge_and_unload), and save the whole model."
+                f"{directory} is an adapter of an encoder-decoder ({base}); only those of decoders are merged here. "
+                "Merge it where it was trained (merge_and_unload), and save the whole model."
             )
         if adapter is None:
             check_rows(directory, tokenizer, int(config.vocab_size))

@@ -127,7 +127,7 @@ def _reference(
     model: PreTrainedModel, prompts: NDArray[np.int64], lengths: NDArray[np.int64], scene: Scene,
     vocabulary: NDArray[np.int64],
 ) -> tuple[Reference, list[NDArray[np.float32]]]:  # fmt: skip
-    """Every root-to-leaf path through the plain model; those of a tree in one call, behind its prompt without padding."""
+    """Every root-to-leaf path through the plain model; those of a tree in one call, its prompt without padding."""
     (batch, width), config, columns = scene.tokens.shape, model.config, torch.from_numpy(vocabulary)
     layers, head = 2 * config.num_decoder_layers, (config.num_heads, config.d_kv)
     logprobs = np.full((batch, width, len(vocabulary)), np.nan, np.float32)

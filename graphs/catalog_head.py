@@ -23,10 +23,13 @@ COLUMNS: Mapping[str, Mapping[int, int]] = {
     "Add": {0: -1, 1: -1},
     "Cast": {0: -1},
     "DynamicQuantizeMatMul": {1: -1, 2: -1, 3: -1, 4: -1},
+    "FusedMatMul": {1: -1},  # a product that scales
     "MatMul": {1: -1},
     "MatMulIntegerToFloat": {1: -1, 3: -1, 5: -1, 6: -1},
     "MatMulNBits": {1: 0, 2: 0, 3: 0, 5: 0},
 }
+
+TURNED = ("transB", "transBatchB")  # operands of a product, read otherwise
 
 PLACE = ("location", "offset", "length")  # of a weight; a packed copy's is said beside it
 
@@ -77,6 +80,8 @@ class _Columns:
         node = self._makers.get(name)
         operands = {} if node is None else COLUMNS.get(node.op_type, {})
         if node is None or not operands or self._uses[name] > 1:
+            return False
+        if any(attribute.name in TURNED and attribute.i for attribute in node.attribute):
             return False
         for operand, axis in operands.items():
             given = node.input[operand] if operand < len(node.input) else ""

@@ -12,8 +12,8 @@ from transformers.utils import logging
 
 from benchmarks.shared import Contestant, TrieGenerate, arguments, dump, print_table, real_users, shape, turns
 from specbeam.engines.bundle.items import Bundle
-from specbeam.engines.torch import load_model
 from specbeam.engines.machine.processors import available_threads
+from specbeam.engines.torch import load_model
 from specbeam.runtime import Drafting, DraftShape, EngineChoice, Recommender
 
 

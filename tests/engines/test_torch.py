@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from join_cases import check_join
 from specbeam.catalog.errors import EngineError
 from specbeam.engines.base import ForwardInputs, causal
-from specbeam.engines.torch import load_torch_engine
+from specbeam.engines.torch_encoder_decoder import load_torch_engine
 from tiny_models import KINDS, tiny_checkpoint
 
 VOCABULARY = np.arange(10, 28)

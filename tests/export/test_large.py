@@ -12,9 +12,8 @@ import onnx_ir as ir
 import pytest
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from specbeam.export import export_bundle
+from specbeam.export import export_bundle, parity
 from specbeam.export import model as exporting
-from specbeam.export import parity
 from specbeam.export.checkpoint import Checkpoint
 from specbeam.graphs.files import ROWS, load_graph, save_graph
 from specbeam.graphs.write import TILE, laid_out

@@ -34,7 +34,7 @@ def edit_config(directory: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "model_type 'llama' of a T5For"),
+        ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "'llama' of a T5For"),
         ({"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel.*Supported are LlamaForCausalLM, Qwen2ForCausalLM"),
         ({"architectures": "absent"}, "no architecture"),
         ({"auto_map": {"AutoModel": "evil.Model"}}, "its own code"),

@@ -33,7 +33,7 @@ def test_speculative_equals_plain_equals_naive(who: str, seed: int) -> None:
     prompts = [rng.integers(0, 99, rng.integers(1, 30)) for _ in range(int(rng.integers(1, 6)))]
     width, reuse, shape = int(rng.integers(1, 20)), bool(rng.random() < 0.8), DraftShape(int(rng.integers(1, 20)), 2)
     speculative, evaluator, _ = search(trie, target, prompts, width, draft=draft, shape=shape, reuse=reuse)
-    plain, _, stats = search(trie, target, prompts, width)
+    plain, _, _ = search(trie, target, prompts, width)
     for prompt, fast, slow in zip(prompts, speculative, plain, strict=True):
         asked = (target.behind(prompt), np.array([START])) if isinstance(target, ScriptedReader) else (target, prompt)
         naive = naive_beam_search(trie, *asked, width)

@@ -69,9 +69,7 @@ def make(
     trie = ItemTrie.build(rows[kept])
     chosen = np.searchsorted(whole.vocabulary, trie.vocabulary)
     kind = ScriptedReader if reads else ScriptedEngine
-    engines = [
-        kind(len(whole.vocabulary), seed=seed, disagreement=d, footprint=footprint) for d in (0.0, disagreement)
-    ]
+    engines = [kind(len(whole.vocabulary), seed=seed, disagreement=d, footprint=footprint) for d in (0.0, disagreement)]
     target, draft = engines if reads else [SomeColumns(engine, chosen) for engine in engines]
     catalog = named(rows[kept], names)
     loaded = Loaded(

@@ -90,7 +90,7 @@ def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 def make_model(
     kind: str = "llama", *, rows: int, seed: int = 0, tied: bool = False, **settings: Any
 ) -> PreTrainedModel:
-    """A model of one of `KINDS` with grouped-query attention, or of `ENCODER_DECODERS`; predictions are far from uniform.
+    """A model of one of `KINDS` with grouped-query attention, or of `ENCODER_DECODERS`; far from uniform predictions.
 
     Biases and norms are random, too. `settings` overrides the configuration.
     """
