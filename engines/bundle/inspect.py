@@ -88,11 +88,12 @@ def _text(manifest: TextManifest) -> list[str]:
 
 
 def _model(facts: ModelFacts) -> str:
+    encoder = "" if facts.encoder is None else f" behind an encoder of {facts.encoder.layers}"
     whence = f", from {facts.checkpoint}" if facts.checkpoint else ""
     base = f", base model {facts.base}" if facts.base else ""
     return (
-        f"{facts.architecture}, {facts.parameters:,} parameters, {facts.layers} layers, {facts.kv_heads} KV heads of "
-        f"{facts.head_dim}, vocabulary {facts.vocabulary:,}, context {facts.context:,}"
+        f"{facts.architecture}, {facts.parameters:,} parameters, {facts.layers} layers{encoder}, {facts.kv_heads} KV "
+        f"heads of {facts.head_dim}, vocabulary {facts.vocabulary:,}, context {facts.context:,}"
         f"{whence}{base}"
     )
 
