@@ -19,7 +19,7 @@ from ..export.checkpoint import Checkpoint
 from ..export.quiet import quiet
 from ..export.trained import Trained
 from .training.budget import TrainingBudget, chosen_settings, usable_precision
-from .training.models import check_context, context_of, hidden_width
+from .training.models import check_context, hidden_width
 from .training.samples import Format
 from .training.sources import Source
 from .training.train import settle

@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ..catalog.errors import EngineError, is_fault, said
 from .bundle.facts import ModelFacts
-from .encoder_decoder import encoder_decoder_facts
+from .encoder_decoder import encoder_context, encoder_decoder_facts
 
 PLAIN = (DynamicLayer, DynamicSlidingWindowLayer)  # cache layers of keys and values that grow by what a call adds
 BOUNDED_ROPE = ("dynamic", "longrope")  # frequencies that change where a sequence grows beyond its first context
@@ -81,8 +81,11 @@ def cache_shape(model: PreTrainedModel) -> tuple[int, int, int]:
 def context_of(config: PretrainedConfig) -> int:
     """Positions that a model may be asked about: what it was made for, and below where its rotary frequencies change.
 
-    Raises `EngineError` where the configuration does not say.
+    An encoder-decoder takes as many for a prompt as for what is decoded. Raises `EngineError` where the configuration
+    does not say.
     """
+    if config.is_encoder_decoder:
+        return encoder_context(config)
     context = getattr(config, "max_position_embeddings", None)
     if not isinstance(context, int) or context < 1:
         raise EngineError(f"{type(config).__name__} does not say max_position_embeddings; expected a number.")

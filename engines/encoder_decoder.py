@@ -7,7 +7,7 @@ from .bundle.facts import EncoderFacts, ModelFacts
 CONTEXT = 512  # tokens that T5 and mT5 were trained with at the least, where config.json has no n_positions
 
 
-def context_of(config: PretrainedConfig) -> int:
+def encoder_context(config: PretrainedConfig) -> int:
     """Tokens of a prompt, or of what is decoded, that the model was made for."""
     return int(getattr(config, "n_positions", None) or CONTEXT)
 
@@ -22,7 +22,7 @@ def encoder_decoder_facts(model: PreTrainedModel) -> ModelFacts:
         kv_heads=int(config.num_heads),
         head_dim=int(config.d_kv),
         vocabulary=len(model.lm_head.weight),
-        context=context_of(config),
+        context=encoder_context(config),
         heads=int(config.num_heads),
         hidden=int(config.d_model),
         intermediate=int(config.d_ff),

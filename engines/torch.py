@@ -120,7 +120,7 @@ def all_experts(
 
     def linear(tokens: torch.Tensor, name: str) -> torch.Tensor:  # of [1 or E, N, ...]
         weight = getattr(experts, name)
-        result = tokens @ (weight if experts.is_transposed else weight.transpose(1, 2))
+        result: torch.Tensor = tokens @ (weight if experts.is_transposed else weight.transpose(1, 2))
         return result + getattr(experts, f"{name}_bias")[:, None] if experts.has_bias else result
 
     if experts.has_gate:

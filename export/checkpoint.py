@@ -15,7 +15,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from ..catalog.errors import EngineError, ExportError, is_fault, said
 from ..catalog.records import read_json
-from ..engines import encoder_decoder
 from ..engines.checkpoint_guard import CONFIG, SAVE_AGAIN, read_shape, weight_files
 from ..engines.decoder_facts import BOUNDED_ROPE, context_of, matrix, ropes, windows
 from ..engines.generation import not_applied
@@ -84,8 +83,6 @@ class Checkpoint:
     @property
     def context(self) -> int:
         """Positions the model was made for; of an encoder-decoder, as many for a prompt as for what is decoded."""
-        if self.config.is_encoder_decoder:
-            return encoder_decoder.context_of(self.config)
         return context_of(self.config)
 
     @property

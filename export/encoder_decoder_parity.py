@@ -19,8 +19,7 @@ from transformers import PreTrainedModel
 from ..catalog.errors import ExportError
 from ..catalog.finite import are_logprobs
 from ..engines.bundle.facts import ENCODER, ModelFacts
-from ..engines.decoder_facts import model_facts
-from ..engines.encoder_decoder import context_of
+from ..engines.decoder_facts import context_of, model_facts
 from .checkpoint import cast_parameters
 from .findings import Case
 from .parity import (

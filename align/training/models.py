@@ -9,7 +9,6 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -18,7 +17,6 @@ from transformers import (
 from ...catalog.errors import CatalogError, OptionError
 from ...catalog.identifiers import is_text
 from ...catalog.items import Catalog
-from ...engines import encoder_decoder
 from ...engines.decoder_facts import matrix
 from ...export.checkpoint import Checkpoint
 from .configs import Size, find_config
@@ -109,11 +107,6 @@ def load_with_rows(directory: Path, tokenizer: PreTrainedTokenizerBase, seed: in
 def hidden_width(model: PreTrainedModel) -> int:
     """H: the width of the model's layers."""
     return int(model.config.hidden_size)
-
-
-def context_of(config: PretrainedConfig) -> int:
-    """Tokens of a prompt and its answer that a model was made for; an encoder-decoder takes as many of each."""
-    return encoder_decoder.context_of(config) if config.is_encoder_decoder else int(config.max_position_embeddings)
 
 
 def check_context(context: int, longest: int, history_length: int) -> None:

@@ -21,7 +21,7 @@ from ...export.quiet import quiet
 from ...export.trained import TRAINING, Given, Trained, as_trained
 from .budget import TrainingBudget, chosen_settings
 from .fit import FitReport, fit
-from .models import check_context, context_of, hidden_width
+from .models import check_context, hidden_width
 from .order import Int64
 from .reading import reading_of
 from .samples import Format, held_out_rows, training_samples
