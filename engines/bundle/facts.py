@@ -47,6 +47,10 @@ class ModelFacts(Frozen, frozen=True, omit_defaults=True):
     checkpoint: str | None = None  # where it is from, org/name@commit of a hub; None: a folder
     base: str | None = None  # of an adapter: where its base model is from
 
+    def __post_init__(self) -> None:
+        if self.encoder is not None and self.encoder.start >= self.vocabulary:
+            raise ValueError(f"its decoder begins with token {self.encoder.start} of {self.vocabulary}")
+
     @property
     def cache_names(self) -> tuple[str, ...]:
         """Of a cache's tensors, behind "past_key_values." and "present." in its graphs: "0.key", "0.value", ..."""
