@@ -18,7 +18,7 @@ SMALLEST_SCALE = 2.0**-24  # float16's smallest positive number
 # Computed in half precision. Norms that are one node are: their `stash_type` asks for float32 inside.
 ROUNDED = {
     "Add", "Attention", "Concat", "DequantizeLinear", "Div", "Erf", "Expand", "Flatten", "Gather", "Gelu", "Gemm",
-    "Identity", "LayerNormalization", "MatMul", "Mul", "Neg", "QuantizeLinear", "Relu", "Reshape",
+    "Identity", "LayerNormalization", "MatMul", "Mul", "Neg", "Pow", "QuantizeLinear", "Relu", "Reshape",
     "RMSNormalization", "RotaryEmbedding", "Shape", "Sigmoid", "Slice", "Split", "Squeeze", "Sub", "Tanh",
     "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
