@@ -119,8 +119,9 @@ def _check(graph: ir.Graph, exact: set[ir.Node]) -> None:
 
 
 def _cube(node: ir.Node) -> bool:
-    """Whether a node is the cube in GELU's tanh form: where float16 has no room for it, its tanh is 1 or -1 in any case."""
-    power = None if node.op_type != "Pow" else ir.convenience.get_const_tensor(node.inputs[1])
+    """Whether a node is the cube in GELU's tanh form: where float16 has no room for it, its tanh is 1 or -1 anyway."""
+    exponent = node.inputs[1] if node.op_type == "Pow" else None
+    power = None if exponent is None else ir.convenience.get_const_tensor(exponent)
     return power is not None and power.size == 1 and float(power.numpy().item()) == 3
 
 
