@@ -95,7 +95,7 @@ def test_ranges_cover_what_both_multiply(made: Made, ranges: Ranges) -> None:
         assert list(own.tensors) == names == list(own.channels)
         assert ranges.merged(graph, own) == ranges
     names = activations(load_graph(made.encoder))
-    lows = {name: 0.0 for name in names}
+    lows = dict.fromkeys(names, 0.0)
     for values in EncoderObserver(made.encoder, names, threads=1).run(made.calls):
         lows |= {name: min(lows[name], float(value.min())) for name, value in zip(names, values, strict=True)}
     assert {name: low for name, (low, _) in ranges.of(made.encoder).tensors.items()} == pytest.approx(lows)
@@ -107,7 +107,7 @@ def test_smoothing_changes_nothing_but_ranges(made: Made, ranges: Ranges, tmp_pa
         model = load_graph(graph)
         own = smooth(model, ranges.of(graph), alpha=0.5)
         changed = [name for name, found in own.tensors.items() if found != ranges.of(graph).tensors[name]]
-        # Before q, k, v, before the MLP and inside it, and before what is read; of a decoder before reading's q as well.
+        # Before q, k, v, before the MLP and inside it, and before what is read; a decoder's before reading's q.
         assert len(changed) == (3 * 3 + 1 if graph.name == ENCODER else 2 * 4)
         smoothed = smoothed.merged(graph, own)
         save_graph(model, tmp_path / graph.name)
