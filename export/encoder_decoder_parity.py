@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
 
 from ..catalog.errors import ExportError
 from ..catalog.finite import are_logprobs
@@ -78,6 +79,9 @@ def expected_of(model: PreTrainedModel, vocabulary: NDArray[np.int64], *, seed: 
     cast_parameters(model, torch.float32)
     with quiet():
         model.set_attn_implementation("eager")
+    own: Any = model
+    for block in (*own.encoder.block, *own.decoder.block):
+        block.layer[-1].DenseReluDense.act = ACT2FN[model.config.dense_act_fn]  # as it was before it was exported
     rng = np.random.default_rng(seed)
     readings = {name: _reading(model, rng, batch, vocabulary) for name, batch in ((ONE, 1), (BATCH, 3))}
     if not all(are_logprobs(each.truth.logprobs[each.scene.real]) for each in readings.values()):

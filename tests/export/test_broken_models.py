@@ -60,7 +60,7 @@ def found(
     forward = torch_forward(module, expected.facts)
     monkeypatch.setattr(parity, "onnx_forward", lambda path: forward)
     try:
-        compare_graph(Path(__file__), expected, "fp32")
+        compare_graph(Path(__file__), "fp32", expected)
     except ExportError as error:
         return str(error)
     return ""

@@ -239,7 +239,7 @@ def untraced() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "export_graph", lambda model, columns, path, **_: path.write_bytes(b""))
-        patch.setattr(exporting, "expected_of", asked)
+        patch.setattr(parity, "expected_of", asked)
         yield
 
 
