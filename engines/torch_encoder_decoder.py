@@ -170,18 +170,12 @@ class DecoderModule(torch.nn.Module):
             past_key_values=known,
             use_cache=True,
         ).last_hidden_state
-<<<<<<< HEAD
         return hidden, [tensor for layer in own for tensor in (layer.keys, layer.values)]
 
     def logprobs(self, hidden: torch.Tensor) -> torch.Tensor:
         """[..., vocabulary] in float32 of rows of the last layer [..., hidden]."""
-        return F.log_softmax(self.head(hidden * self.scale).float(), dim=-1)
-=======
-        rows = picked_rows(hidden, logit_rows).float() * self.scale  # a number that half precision would round
-        logits = self.head(rows.to(hidden.dtype))
-        logprobs = F.log_softmax(logits.float(), dim=-1).index_select(-1, self.columns)
-        return logprobs, *(tensor for layer in own for tensor in (layer.keys, layer.values))
->>>>>>> t5
+        rows = hidden.float() * self.scale  # a number that half precision would round
+        return F.log_softmax(self.head(rows.to(hidden.dtype)).float(), dim=-1)
 
 
 def _layers(tensors: Tensors) -> list[Any]:
