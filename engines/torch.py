@@ -114,8 +114,10 @@ def all_experts(
 
     def linear(tokens: torch.Tensor, name: str) -> torch.Tensor:  # of [1 or E, N, ...]
         weight = getattr(experts, name)
-        result = tokens @ (weight if experts.is_transposed else weight.transpose(1, 2))
-        return result + getattr(experts, f"{name}_bias")[:, None] if experts.has_bias else result
+        result: torch.Tensor = tokens @ (weight if experts.is_transposed else weight.transpose(1, 2))
+        if experts.has_bias:
+            result = result + getattr(experts, f"{name}_bias")[:, None]
+        return result
 
     if experts.has_gate:
         inner = experts._apply_gate(linear(hidden[None], "gate_up_proj"))
