@@ -13,20 +13,19 @@ from transformers.activations import NewGELUActivation
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
 from ..catalog.errors import EngineError
+from .attention import ATTENTION, picked_rows
 from .base import Engine, Float32, ForwardInputs, Int64
 from .cache import KVCache, ReadCache
 from .encoder_decoder import encoder_decoder_facts
 from .footprint import footprint_of
 from .reading import padded_prompts, read_first
 from .torch import (
-    ATTENTION,
     DTYPES,
     TorchCache,
     TorchEngine,
     additive_mask,
     cache_layer,
     load_torch_model,
-    picked_rows,
     slot_positions,
     torch_threads,
     uploaded,

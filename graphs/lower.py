@@ -17,15 +17,16 @@ SMALLEST_SCALE = 2.0**-24  # float16's smallest positive number
 
 # Computed in half precision. Norms that are one node are: their `stash_type` asks for float32 inside.
 ROUNDED = {
-    "Add", "Attention", "Concat", "DequantizeLinear", "Div", "Erf", "Expand", "Flatten", "Gather", "Gelu", "Gemm",
-    "Identity", "LayerNormalization", "MatMul", "Mul", "Neg", "Pow", "QuantizeLinear", "Relu", "Reshape",
-    "RMSNormalization", "RotaryEmbedding", "Shape", "Sigmoid", "Slice", "Split", "Squeeze", "Sub", "Tanh",
-    "Transpose", "Unsqueeze", "Where",
+    "Add", "Attention", "Clip", "Concat", "DequantizeLinear", "Div", "Equal", "Erf", "Expand", "Flatten", "Gather",
+    "GatherND", "Gelu", "Gemm", "Identity", "LayerNormalization", "MatMul", "Max", "Min", "Mul", "Neg", "Pow",
+    "QuantizeLinear", "ReduceSum", "Relu", "Reshape", "RMSNormalization", "RotaryEmbedding", "Shape", "Sigmoid",
+    "Slice", "Split", "Squeeze", "Sub", "Tanh", "TopK", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
-# Computed in float32 where all they read is: the angles of the positions, and what picks from the log-probabilities.
+# Computed in float32 where all they read is: the angles of the positions, what picks from the log-probabilities, and
+# the shares of experts.
 CARRIED = {
-    "Add", "Concat", "Cos", "Expand", "Flatten", "Gather", "MatMul", "Mul", "Reshape", "Sin", "Slice", "Squeeze", "Sub",
-    "Transpose", "Unsqueeze",
+    "Add", "Concat", "Cos", "Div", "Equal", "Expand", "Flatten", "Gather", "MatMul", "Mul", "ReduceSum", "Reshape",
+    "Sin", "Slice", "Squeeze", "Sub", "TopK", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
 # What follows the mean of squares in a norm, up to its scale.
 NORMS = (("Add", "Sqrt", "Div", "Mul"), ("Add", "Sqrt", "Reciprocal", "Mul", "Mul"))

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from architecture_cases import form, torch_forward
 from specbeam.catalog.errors import ExportError
-from specbeam.engines import torch as engine
+from specbeam.engines import attention as attending
 from specbeam.engines.torch import GraphModule
 from specbeam.export import parity
 from specbeam.export.parity import compare_graph, expected_of
@@ -93,14 +93,14 @@ def test_what_is_broken_is_told(
 
 @pytest.mark.parametrize("dropped", ["softcap", "s_aux", "scaling"])
 def test_what_attention_is_told_is_not_dropped(monkeypatch: pytest.MonkeyPatch, dropped: str) -> None:
-    attention = engine.masked_attention
+    attention = attending.masked_attention
 
     def without(*tensors: Any, **settings: Any) -> Any:
         return attention(*tensors, **settings | {dropped: None})
 
     model = form({"softcap": "Gemma 2", "s_aux": "gpt-oss", "scaling": "Granite"}[dropped]).model()
     assert found(monkeypatch, model) == ""
-    monkeypatch.setitem(engine.AttentionInterface._global_mapping, engine.ATTENTION, without)
+    monkeypatch.setitem(attending.AttentionInterface._global_mapping, attending.ATTENTION, without)
     assert "differs from the" in found(monkeypatch, model)
 
 

@@ -15,8 +15,9 @@ from specbeam.catalog.errors import ExportError, SpecBeamError
 from specbeam.catalog.files import sha256
 from specbeam.catalog.items import Catalog
 from specbeam.catalog.trie import PAD, ItemTrie
+from specbeam.engines.attention import ATTENTION, masked_attention
 from specbeam.engines.bundle.items import Bundle
-from specbeam.engines.torch import ATTENTION, GraphModule, masked_attention
+from specbeam.engines.torch import GraphModule
 from specbeam.export import check_parity, export_bundle
 from specbeam.export.checkpoint import Checkpoint
 from specbeam.export.onnx import export_graph
