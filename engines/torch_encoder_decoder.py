@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
+from transformers.activations import NewGELUActivation
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
 from ..catalog.errors import EngineError
@@ -67,6 +68,15 @@ def padding_mask(lengths: torch.Tensor, width: int, dtype: torch.dtype) -> torch
     return torch.where(there[:, None, None], torch.zeros_like(hidden), hidden)
 
 
+def with_one_gelu(stack: Any) -> Any:
+    """A T5 stack whose "gelu_new" is one operator: written out, its constants would be rounded in half precision."""
+    for block in stack.block:
+        dense = block.layer[-1].DenseReluDense
+        if isinstance(dense.act, NewGELUActivation):
+            dense.act = torch.nn.GELU(approximate="tanh")
+    return stack
+
+
 class EncoderModule(torch.nn.Module):
     """An encoder as a graph: prompts to the keys and values that every layer of the decoder reads of them."""
 
@@ -74,7 +84,7 @@ class EncoderModule(torch.nn.Module):
         super().__init__()
         model.set_attn_implementation(ATTENTION)
         own: Any = model
-        self.body: Any = own.encoder
+        self.body: Any = with_one_gelu(own.encoder)
         self.bias = RelativeBias(self.body.block[0].layer[0].SelfAttention)
         self.heads = int(model.config.num_heads)
         self.readers: Any = torch.nn.ModuleList([block.layer[1].EncDecAttention for block in own.decoder.block])
@@ -103,7 +113,7 @@ class DecoderModule(torch.nn.Module):
         super().__init__()
         model.set_attn_implementation(ATTENTION)
         own: Any = model
-        self.body: Any = own.decoder
+        self.body: Any = with_one_gelu(own.decoder)
         self.bias = RelativeBias(self.body.block[0].layer[0].SelfAttention)
         self.head: Any = own.lm_head
         self.register_buffer("columns", torch.from_numpy(vocabulary.copy()), persistent=False)
@@ -160,7 +170,8 @@ class DecoderModule(torch.nn.Module):
 
     def logprobs(self, hidden: torch.Tensor) -> torch.Tensor:
         """[..., vocabulary] in float32 of rows of the last layer [..., hidden]."""
-        return F.log_softmax(self.head(hidden * self.scale).float(), dim=-1)
+        rows = hidden.float() * self.scale  # a number that half precision would round
+        return F.log_softmax(self.head(rows.to(hidden.dtype)).float(), dim=-1)
 
 
 def _layers(tensors: Tensors) -> list[Any]:

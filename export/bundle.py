@@ -16,6 +16,7 @@ from ..catalog.errors import CatalogError, ExportError
 from ..catalog.files import check_replaceable, whole_directory
 from ..catalog.identifiers import (
     Identifiers,
+    Warn,
     compile_identifiers,
     identifier_ids,
     is_glued,
@@ -99,6 +100,8 @@ def export_bundle(
         )
     if trained is not None and not other_prompt:
         trained.check(spec)
+    elif trained is None and options.prompt is None:
+        _warn_of_texts_end(sources["target"], partial(warning, progress))
     for note in (note for source in sources.values() for note in source.notes):
         progress(note)
     progress(_summary(identifiers))
@@ -124,6 +127,16 @@ def export_bundle(
         manifest = replace(manifest, prompt_options=options, trained_prompt=trained and trained.prompt)
         (part / MANIFEST).write_bytes(sealed(manifest))
     return manifest
+
+
+def _warn_of_texts_end(target: Checkpoint, warn: Warn) -> None:
+    """Tell of an encoder whose tokenizer ends texts by itself, where prompts are no texts of it."""
+    tokenizer = target.tokenizer
+    if target.config.is_encoder_decoder and tokenizer("")["input_ids"][-1:] == [tokenizer.eos_token_id]:
+        warn(
+            f"prompts are the items alone, and the tokenizer ends texts with {tokenizer.eos_token}. If the model was "
+            "trained on its texts: --prompt '{history}'"
+        )
 
 
 def check_flags(**flags: bool) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from quick_builds import few_timings
 from specbeam.catalog.errors import EngineError, ExportError
@@ -15,7 +16,7 @@ from specbeam.engines.onnxruntime.backend import OrtBackend
 from specbeam.export import export_bundle
 from specbeam.export.checkpoint import Checkpoint
 from specbeam.export.text import export_text
-from tiny_models import make_tokenizer, tiny_catalog, tiny_checkpoint
+from tiny_models import END, identifier_tokens, make_tokenizer, tiny_catalog, tiny_checkpoint
 
 pytestmark = pytest.mark.usefixtures("quick_exports")
 
@@ -84,6 +85,22 @@ def test_a_bundle_holds_what_reads(bundle: ModelBundle) -> None:
     assert bundle.facts("target").encoder is not None
     assert bundle.facts("draft").encoder is None
     assert {"target/encoder.onnx", "target/model.onnx", "draft/model.onnx"} <= bundle.manifest.files.keys()
+
+
+@pytest.mark.parametrize("prompt", [None, "{history}"])
+def test_prompts_that_are_no_texts_of_the_tokenizer_are_told_of(
+    bundle: ModelBundle, prompt: str | None, tmp_path: Path
+) -> None:
+    tokenizer = make_tokenizer(identifier_tokens())
+    ended = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", END)])
+    tokenizer.backend_tokenizer.post_processor = ended
+    target = tiny_checkpoint(tmp_path / "target", "t5", tokenizer=tokenizer)
+    told = list[str]()
+    options = {"history_length": 4, "progress": told.append, "checkpoints": False}
+    index = tiny_catalog(tmp_path / "index.json")
+    manifest = export_bundle(target, None, index, None, tmp_path / "out", prompt=prompt, **options)  # type: ignore[arg-type]
+    warned = any("the tokenizer ends texts with </s>" in stage for stage in told)
+    assert (warned, manifest.prompt.suffix_ids) == ((True, ()) if prompt is None else (False, (END,)))
 
 
 def test_engines_are_built_of_both_graphs(bundle: ModelBundle) -> None:

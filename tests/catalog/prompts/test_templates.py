@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompt_cases import CATALOG, TOKENIZERS, byte_level, make_catalog, refuse, words, wrap
+from prompt_cases import CATALOG, TOKENIZERS, TOKENS, as_they_are, byte_level, make_catalog, refuse, words, wrap
 from specbeam.catalog import Catalog, PromptEncoder, PromptOptions, compile_prompt
 from specbeam.catalog.identifiers import identifier_ids
 
@@ -198,3 +198,24 @@ def test_words_of_the_vocabulary_that_merge_are_found_wherever_they_are():
     catalog = Catalog(tuple(map(str, range(len(identifiers)))), identifiers, (None,) * len(identifiers))
     message = refuse("cannot be put together", tokenizer, catalog, template="{history}", separator=",")
     assert "history (items): 4321, 4321\n" in message
+
+
+@pytest.mark.parametrize(("template", "separator"), [("{history}", ""), ("the user bought {history}", " ")])
+def test_t5s_own_tokenizer_ends_prompts(template, separator):
+    transformers = pytest.importorskip("transformers")
+    vocab = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("▁", -2.0),
+        *((f"▁{w}", -3.0) for w in template.split()[:-1]),
+    ]
+    tokenizer = transformers.T5Tokenizer(vocab=vocab, extra_ids=0)
+    tokenizer.add_tokens(as_they_are(TOKENS))
+    spec = compile_prompt(tokenizer, CATALOG, PromptOptions(prompt=template, separator=separator, history_length=4))
+    assert spec.suffix_ids == (tokenizer.eos_token_id,)
+    encoder = PromptEncoder(spec, CATALOG.token_ids(tokenizer.get_vocab()), 10_000)
+    text = template.replace("{history}", separator.join("".join(CATALOG.identifiers[i]) for i in (3, 1, 2)))
+    assert encoder.encode([3, 1, 2]).ids.tolist() == tokenizer(text)["input_ids"]
+    bare = compile_prompt(tokenizer, CATALOG, PromptOptions(history_length=4))
+    assert (bare.prefix_ids, bare.suffix_ids) == ((), ())
