@@ -45,6 +45,10 @@ class ModelFacts(Frozen, frozen=True):
     slot_positions: bool = False  # whether its graphs take the positions of all slots: its attention asks how far apart
     encoder: EncoderFacts | None = None  # of encoder-decoders; all else is said of the decoder alone
 
+    def __post_init__(self) -> None:
+        if self.encoder is not None and self.encoder.start >= self.vocabulary:
+            raise ValueError(f"its decoder begins with token {self.encoder.start} of {self.vocabulary}")
+
     @property
     def cache_names(self) -> tuple[str, ...]:
         """Of a cache's tensors, behind "past_key_values." and "present." in its graphs: "0.key", "0.value", ..."""
