@@ -2,19 +2,20 @@
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, get_args
 
 from msgspec.structs import replace
 
-from ..engines.bundle.facts import EnginePrecision, Role
+from ..engines.bundle.facts import ENCODER, EnginePrecision, Role
 from ..engines.bundle.items import Bundle
 from ..engines.bundle.sealed import to_json
 from ..engines.prepare import prepare_graph
 from ..engines.tensorrt.backend import TensorRTBackend
 from ..engines.tensorrt.build import graph_inputs
 from ..engines.tensorrt.parser import own_parsers
-from ..engines.tensorrt.profiles import check_profiles, profiles_for
+from ..engines.tensorrt.profiles import check_profiles, profiles_for, reading_profile
 from ..graphs.files import load_graph
 from ..graphs.tensorrt import check_versions, report
 from .matmuls import activations
@@ -35,6 +36,7 @@ class _Graph(NamedTuple):
     precision: EnginePrecision
     name: str
     path: Path
+    reads: bool  # it is an encoder
 
 
 def check_bundle(path: Path, *, as_json: bool = False) -> tuple[bool, str]:
@@ -50,9 +52,9 @@ def check_bundle(path: Path, *, as_json: bool = False) -> tuple[bool, str]:
     parsers, absent = own_parsers()
     checks = []
     with tempfile.TemporaryDirectory(prefix="specbeam.check.") as scratch:
-        for role, precision, name, graph in _graphs(bundle, backend, Path(scratch)):
+        for role, precision, name, graph, reads in _graphs(bundle, backend, Path(scratch)):
             facts, cache = bundle.facts(role), backend.cache(precision, bundle.manifest.precision)
-            profiles = profiles_for(role, facts, limits, length)
+            profiles = (reading_profile(limits),) if reads else profiles_for(role, facts, limits, length)
             check_profiles(profiles, facts, limits, graph_inputs(graph), identifier_length=length, cache=cache)
             parsed = tuple(parser.check(graph) for parser in parsers if precision in parser.precisions)
             checks.append(replace(check_versions(load_graph(graph), name), parsers=parsed))
@@ -66,17 +68,26 @@ def _graphs(bundle: Bundle, backend: TensorRTBackend, scratch: Path) -> Iterator
     ways = WAYS if exported == "fp32" else ((exported, None),)
     for role in (role for role in get_args(Role) if role == "target" or bundle.manifest.draft is not None):
         for precision, method in ways:
+            encoder = bundle.facts(role).encoder is not None
+            if encoder and precision not in backend.encoders:
+                continue
             name = precision if precision != "int8-weights" else f"{precision} by {method}"
             source = bundle.graph(role)
             if method is not None:
                 source = scratch / f"{role}-{method}-quantized" / "model.onnx"
                 ranges = unmeasured_ranges(bundle, role) if method == "static" else None
                 quantize(bundle.graph(role), source, method, ranges=ranges, symmetric=True, weights=backend.weights)
-            prepared = prepare_graph(
-                source, scratch / f"{role}-{name}" / "model.onnx", exported=exported,
-                wanted=backend.cache(precision, exported), mask_slots=backend.limits(bundle).path, decomposed=True,
+            prepare = partial(
+                prepare_graph, exported=exported, wanted=backend.cache(precision, exported), decomposed=True
             )  # fmt: skip
-            yield _Graph(role, precision, f"{role}, {name}", prepared)
+            folder, path = scratch / f"{role}-{name}", backend.limits(bundle).path
+            yield _Graph(
+                role, precision, f"{role}, {name}",
+                prepare(source, folder / source.name, mask_slots=path), reads=False,
+            )  # fmt: skip
+            if encoder:
+                reader = prepare(source.with_name(ENCODER), folder / ENCODER)
+                yield _Graph(role, precision, f"{role}'s encoder, {name}", reader, reads=True)
 
 
 def unmeasured_ranges(bundle: Bundle, role: Role) -> Ranges:

@@ -71,10 +71,10 @@ class Backend(ABC):
     def check_model(self, facts: ModelFacts, precision: EnginePrecision) -> None:
         """Raise `EngineError` where this backend does not run such a model in a precision."""
         if facts.encoder is not None and precision not in self.encoders:
+            instead = f"it runs those in {', '.join(self.encoders)}" if self.encoders else "choose another backend"
             raise EngineError(
                 f"{facts.architecture} is an encoder-decoder, which the {self.name} backend on {self.device} does not "
-                f"run in {precision}. Encoder-decoders run in fp32 and fp16 on the CPU: specbeam build-engine BUNDLE "
-                "--backend onnxruntime --device cpu."
+                f"run in {precision}: {instead}."
             )
 
     @abstractmethod

@@ -7,8 +7,7 @@ from weakref import finalize
 import numpy as np
 
 from ..catalog.errors import EngineError
-from .base import Engine, Int64
-from .cache import KVCache
+from .cache import Int64, KVCache
 
 
 class Allocator(ABC):
@@ -80,11 +79,8 @@ class Pool:
         return _Piece(size, self._made, address)
 
 
-class HoldingEngine(Engine):
-    """An engine whose caches are leases of its device's memory."""
-
-    def new_cache(self, batch: int) -> "HeldCache":
-        return HeldCache(self, batch)
+class Holder(ABC):
+    """How caches lie in a device's memory, and who copies them there."""
 
     @abstractmethod
     def kept(self, cache: "HeldCache", rows: Int64, slots: Int64 | None) -> Lease:
@@ -97,11 +93,12 @@ class HoldingEngine(Engine):
     def joined(self, cache: "HeldCache", other: "HeldCache") -> Lease:
         """A copy of both caches as one, as `KVCache.join`; both hold something, and are left."""
 
-    def held(self, cache: KVCache) -> "HeldCache":
-        """A cache that `forward` was given; raises `EngineError` where another kind of engine made it."""
-        if not isinstance(cache, HeldCache):
-            raise EngineError(f"This engine runs on the caches it hands out (new_cache); got {type(cache).__name__}.")
-        return cache
+
+def held(cache: KVCache) -> "HeldCache":
+    """A cache that an engine was given; raises `EngineError` where another kind of engine made it."""
+    if not isinstance(cache, HeldCache):
+        raise EngineError(f"This engine runs on the caches it hands out (new_cache); got {type(cache).__name__}.")
+    return cache
 
 
 class HeldCache(KVCache):
@@ -110,8 +107,8 @@ class HeldCache(KVCache):
     No call writes into memory that a cache refers to, so copies share it, and a call's two leases take turns.
     """
 
-    def __init__(self, engine: HoldingEngine, batch: int) -> None:
-        self._engine, self._batch, self._length = engine, batch, 0
+    def __init__(self, holder: Holder, batch: int) -> None:
+        self._holder, self._batch, self._length = holder, batch, 0
         self._memory: Lease | None = None
 
     @property
@@ -132,7 +129,7 @@ class HeldCache(KVCache):
         self._memory, self._batch, self._length = memory, batch, length
 
     def copy(self) -> "HeldCache":
-        other = HeldCache(self._engine, self._batch)
+        other = HeldCache(self._holder, self._batch)
         other.hold(self._memory, self._batch, self._length)
         return other
 
@@ -140,10 +137,10 @@ class HeldCache(KVCache):
         if slots is None and np.array_equal(rows, np.arange(self._batch)):
             return
         length = self._length if slots is None else slots.shape[1]
-        memory = self._engine.kept(self, rows, slots) if len(rows) and length else None
+        memory = self._holder.kept(self, rows, slots) if len(rows) and length else None
         self.hold(memory, len(rows), length)
 
     def join(self, other: KVCache) -> None:
-        other = self._engine.held(other)
-        memory = self._engine.joined(self, other)
+        other = held(other)
+        memory = self._holder.joined(self, other)
         self.hold(memory, self._batch + other.batch, max(self._length, other.length))

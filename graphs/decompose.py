@@ -1,4 +1,4 @@
-"""RMSNormalization and RotaryEmbedding written out, for importers that lack them."""
+"""RMSNormalization and RotaryEmbedding, and Clip of whole numbers, written out, for importers that lack them."""
 
 import numpy as np
 import onnx_ir as ir
@@ -11,10 +11,10 @@ ATTENTION_DEFAULTS = ("softcap", "qk_matmul_output_mode", "is_causal")  # 0 says
 
 
 def decompose(model: ir.Model) -> None:
-    """Write norms and rotary embeddings out as primitives, and Attention without attributes it does not use, in place.
+    """Write norms, rotary embeddings and bounds of whole numbers out as primitives, in place.
 
-    A norm's arithmetic is in float32 whatever the graph's type is, as `stash_type` 1 says. Raises `EngineError`
-    for a form of these operators that exported graphs do not have.
+    Attention loses attributes that it does not use. A norm's arithmetic is in float32 whatever the graph's type is, as
+    `stash_type` 1 says. Raises `EngineError` for a form of these operators that exported graphs do not have.
     """
     infer(model)
     halves: dict[ir.Value, ir.Value] = {}
@@ -25,6 +25,8 @@ def decompose(model: ir.Model) -> None:
             _norm(model.graph, node)
         elif node.op_type == "RotaryEmbedding":
             _rotary(model.graph, node, halves)
+        elif node.op_type == "Clip":
+            _clip(model.graph, node)
         elif node.op_type == "Attention":
             _attention(node)
     forget_shapes(model)
@@ -69,6 +71,16 @@ def _rotary(graph: ir.Graph, node: ir.Node, halves: dict[ir.Value, ir.Value]) ->
     one = write.op("Sub", [write.op("Mul", [left, turn], dtype), write.op("Mul", [right, shift], dtype)], dtype)
     two = write.op("Add", [write.op("Mul", [right, turn], dtype), write.op("Mul", [left, shift], dtype)], dtype)
     replace_node(node, write.op("Concat", [one, two], dtype, axis=-1))
+
+
+def _clip(graph: ir.Graph, node: ir.Node) -> None:
+    """Whole numbers between two bounds; floats are left as they are."""
+    dtype = _dtype(node.outputs[0])
+    if not dtype.is_integer():
+        return
+    x, least, most = _values(node, 3)
+    write = Writer(graph, node, _name(node))
+    replace_node(node, write.op("Min", [write.op("Max", [x, least], dtype), most], dtype))
 
 
 def _attention(node: ir.Node) -> None:

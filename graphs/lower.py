@@ -111,11 +111,18 @@ def _check(graph: ir.Graph, exact: set[ir.Node]) -> None:
     for node in graph:
         floating = _floats(node) or any(value.dtype == FLOAT for value in node.outputs)
         known = node.op_type in ROUNDED and node.domain == "" and node.attributes.get_int("output_dtype", 0) != FLOAT
-        if floating and node not in exact and not known:
+        if floating and node not in exact and not (known or _cube(node)):
             raise EngineError(
                 f"{describe(node)} has no known place in a half-precision graph: whether it may be rounded would be a "
                 "guess. Build an fp32 engine, or export the checkpoint again with this version."
             )
+
+
+def _cube(node: ir.Node) -> bool:
+    """Whether a node is the cube in GELU's tanh form: where float16 has no room for it, its tanh is 1 or -1 anyway."""
+    exponent = node.inputs[1] if node.op_type == "Pow" else None
+    power = None if exponent is None else ir.convenience.get_const_tensor(exponent)
+    return power is not None and power.size == 1 and float(power.numpy().item()) == 3
 
 
 def _round_weight(weight: ir.Value, half: ir.DataType) -> None:

@@ -16,7 +16,7 @@ from .tensorrt_ops import OLDEST, VERSIONS, Version
 from .tensorrt_rules import dotted, node_problems
 from .tensorrt_values import Severity, type_name
 
-AXES = ("batch", "sequence", "past", "rows")  # the open axes that profiles give sizes to
+AXES = ("batch", "sequence", "past", "rows", "prompt")  # the open axes that profiles give sizes to
 EXAMPLES = 3  # nodes named beside a finding that many share
 BASIS = (
     f"By version: known from the parser's published table of TensorRT {dotted(ops.TABLE)}; later versions are taken to "

@@ -52,6 +52,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny(target, draft, index, items, bundle, exported.output, built.output)
 
 
+@pytest.fixture(scope="session")
+def encoder_decoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of two tiny encoder-decoders with an engine for the CPU; never written to."""
+    from encoder_decoder_cases import build_encoder_decoders
+
+    return build_encoder_decoders(tmp_path_factory.mktemp("encoder_decoders"))
+
+
 @pytest.fixture
 def bundle(tiny: Tiny, tmp_path: Path) -> Path:
     """A copy of the tiny bundle to change."""

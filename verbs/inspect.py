@@ -112,18 +112,24 @@ def _validity(bundle: "ModelBundle", name: str) -> list[str]:
     if not facts.built_elsewhere:
         return []
     from ..catalog.bounds import leads_out
-    from ..engines.tensorrt.backend import PLAN
     from ..engines.tensorrt.just_in_time import told_validity
+    from ..engines.tensorrt.layers import ENCODER_PLAN, PLAN
 
     folder = bundle.path / "engines" / name
     told = []
-    for role, plan in plans.items():
-        listed, file = facts.files.get(f"{role}/{PLAN}"), folder / role / PLAN
+    files = [
+        (role, named, plan)
+        for role, plan in plans.items()
+        for named in ([PLAN] if bundle.facts(role).encoder is None else [PLAN, ENCODER_PLAN])
+    ]
+    for role, named, plan in files:
+        listed, file = facts.files.get(f"{role}/{named}"), folder / role / named
         if listed is None or leads_out(file, bundle.path) or not file.is_file() or file.stat().st_size != listed.bytes:
             found = f"{file} is missing or damaged. Write it again with: {bundle.rebuild(name, facts)}"
         else:
             found = told_validity(file, plan)
-        told.append(f"  {role}: compiled for {', '.join(plan.compiled_for)}; {found}")
+        whose = f"{role}'s encoder" if named == ENCODER_PLAN else role
+        told.append(f"  {whose}: compiled for {', '.join(plan.compiled_for)}; {found}")
     return told
 
 

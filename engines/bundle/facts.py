@@ -137,9 +137,13 @@ class Limits(Frozen, frozen=True, kw_only=True):
     max_nodes: Positive  # new tokens of a request in one call, besides the prompt's
     path: Positive  # L, the size of `visible_slots`
 
-    def capacity(self, identifier_length: int) -> int:
+    def begun(self, facts: ModelFacts) -> int:
+        """The most slots of a cache that a prompt takes; where an encoder reads it, the decoder's first token alone."""
+        return self.max_prompt if facts.encoder is None else 1
+
+    def capacity(self, facts: ModelFacts, identifier_length: int) -> int:
         """The most slots that a cache may hold: a call a token of the identifier, each with all the nodes it may."""
-        return self.max_prompt + identifier_length * self.max_nodes
+        return self.begun(facts) + identifier_length * self.max_nodes
 
 
 class TensorRTFacts(Frozen, frozen=True):

@@ -38,7 +38,7 @@ class OrtBackend(Backend):
 
     @property
     def encoders(self) -> tuple[EnginePrecision, ...]:
-        return ("fp32", "fp16", "int8") if self.device == "cpu" else ()
+        return self.precisions
 
     def ready(self) -> None:
         check_provider(self.device)

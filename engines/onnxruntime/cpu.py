@@ -10,6 +10,7 @@ from ..bundle.facts import CONSTRAINED, ENCODER, ModelFacts, Precision
 from ..contract import check_encoder, check_gather, check_model
 from .dense import OrtEngine
 from .device import GATHER, DeviceEngine
+from .device_encoder_decoder import DeviceEncoderDecoder
 from .encoder_decoder import EncoderDecoderEngine
 from .threads import REFUSED, threads_are_shared
 
@@ -88,7 +89,7 @@ def load_ort_engine(
     cuda_graphs: bool = True,
     thrifty: bool = False,
     packed: bool = True,
-) -> OrtEngine | EncoderDecoderEngine | DeviceEngine:
+) -> OrtEngine | EncoderDecoderEngine | DeviceEngine | DeviceEncoderDecoder:
     """An engine over a graph that was optimised when it was built; it is loaded as it is.
 
     Where a gather graph lies beside it (`GATHER`), the graph has index inputs, and its caches stay on the
@@ -132,14 +133,19 @@ def _load_device_engine(
     options: ort.SessionOptions,
     columns: int | None,
     cuda_graphs: bool,
-) -> DeviceEngine:
+) -> DeviceEngine | DeviceEncoderDecoder:
+    files = [graph, gather, *([] if facts.encoder is None else [graph.with_name(ENCODER)])]
     try:
-        model, keeper = (open_session(one, device, options, cuda_graphs=cuda_graphs) for one in (graph, gather))
+        model, keeper, *reader = [open_session(one, device, options, cuda_graphs=cuda_graphs) for one in files]
     except EngineError:
         if not cuda_graphs:
             raise
         cuda_graphs = False  # refused where nodes are not on the GPU
-        model, keeper = (open_session(one, device, options) for one in (graph, gather))
+        model, keeper, *reader = [open_session(one, device, options) for one in files]
     check_model(model, graph, facts, precision, columns, dense=False)
     check_gather(keeper, gather, facts, precision)
-    return DeviceEngine(model, keeper, facts, precision, device, cuda_graphs=cuda_graphs)
+    engine = DeviceEngine(model, keeper, facts, precision, device, cuda_graphs=cuda_graphs)
+    if facts.encoder is None:
+        return engine
+    check_encoder(reader[0], graph.with_name(ENCODER), facts, precision)
+    return DeviceEncoderDecoder(reader[0], engine, facts, device, cuda_graphs=cuda_graphs)

@@ -1,21 +1,21 @@
 """TensorRT as a backend, in both flavours: a graph becomes a plan for GPUs and for a range of calls."""
 
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, final
 
 from ...catalog.checks import Checked
 from ..backend import Backend, GraphToBuild, Progress, WeightForm
 from ..base import Engine
-from ..bundle.facts import EnginePrecision, Limits, Precision, Role, RoleFacts, TensorRTFacts
+from ..bundle.facts import ENCODER, QUANTIZED, EnginePrecision, Limits, Precision, Role, RoleFacts, TensorRTFacts
 from ..bundle.items import Bundle, of_items
 from ..bundle.measured import kept_kernels
 from ..bundle.model import ModelBundle
 from ..prepare import prepare_graph
 from .build import Kind, TrtOptions, build_plan
 from .flavour import TENSORRT, Capability, Flavour
-from .profiles import profiles_for
-
-PLAN, GRAPH = "model.plan", "model.onnx"
+from .layers import ENCODER_PLAN, PLAN
+from .profiles import profiles_for, reading_profile
 
 
 class CallSizes(Checked, frozen=True):
@@ -45,6 +45,10 @@ class TensorRTBackend(Backend):
     @property
     def precisions(self) -> tuple[EnginePrecision, ...]:
         return self.flavour.precisions
+
+    @property
+    def encoders(self) -> tuple[EnginePrecision, ...]:
+        return tuple(precision for precision in self.flavour.precisions if precision not in QUANTIZED)
 
     @property
     def runs_here(self) -> bool:
@@ -86,24 +90,36 @@ class TensorRTBackend(Backend):
         return limits_of(of_items(bundle, "TensorRT engine"), self._sizes)
 
     def build(self, graph: GraphToBuild, progress: Progress) -> TensorRTFacts | None:
-        manifest, limits = graph.bundle.manifest, self.limits(graph.bundle)
-        progress(f"converting {graph.role}", 0, 1)
-        prepared = prepare_graph(
-            graph.source, graph.scratch / graph.role / GRAPH, exported=manifest.precision, wanted=graph.cache,
-            mask_slots=limits.path, decomposed=True,
-        )  # fmt: skip
-        facts, length = graph.bundle.facts(graph.role), manifest.tree_path
-        return build_plan(
-            prepared, graph.folder / PLAN, facts, profiles_for(graph.role, facts, limits, length), limits=limits,
-            identifier_length=length, kind=Kind(self.flavour, graph.precision, graph.cache), options=self._options,
+        facts, limits, length = (
+            graph.bundle.facts(graph.role),
+            self.limits(graph.bundle),
+            graph.bundle.manifest.tree_path,
+        )
+        decoder = self._prepared(graph, graph.source, limits.path, progress)
+        build = partial(
+            build_plan, facts=facts, limits=limits, identifier_length=length, options=self._options,
+            kind=Kind(self.flavour, graph.precision, graph.cache),
             progress=lambda what, done, total: progress(f"building {graph.role}: {what}", done, total),
+        )  # fmt: skip
+        built = build(decoder, graph.folder / PLAN, profiles=profiles_for(graph.role, facts, limits, length))
+        if facts.encoder is not None:
+            encoder = self._prepared(graph, graph.source.with_name(ENCODER), None, progress)
+            build(encoder, graph.folder / ENCODER_PLAN, profiles=(reading_profile(limits),))
+        return built
+
+    def _prepared(self, graph: GraphToBuild, source: Path, path: int | None, progress: Progress) -> Path:
+        """A graph as the parser gets it; path: slots that a token may name, where it sees any."""
+        progress(f"converting {graph.role}", 0, 1)
+        return prepare_graph(
+            source, graph.scratch / graph.role / source.name, exported=graph.bundle.manifest.precision,
+            wanted=graph.cache, mask_slots=path, decomposed=True,
         )  # fmt: skip
 
     def load(
         self, bundle: ModelBundle, role: Role, folder: Path, facts: RoleFacts, threads: int, rebuild: str,
         *, catalog_head: bool = False, thrifty: bool = False,
     ) -> Engine:  # fmt: skip
-        from .engine import load_trt_engine
+        from .load import load_trt_engine
 
         assert facts.tensorrt is not None
         return load_trt_engine(

@@ -11,7 +11,7 @@ from ...catalog.files import whole_file
 from ..bundle.facts import EnginePrecision, Limits, ModelFacts, Precision, TensorRTFacts
 from ..cuda import Device
 from .flavour import Capability, Flavour
-from .layers import Layer, layers_of_log, write_layers
+from .layers import ENCODER_LAYERS, ENCODER_PLAN, LAYERS, Layer, layers_of_log, write_layers
 from .library import Messages, import_tensorrt, new_logger, new_tool
 from .monitor import Progress, new_monitor
 from .profiles import Profile, check_memory, check_profiles
@@ -68,7 +68,7 @@ def build_plan(
     data, layers = _build(trt, flavour, graph, profiles, options, progress)
     with whole_file(plan, replace=True) as file:
         file.write(data)
-    write_layers(plan.parent, layers)
+    write_layers(plan.parent, layers, ENCODER_LAYERS if plan.name == ENCODER_PLAN else LAYERS)
     return TensorRTFacts(
         version=trt.__version__, compute_capability=capability, compiled_for=targets,
         version_compatible=options.version_compatible, hardware_compatible=options.hardware_compatible, limits=limits,

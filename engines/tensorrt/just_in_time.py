@@ -58,20 +58,24 @@ def told_validity(plan: Path, facts: TensorRTFacts) -> str:
 
 
 class RuntimeCache:
-    """Kernels that were compiled for the GPU at hand ("Working with Runtime Cache" of its documentation)."""
+    """Kernels that were compiled for the GPU at hand ("Working with Runtime Cache" of its documentation).
 
-    def __init__(self, trt: Any, engine: Any, kernels: bytes | None) -> None:
+    All plans of an engine may share one.
+    """
+
+    def __init__(self, engine: Any, kernels: bytes | None) -> None:
         """kernels: of an earlier process on this kind of GPU; others are left aside by TensorRT itself."""
-        self._config = engine.create_runtime_config()
-        self._cache = self._config.create_runtime_cache()
+        self._maker = engine.create_runtime_config()
+        self._cache = self._maker.create_runtime_cache()
         if kernels:
             self._cache.deserialize(kernels)
-        self._config.set_runtime_cache(self._cache)
 
-    def config(self, strategy: Any) -> Any:
-        """What execution contexts are made with; strategy: where their memory comes from."""
-        self._config.set_execution_context_allocation_strategy(strategy)
-        return self._config
+    def config(self, engine: Any, strategy: Any) -> Any:
+        """What an engine's execution contexts are made with; strategy: where their memory comes from."""
+        config = engine.create_runtime_config()
+        config.set_runtime_cache(self._cache)
+        config.set_execution_context_allocation_strategy(strategy)
+        return config
 
     def serialized(self) -> bytes:
         """The kernels so far."""

@@ -19,7 +19,8 @@ from ...catalog.bounds import DAMAGED
 from ...catalog.errors import EngineError
 from ...catalog.files import Frozen, whole_file
 
-LAYERS = "layers.json"  # beside a plan
+PLAN, ENCODER_PLAN = "model.plan", "encoder.plan"  # the second reads the prompts of a first that decodes
+LAYERS, ENCODER_LAYERS = "layers.json", "encoder-layers.json"  # beside them
 SCHEMA = 1
 HEADING = "Layers:\n"  # what the builder's message begins with
 
@@ -108,16 +109,16 @@ def layers_of_engine(trt: Any, engine: Any) -> tuple[Layer, ...]:
     return layers_of_inspector(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
 
 
-def write_layers(folder: Path, layers: Sequence[Layer]) -> None:
-    """Keep what was compiled as layers.json in a graph's folder."""
+def write_layers(folder: Path, layers: Sequence[Layer], name: str = LAYERS) -> None:
+    """Keep what was compiled as layers.json in a graph's folder; name: of an encoder's, `ENCODER_LAYERS`."""
     record = _Record(schema_version=SCHEMA, layers=tuple(layers))
-    with whole_file(folder / LAYERS, replace=True) as file:
+    with whole_file(folder / name, replace=True) as file:
         file.write(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
 
 
-def read_layers(folder: Path, rebuild: str) -> tuple[Layer, ...]:
+def read_layers(folder: Path, rebuild: str, name: str = LAYERS) -> tuple[Layer, ...]:
     """What `write_layers` kept. Raises `EngineError`, naming the command `rebuild`, where it is absent or damaged."""
-    path = folder / LAYERS
+    path = folder / name
     if not path.is_file():
         raise EngineError(
             f"{path} is absent: what the compiler made of this graph was not kept, since an earlier SpecBeam built the "

@@ -8,15 +8,17 @@ from ...catalog.files import Frozen
 from ..bundle.facts import Limits, ModelFacts, Precision, Role
 
 Shape = tuple[int, ...]
-Axis = Literal["batch", "sequence", "past", "rows"]
+Axis = Literal["batch", "sequence", "past", "rows", "prompt"]
 Range = tuple[int, int, int]  # smallest, the one to optimise for, largest
 OPTIONS: Mapping[str, str] = {
     "batch": "--max-batch",
     "sequence": "--max-nodes (or --max-prompt)",
     "past": "--max-prompt (or --max-nodes)",
     "rows": "--max-nodes",
+    "prompt": "--max-prompt",
 }
 BYTES: Mapping[str, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
+READING = "read"  # an encoder's only kind of call
 LARGEST = 2**31 - 1  # elements of a tensor in TensorRT; bytes between two tensors that CUDA copies at once
 
 
@@ -33,6 +35,7 @@ class Profile(Frozen, frozen=True):
             "sequence": ("input_ids", 1),
             "past": ("past_key_values.0.key", 2),
             "rows": ("logit_rows", 1),
+            "prompt": ("input_ids", 1),  # of an encoder
         }[axis]
         smallest, typical, largest = self.shapes[name]
         return smallest[where], typical[where], largest[where]
@@ -49,6 +52,10 @@ def input_axes(facts: ModelFacts, path: int) -> dict[str, tuple[Axis | int, ...]
     }
     for name in facts.cache_names:
         inputs[f"past_key_values.{name}"] = ("batch", facts.kv_heads, "past", facts.head_dim)
+    if facts.encoder is not None:
+        inputs["prompt_lengths"] = ("batch",)
+        for name in facts.cache_names:
+            inputs[f"read_key_values.{name}"] = ("batch", facts.kv_heads, "prompt", facts.head_dim)
     return inputs
 
 
@@ -57,27 +64,32 @@ def profiles_for(role: Role, facts: ModelFacts, limits: Limits, identifier_lengt
 
     The first may stand behind a cached beginning that all prompts share, and brings nodes as well (a
     draft's only where it is asked late). Both are optimised for half of what they may be, the draft's
-    prompts for a single row of logits.
+    prompts for a single row of logits. Where an encoder reads prompts, a decoder's is one token.
     """
-    batch = (1, _half(limits.max_batch), limits.max_batch)
-    prompt, nodes, draft = limits.max_prompt, limits.max_nodes, role == "draft"
+    beside: dict[Axis, Range] = {"batch": _up_to(limits.max_batch), "prompt": _up_to(limits.max_prompt)}
+    prompt, nodes, draft = limits.begun(facts), limits.max_nodes, role == "draft"
     tokens = _half(prompt) + (0 if draft else _half(nodes))
+    cached = prompt if facts.encoder is None else _half(nodes)
     first: dict[Axis, Range] = {
-        "batch": batch,
         "sequence": (1, tokens, prompt + nodes),
         "past": (0, 1, prompt),  # none, mostly; but nothing is worth timing on an empty tensor
         "rows": (1, 1 if draft else min(_half(nodes), tokens), nodes + 1),  # the prompt's last token, too
     }
     later: dict[Axis, Range] = {
-        "batch": batch,
         "sequence": (1, _half(nodes), nodes),
-        "past": (1, prompt, limits.capacity(identifier_length) - 1),
+        "past": (1, cached, limits.capacity(facts, identifier_length) - 1),
         "rows": (1, _half(nodes), nodes),
     }
     names = ("prefill", "draft step") if draft else ("prefill+verify", "verify")
     axes = input_axes(facts, limits.path)
-    one, two = (_profile(name, axes, ranges) for name, ranges in zip(names, (first, later), strict=True))
+    one, two = (_profile(name, axes, ranges | beside) for name, ranges in zip(names, (first, later), strict=True))
     return one, two
+
+
+def reading_profile(limits: Limits) -> Profile:
+    """The one kind of call that an encoder gets."""
+    ranges: dict[Axis, Range] = {"batch": _up_to(limits.max_batch), "prompt": _up_to(limits.max_prompt)}
+    return _profile(READING, {"input_ids": ("batch", "prompt"), "prompt_lengths": ("batch",)}, ranges)
 
 
 def choose(profiles: Sequence[Profile], *, batch: int, past: int, new: int, rows: int, rebuild: str) -> int:
@@ -100,6 +112,18 @@ def choose(profiles: Sequence[Profile], *, batch: int, past: int, new: int, rows
         f"{past} cached slots of at most {capacity}; it takes {_describe(profiles)}. Ask for less at a time, or build "
         f"it again with a larger {', '.join(OPTIONS[axis] for axis in axes)} than in: {rebuild}"
     )
+
+
+def check_reading(profile: Profile, *, batch: int, prompt: int, rebuild: str) -> None:
+    """Raise `EngineError`, as `choose` does, where an encoder does not take so many prompts of up to so many tokens."""
+    asked: dict[Axis, int] = {"batch": batch, "prompt": prompt}
+    over = [axis for axis, value in asked.items() if not _within(value, profile.range(axis))]
+    if over:
+        raise EngineError(
+            f"The engine was not built to read {batch} prompts of up to {prompt} tokens; it takes "
+            f"{profile.range('batch')[2]} of up to {profile.range('prompt')[2]}. Ask for less at a time, or build it "
+            f"again with a larger {', '.join(OPTIONS[axis] for axis in over)} than in: {rebuild}"
+        )
 
 
 def check_profiles(
@@ -128,16 +152,25 @@ def check_memory(facts: ModelFacts, limits: Limits, *, identifier_length: int, c
     """Raise `EngineError` where the largest batch's cache alone would not fit a GPU of `total` bytes."""
     needed = cache_bytes(facts, limits, identifier_length=identifier_length, cache=cache)
     if needed > total:
+        slots = limits.capacity(facts, identifier_length)
         raise EngineError(
-            f"The cache of {limits.max_batch} requests with {limits.capacity(identifier_length)} slots each takes "
+            f"The cache of {limits.max_batch} requests with {slots} slots each takes "
             f"{needed / 2**30:.1f} GiB (two buffers a layer); this GPU has {total / 2**30:.1f} GiB in all. Lower "
             "--max-batch, --max-nodes or --max-prompt."
         )
 
 
 def cache_bytes(facts: ModelFacts, limits: Limits, *, identifier_length: int, cache: Precision) -> int:
-    """Device memory of one cache at its largest: keys and values of every layer, in two buffers each."""
-    return 2 * 2 * facts.layers * limits.max_batch * _slots_bytes(facts, limits.capacity(identifier_length), cache)
+    """Device memory of one cache at its largest: keys and values of every layer, in two buffers each.
+
+    What an encoder has read of prompts is copied as well, when requests leave or join a batch.
+    """
+    slots = limits.capacity(facts, identifier_length) + (0 if facts.encoder is None else limits.max_prompt)
+    return 2 * 2 * facts.layers * limits.max_batch * _slots_bytes(facts, slots, cache)
+
+
+def _up_to(most: int) -> Range:
+    return 1, _half(most), most
 
 
 def _half(most: int) -> int:
@@ -179,7 +212,12 @@ def _limit_faults(facts: ModelFacts, limits: Limits, identifier_length: int, cac
         if value < 1:
             yield f"{option} is {value}, expected at least 1"
     room = facts.context - identifier_length + 1  # an identifier's last token is never evaluated
-    if limits.max_prompt > room:
+    if facts.encoder is not None and limits.max_prompt > facts.context:
+        yield (
+            f"--max-prompt is {limits.max_prompt}; the model was made for prompts of {facts.context} tokens. Lower it "
+            f"to {facts.context} or less"
+        )
+    if facts.encoder is None and limits.max_prompt > room:
         yield (
             f"--max-prompt is {limits.max_prompt}; behind it an identifier needs {identifier_length - 1} of the "
             f"model's {facts.context} positions. Lower it to {room} or less"
@@ -192,7 +230,8 @@ def _limit_faults(facts: ModelFacts, limits: Limits, identifier_length: int, cac
             f"the largest call's log-probabilities have {rows} elements, TensorRT's tensors at most {LARGEST}. Lower "
             "--max-batch or --max-nodes"
         )
-    part = limits.max_batch * _slots_bytes(facts, limits.capacity(identifier_length), cache)
+    slots = max(limits.capacity(facts, identifier_length), limits.max_prompt)
+    part = limits.max_batch * _slots_bytes(facts, slots, cache)
     if part > LARGEST:
         yield f"a layer's largest cache has {part} bytes, expected at most {LARGEST}. Lower --max-batch or --max-nodes"
 

@@ -20,7 +20,7 @@ def test_open_axes_are_those_of_profiles() -> None:
     open_axis = only(graph("g (float[batch, path] x) => (float[batch, path] y) { y = Abs (x) }"))
     assert (open_axis.operator, open_axis.node) == ("input", "x")
     assert open_axis.message.startswith(
-        "has the open axis path at 1, expected one of batch, sequence, past, rows: fix its size"
+        "has the open axis path at 1, expected one of batch, sequence, past, rows, prompt: fix its size"
     )
 
 

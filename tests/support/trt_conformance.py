@@ -12,7 +12,7 @@ import specbeam
 from places import SUPPORT
 
 PACKAGE = Path(specbeam.__file__).parent
-OURS = [PACKAGE / "engines" / "tensorrt" / f"{name}.py" for name in ("engine", "build", "library", "monitor")]
+OURS = [PACKAGE / "engines" / "tensorrt" / f"{name}.py" for name in ("load", "build", "library", "monitor", "engine")]
 NAMES = {("__version__",), ("__name__",)}
 
 

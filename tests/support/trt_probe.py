@@ -73,9 +73,9 @@ def load(graph: str, plan: str) -> object:
 
     from specbeam.catalog.errors import EngineError
     from specbeam.engines.tensorrt import build as trt_build
-    from specbeam.engines.tensorrt.engine import open_plan
     from specbeam.engines.tensorrt.flavour import TENSORRT
     from specbeam.engines.tensorrt.library import Messages
+    from specbeam.engines.tensorrt.load import open_plan
     from trt_cases import facts_of
 
     said = []

@@ -13,7 +13,7 @@ from join_cases import check_join
 from specbeam.engines.base import ForwardInputs, causal
 from specbeam.engines.onnxruntime.bound import OrtMemory
 from specbeam.engines.onnxruntime.buckets import UNIT, bucket, padded_tokens
-from specbeam.engines.onnxruntime.device import SMALLEST
+from specbeam.engines.onnxruntime.gathered import SMALLEST
 
 
 @given(count=st.integers(0, 5000), past=st.integers(0, 5000))
@@ -120,7 +120,7 @@ def test_memory_takes_turns_and_comes_again(pair: Pair, tmp_path: Path) -> None:
         addresses.append(seen)
         del cache
     assert addresses[0] == addresses[1] == addresses[2]
-    assert len(set(addresses[0])) == engine._pool._made == 2
+    assert len(set(addresses[0])) == engine.caches._pool._made == 2
     assert len(engine._model._bindings) == 4
 
 
@@ -153,8 +153,8 @@ def test_keeping_everything_copies_nothing_and_nothing_is_kept_of_an_empty_cache
 
 def test_sizes_are_powers_of_two_and_freed_memory_is_gone(pair: Pair) -> None:
     engine = pair.device["target"]
-    assert [engine._size(1, length) for length in (0, 8)] == [SMALLEST] * 2
-    assert engine._size(3, 1000).bit_count() == 1
+    assert [engine.caches.size(1, length) for length in (0, 8)] == [SMALLEST] * 2
+    assert engine.caches.size(3, 1000).bit_count() == 1
     memory = OrtMemory("cpu")
     address = memory.allocate(1000)
     ctypes.memset(address, 0, 1000)

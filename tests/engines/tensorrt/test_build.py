@@ -13,8 +13,8 @@ from fake_cuda import FakeCuda
 from specbeam.catalog.errors import EngineError
 from specbeam.catalog.extras import install
 from specbeam.engines.tensorrt.build import Kind, TrtOptions, build_plan, graph_inputs
-from specbeam.engines.tensorrt.engine import load_trt_engine
 from specbeam.engines.tensorrt.flavour import TENSORRT
+from specbeam.engines.tensorrt.load import load_trt_engine
 from specbeam.engines.tensorrt.profiles import profiles_for
 from trt_cases import FACTS, LENGTH, LIMITS, Graphs, build, facts_of
 
@@ -185,7 +185,7 @@ def test_without_polygraphy_the_extra_is_named(gpu: FakeCuda, monkeypatch: pytes
 
 def test_loading_plans_needs_no_onnx_and_no_builder_code() -> None:
     code = (
-        "import sys, specbeam.engines.tensorrt.engine, specbeam.engines.tensorrt.build\n"
+        "import sys, specbeam.engines.tensorrt.load, specbeam.engines.tensorrt.build\n"
         "found = {'onnx', 'onnx_ir', 'torch', 'tensorrt', 'polygraphy'} & set(sys.modules)\n"
         "assert not found, found\n"
     )

@@ -1,6 +1,7 @@
 """NVIDIA's own compiler builds what we export: TensorRT for RTX, which needs no GPU (make test-services)."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ from click.testing import CliRunner
 from benchmarks.hardware.compile import compiled
 from benchmarks.hardware.compile_cases import Case, matrix
 from specbeam.cli import main
+from specbeam.engines.build import build_engine
 from specbeam.engines.bundle.facts import EnginePrecision, Limits
+from specbeam.engines.bundle.items import Bundle
+from specbeam.engines.tensorrt.backend import CallSizes, TensorRTBackend
 from specbeam.engines.tensorrt.flavour import RTX, Flavour
 
 pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX: pip install tensorrt-rtx", exc_type=ImportError)
@@ -69,6 +73,23 @@ def test_what_is_refused_beforehand_is_what_the_compiler_refuses(
 def test_where_attention_has_no_kernel_of_its_own_it_is_decomposed(case: Case, fused: bool, work: Path) -> None:
     found = compiled(case, "fp16", None, ("8.6",), work)
     assert found.get("fused") == fused * case.layers, found
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_both_graphs_of_encoder_decoders(precision: EnginePrecision, encoder_decoders: Path, tmp_path: Path) -> None:
+    bundle, sizes = shutil.copytree(encoder_decoders, tmp_path / "bundle"), CallSizes(max_batch=8, max_nodes=64)
+    backend = TensorRTBackend("cuda", sizes, flavour=RTX)
+    name = build_engine(bundle, backend=backend, precision=precision, threads=1).name
+    told = CliRunner().invoke(main, ["inspect", str(bundle), "--engine", name, "--layers", "--json"])
+    assert told.exit_code == 0, told.output
+    compiled = json.loads(told.output)
+    for role, decoder in compiled["roles"].items():
+        facts, encoder = Bundle.open(bundle).facts(role), compiled["encoders"][role]  # type: ignore[arg-type]
+        assert facts.encoder is not None
+        assert (decoder["attentions"], encoder["attentions"]) == (2 * facts.layers, facts.encoder.layers)
+        assert [profile["profile"] for profile in encoder["profiles"]] == ["read"]
+        for profile in (*decoder["profiles"], *encoder["profiles"]):
+            assert sum(profile["products"].values()), (role, profile["profile"])
 
 
 def test_a_bundle_is_compiled_and_says_what_became_of_it(bundle: Path) -> None:

@@ -41,7 +41,7 @@ Plans = dict[str, tuple[Path, TensorRTFacts]]
 
 
 def load(plans: Plans, precision: str = "fp32", **changes: object):
-    from specbeam.engines.tensorrt.engine import load_trt_engine
+    from specbeam.engines.tensorrt.load import load_trt_engine
 
     plan, facts = plans[precision]
     return load_trt_engine(
@@ -266,7 +266,7 @@ def test_the_lean_runtime_runs_version_compatible_plans(
     load(plans, version_compatible=True)
     with pytest.raises(EngineError, match=re.escape(install("tensorrt"))):
         load(plans)
-    assert LIMITS.capacity(LENGTH) == 60
+    assert LIMITS.capacity(FACTS, LENGTH) == 60
 
 
 def test_printing_is_left_to_us(plans: Plans, gpu: FakeCuda, capfd: pytest.CaptureFixture[str]) -> None:
