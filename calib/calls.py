@@ -7,7 +7,8 @@ keys and values again, in any engine.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,16 @@ from ..runtime.types import DraftShape
 
 TOP_K = 20
 Arrays = list[NDArray[Any]]
-Cache = TypeVar("Cache", KVCache, Arrays)  # an engine's, or the tensors themselves
+
+
+class Copied(Protocol):
+    """What a search's calls leave for the next one: an engine's cache, or the tensors themselves."""
+
+    def copy(self) -> Self:
+        """One of its own with the same content."""
+
+
+Cache = TypeVar("Cache", bound=Copied)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,29 +46,39 @@ class Calls:
     searches: tuple[tuple[ForwardInputs, ...], ...]  # from short to long prompts; each call on what the last one left
     shared: tuple[ForwardInputs, ...]  # the call that every search begins behind: the beginning that all prompts share
     seed: int  # what the histories were drawn with
+    prompts: tuple[Int64, ...] = ()  # [P] of every search, where an encoder reads them; (): they are decoded
 
     @property
     def count(self) -> int:
-        """Calls in all."""
+        """Calls of what decodes, in all."""
         return len(self.shared) + sum(map(len, self.searches))
 
     def some(self, searches: int) -> "Calls":
         """The calls of so many searches, spread evenly over the prompts' lengths."""
         last = len(self.searches) - 1
         places = np.linspace(0, last, min(searches, last + 1)).round().astype(int).tolist()
-        return Calls(tuple(self.searches[i] for i in places), self.shared, self.seed)
+        prompts = tuple(self.prompts[i] for i in places) if self.prompts else ()
+        return Calls(tuple(self.searches[i] for i in places), self.shared, self.seed, prompts)
 
-    def walk(self, beginning: Cache) -> Iterator[tuple[ForwardInputs, Cache, int | None]]:
+    def walk(self, begin: Callable[[Int64 | None], Cache]) -> Iterator[tuple[ForwardInputs, Cache, int | None]]:
         """Every call in order, the cache to make it on (before the next is asked for), its number in its search.
 
-        beginning: an empty cache, which the shared calls fill (their number: None); every search gets a copy of it.
+        begin: makes an empty cache, beside a prompt that an encoder has read if it gets one. Without encoder there is
+        one, which the shared calls fill (their number: None), and of which every search gets a copy.
         """
+        beginning = None if self.prompts else begin(None)
         for inputs in self.shared:
+            assert beginning is not None
             yield inputs, beginning, None
-        for search in self.searches:
-            cache = beginning.copy()
+        for place, search in enumerate(self.searches):
+            cache = begin(self.prompts[place]) if beginning is None else beginning.copy()
             for number, inputs in enumerate(search):
                 yield inputs, cache, number
+
+
+def begun(engine: Engine, prompt: Int64 | None) -> KVCache:
+    """An engine's cache for one request, before its first call: see `Calls.walk`."""
+    return engine.new_cache(1) if prompt is None else engine.read([prompt])
 
 
 def record_calls(
@@ -114,6 +134,7 @@ class _Search:
     """The calls on one cache, and those on the caches it was copied from."""
 
     before: tuple[ForwardInputs, ...] = ()
+    prompt: Int64 | None = None  # [P] that an encoder has read
     calls: list[ForwardInputs] = field(default_factory=list)
     copied: bool = False
 
@@ -133,6 +154,10 @@ class _RecordedCache(KVCache):
     def length(self) -> int:
         return self.inner.length
 
+    @property
+    def read(self) -> int:
+        return self.inner.read
+
     def copy(self) -> "_RecordedCache":
         self.search.copied = True
         before = (*self.search.before, *self.search.calls)
@@ -150,11 +175,14 @@ class Recorder(Engine):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(columns=engine.columns)
-        self._engine = engine
+        self._engine, self.start = engine, engine.start
         self._searches: list[_Search] = []
 
     def new_cache(self, batch: int) -> KVCache:
         return _RecordedCache(self._engine.new_cache(batch), _Search(), self._searches)
+
+    def read(self, prompts: Sequence[Int64]) -> KVCache:
+        return _RecordedCache(self._engine.read(prompts), _Search(prompt=prompts[0]), self._searches)
 
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
         assert isinstance(cache, _RecordedCache)
@@ -166,7 +194,8 @@ class Recorder(Engine):
         """What was recorded so far."""
         searches = [search for search in self._searches if search.calls and not search.copied]
         shared = searches[0].before if searches else ()
-        return Calls(tuple(tuple(search.calls) for search in searches), shared, seed)
+        prompts = tuple(search.prompt for search in searches if search.prompt is not None)
+        return Calls(tuple(tuple(search.calls) for search in searches), shared, seed, prompts)
 
 
 def replay(engine: Engine, calls: Calls) -> Iterator[Float32]:
@@ -175,5 +204,5 @@ def replay(engine: Engine, calls: Calls) -> Iterator[Float32]:
     Every call is on what this engine's calls before it left, as in a search; each array is valid until the next.
     The recording and this engine must append the same number of slots a call.
     """
-    for inputs, cache, _ in calls.walk(engine.new_cache(1)):
+    for inputs, cache, _ in calls.walk(partial(begun, engine)):
         yield engine.forward(inputs, cache)

@@ -22,6 +22,7 @@ from ..runtime.planning.policy import FixedPlanning
 from .calls import Calls, record_calls
 from .data import Split
 from .gate import Ranked, compare, ranked_lists, refusal
+from .graphs import graphs_of
 from .options import Int8Options, kept_parts
 from .quantize import BITS, Method
 from .ranges import Ranges, compute_ranges, load_ranges, save_ranges
@@ -112,11 +113,14 @@ class Int8Build:
             self.ranges[role] = self._measured(role, graph, source)
             save_ranges(self.ranges[role], self.scratch / ranges_file(role))
         if smoothing is not None:
-            model = load_graph(graph)
-            self.ranges[role] = smooth(model, self.ranges[role], alpha=smoothing)
-            graph = self.scratch / f"{role}-smooth" / "model.onnx"
-            graph.parent.mkdir()
-            save_graph(model, graph)
+            folder = self.scratch / f"{role}-smooth"
+            folder.mkdir()
+            for one in graphs_of(graph):
+                model = load_graph(one)
+                smoothed = smooth(model, self.ranges[role].of(one), alpha=smoothing)
+                self.ranges[role] = self.ranges[role].merged(one, smoothed)
+                save_graph(model, folder / one.name)
+            graph = folder / graph.name
         some = self.calls[role].some(SEARCHES)
         return Float(
             bundle, role, graph, some, logprobs_of(self.floats[role], some), self.order.threads,
@@ -175,7 +179,7 @@ class Int8Build:
     @staticmethod
     def parts(graph: Path) -> list[str]:
         """Parts of a model that can be left as they are: layers, head."""
-        return list(dict.fromkeys(node_groups(load_graph(graph)).values()))
+        return list(dict.fromkeys(part for one in graphs_of(graph) for part in node_groups(load_graph(one)).values()))
 
     def most_sensitive(self, of: Float, candidate: Candidate) -> list[str]:
         """The parts whose quantization changes the target's distributions most: one of `SPARED`."""

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from onnxruntime.quantization.calibrate import HistogramCollector  # type: ignore[import-untyped]
 
@@ -15,13 +16,15 @@ from ..catalog.files import Frozen, whole_file
 from ..engines.bundle.sealed import to_json
 from ..graphs.files import load_graph
 from .calls import Arrays, Calls
+from .graphs import ENCODERS, graphs_of, within
 from .matmuls import activations
-from .observe import Observer
+from .observe import observer_of
 from .quiet import quiet
 
 Estimator = Literal["minmax", "percentile", "entropy"]
 Range = tuple[float, float]
 Array = NDArray[Any]
+T = TypeVar("T")
 PERCENTILE = 99.99  # of the values on both sides of zero together that a range covers
 BINS = 2048  # of a histogram from -max to max
 LARGEST = 1e30  # no activation reaches it, and a scale stays a float32
@@ -43,6 +46,23 @@ class Ranges(Frozen, frozen=True):
     tensors: dict[str, Range]  # lowest and highest value to represent, by the name of the activation
     channels: dict[str, tuple[float, ...]]  # largest absolute value of each channel [K]; see `smooth`
 
+    def of(self, graph: Path) -> "Ranges":
+        """Those of one graph of the role (`graphs_of`), by the names that it knows them by."""
+        prefix = within(graph)
+
+        def own(found: dict[str, T]) -> dict[str, T]:
+            there = {name: value for name, value in found.items() if name.startswith(ENCODERS) == bool(prefix)}
+            return {name.removeprefix(prefix): value for name, value in there.items()}
+
+        return replace(self, tensors=own(self.tensors), channels=own(self.channels))
+
+    def merged(self, graph: Path, own: "Ranges") -> "Ranges":
+        """These, and what `own` says of one graph by the names that it knows."""
+        tensors, channels = (
+            {f"{within(graph)}{name}": value for name, value in found.items()} for found in (own.tensors, own.channels)
+        )
+        return replace(self, tensors=self.tensors | tensors, channels=self.channels | channels)
+
 
 def compute_ranges(
     graph: Path,
@@ -58,24 +78,36 @@ def compute_ranges(
 
     estimator: "minmax" covers all values; "percentile" all but the outermost (by default 0.01 % of them);
     "entropy" clips where the quantized distribution is nearest to the true one (Migacz 2017, "8-bit Inference
-    with TensorRT"). The two last need a second pass over the calls, for histograms between known limits.
+    with TensorRT"). The two last need a second pass over the calls, for histograms between known limits. Where the
+    graph has an encoder beside it, so is what that multiplies while it reads the prompts.
     """
     if estimator not in get_args(Estimator):
         raise OptionError(f"got the estimator {estimator!r}; expected one of: {', '.join(get_args(Estimator))}.")
     check_percentile(estimator, percentile)
-    names = activations(load_graph(graph))
-    observer = Observer(graph, names, threads=threads)
-    total = calls.count * (1 if estimator == "minmax" else 2)
-    lows, highs = _extremes(_told(observer.run(calls), progress, 0, total), names)
-    tensors = {name: (float(lows[name].min()), float(highs[name].max())) for name in names}
     percentile = (percentile or PERCENTILE) if estimator == "percentile" else None
-    if estimator != "minmax":
-        tensors = _clipped(_told(observer.run(calls), progress, calls.count, total), tensors, percentile)
-    channels = {name: tuple(np.maximum(-lows[name], highs[name]).tolist()) for name in names}
-    return Ranges(
+    found = Ranges(
         source_sha256=source_sha256, estimator=estimator, percentile=percentile, histories=len(calls.searches),
-        calls=calls.count, seed=calls.seed, tensors=tensors, channels=channels,
+        calls=calls.count, seed=calls.seed, tensors={}, channels={},
     )  # fmt: skip
+    passes = 1 if estimator == "minmax" else 2
+    told = _Told(progress, passes * (calls.count + len(calls.prompts)))
+    for one in graphs_of(graph):
+        tensors, channels = _measured(one, calls, found, threads, told)
+        found = found.merged(one, replace(found, tensors=tensors, channels=channels))
+    return found
+
+
+def _measured(
+    graph: Path, calls: Calls, asked: Ranges, threads: int, told: "_Told"
+) -> tuple[dict[str, Range], dict[str, tuple[float, ...]]]:
+    """`tensors` and `channels` of one graph, by the estimator that `asked` names."""
+    names = activations(load_graph(graph))
+    observer = observer_of(graph, names, threads=threads)
+    lows, highs = _extremes(told.each(observer.run(calls)), names)
+    tensors = {name: (float(lows[name].min()), float(highs[name].max())) for name in names}
+    if asked.estimator != "minmax":
+        tensors = _clipped(told.each(observer.run(calls)), tensors, asked.percentile)
+    return tensors, {name: tuple(np.maximum(-lows[name], highs[name]).tolist()) for name in names}
 
 
 def check_percentile(estimator: Estimator, percentile: float | None) -> None:
@@ -87,10 +119,17 @@ def check_percentile(estimator: Estimator, percentile: float | None) -> None:
         )
 
 
-def _told(values: Iterator[Arrays], progress: Progress, before: int, total: int) -> Iterator[Arrays]:
-    for done, arrays in enumerate(values):
-        progress(before + done, total)
-        yield arrays
+class _Told:
+    """Tells of every call that is looked at."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def each(self, values: Iterator[Arrays]) -> Iterator[Arrays]:
+        for arrays in values:
+            self._progress(self._done, self._total)
+            self._done += 1
+            yield arrays
 
 
 def _extremes(values: Iterable[Arrays], names: Sequence[str]) -> tuple[dict[str, Array], dict[str, Array]]:

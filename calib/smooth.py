@@ -23,8 +23,9 @@ def smooth(model: ir.Model, ranges: Ranges, *, alpha: float = ALPHA) -> Ranges:
 
     s_j = max|X_j|^alpha / max|W_j|^(1 - alpha), the maxima from the calibration and over all the weights that read
     X. The division costs nothing: it goes into the weight of the norm that makes X (before q, k, v and before
-    gate, up), or into the columns of the product that X is elementwise a multiple of (up, before down). The model
-    computes what it did. Transposed weights are stored as they are used (`fold_weights`).
+    gate, up), or into the columns of the product that X is elementwise a multiple of (up, before down; also behind a
+    ReLU, through which positive factors pass). The model computes what it did. Transposed weights are stored as they
+    are used (`fold_weights`).
 
     Returns the ranges of the smoothed model: what was smoothed gets its largest absolute values; a percentile's
     or entropy's clipping is not known for it. Raises `OptionError` for an `alpha` outside 0..1.
@@ -84,7 +85,7 @@ def _absorber(activation: ir.Value) -> ir.Value | None:
         return None
     if producer.op_type == "RMSNormalization":
         return producer.inputs[1]
-    if producer.op_type != "Mul":
+    if producer.op_type not in ("Mul", "Relu"):
         return None
     for value in producer.inputs:
         if value is not None and value.const_value is not None and len(value.const_value.shape) == 1:

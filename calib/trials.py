@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 from ..catalog.errors import EngineError
 from ..catalog.finite import finite
 from ..engines.backend import WeightForm
-from ..engines.base import Engine
+from ..engines.base import Engine, Int64
 from ..engines.build import QuantizedGraph
 from ..engines.bundle.facts import ModelFacts, Precision, Quantization, Role, Trial
 from ..engines.bundle.items import Bundle
+from ..engines.cache import KVCache
 from ..engines.onnxruntime.backend import optimise
 from ..engines.onnxruntime.cpu import load_ort_engine
 from ..engines.prepare import prepare_graph
 from ..graphs.files import load_graph
-from .calls import Calls, replay
+from .calls import Calls, begun, replay
+from .graphs import graphs_of
 from .quantize import BITS, Method, quantize
 from .ranges import Ranges
 from .sensitivity import REMEDY, exclusions, mean_divergence
@@ -76,11 +78,12 @@ def load_optimised(
     """A float32 graph, or one with integer products, as ONNX Runtime's CPU provider runs it fastest.
 
     cache: what else than integers is computed in; half precision is slow here, but rounds as a GPU does. folded: with
-    integer weights turned into floating point, and multiplied as such (`optimise`).
+    integer weights turned into floating point, and multiplied as such (`optimise`). The same of an encoder beside it.
     """
-    prepared = prepare_graph(graph, folder / "prepared" / "model.onnx", exported="fp32", wanted=cache)
-    path = folder / "model.onnx"
-    optimise(prepared, path, "cpu", threads, folded=folded)
+    path = folder / graph.name
+    for one in graphs_of(graph):
+        prepared = prepare_graph(one, folder / "prepared" / one.name, exported="fp32", wanted=cache)
+        optimise(prepared, folder / one.name, "cpu", threads, folded=folded)
     return path, load_ort_engine(path, facts, device="cpu", precision=cache, threads=threads)
 
 
@@ -89,10 +92,16 @@ def try_method(
 ) -> Candidate:
     """Quantize one way, leaving the parts `kept` in floating point; load, time and compare."""
     name = f"{of.role}-{method}" + "".join(f"-{part}" for part in kept)
-    path = scratch / name / "quantized.onnx"
-    exclude = exclusions(load_graph(of.graph), kept) if kept else ()
+    folder = scratch / name / "quantized"
+    folder.mkdir(parents=True)
     used = ranges if method == "static" else None
-    quantize(of.graph, path, method, ranges=used, exclude=exclude, symmetric=of.symmetric, weights=of.weights)
+    for one in graphs_of(of.graph):
+        exclude = exclusions(load_graph(one), kept) if kept else ()
+        own = used.of(one) if used else None
+        quantize(
+            one, folder / one.name, method, ranges=own, exclude=exclude, symmetric=of.symmetric, weights=of.weights
+        )
+    path = folder / of.graph.name
     folded = of.weights == "dequantize" and method in BITS  # a GPU's kernels do not round activations
     optimised, engine = load_optimised(
         path, of.facts, scratch / name / "optimised", of.threads, of.cache, folded=folded
@@ -109,14 +118,23 @@ def try_method(
 
 
 def timed(engine: Engine, role: Role, calls: Calls) -> dict[str, float]:
-    """Median milliseconds of the first call of a search, and of those behind it, over recorded searches."""
+    """Median milliseconds of the first call of a search, its prompt's reading included, and of those behind it."""
     first, later = ("prefill+verify", "verify") if role == "target" else ("prefill", "draft step")
     times: dict[str, list[float]] = {}
+    read = 0.0  # milliseconds that the search's prompt took
+
+    def begin(prompt: Int64 | None) -> KVCache:
+        nonlocal read
+        start = perf_counter()
+        cache = begun(engine, prompt)
+        read = 0.0 if prompt is None else 1000 * (perf_counter() - start)
+        return cache
+
     for _ in range(ROUNDS):
-        for inputs, cache, number in calls.walk(engine.new_cache(1)):
+        for inputs, cache, number in calls.walk(begin):
             start = perf_counter()
             engine.forward(inputs, cache)
-            elapsed = 1000 * (perf_counter() - start)
+            elapsed = 1000 * (perf_counter() - start) + (0.0 if number else read)
             if number is not None:
                 times.setdefault(later if number else first, []).append(elapsed)
     return {name: round(median(of_kind), 4) for name, of_kind in times.items()}

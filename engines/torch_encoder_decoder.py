@@ -14,6 +14,8 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from ..catalog.errors import EngineError
 from .base import Engine, Float32, ForwardInputs, Int64
 from .cache import KVCache, ReadCache
+from .encoder_decoder import encoder_decoder_facts
+from .footprint import footprint_of
 from .reading import padded_prompts, read_first
 from .torch import (
     ATTENTION,
@@ -30,6 +32,7 @@ from .torch import (
 )
 
 Tensors = Sequence[torch.Tensor]
+EVEN = 16  # rows of a table come in multiples: what lies behind it in a file begins where vectors of 64 bytes do
 
 
 class RelativeBias(torch.nn.Module):
@@ -46,8 +49,9 @@ class RelativeBias(torch.nn.Module):
         super().__init__()
         most = int(attention.relative_attention_max_distance)
         self.least, self.most = -most, 0 if attention.is_decoder else most
+        rows = -(-(self.most - self.least + 1) // EVEN) * EVEN  # more than are looked up
         buckets = attention._relative_position_bucket(
-            torch.arange(self.least, self.most + 1), bidirectional=not attention.is_decoder,
+            torch.arange(self.least, self.least + rows), bidirectional=not attention.is_decoder,
             num_buckets=attention.relative_attention_num_buckets, max_distance=most,
         )  # fmt: skip
         self.register_buffer("table", attention.relative_attention_bias.weight[buckets].detach(), persistent=False)
@@ -152,7 +156,9 @@ class TorchEncoderDecoder(Engine):
 
     def __init__(self, model: PreTrainedModel, vocabulary: NDArray[np.int64], *, precision: str, threads: int) -> None:
         """As of `TorchEngine`."""
-        super().__init__(columns=len(vocabulary))
+        facts, columns = encoder_decoder_facts(model), len(vocabulary)
+        footprint = footprint_of(facts, precision, columns=columns, rows_of_head=facts.vocabulary)
+        super().__init__(columns=columns, footprint=footprint if model.device.type == "cpu" else None)
         self._encoder = EncoderModule(model).to(model.device).eval()
         self._decoder = DecoderModule(model, vocabulary).to(model.device).eval()
         self.start, self.device = int(model.config.decoder_start_token_id), model.device

@@ -6,10 +6,11 @@ from typing import final
 import numpy as np
 
 from ..catalog.errors import OptionError
-from ..engines.base import Engine, ForwardInputs, causal
+from ..engines.base import Engine
 from ..engines.footprint import Footprint
 from ..engines.machine.allocator import give_back, give_back_what_is_freed
 from ..engines.machine.processors import resident_memory
+from ..engines.reading import begin
 from .loaded import Loaded
 from .search.call_room import CHILD, STORED, CallRoom
 from .types import Request
@@ -102,13 +103,20 @@ class Room:
 
     def needed(self, prompt: int, width: int, batch: int, *, call: int = USUAL_CALL) -> int:
         """Bytes that so many requests take at most, of prompts and lists of such lengths, by calls of `call` tokens."""
-        slots = prompt + int(np.minimum(self._nodes[:-1], width).sum()) + self._drafted
+        nodes = int(np.minimum(self._nodes[:-1], width).sum()) + self._drafted
         beams = np.minimum(np.concatenate(([1], self._nodes[:-1])), width)  # [L] by depth, from 0
         children = np.minimum(beams * self._widest, self._nodes)  # [L] scored at each step
         stored = int(children.sum()) * STORED * len(self._footprints)
-        calls = max(each.call(1, call, slots, call) for each in self._footprints)
-        caches = sum(each.cache(1, slots) for each in self._footprints)
-        return batch * (caches + stored + max(calls, int(children.max(initial=0)) * CHILD))
+        calls = caches = reading = 0
+        for each in self._footprints:
+            slots, read = each.slots(prompt) + nodes, each.read(prompt)
+            calls = max(calls, each.call(1, call, slots, call, read))
+            caches += each.cache(1, slots, read)
+            reading = max(
+                reading, 0 if each.reading is None else each.reading.call(1, read)
+            )  # one at a time, if need be
+        calls = batch * max(calls, int(children.max(initial=0)) * CHILD)
+        return batch * (caches + stored) + max(calls, reading)
 
     def _width(self, request: Request, k: int) -> int:
         return int(min(request.k or k, self._leaves))
@@ -131,5 +139,4 @@ def _footprint(engine: Engine, name: str) -> Footprint:
 
 def _touch(engine: Engine) -> None:
     """A call of one token: weights that are mapped are in memory from then on."""
-    one = np.zeros((1, 1), np.int64)
-    engine.forward(ForwardInputs(one, one, *causal(0, 1), one), engine.new_cache(1))
+    begin(engine, np.zeros((1, 1), np.int64))

@@ -88,9 +88,10 @@ def _text(manifest: TextManifest) -> list[str]:
 
 
 def _model(facts: ModelFacts) -> str:
+    encoder = "" if facts.encoder is None else f" behind an encoder of {facts.encoder.layers}"
     return (
-        f"{facts.architecture}, {facts.parameters:,} parameters, {facts.layers} layers, {facts.kv_heads} KV heads of "
-        f"{facts.head_dim}, vocabulary {facts.vocabulary:,}, context {facts.context:,}"
+        f"{facts.architecture}, {facts.parameters:,} parameters, {facts.layers} layers{encoder}, {facts.kv_heads} KV "
+        f"heads of {facts.head_dim}, vocabulary {facts.vocabulary:,}, context {facts.context:,}"
     )
 
 

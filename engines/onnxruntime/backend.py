@@ -1,5 +1,6 @@
 """ONNX Runtime as a backend: its graph optimisations run once, when the engine is built."""
 
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +17,10 @@ from .device import GATHER
 
 GRAPH = "model.onnx"
 SHARED_BYTES = 8 << 20  # weights beyond this lie beside the graph, where processes and graphs share them
+PACKED, VECTOR = (
+    re.compile(rb"(?:\+\d+|;\d+)\|(\d+);\d+;"),
+    64,
+)  # where a packed weight is; bytes that one instruction reads
 MOST_COLUMNS = 0.9  # of the vocabulary's rows: what a head of its own must leave out at least
 
 
@@ -33,7 +38,7 @@ class OrtBackend(Backend):
 
     @property
     def encoders(self) -> tuple[EnginePrecision, ...]:
-        return ("fp32", "fp16") if self.device == "cpu" else self.precisions
+        return self.precisions
 
     def ready(self) -> None:
         check_provider(self.device)
@@ -57,7 +62,7 @@ class OrtBackend(Backend):
         progress(f"optimising {graph.role}", 0, 1)
         optimise(prepared, graph.folder / GRAPH, self.device, graph.threads)
         if graph.bundle.facts(graph.role).encoder is not None:
-            source, scratch = graph.bundle.encoder(graph.role), graph.scratch / graph.role / ENCODER
+            source, scratch = graph.source.with_name(ENCODER), graph.scratch / graph.role / ENCODER
             encoder = prepare_graph(source, scratch, exported=exported, wanted=graph.cache)
             optimise(encoder, graph.folder / ENCODER, self.device, graph.threads)
         narrow_head(graph)
@@ -98,15 +103,31 @@ def optimise(source: Path, graph: Path, device: str, threads: int, *, folded: bo
     them, so that processes share one copy. Where another processor's kernels want another form, each makes its own.
     """
     graph.parent.mkdir(parents=True, exist_ok=True)
+    large = sum(file.stat().st_size for file in source.parent.iterdir() if file.is_file()) > SHARED_BYTES
+    packed = large and device == "cpu"
+    open_session(source, device, _writing(graph, threads, large=large, packed=packed, folded=folded))
+    if packed and _unaligned(graph):
+        open_session(source, device, _writing(graph, threads, large=large, packed=False, folded=folded))
+
+
+def _writing(graph: Path, threads: int, *, large: bool, packed: bool, folded: bool) -> ort.SessionOptions:
+    """Options of a session that writes what it has made of a graph, and its weights beside it if they are large."""
     options = session_options(threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.optimized_model_filepath = str(graph)
     if folded:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    if sum(file.stat().st_size for file in source.parent.iterdir() if file.is_file()) > SHARED_BYTES:
+    if large:
         prefix = "session.optimized_model_external_initializers"
         options.add_session_config_entry(f"{prefix}_file_name", f"{graph.name}.data")
         options.add_session_config_entry(f"{prefix}_min_size_in_bytes", "1024")
-        packed = "1" if device == "cpu" else "0"
-        options.add_session_config_entry("session.save_external_prepacked_constant_initializers", packed)
-    open_session(source, device, options)
+        options.add_session_config_entry("session.save_external_prepacked_constant_initializers", str(int(packed)))
+    return options
+
+
+def _unaligned(graph: Path) -> bool:
+    """Whether a packed weight lies where kernels cannot read it: behind one whose size is no multiple of a vector's.
+
+    ONNX Runtime 1.31 writes weights one behind another, says where as KERNEL+HASH|OFFSET;SIZE;..., and crashes.
+    """
+    return any(int(place) % VECTOR for place in PACKED.findall(graph.read_bytes()))

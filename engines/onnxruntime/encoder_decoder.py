@@ -17,7 +17,7 @@ class EncoderDecoderEngine(Engine):
 
     def __init__(self, encoder: ort.InferenceSession, decoder: OrtEngine, facts: ModelFacts) -> None:
         assert facts.encoder is not None
-        super().__init__(columns=decoder.columns)
+        super().__init__(columns=decoder.columns, footprint=decoder.footprint)
         self.start = facts.encoder.start
         self._encoder, self._decoder = encoder, decoder
         self._names = [f"read_key_values.{name}" for name in facts.cache_names]

@@ -10,7 +10,7 @@ from ...engines.reading import padded_prompts
 from ..stats import Call, DecodeStats
 from ..types import Bool, Int64, NodeList
 from .beam import numbered
-from .call_room import CallRoom, CallSize
+from .call_room import CallRoom, CallSize, Held
 from .nodes import EvaluatedNodes
 from .prefix import SharedPrefix
 from .trie_view import TrieView
@@ -51,7 +51,9 @@ class TreeEvaluator:
         self._lengths = prefix.lengths(prompts)
         self._opening = 0.0  # seconds that an encoder took to read what the next call begins with
         if room is not None and prefix.engine.footprint is not None:
-            room.hold(timer, prefix.engine.footprint, len(prompts), self.prompt_tokens, 0)
+            footprint, longest = prefix.engine.footprint, self.prompt_tokens
+            slots, read = footprint.slots(longest), footprint.read(longest)
+            room.hold(timer, Held(footprint, len(prompts), slots, 0, read, unread=True))
 
     @property
     def prompt_tokens(self) -> int:
@@ -99,7 +101,7 @@ class TreeEvaluator:
         prompts, _ = padded_prompts(self._prefix.decoded(own))
         earlier = self._row, self._row_lengths
         with self._stats.timed(self._timer) as timed:
-            self._cache = self._prefix.opened(own)
+            self._cache = self._opened(own)
         self._opening = timed.seconds if self._cache.read else 0.0
         self._row = np.full(len(self._unread), -1)
         self._row[fresh], self._row_lengths = np.arange(len(fresh)), self._lengths[fresh]
@@ -111,6 +113,16 @@ class TreeEvaluator:
             with self._stats.timed(self._timer):
                 before.join(self._cache)
             self._cache = before
+
+    def _opened(self, prompts: Sequence[Int64]) -> KVCache:
+        """As `SharedPrefix.opened`; where memory is limited, an encoder reads as many prompts at a time as it holds."""
+        room, footprint, most = self._room, self._prefix.engine.footprint, len(prompts)
+        if room is not None and footprint is not None:
+            most = room.prompts(footprint, max(map(len, prompts)), most)
+        cache = self._prefix.opened(prompts[:most])
+        for start in range(most, len(prompts), most):
+            cache.join(self._prefix.opened(prompts[start : start + most]))
+        return cache
 
     def _calls(self, nodes: NodeList, prompts: Int64 | None = None) -> None:
         """As `_call`; where memory is limited, in as many calls as that takes.
@@ -161,8 +173,8 @@ class TreeEvaluator:
         assert room is not None
         assert cache is not None
         assert footprint is not None
-        room.hold(self._timer, footprint, cache.batch, cache.length, cache.length)
-        return room.tokens(CallSize(footprint, cache.batch, cache.length, unscored, children), most)
+        room.hold(self._timer, Held(footprint, cache.batch, cache.length, cache.length, cache.read))
+        return room.tokens(CallSize(footprint, cache.batch, cache.length, unscored, children, cache.read), most)
 
     def _call(self, nodes: NodeList, prompts: Int64 | None = None) -> None:
         """One call on the cache. nodes: as `with_ancestors` lists them; prompts [cache rows, P]: what is to be read."""

@@ -1,23 +1,27 @@
 """Where memory is limited, calls are cut and batches become smaller; the lists are the same."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scripted_reader import ScriptedReader
 from scripted_recommender import MODES
 from scripted_search import ragged_catalog, random_catalog, search
 from specbeam.catalog.trie import ItemTrie
-from specbeam.engines.base import Float32, ForwardInputs
-from specbeam.engines.cache import KVCache
-from specbeam.engines.footprint import Footprint
+from specbeam.engines.base import Float32, ForwardInputs, Int64
+from specbeam.engines.cache import KVCache, ReadCache
+from specbeam.engines.footprint import Footprint, Reading
 from specbeam.engines.scripted import ScriptedEngine
 from specbeam.runtime.search.call_room import CallRoom, CallSize
 from specbeam.runtime.types import DraftShape
 
 FOOTPRINT = Footprint(slot=3, token=50, pair=2, row=400)
+READING = Reading(slot=3, token=50, pair=2, cross=1)
+READER = replace(FOOTPRINT, reading=READING)
 
 
 class Weighed(ScriptedEngine):
@@ -30,6 +34,24 @@ class Weighed(ScriptedEngine):
     def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
         (batch, new), rows = inputs.input_ids.shape, inputs.logit_rows.shape[1]
         self.calls.append((FOOTPRINT.call(batch, new, cache.length, rows), new, rows))
+        return super().forward(inputs, cache)
+
+
+class WeighedReader(ScriptedReader):
+    """The same of an engine whose encoder reads the prompts: also what each reading took, and of how many prompts."""
+
+    def __init__(self, columns: int, *, seed: int, disagreement: float = 0.0) -> None:
+        super().__init__(columns, seed=seed, disagreement=disagreement, footprint=READER)
+        self.calls: list[tuple[int, int]] = []  # bytes, tokens
+        self.readings: list[tuple[int, int]] = []  # bytes, prompts
+
+    def read(self, prompts: Sequence[Int64]) -> ReadCache:
+        self.readings.append((READING.call(len(prompts), max(map(len, prompts))), len(prompts)))
+        return super().read(prompts)
+
+    def forward(self, inputs: ForwardInputs, cache: KVCache) -> Float32:
+        (batch, new), rows = inputs.input_ids.shape, inputs.logit_rows.shape[1]
+        self.calls.append((READER.call(batch, new, cache.length, rows, cache.read), new))
         return super().forward(inputs, cache)
 
 
@@ -66,6 +88,51 @@ def test_lists_are_the_same_whatever_is_left(
     if not drafts:
         assert (limited.calls >= unlimited.calls).all()
         np.testing.assert_array_equal(limited.evaluated, unlimited.evaluated)
+
+
+@given(
+    seed=st.integers(0, 10**6), mode=st.sampled_from(list(MODES)), width=st.integers(1, 25), batch=st.integers(1, 9),
+    reads=st.sampled_from(["both", "the target", "the draft"]), steady=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=80, deadline=None)
+def test_lists_are_the_same_where_an_encoder_reads(
+    seed: int, mode: str, width: int, batch: int, reads: str, steady: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    trie = ItemTrie.build(random_catalog(rng, int(rng.integers(1, 100)), int(rng.integers(1, 5)), 5))
+    prompts = [rng.integers(0, 99, rng.integers(1, 30)) for _ in range(batch)]
+    more = {"verification": MODES[mode], "shape": DraftShape(int(rng.integers(1, 9)), 2)}
+    kinds = [WeighedReader if reads in ("both", who) else Weighed for who in ("the target", "the draft")]
+
+    def engines() -> list[Weighed | WeighedReader]:
+        columns = len(trie.vocabulary)
+        return [kind(columns, seed=seed, disagreement=d) for kind, d in zip(kinds, (0.0, 0.4), strict=True)]
+
+    target, draft = engines()
+    expected, _, _ = search(trie, target, prompts, width, draft=draft, **more)  # type: ignore[arg-type]
+    least = int(rng.integers(0, 60_000))
+    left: Callable[[int], int] = (lambda _: least) if steady else lambda _: int(rng.integers(0, 60_000))
+    target, draft = engines()
+    got, _, _ = search(trie, target, prompts, width, draft=draft, room=CallRoom(left), **more)  # type: ignore[arg-type]
+    assert got == expected
+    for engine in (target, draft):
+        if isinstance(engine, WeighedReader) and steady:
+            assert all(taken <= least or new == 1 for taken, new in engine.calls)
+            assert all(taken <= least or count == 1 for taken, count in engine.readings)
+            assert sum(count for _, count in engine.readings) in (0, batch)
+
+
+def test_prompts_are_read_so_many_at_a_time() -> None:
+    rng = np.random.default_rng(0)
+    trie = ItemTrie.build(random_catalog(rng, 100, 3, 6))
+    prompts = [rng.integers(0, 99, 40) for _ in range(11)]
+    target = WeighedReader(len(trie.vocabulary), seed=1)
+    limit = READING.call(4, 40) + READER.cache(11, 0, 40)
+    search(trie, target, prompts, 5, room=CallRoom(lambda _: limit))
+    assert [count for _, count in target.readings] == [4, 4, 3]
+    target.readings.clear()
+    search(trie, target, prompts, 5, room=CallRoom(lambda _: READING.call(11, 40)))
+    assert [count for _, count in target.readings] == [11]
 
 
 def test_long_prompts_and_wide_beams_are_cut_by_tokens_and_by_nodes() -> None:

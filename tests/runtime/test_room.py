@@ -8,12 +8,13 @@ import pytest
 from scripted_recommender import MODES, make, pairs
 from scripted_search import random_catalog
 from specbeam.catalog.errors import OptionError
-from specbeam.engines.footprint import Footprint
+from specbeam.engines.footprint import Footprint, Reading
 from specbeam.runtime import Batching, DraftShape, Recommender, RequestFailure
 from specbeam.runtime import room as room_module
 
 ROWS = random_catalog(np.random.default_rng(0), 300, 3, 8)
 FOOTPRINT = Footprint(slot=1000, token=500, pair=8, row=4000)
+READER = Footprint(slot=1000, token=500, pair=8, row=4000, reading=Reading(slot=1000, token=500, pair=8, cross=4))
 LOADED = 10**7  # bytes that are there whatever is searched
 HISTORIES = [[f"i{(7 * user + n) % 300}" for n in range(1 + 3 * user)] for user in range(8)]
 Resident = Callable[[int | None], None]
@@ -33,7 +34,8 @@ def resident(monkeypatch: pytest.MonkeyPatch) -> Resident:
 def limited(left: float, **more: object) -> Recommender:
     """A recommender whose searches may take so many bytes."""
     limit = int((LOADED + left) / (1 - room_module.MARGIN)) + 1
-    return make(ROWS, footprint=FOOTPRINT, memory=limit, **more)  # type: ignore[arg-type]
+    footprint = READER if more.get("reads") else FOOTPRINT
+    return make(ROWS, footprint=footprint, memory=limit, **more)  # type: ignore[arg-type]
 
 
 def needed(prompt: int, k: int, batch: int, *, call: int = room_module.USUAL_CALL) -> int:
@@ -49,6 +51,23 @@ def test_lists_are_those_of_unlimited_memory(mode: str, left: float, resident: R
     expected = make(ROWS, verification=MODES[mode]).recommend(HISTORIES, 10)
     got = limited(left, verification=MODES[mode]).recommend(HISTORIES, 10)
     assert [pairs(each) for each in got] == [pairs(each) for each in expected]
+
+
+@pytest.mark.parametrize("left", [1e6, 3e6, 1e7])
+def test_so_are_those_of_prompts_that_an_encoder_reads(left: float, resident: Resident) -> None:
+    expected = make(ROWS, reads=True).recommend(HISTORIES, 10)
+    got = limited(left, reads=True).recommend(HISTORIES, 10)
+    assert [pairs(each) for each in got] == [pairs(each) for each in expected]
+
+
+def test_what_an_encoder_takes_and_leaves_counts(resident: Resident) -> None:
+    room = limited(1e12, reads=True)._room
+    assert room is not None
+    one, more = (room.needed(prompt, 5, 1) for prompt in (10, 11))
+    assert more - one == 2 * 1000  # read by both engines; slots of the decoders' caches stay as they are
+    long = room.needed(10_000, 5, 1)
+    assert long > 10_000 * (8 * 10_000 + 500 + 1000)
+    assert room.needed(10_000, 5, 2) < 1.2 * long  # prompts are read one at a time, if need be
 
 
 def test_a_batch_is_as_large_as_memory_holds(resident: Resident) -> None:
