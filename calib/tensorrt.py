@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -18,6 +18,7 @@ from ..engines.tensorrt.parser import own_parsers
 from ..engines.tensorrt.profiles import check_profiles, profiles_for, reading_profile
 from ..graphs.files import load_graph
 from ..graphs.tensorrt import check_versions, report
+from .graphs import graphs_of
 from .matmuls import activations
 from .quantize import Method, quantize
 from .ranges import Ranges
@@ -66,33 +67,25 @@ def _graphs(bundle: Bundle, backend: TensorRTBackend, scratch: Path) -> Iterator
     """Every graph that could be built, as the builder would get it."""
     exported = bundle.manifest.precision
     ways = WAYS if exported == "fp32" else ((exported, None),)
-    for role in (role for role in get_args(Role) if role == "target" or bundle.manifest.draft is not None):
-        for precision, method in ways:
-            encoder = bundle.facts(role).encoder is not None
-            if encoder and precision not in backend.encoders:
-                continue
-            name = precision if precision != "int8-weights" else f"{precision} by {method}"
-            source = bundle.graph(role)
+    roles = [role for role in get_args(Role) if role == "target" or bundle.manifest.draft is not None]
+    for role, (precision, method) in product(roles, ways):
+        name = precision if precision != "int8-weights" else f"{precision} by {method}"
+        for graph in graphs_of(bundle.graph(role)):
+            source, reads = graph, graph.name == ENCODER
             if method is not None:
-                source = scratch / f"{role}-{method}-quantized" / "model.onnx"
-                ranges = unmeasured_ranges(bundle, role) if method == "static" else None
-                quantize(bundle.graph(role), source, method, ranges=ranges, symmetric=True, weights=backend.weights)
-            prepare = partial(
-                prepare_graph, exported=exported, wanted=backend.cache(precision, exported), decomposed=True
+                source = scratch / f"{role}-{method}-quantized" / graph.name
+                ranges = unmeasured_ranges(bundle, role, graph) if method == "static" else None
+                quantize(graph, source, method, ranges=ranges, symmetric=True, weights=backend.weights)
+            prepared = prepare_graph(
+                source, scratch / f"{role}-{name}" / graph.name, exported=exported, decomposed=True,
+                wanted=backend.cache(precision, exported), mask_slots=None if reads else backend.limits(bundle).path,
             )  # fmt: skip
-            folder, path = scratch / f"{role}-{name}", backend.limits(bundle).path
-            yield _Graph(
-                role, precision, f"{role}, {name}",
-                prepare(source, folder / source.name, mask_slots=path), reads=False,
-            )  # fmt: skip
-            if encoder:
-                reader = prepare(source.with_name(ENCODER), folder / ENCODER)
-                yield _Graph(role, precision, f"{role}'s encoder, {name}", reader, reads=True)
+            yield _Graph(role, precision, f"{role}'s encoder, {name}" if reads else f"{role}, {name}", prepared, reads)
 
 
-def unmeasured_ranges(bundle: Bundle, role: Role) -> Ranges:
-    """Ranges that nothing was measured for: they change no node, only numbers in them."""
-    tensors = dict.fromkeys(activations(load_graph(bundle.graph(role))), (-1.0, 1.0))
+def unmeasured_ranges(bundle: Bundle, role: Role, graph: Path) -> Ranges:
+    """Ranges of one of a role's graphs that nothing was measured for: they change no node, only numbers in them."""
+    tensors = dict.fromkeys(activations(load_graph(graph)), (-1.0, 1.0))
     return Ranges(
         source_sha256=bundle.graph_sha256(role), estimator="minmax", percentile=None, histories=0, calls=0, seed=0,
         tensors=tensors, channels={},
