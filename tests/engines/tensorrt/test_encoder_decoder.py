@@ -170,14 +170,14 @@ def test_compiled_ahead_of_time_its_kernels_are_kept_in_one_cache(own: Path, gpu
     assert "draft/encoder.plan is missing or damaged" in told
 
 
-def test_integers_are_refused(own: Path, gpu: FakeCuda) -> None:
-    with pytest.raises(EngineError, match="does not run in int8: it runs those in fp32, fp16, bf16"):
-        built(own, TENSORRT, "int8")
-
-
 def test_every_graph_is_importable(encoder_decoders: Path) -> None:
     done = CliRunner().invoke(main, ["inspect", str(encoder_decoders), "--check", "tensorrt", "--json"])
     assert done.exit_code == 0, done.output
-    names = [f"{role}{which}, {precision}" for role in ("target", "draft") for precision in ("fp32", "fp16", "bf16")
-             for which in ("", "'s encoder")]  # fmt: skip
+    integers = ("int8", "int8-weights by weight8", "int8-weights by weight4")
+    names = [
+        f"{role}{which}, {precision}"
+        for role in ("target", "draft")
+        for precision in ("fp32", "fp16", "bf16", *integers)
+        for which in ("", "'s encoder")
+    ]
     assert [check["graph"] for check in json.loads(done.output)] == names
