@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -67,26 +66,28 @@ def _graphs(bundle: Bundle, backend: TensorRTBackend, scratch: Path) -> Iterator
     """Every graph that could be built, as the builder would get it."""
     exported = bundle.manifest.precision
     ways = WAYS if exported == "fp32" else ((exported, None),)
-    roles = [role for role in get_args(Role) if role == "target" or bundle.manifest.draft is not None]
-    for role, (precision, method) in product(roles, ways):
-        name = precision if precision != "int8-weights" else f"{precision} by {method}"
-        for graph in graphs_of(bundle.graph(role)):
-            source, reads = graph, graph.name == ENCODER
-            if method is not None:
-                source = scratch / f"{role}-{method}-quantized" / graph.name
-                ranges = unmeasured_ranges(bundle, role, graph) if method == "static" else None
-                quantize(graph, source, method, ranges=ranges, symmetric=True, weights=backend.weights)
-            prepared = prepare_graph(
-                source, scratch / f"{role}-{name}" / graph.name, exported=exported, decomposed=True,
-                wanted=backend.cache(precision, exported), mask_slots=None if reads else backend.limits(bundle).path,
-            )  # fmt: skip
-            yield _Graph(role, precision, f"{role}'s encoder, {name}" if reads else f"{role}, {name}", prepared, reads)
+    for role in (role for role in get_args(Role) if role == "target" or bundle.manifest.draft is not None):
+        for precision, method in ways:
+            name = precision if precision != "int8-weights" else f"{precision} by {method}"
+            for exported_graph in graphs_of(bundle.graph(role)):
+                source, reads = exported_graph, exported_graph.name == ENCODER
+                if method is not None:
+                    source = scratch / f"{role}-{method}-quantized" / source.name
+                    ranges = unmeasured_ranges(exported_graph) if method == "static" else None
+                    quantize(exported_graph, source, method, ranges=ranges, symmetric=True, weights=backend.weights)
+                prepared = prepare_graph(
+                    source, scratch / f"{role}-{name}" / source.name, exported=exported,
+                    wanted=backend.cache(precision, exported), decomposed=True,
+                    mask_slots=None if reads else backend.limits(bundle).path,
+                )  # fmt: skip
+                whose = f"{role}'s encoder" if reads else role
+                yield _Graph(role, precision, f"{whose}, {name}", prepared, reads)
 
 
-def unmeasured_ranges(bundle: Bundle, role: Role, graph: Path) -> Ranges:
-    """Ranges of one of a role's graphs that nothing was measured for: they change no node, only numbers in them."""
+def unmeasured_ranges(graph: Path) -> Ranges:
+    """Ranges that nothing was measured for: they change no node, only numbers in them."""
     tensors = dict.fromkeys(activations(load_graph(graph)), (-1.0, 1.0))
     return Ranges(
-        source_sha256=bundle.graph_sha256(role), estimator="minmax", percentile=None, histories=0, calls=0, seed=0,
-        tensors=tensors, channels={},
+        source_sha256="", estimator="minmax", percentile=None, histories=0, calls=0, seed=0, tensors=tensors,
+        channels={},
     )  # fmt: skip
