@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -18,6 +17,7 @@ from ..engines.tensorrt.parser import own_parsers
 from ..engines.tensorrt.profiles import check_profiles, profiles_for, reading_profile
 from ..graphs.files import load_graph
 from ..graphs.tensorrt import check_versions, report
+from .graphs import graphs_of
 from .matmuls import activations
 from .quantize import Method, quantize
 from .ranges import Ranges
@@ -68,32 +68,26 @@ def _graphs(bundle: Bundle, backend: TensorRTBackend, scratch: Path) -> Iterator
     ways = WAYS if exported == "fp32" else ((exported, None),)
     for role in (role for role in get_args(Role) if role == "target" or bundle.manifest.draft is not None):
         for precision, method in ways:
-            encoder = bundle.facts(role).encoder is not None
-            if encoder and precision not in backend.encoders:
-                continue
             name = precision if precision != "int8-weights" else f"{precision} by {method}"
-            source = bundle.graph(role)
-            if method is not None:
-                source = scratch / f"{role}-{method}-quantized" / "model.onnx"
-                ranges = unmeasured_ranges(bundle, role) if method == "static" else None
-                quantize(bundle.graph(role), source, method, ranges=ranges, symmetric=True, weights=backend.weights)
-            prepare = partial(
-                prepare_graph, exported=exported, wanted=backend.cache(precision, exported), decomposed=True
-            )  # fmt: skip
-            folder, path = scratch / f"{role}-{name}", backend.limits(bundle).path
-            yield _Graph(
-                role, precision, f"{role}, {name}",
-                prepare(source, folder / source.name, mask_slots=path), reads=False,
-            )  # fmt: skip
-            if encoder:
-                reader = prepare(source.with_name(ENCODER), folder / ENCODER)
-                yield _Graph(role, precision, f"{role}'s encoder, {name}", reader, reads=True)
+            for exported_graph in graphs_of(bundle.graph(role)):
+                source, reads = exported_graph, exported_graph.name == ENCODER
+                if method is not None:
+                    source = scratch / f"{role}-{method}-quantized" / source.name
+                    ranges = unmeasured_ranges(exported_graph) if method == "static" else None
+                    quantize(exported_graph, source, method, ranges=ranges, symmetric=True, weights=backend.weights)
+                prepared = prepare_graph(
+                    source, scratch / f"{role}-{name}" / source.name, exported=exported,
+                    wanted=backend.cache(precision, exported), decomposed=True,
+                    mask_slots=None if reads else backend.limits(bundle).path,
+                )  # fmt: skip
+                whose = f"{role}'s encoder" if reads else role
+                yield _Graph(role, precision, f"{whose}, {name}", prepared, reads)
 
 
-def unmeasured_ranges(bundle: Bundle, role: Role) -> Ranges:
+def unmeasured_ranges(graph: Path) -> Ranges:
     """Ranges that nothing was measured for: they change no node, only numbers in them."""
-    tensors = dict.fromkeys(activations(load_graph(bundle.graph(role))), (-1.0, 1.0))
+    tensors = dict.fromkeys(activations(load_graph(graph)), (-1.0, 1.0))
     return Ranges(
-        source_sha256=bundle.graph_sha256(role), estimator="minmax", percentile=None, histories=0, calls=0, seed=0,
-        tensors=tensors, channels={},
+        source_sha256="", estimator="minmax", percentile=None, histories=0, calls=0, seed=0, tensors=tensors,
+        channels={},
     )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from ..catalog.errors import EngineError
 from .base import Engine
-from .bundle.facts import EnginePrecision, Limits, ModelFacts, Precision, Role, RoleFacts, TensorRTFacts
+from .bundle.facts import EnginePrecision, Limits, Precision, Role, RoleFacts, TensorRTFacts
 from .bundle.model import ModelBundle
 
 Progress = Callable[[str, int, int], None]  # what is done now, steps done, steps in all
@@ -46,11 +46,6 @@ class Backend(ABC):
         """Whether what is built runs on the machine that builds it; otherwise it is compared and timed later."""
         return True
 
-    @property
-    def encoders(self) -> tuple[EnginePrecision, ...]:
-        """What encoder-decoders may compute in; nothing: it does not run them."""
-        return ()
-
     def why_not(self, method: str) -> str | None:
         """Why a method of `calib.quantize` is not among `integers`; None: there is nothing more to say."""
         return None
@@ -66,15 +61,6 @@ class Backend(ABC):
             raise EngineError(
                 f"The {self.name} backend on {self.device} runs {', '.join(self.precisions)}; got {precision}. Choose "
                 "one of these (fp32 graphs are converted), or another --backend or --device."
-            )
-
-    def check_model(self, facts: ModelFacts, precision: EnginePrecision) -> None:
-        """Raise `EngineError` where this backend does not run such a model in a precision."""
-        if facts.encoder is not None and precision not in self.encoders:
-            instead = f"it runs those in {', '.join(self.encoders)}" if self.encoders else "choose another backend"
-            raise EngineError(
-                f"{facts.architecture} is an encoder-decoder, which the {self.name} backend on {self.device} does not "
-                f"run in {precision}: {instead}."
             )
 
     @abstractmethod

@@ -87,9 +87,8 @@ class Order:
             precisions["draft"] = draft_precision or target
         elif draft_precision is not None:
             raise OptionError(f"{bundle.path} has no draft model: leave the draft's precision out.")
-        for role, wanted in precisions.items():
+        for wanted in precisions.values():
             backend.check(wanted)
-            backend.check_model(bundle.facts(role), wanted)
             if exported not in ("fp32", wanted):
                 raise EngineError(
                     f"The graphs of {bundle.path} are {exported}, asked for {wanted}: only fp32 graphs are converted. "

@@ -37,8 +37,9 @@ METHOD_HELP = (
     "call. TensorRT takes static alone; int8-weights is weight8 and weight4 alone, in this order."
 )
 KEEP_HELP = (
-    "int8: leave a part of the target in floating point: head, first, last, or a layer such as layers.3; several may "
-    "be given. Without it, the most sensitive quarter is left so where nothing else passes the gate."
+    "int8: leave a part of the target in floating point: head, first, last, a layer such as layers.3, or of an encoder "
+    "encoder.layers.3 or encoder.read; several may be given. Without it, the most sensitive quarter is left so where "
+    "nothing else passes the gate."
 )
 GATE_HELP = (
     "int8: refuse a target whose lists overlap with the original's by less than 90 % at 20, or whose NDCG@10 may have "

@@ -44,7 +44,7 @@ def graphs(bundle: Bundle, folder: Path) -> Iterator[tuple[Role, str, Path]]:
                 yield role, "none", bundle.graph(role)
                 continue
             path = folder / f"{role}-{way}.onnx"
-            measured = unmeasured_ranges(bundle, role) if way == "static" else None
+            measured = unmeasured_ranges(bundle.graph(role)) if way == "static" else None
             quantize(bundle.graph(role), path, way, ranges=measured, symmetric=True, weights="dequantize")
             yield role, way, path
 

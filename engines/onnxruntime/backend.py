@@ -36,10 +36,6 @@ class OrtBackend(Backend):
     def precisions(self) -> tuple[EnginePrecision, ...]:
         return self.runs[self.device]
 
-    @property
-    def encoders(self) -> tuple[EnginePrecision, ...]:
-        return self.precisions
-
     def ready(self) -> None:
         check_provider(self.device)
 

@@ -7,7 +7,7 @@ from typing import ClassVar, final
 from ...catalog.checks import Checked
 from ..backend import Backend, GraphToBuild, Progress, WeightForm
 from ..base import Engine
-from ..bundle.facts import ENCODER, QUANTIZED, EnginePrecision, Limits, Precision, Role, RoleFacts, TensorRTFacts
+from ..bundle.facts import ENCODER, EnginePrecision, Limits, Precision, Role, RoleFacts, TensorRTFacts
 from ..bundle.items import Bundle, of_items
 from ..bundle.measured import kept_kernels
 from ..bundle.model import ModelBundle
@@ -45,10 +45,6 @@ class TensorRTBackend(Backend):
     @property
     def precisions(self) -> tuple[EnginePrecision, ...]:
         return self.flavour.precisions
-
-    @property
-    def encoders(self) -> tuple[EnginePrecision, ...]:
-        return tuple(precision for precision in self.flavour.precisions if precision not in QUANTIZED)
 
     @property
     def runs_here(self) -> bool:

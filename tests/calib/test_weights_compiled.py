@@ -1,12 +1,13 @@
 """Weights alone in TensorRT for RTX: its genuine compiler, which needs no GPU, makes one kernel a product."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from commands import bad, good
+from commands import bad, good, user, write
 from rtx_layers import compiled
 from specbeam.calib.quantize import Method, quantize
 from specbeam.engines.bundle.facts import ModelFacts, Precision
@@ -36,6 +37,12 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "head_dim": 16}
     export_graph(make_model(rows=ODD, num_hidden_layers=LAYERS, **sizes), VOCABULARY, path)
     return path
+
+
+def written(path: Path) -> Path:
+    """Histories of 60 users."""
+    rng = np.random.default_rng(0)
+    return write(path, *(user(f"u{i}", *rng.integers(0, 40, 6).astype(str).tolist()) for i in range(60)))
 
 
 def kernels(graph: Path, folder: Path, method: Method, wanted: Precision, capability: str) -> list[Layer]:
@@ -71,11 +78,20 @@ def test_7_5_has_8_bits_alone(graph: Path, tmp_path: Path) -> None:
     assert kernels(graph, tmp_path, "weight4", "fp16", "7.5") == []
 
 
+def test_both_graphs_of_an_encoder_decoder(encoder_decoders: Path, tmp_path: Path) -> None:
+    own, histories = shutil.copytree(encoder_decoders, tmp_path / "bundle"), written(tmp_path / "histories.jsonl")
+    good(
+        "build-engine", own, "--backend", "tensorrt-rtx", "--precision", "int8-weights", "--threads", 1, "--no-gate",
+        "--calibration", histories, "--compute-capability", "8.6", "--max-batch", 2, "--method", "weight8",
+    )  # fmt: skip
+    told = json.loads(good("inspect", own, "--engine", "tensorrt-rtx-cuda-int8-weights", "--layers", "--json").output)
+    for role, products in (("target", (2 * 8 + 1, 3 * 6 + 4)), ("draft", (9 + 1, 7 + 2))):
+        for graph, expected in zip((told["roles"][role], told["encoders"][role]), products, strict=True):
+            assert {profile["products"]["fp16 x int8"] for profile in graph["profiles"]} == {expected}
+
+
 def test_the_command(bundle: Path, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    lines = [{"user": f"u{i}", "items": rng.integers(0, 40, 6).astype(str).tolist()} for i in range(60)]
-    histories = tmp_path / "histories.jsonl"
-    histories.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    histories = written(tmp_path / "histories.jsonl")
     command = ["build-engine", bundle, "--backend", "tensorrt-rtx", "--precision", "int8-weights", "--threads", 1]
     told = good(*command, "--calibration", histories, "--no-gate").output
     assert "target: weight8, weights alone; tried (divergence in nats):" in told

@@ -8,11 +8,10 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from quick_builds import few_timings
-from specbeam.catalog.errors import EngineError, ExportError
-from specbeam.engines.build import Order, build_engine
+from specbeam.catalog.errors import ExportError
+from specbeam.engines.build import build_engine
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.bundle.model import ModelBundle
-from specbeam.engines.onnxruntime.backend import OrtBackend
 from specbeam.export import export_bundle
 from specbeam.export.checkpoint import Checkpoint
 from specbeam.export.text import export_text
@@ -114,11 +113,3 @@ def test_engines_are_built_of_both_graphs(bundle: ModelBundle) -> None:
         assert facts.max_difference is not None
         assert facts.max_difference < {"fp32": 1e-3, "fp16": 0.1}[precision]
         assert {point.past for point in facts.latency} == {0, 80}
-
-
-def test_what_does_not_run_them_says_so(bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(OrtBackend, "ready", lambda self: None)
-    with pytest.raises(EngineError, match=r"onnxruntime backend on cuda does not run in fp32.*--device cpu"):
-        build_engine(bundle, backend=OrtBackend("cuda"))
-    with pytest.raises(EngineError, match=r"does not run in int8\. Encoder-decoders run in fp32 and fp16 on the CPU"):
-        Order.check(bundle, OrtBackend("cpu"), "int8", None, 1)

@@ -206,6 +206,24 @@ def test_what_has_no_known_place_is_refused() -> None:
         lower(log, "fp16")
 
 
+@pytest.mark.parametrize("precision", HALVES)
+def test_the_cube_of_gelu_is_rounded_and_other_powers_are_refused(tmp_path: Path, precision: str) -> None:
+    text = """(float[n, 4] x) => (float[n, 4] present) {
+        cube = Pow (x, three) part = Mul (cube, a) inner = Add (x, part) wide = Mul (inner, b) bent = Tanh (wide)
+        shifted = Add (bent, one) half = Mul (x, c) present = Mul (half, shifted) }"""
+    weights = {"three": 3.0, "a": 0.044715, "b": 0.7978846, "one": 1.0, "c": 0.5}
+    made = {name: np.float32(value) for name, value in weights.items()}
+    model = graph(text, **made)
+    lower(model, precision)
+    assert "Cast" not in {node.op_type for node in model.graph}
+    if precision == "fp16":
+        x = np.array([[-200, -1.5, 0.5, 200]], np.float16)  # the cube of 200 is infinite
+        (got,) = open_graph(checked(model, tmp_path / "model.onnx")).run(None, {"x": x})
+        np.testing.assert_allclose(got, [[0, -0.1004, 0.3457, 200]], atol=1e-3)
+    with pytest.raises(EngineError, match=r"Pow .* would be a guess"):
+        lower(graph(text, **(made | {"three": np.float32(2)})), precision)
+
+
 def test_half_graphs_and_numbers_beyond_half_are_refused() -> None:
     with pytest.raises(EngineError, match="expected a float32 graph"):
         lower(load_graph(tiny_graph("qwen3", "bf16")), "fp16")

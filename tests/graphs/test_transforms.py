@@ -173,3 +173,18 @@ def test_unknown_forms_are_refused(operator: str, name: str, value: float, messa
     node.attributes[name] = ir.AttrFloat32(name, value) if isinstance(value, float) else ir.AttrInt64(name, value)
     with pytest.raises(EngineError, match=message):
         decompose(model)
+
+
+def test_bounds_of_whole_numbers_are_written_out_and_those_of_others_left(tmp_path: Path) -> None:
+    text = "{ far = Clip (x, low, high) near = Clip (y, zero, one) }"
+    model = ir.from_onnx_text(
+        f'<ir_version: 10, opset_import: ["": 23]> g (int64[n] x, int64 low, int64 high, float[n] y, float zero, '
+        f"float one) => (int64[n] far, float[n] near) {text}"
+    )
+    decompose(model)
+    assert operators(model) == {"Max": 1, "Min": 1, "Clip": 1}
+    save_graph(model, tmp_path / "model.onnx")
+    feed = {"x": np.array([-9, 0, 9]), "low": np.array(-2), "high": np.array(3), "y": np.zeros(3, np.float32)}
+    feed |= {"zero": np.float32(0), "one": np.float32(1)}
+    far, _ = open_graph(tmp_path / "model.onnx").run(None, {name: np.asarray(value) for name, value in feed.items()})
+    assert far.tolist() == [-2, 0, 3]
