@@ -1,4 +1,4 @@
-"""Every verb on a bundle whose target is a T5 and whose draft an mT5: what one does of a decoder it does of an encoder-decoder."""
+"""Every verb on a bundle whose target is a T5 and whose draft an mT5: it does what it does of decoders."""
 
 import asyncio
 import json
