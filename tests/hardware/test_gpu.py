@@ -19,7 +19,8 @@ from specbeam.engines.base import Engine
 from specbeam.engines.bundle.facts import Role
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.onnxruntime.cpu import load_ort_engine
-from specbeam.engines.torch import folded_attention, load_torch_engine, uploaded
+from specbeam.engines.attention import folded_attention
+from specbeam.engines.torch import load_torch_engine, uploaded
 from specbeam.runtime import DraftShape, Recommender
 from specbeam.runtime.loaded import Loaded
 from specbeam.runtime.planning.policy import FixedPlanning
