@@ -38,7 +38,7 @@ def export_graph(
     """Write the graph of `model` to `path`, and its weights to `path` + ".data" if they exceed `external_bytes`.
 
     vocabulary [C]: the token ids that become the columns of `logprobs`; progress: as of `save_graph`. The model's
-    attention is replaced (`engines.torch.masked_attention`). Raises `ExportError` when the trace fixed an axis
+    attention is replaced (`engines.attention.masked_attention`). Raises `ExportError` when the trace fixed an axis
     that the contract leaves open.
     """
     facts = model_facts(model)

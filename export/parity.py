@@ -3,8 +3,8 @@
 Token trees are packed behind prompts of unequal lengths, with padding anywhere, and go through the
 graph with a tree mask, in one call and in several on what those before have cached; the model reads each
 root-to-leaf path the ordinary way, as a sequence of its own and with Transformers' own attention, so that an
-error in our wrapper shows as well. One prompt is longer than any window, one lies at the end of the context.
-The model may be gone when the graph runs: memory then holds the weights once.
+error in our wrapper shows as well. One prompt is longer than any window, one lies at the end of the context. The
+model may be gone when the graph runs: memory then holds the weights once.
 """
 
 import tempfile

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from benchmarks.hardware import gpu
 from benchmarks.shared import as_ranked
 from device_engines import built
+from specbeam.engines.attention import folded_attention
 from specbeam.engines.base import Engine
 from specbeam.engines.bundle.facts import Role
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.onnxruntime.cpu import load_ort_engine
-from specbeam.engines.torch import folded_attention, uploaded
+from specbeam.engines.torch import uploaded
 from specbeam.engines.torch_encoder_decoder import load_torch_engine
 from specbeam.runtime import DraftShape, Recommender
 from specbeam.runtime.loaded import Loaded
