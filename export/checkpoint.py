@@ -90,7 +90,7 @@ class Checkpoint:
         """What to tell whoever exports it: settings of the checkpoint's that search does not apply."""
         settings = [f"{name}={value!r}" for name, value in not_applied(self.base).items()]
         notes = [f"not applied of {self.base}'s settings of generation: {', '.join(settings)}"] if settings else []
-        if self.context < self.config.max_position_embeddings:
+        if not self.config.is_encoder_decoder and self.context < self.config.max_position_embeddings:
             notes.append(
                 f"the context is {self.context} of {self.config.max_position_embeddings} positions: beyond it the "
                 "model's RoPE changes with the sequence's length, and cached keys would be wrong"
