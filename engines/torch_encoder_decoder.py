@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
+from transformers.activations import NewGELUActivation
 from transformers.cache_utils import Cache, EncoderDecoderCache
 
 from ..catalog.errors import EngineError
@@ -69,6 +70,15 @@ def padding_mask(lengths: torch.Tensor, width: int, dtype: torch.dtype) -> torch
     return torch.where(there[:, None, None], torch.zeros_like(hidden), hidden)
 
 
+def with_one_gelu(stack: Any) -> Any:
+    """A T5 stack whose "gelu_new" is one operator: written out, its constants would be rounded in half precision."""
+    for block in stack.block:
+        dense = block.layer[-1].DenseReluDense
+        if isinstance(dense.act, NewGELUActivation):
+            dense.act = torch.nn.GELU(approximate="tanh")
+    return stack
+
+
 class EncoderModule(torch.nn.Module):
     """An encoder as a graph: prompts to the keys and values that every layer of the decoder reads of them."""
 
@@ -76,7 +86,7 @@ class EncoderModule(torch.nn.Module):
         super().__init__()
         model.set_attn_implementation(ATTENTION)
         own: Any = model
-        self.body: Any = own.encoder
+        self.body: Any = with_one_gelu(own.encoder)
         self.bias = RelativeBias(self.body.block[0].layer[0].SelfAttention)
         self.heads = int(model.config.num_heads)
         self.readers: Any = torch.nn.ModuleList([block.layer[1].EncDecAttention for block in own.decoder.block])
@@ -105,7 +115,7 @@ class DecoderModule(torch.nn.Module):
         super().__init__()
         model.set_attn_implementation(ATTENTION)
         own: Any = model
-        self.body: Any = own.decoder
+        self.body: Any = with_one_gelu(own.decoder)
         self.bias = RelativeBias(self.body.block[0].layer[0].SelfAttention)
         self.head: Any = own.lm_head
         self.register_buffer("columns", torch.from_numpy(vocabulary.copy()), persistent=False)
@@ -141,7 +151,8 @@ class DecoderModule(torch.nn.Module):
             past_key_values=known,
             use_cache=True,
         ).last_hidden_state
-        logits = self.head(picked_rows(hidden, logit_rows) * self.scale)
+        rows = picked_rows(hidden, logit_rows).float() * self.scale  # a number that half precision would round
+        logits = self.head(rows.to(hidden.dtype))
         logprobs = F.log_softmax(logits.float(), dim=-1).index_select(-1, self.columns)
         return logprobs, *(tensor for layer in own for tensor in (layer.keys, layer.values))
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
 
 from ..catalog.errors import ExportError
 from ..catalog.finite import are_logprobs
@@ -79,6 +80,9 @@ def expected_of(model: PreTrainedModel, vocabulary: NDArray[np.int64], *, seed: 
     cast_parameters(model, torch.float32)
     with quiet():
         model.set_attn_implementation("eager")
+    own: Any = model
+    for block in (*own.encoder.block, *own.decoder.block):
+        block.layer[-1].DenseReluDense.act = ACT2FN[model.config.dense_act_fn]  # as it was before it was exported
     rng = np.random.default_rng(seed)
     cases = [_case(model, rng, batch, vocabulary) for batch in (1, 3)]
     if not all(are_logprobs(case.truth.logprobs[case.scene.real]) for case in cases):

@@ -14,8 +14,8 @@ from .write import Writer, infer
 INT64 = ir.DataType.INT64
 # Operands aligned from the right.
 BROADCAST = {
-    "Add", "Cast", "Clip", "Cos", "Div", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Sigmoid", "Sin", "Sqrt", "Sub",
-    "Tanh",
+    "Add", "Cast", "Clip", "Cos", "Div", "Gelu", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Sigmoid", "Sin", "Sqrt",
+    "Sub", "Tanh",
 }  # fmt: skip
 ATTENDING = {"Attention": {0: 2, 3: 2}, "RotaryEmbedding": {0: 2, 1: 1, 2: 1}}  # operand: its axis of tokens
 WITHIN = {

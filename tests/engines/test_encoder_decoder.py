@@ -18,8 +18,9 @@ from specbeam.engines.cache import ReadCache
 from specbeam.engines.decoder_facts import model_facts
 from specbeam.engines.onnxruntime.cpu import load_ort_engine
 from specbeam.engines.reading import begin
-from specbeam.engines.torch import load_model
+from specbeam.engines.torch import DTYPES, load_model
 from specbeam.engines.torch_encoder_decoder import load_torch_engine
+from specbeam.export.checkpoint import cast_parameters
 from specbeam.export.encoder_decoder import export_graphs
 from specbeam.export.encoder_decoder_parity import check_parity
 from tiny_models import WORDS, make_encoder_decoder, tiny_checkpoint
@@ -169,6 +170,16 @@ def test_rows_and_slots_that_are_kept_and_joined(made: Made, name: str) -> None:
     got = engine.forward(inputs, one)[:, 0]
     expected = [made.plain(prompt, [TOKENS[node] for node in path_of(4)]) for prompt in PROMPTS[1:]]
     np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "precision"), [("mt5", "bf16"), ("t5", "fp16")])
+def test_half_precision(kind: str, precision: str, tmp_path: Path) -> None:
+    """Lifted to fp32, the graphs differ by no more than those in fp32: nothing of them is rounded but weights."""
+    model = make_encoder_decoder(kind, rows=ROWS, num_layers=1, num_decoder_layers=1).requires_grad_(False)
+    cast_parameters(model, DTYPES[precision])
+    export_graphs(model, VOCABULARY, tmp_path / "model.onnx")
+    report = check_parity(tmp_path / "model.onnx", model, VOCABULARY, precision)
+    assert {run for run, _ in report.differences} == {"fp32"} | ({precision} - {"bf16"})
 
 
 def test_what_manifests_say_of_it() -> None:
