@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +22,8 @@ def build(bundle: Path, precision: EnginePrecision) -> str:
     return build_engine(bundle, backend=TensorRTBackend("cuda", SIZES), precision=precision, threads=1).name
 
 
-def build_int8(bundle: Path) -> str:
-    """Build an int8 engine, calibrated on random histories; returns its name."""
+def build_int8(bundle: Path, order: Order | None = None, method: Any = "auto") -> str:
+    """Build a quantized engine, by default int8 for the GPU at hand, on random histories; returns its name."""
     from specbeam.calib.build import build_int8 as build_quantized
     from specbeam.calib.options import Int8Options
     from specbeam.catalog.histories.dataset import Example
@@ -31,8 +32,8 @@ def build_int8(bundle: Path) -> str:
     items = np.array(opened.catalog().item_ids)
     drawn = items[np.random.default_rng(0).integers(0, len(items), (120, 7))].tolist()
     examples = [Example(f"u{i}", tuple(history), (label,)) for i, (*history, label) in enumerate(drawn)]
-    order = Order.check(opened, TensorRTBackend("cuda", SIZES), "int8", None, 1)
-    return build_quantized(order, examples, Int8Options(calibration_size=40, gate=False)).name
+    order = order or Order.check(opened, TensorRTBackend("cuda", SIZES), "int8", None, 1)
+    return build_quantized(order, examples, Int8Options(method=method, calibration_size=40, gate=False)).name
 
 
 def loop(bundle: Path, name: str, histories: Sequence[Sequence[str]], *, k: int = 5) -> float:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import trt_loop
 from benchmarks.hardware.compile import compiled
 from benchmarks.hardware.compile_cases import Case, matrix
 from specbeam.cli import main
-from specbeam.engines.build import build_engine
+from specbeam.engines.build import Order, build_engine
 from specbeam.engines.bundle.facts import EnginePrecision, Limits
 from specbeam.engines.bundle.items import Bundle
 from specbeam.engines.tensorrt.backend import CallSizes, TensorRTBackend
@@ -75,21 +76,25 @@ def test_where_attention_has_no_kernel_of_its_own_it_is_decomposed(case: Case, f
     assert found.get("fused") == fused * case.layers, found
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8-weights"])
 def test_both_graphs_of_encoder_decoders(precision: EnginePrecision, encoder_decoders: Path, tmp_path: Path) -> None:
     bundle, sizes = shutil.copytree(encoder_decoders, tmp_path / "bundle"), CallSizes(max_batch=8, max_nodes=64)
     backend = TensorRTBackend("cuda", sizes, flavour=RTX)
-    name = build_engine(bundle, backend=backend, precision=precision, threads=1).name
+    if precision == "int8-weights":
+        name = trt_loop.build_int8(bundle, Order.check(Bundle.open(bundle), backend, precision, None, 1), "weight4")
+    else:
+        name = build_engine(bundle, backend=backend, precision=precision, threads=1).name
     told = CliRunner().invoke(main, ["inspect", str(bundle), "--engine", name, "--layers", "--json"])
     assert told.exit_code == 0, told.output
     compiled = json.loads(told.output)
     for role, decoder in compiled["roles"].items():
-        facts, encoder = Bundle.open(bundle).facts(role), compiled["encoders"][role]  # type: ignore[arg-type]
+        facts, encoder = Bundle.open(bundle).facts(role), compiled["encoders"][role]
         assert facts.encoder is not None
         assert (decoder["attentions"], encoder["attentions"]) == (2 * facts.layers, facts.encoder.layers)
         assert [profile["profile"] for profile in encoder["profiles"]] == ["read"]
+        types = "fp16 x int4" if precision == "int8-weights" else precision
         for profile in (*decoder["profiles"], *encoder["profiles"]):
-            assert sum(profile["products"].values()), (role, profile["profile"])
+            assert set(profile["products"]) == {types}, (role, profile["profile"])
 
 
 def test_a_bundle_is_compiled_and_says_what_became_of_it(bundle: Path) -> None:

@@ -3,14 +3,17 @@
 import gc
 import json
 import shutil
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
 
+import fake_tensorrt
 import fake_tensorrt_rtx
 import trt_loop
 from encoder_decoder_cases import Talk, check_talk
@@ -170,14 +173,21 @@ def test_compiled_ahead_of_time_its_kernels_are_kept_in_one_cache(own: Path, gpu
     assert "draft/encoder.plan is missing or damaged" in told
 
 
+def test_both_graphs_are_quantized(own: Path, gpu: FakeCuda) -> None:
+    with few_timings():
+        name = trt_loop.build_int8(own)
+    assert {facts.precision for facts in trt_loop.roles(own, name).values()} == {"int8"}
+    for plan in ("model.plan", "encoder.plan"):
+        content = fake_tensorrt.content(own / "engines" / name / "draft" / plan)
+        graph = onnx.load_model_from_string(b64decode(content["graph"])).graph
+        assert "QuantizeLinear" in {node.op_type for node in graph.node}
+    assert trt_loop.loop(own, name, HISTORIES) > 0.5
+
+
 def test_every_graph_is_importable(encoder_decoders: Path) -> None:
     done = CliRunner().invoke(main, ["inspect", str(encoder_decoders), "--check", "tensorrt", "--json"])
     assert done.exit_code == 0, done.output
-    integers = ("int8", "int8-weights by weight8", "int8-weights by weight4")
-    names = [
-        f"{role}{which}, {precision}"
-        for role in ("target", "draft")
-        for precision in ("fp32", "fp16", "bf16", *integers)
-        for which in ("", "'s encoder")
-    ]
+    ways = ("fp32", "fp16", "bf16", "int8", "int8-weights by weight8", "int8-weights by weight4")
+    graphs = ("target", "target's encoder"), ("draft", "draft's encoder")
+    names = [f"{graph}, {way}" for role in graphs for way in ways for graph in role]
     assert [check["graph"] for check in json.loads(done.output)] == names
