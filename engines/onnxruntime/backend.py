@@ -124,6 +124,7 @@ def _writing(graph: Path, threads: int, *, large: bool, packed: bool, folded: bo
 def _unaligned(graph: Path) -> bool:
     """Whether a packed weight lies where kernels cannot read it: behind one whose size is no multiple of a vector's.
 
-    ONNX Runtime 1.31 writes weights one behind another, says where as KERNEL+HASH|OFFSET;SIZE;..., and crashes.
+    ONNX Runtime 1.31 writes weights below a megabyte one behind another, says where their packed forms are as
+    KERNEL+HASH|OFFSET;SIZE;..., and crashes.
     """
     return any(int(place) % VECTOR for place in PACKED.findall(graph.read_bytes()))

@@ -1,4 +1,4 @@
-"""Every verb on a bundle whose target is a T5 and whose draft an mT5: it does what it does of decoders."""
+"""Every verb on a bundle whose target is a T5 and whose draft an mT5."""
 
 import asyncio
 import json
@@ -157,7 +157,7 @@ def test_evaluated_beside_generate(made: Path, tmp_path: Path) -> None:
 
 def test_raced(made: Path, tmp_path: Path) -> None:
     told = good(
-        "bench", made / "bundle", made / "histories.jsonl", "-k", "1,5", "--batches", "1,3", "--users", 3,
+        "bench", made / "bundle", made / "histories.jsonl", "-k", 5, "--batches", 3, "--users", 3,
         "--rounds", 1, "--oracle", "-o", tmp_path / "race.json",
     ).output  # fmt: skip
     assert "lists are those of the plain loop" in told
