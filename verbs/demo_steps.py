@@ -34,6 +34,7 @@ TIE = 1e-4  # items whose scores are this close may change places (docs/design.m
 SHOWN_USERS, SHOWN_HISTORY, SHOWN_ITEMS = 3, 5, 5
 
 Echo = Callable[[str], None]
+Pair = tuple[ModelSize | str, ModelSize | str]  # as `FreshModel` takes them
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Run:
 def run_demo(
     directory: Path,
     *,
+    pair: Pair = (TARGET, DRAFT),
     steps: tuple[int, int, int] = STEPS,
     users: int = 200,
     k: int = 10,
@@ -62,8 +64,8 @@ def run_demo(
 ) -> None:
     """Write a shop, its checkpoints, a bundle and its engine to `directory`, and print what they can do.
 
-    Target and draft are trained, and the draft aligned, for `steps`. Raises `SpecBeamError` where
-    `directory` exists and `overwrite` is false, and where drafting changed a list; then nothing is left
+    Target and draft, of the shapes `pair`, are trained, and the draft aligned, for `steps`. Raises `SpecBeamError`
+    where `directory` exists and `overwrite` is false, and where drafting changed a list; then nothing is left
     behind.
     """
     with whole_directory(directory, kind="bundle", replace=overwrite) as part:
@@ -73,7 +75,7 @@ def run_demo(
         catalog = Catalog.load(index, items)
         echo(f"   {len(catalog.item_ids)} items, such as {catalog.titles[0]!r}: {''.join(catalog.identifiers[0])}")
         echo("2. Training a target and a draft from scratch")
-        train_pair(part, steps[:2], echo)
+        train_pair(part, pair, steps[:2], echo)
         echo("3. Aligning the draft to the target's beam search")
         align_draft(part, steps[2], k, echo)
         echo("4. Exporting both to ONNX and building engines")
@@ -96,10 +98,10 @@ def run_demo(
     echo(f"See one search: specbeam explain {directory / 'bundle'} --history 3,17 --speculation fixed -o tree.html")
 
 
-def train_pair(part: Path, steps: tuple[int, int], echo: Echo) -> None:
+def train_pair(part: Path, pair: Pair, steps: tuple[int, int], echo: Echo) -> None:
     """Train `part`/target and `part`/draft on the shop's histories."""
     dataset = Dataset.open(part / "shop")
-    for role, size, count in zip(("target", "draft"), (TARGET, DRAFT), steps, strict=True):
+    for role, size, count in zip(("target", "draft"), pair, steps, strict=True):
         budget = {"steps": count, "checks": 5, "patience": 2}
         report = train(dataset, FreshModel(size), part / role, budget=budget, progress=f"   {role}")
         fit = report.fit

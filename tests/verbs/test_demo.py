@@ -18,9 +18,10 @@ def ranked(*pairs: tuple[str, float]) -> Recommendation:
 
 
 @pytest.mark.usefixtures("quick_exports")
-def test_the_whole_way(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pair", [(demo.TARGET, demo.DRAFT), ("t5:2x32", "t5:1x32")], ids=["decoders", "t5"])
+def test_the_whole_way(tmp_path: Path, pair: demo.Pair) -> None:
     lines: list[str] = []
-    demo.run_demo(tmp_path / "demo", steps=(20, 20, 10), users=10, k=5, shop=SHOP, echo=lines.append)
+    demo.run_demo(tmp_path / "demo", pair=pair, steps=(20, 20, 10), users=10, k=5, shop=SHOP, echo=lines.append)
     text = "\n".join(lines)
     assert "Lists equal to plain beam search: 10 of 10" in text
     assert "needed nodes that are drafted (top 5," in text
