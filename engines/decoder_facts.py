@@ -65,7 +65,10 @@ def cache_shape(model: PreTrainedModel) -> tuple[int, int, int]:
         raise EngineError(f"{name} cannot be called, as its config.json describes it: {said(error)}.") from error
     layers = getattr(cache, "layers", None)
     if not layers:
-        raise EngineError(f"{name} keeps {type(cache).__name__}, no cache of keys and values; such models do not work.")
+        raise EngineError(
+            f"{name} gives {type(cache).__name__} as its cache; expected keys and values of every layer. An encoder "
+            'whose config.json lacks "is_decoder": true keeps none; models that keep a state instead do not work.'
+        )
     odd = sorted({type(layer).__name__ for layer in layers if type(layer) not in PLAIN})
     if odd:
         raise EngineError(f"{name} keeps {', '.join(odd)} in its cache; only keys and values that grow work.")

@@ -209,6 +209,8 @@ def check_architecture(directory: Path, declared: Declared) -> None:
             f"{directory / CONFIG} says model_type {declared.model_type!r} of a {names[0]}; expected a {expected}. "
             f"{SUPPORTED}"
         )
+    if names[0] in READING.values() and declared.is_encoder_decoder is False:
+        raise ExportError(f"{directory / CONFIG} says is_encoder_decoder false of a {names[0]}. Set it to true there.")
     if names[0] in REFUSED:
         raise ExportError(f"{directory} is a {names[0]}, which cannot be exported: {REFUSED[names[0]]}. {SUPPORTED}")
     if declared.transformers_weights is not None:
@@ -229,6 +231,11 @@ def check_start(directory: Path, config: PretrainedConfig) -> None:
             f"trained to begin with, one of {rows}. Set it there: of T5 and mT5 it is the pad token's "
             f"({config.pad_token_id})."
         )
+    if config.pad_token_id is None:
+        raise ExportError(
+            f"{directory / CONFIG} says pad_token_id null; expected the token that fills prompts up where the model is "
+            f"trained and compared. Set it there: of T5 and mT5 it is what the decoder begins with ({start})."
+        )
 
 
 def check_positions(directory: Path, config: PretrainedConfig) -> None:
@@ -239,8 +246,9 @@ def check_positions(directory: Path, config: PretrainedConfig) -> None:
         or "position_ids" not in signature(getattr(transformers, name).forward).parameters
     ):
         raise ExportError(
-            f"{directory} is a {name} that takes no positions: it counts the slots of its cache (ALiBi), in which the "
-            f"tokens of a tree do not lie in order, or keeps a state instead of one. {SUPPORTED}"
+            f"{directory} is a {name} that takes no positions: it counts the slots of its cache (ALiBi, or positions "
+            "that it learnt and counts for itself), in which the tokens of a tree do not lie in order, or keeps a "
+            f"state instead of one. {SUPPORTED}"
         )
     try:
         context_of(config)

@@ -31,10 +31,12 @@ def edit_config(directory: Path, **changes: Any) -> None:
     [
         (
             {"architectures": ["BartForConditionalGeneration"], "model_type": "bart"},
-            r"encoder-decoder \(BartForConditionalGeneration\).* T5ForConditionalGeneration and MT5.* work",
+            r"encoder-decoder \(BartForConditionalGeneration\).* T5ForConditionalGeneration and MT5",
         ),
         ({"architectures": ["UMT5ForConditionalGeneration"], "model_type": "umt5"}, r"\(UMT5ForCondit"),
-        ({"model_type": "llama"}, "says model_type 'llama' of a T5ForConditionalGeneration; expected 't5'"),
+        ({"model_type": "llama"}, "says model_type 'llama' of a T5ForConditionalGeneration; expected a Llama"),
+        ({"is_encoder_decoder": False}, "is_encoder_decoder false of a T5ForConditionalGeneration. Set it to true"),
+        ({"pad_token_id": None}, r"pad_token_id null; expected .* what the decoder begins with \(1\)"),
         ({"decoder_start_token_id": "absent"}, r"decoder_start_token_id None; expected .* the pad token's \(1\)"),
         ({"decoder_start_token_id": 99}, "decoder_start_token_id 99; expected .* one of 31"),
         ({"num_heads": 0}, "num_heads"),
