@@ -114,6 +114,15 @@ def windows(config: PretrainedConfig) -> list[int | None]:
     return [int(span) if span and span < context else None for span in spans]
 
 
+def longest_window(config: PretrainedConfig) -> int:
+    """The longest span below the context that anything in a configuration calls a window; 0: none.
+
+    Models may look through one of which their layers' caches say nothing.
+    """
+    spans = [*windows(config), *(value for name, value in config.to_dict().items() if "window" in name)]
+    return max((span for span in spans if isinstance(span, int) and span < context_of(config)), default=0)
+
+
 def needs_slot_positions(model: PreTrainedModel) -> bool:
     """Whether its attention asks how far apart two tokens are, so that it must be told every slot's position."""
     return any(window is not None for window in windows(model.config))

@@ -17,7 +17,7 @@ from ..catalog.errors import EngineError, ExportError, is_fault, said
 from ..catalog.records import read_json
 from ..engines.checkpoint_guard import CONFIG, SAVE_AGAIN, read_shape, weight_files
 from ..engines.decoder_facts import BOUNDED_ROPE, context_of, matrix, ropes, windows
-from ..engines.generation import not_applied
+from ..engines.generation import generation_settings, not_applied
 from ..engines.torch import DTYPES, load_model
 from .adapter import Adapter
 from .hub import ADAPTER, origin
@@ -223,8 +223,19 @@ def check_architecture(directory: Path, declared: Declared) -> None:
 
 
 def check_start(directory: Path, config: PretrainedConfig) -> None:
-    """Refuse an encoder-decoder of which it is not known which token its decoder begins with."""
+    """Refuse an encoder-decoder of which it is not known which token its decoder begins with.
+
+    `generate` takes generation_config.json's; where config.json says none, that one is put into `config`.
+    """
+    told = generation_settings(directory).get("decoder_start_token_id")
     start, rows = getattr(config, "decoder_start_token_id", None), int(config.vocab_size)
+    if start is None and isinstance(told, int):
+        config.decoder_start_token_id = start = told
+    if told not in (None, start):
+        raise ExportError(
+            f"{directory / CONFIG} says decoder_start_token_id {start}, and its generation_config.json {told!r}; "
+            "expected the token that the decoder was trained to begin with in both."
+        )
     if start is None or not 0 <= start < rows:
         raise ExportError(
             f"{directory / CONFIG} says decoder_start_token_id {start}; expected the token that the decoder was "

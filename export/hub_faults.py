@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import constants
+from huggingface_hub import constants, get_token
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -94,7 +94,8 @@ def _answered(name: HubName, error: HfHubHTTPError) -> str:
     status = error.response.status_code
     told = f"{constants.ENDPOINT} answers {status} for {name}"
     if status == 401:
-        return f"{told}: this machine's login is not valid (any more). Log in again with `{LOGIN}`."
+        lacking = "this machine's login is not valid (any more)" if get_token() else "there is no login on this machine"
+        return f"{told}: {lacking}. It may be private: log in with `{LOGIN}` as somebody who may read it."
     if status == 403:
         return f"{told}: this machine's login may not read it. Log in with `{LOGIN}` as somebody who may."
     return f"{told}: {_said(error)}. Run it again later: what has arrived is kept."

@@ -24,7 +24,7 @@ from ..catalog.errors import EngineError, ExportError
 from ..catalog.finite import are_logprobs
 from ..engines.attention_mask import MASK_TYPES
 from ..engines.bundle.facts import ModelFacts
-from ..engines.decoder_facts import model_facts, windows
+from ..engines.decoder_facts import longest_window, model_facts
 from ..engines.registry import whole_library
 from ..engines.torch import torch_threads
 from ..graphs.lift import lift_graph
@@ -118,8 +118,7 @@ def expected_of(model: PreTrainedModel, vocabulary: NDArray[np.int64], *, seed: 
         model.set_attn_implementation("eager")
         model.set_experts_implementation("eager")
     rng, facts = np.random.default_rng(seed), model_facts(model)
-    window = max((span or 0 for span in windows(model.config)), default=0)
-    scenes = scenes_for(rng, vocabulary, facts.vocabulary, facts.context, window)
+    scenes = scenes_for(rng, vocabulary, facts.vocabulary, facts.context, longest_window(model.config))
     references = {name: reference(model, facts, scene, vocabulary) for name, scene in scenes.items()}
     for name, scene in scenes.items():
         known = scene.real & ~np.isnan(references[name].presents[0][..., 0, 0])

@@ -18,7 +18,7 @@ SMALLEST_SCALE = 2.0**-24  # float16's smallest positive number
 # Computed in half precision. Norms that are one node are: their `stash_type` asks for float32 inside.
 ROUNDED = {
     "Add", "Attention", "Clip", "Concat", "DequantizeLinear", "Div", "Equal", "Erf", "Expand", "Flatten", "Gather",
-    "GatherND", "Gelu", "Gemm", "Identity", "LayerNormalization", "MatMul", "Max", "Min", "Mul", "Neg", "Pow",
+    "GatherND", "Gelu", "Gemm", "Identity", "LayerNormalization", "MatMul", "Max", "Min", "Mul", "Neg",
     "QuantizeLinear", "ReduceSum", "Relu", "Reshape", "RMSNormalization", "RotaryEmbedding", "Shape", "Sigmoid",
     "Slice", "Split", "Squeeze", "Sub", "Tanh", "TopK", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
@@ -113,18 +113,19 @@ def _check(graph: ir.Graph, exact: set[ir.Node]) -> None:
     for node in graph:
         floating = _floats(node) or any(value.dtype == FLOAT for value in node.outputs)
         known = node.op_type in ROUNDED and node.domain == "" and node.attributes.get_int("output_dtype", 0) != FLOAT
-        if floating and node not in exact and not (known or _cube(node)):
+        if floating and node not in exact and not (known or _small_power(node)):
             raise EngineError(
                 f"{describe(node)} has no known place in a half-precision graph: whether it may be rounded would be a "
                 "guess. Build an fp32 engine, or export the checkpoint again with this version."
             )
 
 
-def _cube(node: ir.Node) -> bool:
-    """Whether a node is the cube in GELU's tanh form: where float16 has no room for it, its tanh is 1 or -1 anyway."""
+def _small_power(node: ir.Node) -> bool:
+    """Whether a node is the square of an activation, or the cube in GELU's tanh form: where float16 has no room for
+    that, its tanh is 1 or -1 anyway."""
     exponent = node.inputs[1] if node.op_type == "Pow" else None
     power = None if exponent is None else ir.convenience.get_const_tensor(exponent)
-    return power is not None and power.size == 1 and float(power.numpy().item()) == 3
+    return power is not None and power.size == 1 and float(power.numpy().item()) in (2, 3)
 
 
 def _round_weight(weight: ir.Value, half: ir.DataType) -> None:

@@ -91,6 +91,14 @@ def test_what_is_broken_is_told(
     assert re.search(says, message), message
 
 
+@pytest.mark.parametrize("name", ["Mixtral", "Starcoder2"])
+def test_a_window_that_only_the_model_s_own_code_looks_at_is_found(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Its layers are said to see everything, and their caches are those of such layers."""
+    layers = ["full_attention", "full_attention"]
+    model = form(name).model(sliding_window=300, layer_types=layers, max_position_embeddings=1024)
+    assert re.search(r"Right in short sequences; in long ones wrong from position 3\d\d on", found(monkeypatch, model))
+
+
 @pytest.mark.parametrize("dropped", ["softcap", "s_aux", "scaling"])
 def test_what_attention_is_told_is_not_dropped(monkeypatch: pytest.MonkeyPatch, dropped: str) -> None:
     attention = attending.masked_attention

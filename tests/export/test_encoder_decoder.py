@@ -48,6 +48,7 @@ def edit_config(directory: Path, **changes: Any) -> None:
 def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
     checkpoint = tiny_checkpoint(tmp_path / "target", "t5")
     edit_config(checkpoint, **changes)
+    (checkpoint / "generation_config.json").unlink()
     with pytest.raises(ExportError, match=reason):
         Checkpoint.open(checkpoint).load("fp32", [])
 
@@ -115,3 +116,15 @@ def test_engines_are_built_of_both_graphs(bundle: ModelBundle) -> None:
         assert facts.max_difference is not None
         assert facts.max_difference < {"fp32": 1e-3, "fp16": 0.1}[precision]
         assert {point.past for point in facts.latency} == {0, 80}
+
+
+@pytest.mark.parametrize(("own", "told"), [(None, 7), (7, 7), (1, 7)])
+def test_the_start_is_what_generate_begins_with(tmp_path: Path, own: int | None, told: int) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "target", "t5")
+    edit_config(checkpoint, decoder_start_token_id=own)
+    (checkpoint / "generation_config.json").write_text(json.dumps({"decoder_start_token_id": told}))
+    if own in (None, told):
+        assert Checkpoint.open(checkpoint).config.decoder_start_token_id == told
+    else:
+        with pytest.raises(ExportError, match=r"decoder_start_token_id 1, and its generation_config.json 7; expected"):
+            Checkpoint.open(checkpoint)
