@@ -164,9 +164,8 @@ class Declared(msgspec.Struct):
 def load_config(file: Path) -> PretrainedConfig:
     """A config.json whose model can be exported. Raises `ExportError` with the reason for any other."""
     if not file.is_file():
-        raise ExportError(
-            f"{file.parent} has no {file.name}; expected a checkpoint directory as save_pretrained writes it."
-        )
+        got = f"{file.parent} is a file" if file.parent.is_file() else f"{file.parent} has no {file.name}"
+        raise ExportError(f"{got}; expected a checkpoint directory as save_pretrained writes it.")
     declared, _ = read_json(
         file, Declared, "expected a model's configuration as save_pretrained writes it", ExportError
     )

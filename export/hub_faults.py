@@ -64,6 +64,11 @@ def fault(name: HubName, error: Exception) -> str:
         return _absent(name, error)
     if isinstance(error, HfHubHTTPError):
         return _answered(name, error)
+    if isinstance(error, LookupError | ValueError):
+        return (
+            f"{hub} does not answer for {name} as a hub does ({type(error).__name__}: {error}). Check HF_ENDPOINT, and "
+            "what stands between this machine and the hub."
+        )
     return (
         f"{name} could not be fetched from {hub}: {_said(error)}. Check the network (and HF_ENDPOINT, if it is set), "
         "and run it again: what has arrived is kept."

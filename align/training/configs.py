@@ -87,7 +87,10 @@ def find_config(name: str | Path | Size, context: int) -> PretrainedConfig:
             "or t5:4x128, a config.json, a checkpoint directory or a hub's org/name."
         )
     kind, layers, hidden = shape.groups()
-    return _config((named_size if kind is None else named_t5)(int(layers), int(hidden)), context)
+    try:
+        return _config((named_size if kind is None else named_t5)(int(layers), int(hidden)), context)
+    except OptionError as error:
+        raise OptionError(f"the configuration {str(name)!r}: {error}") from None
 
 
 def named_size(layers: int, hidden: int) -> ModelSize:

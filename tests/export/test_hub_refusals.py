@@ -132,12 +132,15 @@ def replaced(**settings: Any) -> Callable[[Any], None]:
         ("org/model", replaced(revisions=("other",)), ["org/model has no revision 'main'"]),
         ("org/model", lambda hub: setattr(hub, "status", 503), ["not whole) in the cache", "HUB answers 503"]),
         ("org/model", lambda hub: setattr(hub, "status", 403), ["HUB answers 403", "may not read it", "hf auth login"]),
+        ("org/model", lambda hub: setattr(hub, "status", 401), ["HUB answers 401", "may be private", "hf auth login"]),
+        ("org/model", lambda hub: setattr(hub, "status", 200), ["does not answer for org/model as", "HF_ENDPOINT"]),
         ("org/model", pickled, ["has no model.safetensors there", "of pytorch_model.bin, which are pickles",
                                 "AutoModelForCausalLM.from_pretrained('org/model').save_pretrained"]),
         ("org/model", broken_index, ["has no model.safetensors there", "pytorch_model.bin"]),
         ("org/model", torn, ["has neither config.json nor adapter_config.json"]),
     ],
-    ids=["typo", "private", "gated", "revision", "no main", "down", "forbidden", "pickles", "index", "no model"],
+    ids=["typo", "private", "gated", "revision", "no main", "down", "forbidden", "unknown", "no hub", "pickles", "index",
+         "no model"],
 )  # fmt: skip
 def test_what_a_hub_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Any], object], parts: list[str]
