@@ -139,8 +139,8 @@ def replaced(**settings: Any) -> Callable[[Any], None]:
         ("org/model", broken_index, ["has no model.safetensors there", "pytorch_model.bin"]),
         ("org/model", torn, ["has neither config.json nor adapter_config.json"]),
     ],
-    ids=["typo", "private", "gated", "revision", "no main", "down", "forbidden", "unknown", "no hub", "pickles", "index",
-         "no model"],
+    ids=["typo", "private", "gated", "revision", "no main", "down", "forbidden", "unknown", "no hub", "pickles",
+         "index", "no model"],
 )  # fmt: skip
 def test_what_a_hub_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Any], object], parts: list[str]
