@@ -29,7 +29,6 @@ from .parity import (
     Difference,
     Forward,
     ParityReport,
-    Reference,
     compare,
     graphs_to_run,
     largest,
@@ -39,6 +38,7 @@ from .parity import (
 )
 from .parity import Expected as ExpectedTrees
 from .quiet import quiet
+from .reference import Reference
 from .scenes import BATCH, ONE, TREE, Scene, random_scene
 
 
