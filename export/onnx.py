@@ -63,7 +63,7 @@ class Traced:
 
 def write_graph(traced: Traced, path: Path, *, external_bytes: int, progress: Progress) -> None:
     """Trace a module and write its graph; see `export_graph`."""
-    with quiet():
+    with quiet(), torch.no_grad():  # attention on weights that learn is another kernel, and traced as another layout
         program = _traced(traced)
         graph = program.model
         weights = list(graph.graph.initializers.values())

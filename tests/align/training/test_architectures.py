@@ -6,7 +6,7 @@ import pytest
 
 from architecture_cases import form
 from specbeam.align.drafts import TargetLayers
-from specbeam.align.training.sources import LoraDecoder, Pretrained
+from specbeam.align.training.sources import LoraModel, Pretrained
 from specbeam.catalog.errors import OptionError
 from specbeam.catalog.items import Catalog
 from tiny_models import tiny_catalog
@@ -22,7 +22,7 @@ def test_whole_models_of_any_names(tmp_path: Path) -> None:
 
 def test_adapters_and_layers_are_of_llamas_names(tmp_path: Path) -> None:
     folder, catalog = form("GPT-2").save(tmp_path / "target"), Catalog.load(tiny_catalog(tmp_path / "index.json"), None)
-    lora = LoraDecoder(folder, 4)
+    lora = LoraModel(folder, 4)
     tokenizer = lora.tokenizer(catalog, "")
     with pytest.raises(OptionError, match=r"a GPT2LMHeadModel, which has no embed_tokens, q_proj, .*leave --lora out"):
         lora.model(tokenizer, catalog, 64, 0)
