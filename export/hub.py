@@ -11,6 +11,7 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from tqdm import tqdm
 
 from ..catalog.errors import ExportError
+from ..catalog.records import read_json
 from ..engines.checkpoint_guard import CONFIG, SHARDS, WEIGHTS
 from .hub_faults import told_faults
 from .hub_names import HubName
@@ -59,7 +60,7 @@ def fetch(
         if weights and not all((folder / file).is_file() for file in wanted):
             _snapshot(at, wanted, bar)
             if lacking := [file for file in wanted if not (folder / file).is_file()]:
-                raise ExportError(_no_weights(at, lacking[0], is_adapter=is_adapter))
+                raise ExportError(_no_weights(at, lacking[0], _class(folder)))
     return folder
 
 
@@ -107,7 +108,15 @@ def _weights(folder: Path, *, is_adapter: bool) -> list[str]:
         return [WEIGHTS]  # there is none; one that is damaged is told of where weights are read
 
 
-def _no_weights(at: HubName, file: str, *, is_adapter: bool) -> str:
+def _class(folder: Path) -> str:
+    """Of transformers or peft: what loads the model of a folder, whatever its weights are stored as."""
+    if (folder / ADAPTER).is_file():
+        return "AutoPeftModelForCausalLM"
+    config = read_json(folder / CONFIG, dict[str, Any], "expected a model's configuration", ExportError)[0]
+    return "AutoModelForSeq2SeqLM" if config.get("is_encoder_decoder") else "AutoModelForCausalLM"
+
+
+def _no_weights(at: HubName, file: str, kind: str) -> str:
     """What a repository without safetensors has instead, and how to convert it."""
     try:
         files = HfApi().list_repo_files(at.repository, revision=at.revision)
@@ -117,7 +126,6 @@ def _no_weights(at: HubName, file: str, *, is_adapter: bool) -> str:
     found = f" (of {', '.join(pickles[:3])}, which are pickles, nothing is loaded)" if pickles else ""
     cached = f"in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set"
     where = cached if constants.HF_HUB_OFFLINE else "there"
-    kind = "AutoPeftModelForCausalLM" if is_adapter else "AutoModelForCausalLM"
     return (
         f"{at} has no {file} {where}; expected weights as safetensors{found}. Name a revision that has them, or "
         f"convert it once, where you trust it, and give the folder: {kind}.from_pretrained({at.repository!r})"
